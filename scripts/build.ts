@@ -1,0 +1,31 @@
+/** Bundles every tool and every worker into dist/*.cjs (CommonJS starts about 50 ms sooner than an ES module bundle). */
+import { readdirSync, rmSync } from 'node:fs'
+import { basename, join } from 'node:path'
+import { build } from 'esbuild'
+
+const root = join(import.meta.dirname, '..')
+const tools = readdirSync(join(root, 'src/cli'), { withFileTypes: true }).flatMap((entry) =>
+  entry.isDirectory()
+    ? [{ out: entry.name, in: join(root, 'src/cli', entry.name, 'index.ts') }]
+    : entry.name.endsWith('.ts') && !entry.name.endsWith('.test.ts') && entry.name.startsWith('nydus')
+      ? [{ out: basename(entry.name, '.ts'), in: join(root, 'src/cli', entry.name) }]
+      : [],
+)
+const workers = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' })
+  .filter((path) => path.endsWith('-worker.ts'))
+  .map((path) => ({ out: basename(path, '.ts'), in: join(root, 'src', path) }))
+
+rmSync(join(root, 'dist'), { recursive: true, force: true })
+await build({
+  entryPoints: [...tools, ...workers],
+  outdir: join(root, 'dist'),
+  outExtension: { '.js': '.cjs' },
+  bundle: true,
+  platform: 'node',
+  target: 'node24',
+  format: 'cjs',
+  external: ['koffi', '@napi-rs/blake-hash', '@node-rs/crc32', 'undici'],
+  define: { 'import.meta.url': 'bundleUrl', 'import.meta.dirname': '__dirname' },
+  banner: { js: "const bundleUrl = require('node:url').pathToFileURL(__filename).href;require('node:module').enableCompileCache?.();" },
+  logLevel: 'warning',
+})

@@ -1,0 +1,19 @@
+/** Runs every test (or those whose path contains an argument) under node:test and exits with its code. */
+import { spawnSync } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
+
+const root = join(import.meta.dirname, '..')
+const wanted = process.argv.slice(2)
+const files = ['src', 'test', 'bench', 'demo']
+  .flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((path) => join(folder, path)),
+  )
+  .filter((path) => path.endsWith('.test.ts') && (wanted.length === 0 || wanted.some((part) => path.includes(part))))
+  .sort()
+const { status } = spawnSync(
+  process.execPath,
+  ['--disable-warning=ExperimentalWarning', '--test', '--test-reporter=spec', '--test-timeout=240000', ...files],
+  { cwd: root, stdio: 'inherit' },
+)
+process.exitCode = status ?? 1
