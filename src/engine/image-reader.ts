@@ -1,0 +1,79 @@
+import type { Bootstrap, ChunkSpan } from '../rafs/index.ts'
+import type { Backend } from '../backend/index.ts'
+
+/**
+ * What another thread needs to answer reads by itself while data is there: plain values that `postMessage` can carry.
+ * File descriptors are numbers of this process; the reader that made them owns and closes them.
+ */
+export interface HotImage {
+  readonly blobs: ReadonlyArray<{
+    readonly dataFd: number
+    /** A byte a chunk, 1 = verified bytes are in the data file. */
+    readonly trusted: Uint8Array<SharedArrayBuffer>
+  }>
+}
+
+/** Limits and policy of one image; all required, all with units. */
+export interface EngineLimits {
+  /** A read that cannot be answered by then fails with EngineError 'TIMEOUT' (and its reader gets EIO). */
+  readonly readDeadlineMs: number
+  /** Demand fetches may grow to this many stored bytes when neighbouring chunks are missing too; 0 = only what was asked for. */
+  readonly amplifyBytes: number
+  /** Backend requests at once: for demand, and for prefetch while no demand waits. */
+  readonly demandRequests: number
+  readonly prefetchRequests: number
+  /** Bytes a second for prefetch, 0 = no limit. */
+  readonly prefetchBandwidth: number
+  /** Decoded chunks kept in memory when they cannot be kept on disk (no cache directory, or it is full). */
+  readonly memoryBytes: number
+}
+
+/** What to fetch ahead: inodes of the image's own table, paths of a list, everything; in this order, each chunk once. */
+export interface PrefetchPlan {
+  readonly table: boolean
+  readonly paths: readonly Uint8Array[]
+  readonly everything: boolean
+}
+
+/** Figures since the image was opened; plain numbers, read at any time. */
+export interface EngineCounters {
+  /** Reads that reached the engine because a chunk was missing, and how many of them failed. */
+  demandReads: number
+  failedReads: number
+  demandRequests: number
+  demandBytes: number
+  prefetchRequests: number
+  prefetchBytes: number
+  chunksVerified: number
+  /** Digest mismatches, from the backend and from a cache file that another process wrote. */
+  badChunks: number
+  chunksUncached: number
+}
+
+/**
+ * The read engine of one mounted image. A chunk is fetched once however many readers wait for it; it is verified before anyone sees it; it is
+ * written to the cache, then marked, then the readers are answered. A failed fetch fails its readers and is forgotten: the next read tries again.
+ * Demand always goes before prefetch. Owns its caches; the backend and the decode pool belong to the caller.
+ */
+export interface ImageReader {
+  readonly hot: HotImage
+  readonly counters: Readonly<EngineCounters>
+  /**
+   * Fills `into` with the bytes of `spans[0..count)` one after another. Throws EngineError: 'TIMEOUT', 'BAD_DIGEST', 'BACKEND' (with cause), 'CLOSED', 'ABORTED'.
+   * `spans` may be reused by the caller as soon as the call has returned its promise; `into` belongs to the engine until the promise settles.
+   */
+  read(spans: readonly ChunkSpan[], count: number, into: Uint8Array, signal: AbortSignal): Promise<void>
+  /** Starts fetching ahead; gives up quietly on errors (counted). A second call replaces the first plan. */
+  prefetch(plan: PrefetchPlan): void
+  /** Cancels everything under way and waits for it. */
+  close(): Promise<void>
+}
+
+/** Parts of an open image. */
+export interface ImageParts {
+  readonly bootstrap: Bootstrap
+  readonly backend: Backend
+  /** Where the chunk caches lie; undefined keeps chunks in memory only. */
+  readonly cacheDirectory: string | undefined
+  readonly limits: EngineLimits
+}
