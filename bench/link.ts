@@ -1,0 +1,217 @@
+import { connect, createServer, type Server, type Socket } from 'node:net'
+
+/** A network between clients and one server: one shared link with its bandwidth and its delay. */
+export interface LinkOptions {
+  /** Bits a second in each direction; all connections share them, fairly. */
+  readonly bitsPerSecond: number
+  /** Milliseconds from one end to the other and back. */
+  readonly roundTripMs: number
+  readonly target: { readonly host: string; readonly port: number }
+}
+
+/** What went over the link so far. */
+export interface LinkCounters {
+  connections: number
+  bytesUp: number
+  bytesDown: number
+}
+
+/** Bytes sent in one turn of a connection: small enough that turns are fair, large enough to be cheap. */
+const PIECE = 8 * 1024
+/** The loop sleeps about this long when the link is busy; pieces due within it go out together. */
+const TICK_MS = 1
+
+interface Piece {
+  readonly bytes: Buffer
+  /** When it reaches the far end. */
+  dueMs: number
+}
+
+/** One direction of one connection: what waits for the link, and what is on its way. */
+class Flow {
+  readonly waiting: Buffer[] = []
+  waitingBytes = 0
+  readonly flying: Piece[] = []
+  ended = false
+  #dropped = false
+  readonly #from: Socket
+  readonly #to: Socket
+  readonly #windowBytes: number
+
+  constructor(from: Socket, to: Socket, windowBytes: number) {
+    this.#from = from
+    this.#to = to
+    this.#windowBytes = windowBytes
+  }
+
+  accept(bytes: Buffer): void {
+    if (this.#dropped) return
+    for (let at = 0; at < bytes.length; at += PIECE) this.waiting.push(bytes.subarray(at, at + PIECE))
+    this.waitingBytes += bytes.length
+    if (this.waitingBytes > this.#windowBytes) this.#from.pause()
+  }
+
+  take(): Buffer | undefined {
+    const bytes = this.waiting.shift()
+    if (bytes === undefined) return undefined
+    this.waitingBytes -= bytes.length
+    if (this.#from.isPaused() && this.waitingBytes < this.#windowBytes / 2) this.#from.resume()
+    return bytes
+  }
+
+  deliver(nowMs: number): void {
+    let sent = 0
+    while (sent < this.flying.length && (this.flying[sent]?.dueMs ?? Infinity) <= nowMs) {
+      const piece = this.flying[sent++]
+      if (piece && !this.#to.destroyed) this.#to.write(piece.bytes)
+    }
+    this.flying.splice(0, sent)
+    if (this.isDone() && !this.#to.destroyed) this.#to.end()
+  }
+
+  isDone(): boolean {
+    return this.ended && this.waiting.length === 0 && this.flying.length === 0
+  }
+
+  /** The far end is gone: nothing more is carried. */
+  drop(): void {
+    this.waiting.length = 0
+    this.flying.length = 0
+    this.waitingBytes = 0
+    this.ended = true
+    this.#dropped = true
+    this.#from.resume()
+  }
+}
+
+/** One direction of the link: hands out its bandwidth in turns. */
+class Direction {
+  readonly flows = new Set<Flow>()
+  readonly #bytesPerMs: number
+  readonly #delayMs: number
+  #freeAtMs = 0
+  #turn: Flow[] = []
+
+  constructor(bitsPerSecond: number, delayMs: number) {
+    this.#bytesPerMs = bitsPerSecond / 8000
+    this.#delayMs = delayMs
+  }
+
+  /** Moves what the link can carry by now; gives the bytes moved. */
+  run(nowMs: number): number {
+    let moved = 0
+    this.#freeAtMs = Math.max(this.#freeAtMs, nowMs - TICK_MS)
+    while (this.#freeAtMs <= nowMs) {
+      const flow = this.#next()
+      const bytes = flow?.take()
+      if (flow === undefined || bytes === undefined) break
+      this.#freeAtMs += bytes.length / this.#bytesPerMs
+      flow.flying.push({ bytes, dueMs: this.#freeAtMs + this.#delayMs })
+      moved += bytes.length
+    }
+    for (const flow of this.flows) {
+      flow.deliver(nowMs)
+      if (flow.isDone()) this.flows.delete(flow)
+    }
+    return moved
+  }
+
+  #next(): Flow | undefined {
+    for (let round = 0; round < 2; round++) {
+      for (let flow = this.#turn.shift(); flow !== undefined; flow = this.#turn.shift()) {
+        if (flow.waiting.length > 0) return flow
+      }
+      this.#turn = [...this.flows]
+    }
+    return undefined
+  }
+}
+
+/**
+ * A simulated network link as a TCP proxy on a free loopback port. A new connection costs a round trip before its first byte (the handshake),
+ * each request another; bandwidth is shared among all connections in each direction. There is no loss and no slow start.
+ */
+export class Link {
+  readonly counters: LinkCounters = { connections: 0, bytesUp: 0, bytesDown: 0 }
+  readonly #options: LinkOptions
+  readonly #up: Direction
+  readonly #down: Direction
+  readonly #sockets = new Set<Socket>()
+  readonly #server: Server
+  #timer: NodeJS.Timeout | undefined
+
+  private constructor(options: LinkOptions) {
+    this.#options = options
+    this.#up = new Direction(options.bitsPerSecond, options.roundTripMs / 2)
+    this.#down = new Direction(options.bitsPerSecond, options.roundTripMs / 2)
+    this.#server = createServer({ noDelay: true, pauseOnConnect: true, allowHalfOpen: true }, (client) => this.#serve(client))
+  }
+
+  static async start(options: LinkOptions): Promise<Link> {
+    const link = new Link(options)
+    await new Promise<void>((resolve, reject) => {
+      link.#server.once('error', reject)
+      link.#server.listen(0, '127.0.0.1', resolve)
+    })
+    return link
+  }
+
+  get port(): number {
+    const address = this.#server.address()
+    if (address === null || typeof address === 'string') throw new Error('the link is closed')
+    return address.port
+  }
+
+  async close(): Promise<void> {
+    clearTimeout(this.#timer)
+    for (const socket of this.#sockets) socket.destroy()
+    await new Promise<void>((resolve) => this.#server.close(() => resolve()))
+  }
+
+  #serve(client: Socket): void {
+    this.counters.connections++
+    const server = connect({ ...this.#options.target, noDelay: true, allowHalfOpen: true })
+    const windowBytes = Math.max(256 * 1024, (this.#options.bitsPerSecond / 8000) * this.#options.roundTripMs * 2)
+    const up = new Flow(client, server, windowBytes)
+    const down = new Flow(server, client, windowBytes)
+    this.#up.flows.add(up)
+    this.#down.flows.add(down)
+    for (const [socket, from, to] of [
+      [client, up, down],
+      [server, down, up],
+    ] as const) {
+      this.#sockets.add(socket)
+      socket.on('data', (bytes) => {
+        from.accept(bytes)
+        this.#wake()
+      })
+      socket.on('end', () => this.#end(from))
+      // What the other side sent and the link still carries has nowhere to go; what this side sent still arrives.
+      socket.on('error', () => to.drop())
+      socket.on('close', () => {
+        this.#sockets.delete(socket)
+        to.drop()
+        this.#end(from)
+      })
+    }
+    setTimeout(() => client.resume(), this.#options.roundTripMs)
+  }
+
+  #end(flow: Flow): void {
+    flow.ended = true
+    this.#wake()
+  }
+
+  #wake(): void {
+    this.#timer ??= setTimeout(() => this.#run(), TICK_MS)
+  }
+
+  #run(): void {
+    this.#timer = undefined
+    const nowMs = performance.now()
+    this.counters.bytesUp += this.#up.run(nowMs)
+    this.counters.bytesDown += this.#down.run(nowMs)
+    const busy = [...this.#up.flows, ...this.#down.flows].some((flow) => flow.waiting.length > 0 || flow.flying.length > 0)
+    if (busy) this.#wake()
+  }
+}
