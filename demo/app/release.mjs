@@ -1,0 +1,1 @@
+export const release = '2.0.0'
