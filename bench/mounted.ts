@@ -1,0 +1,121 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { request } from 'node:http'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { dropCaches, interleave, timed } from './measure.ts'
+import type { Tools } from './peers.ts'
+
+/** A running nydusd with one mount. */
+export interface MountedImage {
+  readonly at: string
+  readonly pid: number
+  readonly apiSeconds: number
+  readonly mountedSeconds: number
+  stop(): Promise<void>
+}
+
+/** What a daemon is given; a registry backend or a folder of blobs. */
+export interface MountWanted {
+  readonly tools: Tools
+  readonly bootstrap: string
+  readonly work: string
+  readonly backend: Readonly<Record<string, unknown>>
+  readonly prefetch: boolean
+}
+
+/** Starts a daemon on a bootstrap and waits until the mount point shows the image. */
+export async function mountImage(wanted: MountWanted): Promise<MountedImage> {
+  const { tools, work } = wanted
+  const at = join(work, 'mnt')
+  const cache = join(work, 'cache')
+  for (const folder of [at, cache]) mkdirSync(folder, { recursive: true })
+  const config = join(work, 'config.json')
+  const sock = join(work, 'api.sock')
+  rmSync(sock, { force: true })
+  writeFileSync(config, JSON.stringify(daemonConfig(wanted, cache)))
+  const before = statSync(at).dev
+  const from = performance.now()
+  const args = ['--config', config, '--bootstrap', wanted.bootstrap, '--mountpoint', at, '--apisock', sock, '--log-level', 'warn', ...tools.daemonArgs]
+  const daemon = spawn(tools.nydusd, args, { stdio: ['ignore', 'ignore', 'inherit'] })
+  let apiSeconds = 0
+  while (statSync(at).dev === before) {
+    if (apiSeconds === 0 && existsSync(sock) && (await answers(sock))) apiSeconds = (performance.now() - from) / 1000
+    if (daemon.exitCode !== null) throw new Error(`${tools.nydusd} ended with ${daemon.exitCode} before it had mounted`)
+    await sleep(1)
+  }
+  const mountedSeconds = (performance.now() - from) / 1000
+  return { at, pid: daemon.pid ?? 0, apiSeconds: apiSeconds || mountedSeconds, mountedSeconds, stop: () => stop(daemon) }
+}
+
+function daemonConfig(wanted: MountWanted, cache: string): object {
+  return {
+    device: { backend: wanted.backend, cache: { type: 'blobcache', config: { work_dir: cache } } },
+    mode: 'direct',
+    digest_validate: false,
+    iostats_files: false,
+    enable_xattr: true,
+    fs_prefetch: { enable: wanted.prefetch, threads_count: 4, prefetch_all: wanted.prefetch },
+  }
+}
+
+async function answers(sock: string): Promise<boolean> {
+  const ask = request({ socketPath: sock, path: '/api/v1/daemon', agent: false })
+  ask.end()
+  try {
+    const [response] = await once(ask, 'response')
+    response.resume()
+    return response.statusCode === 200
+  } catch {
+    // Not listening yet: asked again.
+    return false
+  }
+}
+
+async function stop(daemon: ChildProcess): Promise<void> {
+  if (daemon.exitCode !== null || daemon.signalCode !== null) return
+  daemon.kill('SIGTERM')
+  await once(daemon, 'exit')
+}
+
+/** One way to use a mounted image; seconds. */
+const USES: Readonly<Record<string, (at: string) => number>> = {
+  find: (at) => timed('find', [join(at, 'tree'), '-name', 'no such name']),
+  'stat of all files': (at) => timed('find', [join(at, 'tree'), '-size', '+1000000000c']),
+  'tar c': (at) => timed('sh', ['-c', 'tar cf - "$1" | cat >/dev/null', 'sh', join(at, 'tree')]),
+  'sequential 512 MiB': (at) => timed('dd', [`if=${join(at, 'large')}`, 'of=/dev/null', 'bs=1M', 'status=none']),
+  'random 4 KiB, 1 job': (at) => random(at, 1),
+  'random 4 KiB, 8 jobs': (at) => random(at, 8),
+}
+
+function random(at: string, jobs: number): number {
+  const reads = 40_000 / jobs
+  const args = ['--name=r', `--filename=${join(at, 'large')}`, '--rw=randread', '--bs=4k', '--direct=1', '--ioengine=psync', `--numjobs=${jobs}`, '--thread', '--readonly', `--io_size=${reads * 4}k`, '--size=512m', '--randrepeat=1', '--output-format=terse']
+  return timed('fio', args)
+}
+
+/**
+ * Seconds of each use, daemon by daemon, on mounts whose data is in the daemon's cache ("warm": the kernel's caches are dropped before each).
+ * Medians of `rounds` interleaved runs.
+ */
+export async function measureUses(mounts: Readonly<Record<string, MountedImage>>, rounds: number): Promise<Record<string, Record<string, number>>> {
+  const results: Record<string, Record<string, number>> = {}
+  for (const mount of Object.values(mounts)) timed('sh', ['-c', 'tar cf - "$1" | cat >/dev/null', 'sh', mount.at])
+  for (const [use, run] of Object.entries(USES)) {
+    if (use.startsWith('random') && !hasFio()) continue
+    const probes = Object.entries(mounts).map(([name, mount]) => [
+      name,
+      () => {
+        dropCaches()
+        return run(mount.at)
+      },
+    ])
+    results[use] = await interleave(Object.fromEntries(probes), rounds)
+  }
+  return results
+}
+
+function hasFio(): boolean {
+  return existsSync('/usr/bin/fio')
+}
