@@ -6,7 +6,7 @@ export type Credentials =
   | { readonly kind: 'anonymous' }
   | { readonly kind: 'basic'; readonly username: string; readonly password: Secret }
   /** A refresh token of an OAuth2 token server, as `docker login` stores for some registries. */
-  | { readonly kind: 'identity-token'; readonly token: Secret }
+  | { readonly kind: 'identity-token'; readonly username: string; readonly token: Secret }
   /** A bearer token that the registry takes as it is. */
   | { readonly kind: 'registry-token'; readonly token: Secret }
 

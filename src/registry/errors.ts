@@ -7,7 +7,7 @@
  * - `NOT_FOUND`: the registry has no such repository, manifest or blob.
  * - `UNAUTHORIZED` (401), `FORBIDDEN` (403): log in, or ask for access.
  * - `THROTTLED`: 429 until the retries were used up. `UNAVAILABLE`: 5xx until the retries were used up.
- * - `UNREACHABLE`: no connection, or it broke. `TIMEOUT`: connecting, headers or body took too long.
+ * - `UNTRUSTED`: the certificate is not accepted. `UNREACHABLE`: no connection, or it broke. `TIMEOUT`: connecting, headers or body took too long.
  * - `TRUNCATED`: fewer bytes than asked for, after resuming. `BAD_RESPONSE`: an answer that breaks the protocol or lies about ranges or lengths.
  * - `DIGEST_MISMATCH`: the bytes are not those of the digest.
  * - `UNSUPPORTED`: the registry cannot do this (405, or another refusal of the request). `REFUSED`: any other 4xx.
@@ -23,6 +23,7 @@ export type RegistryErrorCode =
   | 'FORBIDDEN'
   | 'THROTTLED'
   | 'UNAVAILABLE'
+  | 'UNTRUSTED'
   | 'UNREACHABLE'
   | 'TIMEOUT'
   | 'TRUNCATED'
@@ -44,6 +45,7 @@ const RETRYABLE: Readonly<Record<RegistryErrorCode, boolean>> = {
   FORBIDDEN: false,
   THROTTLED: true,
   UNAVAILABLE: true,
+  UNTRUSTED: false,
   UNREACHABLE: true,
   TIMEOUT: true,
   TRUNCATED: true,

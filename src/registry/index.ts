@@ -2,7 +2,7 @@
  * The registry room: a client for OCI registries, and an embedded registry for demos, tests and small sites.
  * `RegistryClient` holds connections and logins; `client.repository(parseReference(text))` is what the other rooms work with.
  */
-export type { ClientOptions, PlainHttp, RepositoryOptions } from './client.ts'
+export type { ClientOptions, RepositoryOptions } from './client.ts'
 export { RegistryClient } from './client.ts'
 export type { Credentials, CredentialSource } from './credentials.ts'
 export { anonymous, fromBase64, fromPassword, fromRegistryToken } from './credentials.ts'
@@ -33,3 +33,4 @@ export type { Clock, RetryPolicy } from './retry.ts'
 export type { Fault, FaultMatch, PlannedFault, RouteName } from './server/faults.ts'
 export type { RegistryServer, RegistryServerOptions, RouteCount, ServerAuth } from './server/registry-server.ts'
 export { startRegistry } from './server/registry-server.ts'
+export type { PlainHttp } from './transport.ts'

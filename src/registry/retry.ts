@@ -1,10 +1,23 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type { RegistryErrorCode } from './errors.ts'
+import { RegistryError } from './errors.ts'
+
 /** Time and chance, so that tests can turn them. */
 export interface Clock {
+  /** Milliseconds since 1970. */
   now(): number
-  /** Resolves after `ms`; rejects with the signal's reason when it is aborted first. */
+  /** Resolves after `ms`; rejects when the signal is aborted first. */
   sleep(ms: number, signal: AbortSignal): Promise<void>
   /** In [0, 1). */
   random(): number
+}
+
+export const SYSTEM_CLOCK: Clock = {
+  now: () => Date.now(),
+  sleep: async (ms, signal) => {
+    await delay(ms, undefined, { signal })
+  },
+  random: () => Math.random(),
 }
 
 /** How often and how patiently one request is tried. */
@@ -16,4 +29,72 @@ export interface RetryPolicy {
   readonly maxDelayMs: number
   /** Cap on what a Retry-After header may ask. */
   readonly maxRetryAfterMs: number
+}
+
+export const DEFAULT_RETRY: RetryPolicy = { attempts: 5, baseDelayMs: 100, maxDelayMs: 5_000, maxRetryAfterMs: 60_000 }
+
+/** What waiting can cure. A lie ('BAD_RESPONSE') is not asked for again: the caller may, elsewhere. */
+const WORTH_A_RETRY: ReadonlySet<RegistryErrorCode> = new Set([
+  'THROTTLED',
+  'UNAVAILABLE',
+  'UNREACHABLE',
+  'TIMEOUT',
+  'TRUNCATED',
+])
+
+const hopeless = new WeakSet<RegistryError>()
+
+/** Marks an error of a code that is usually worth a retry as one that is not (a range beyond the end of the blob). */
+export function withoutRetry(error: RegistryError): RegistryError {
+  hopeless.add(error)
+  return error
+}
+
+/** How long the registry asked us to stay away, beside the error that came of it. */
+const retryAfter = new WeakMap<RegistryError, number>()
+
+/** Notes what a Retry-After header said (seconds or an HTTP date). Nonsense is ignored. */
+export function noteRetryAfter(error: RegistryError, header: string | undefined, nowMs: number): void {
+  if (header === undefined) return
+  const ms = /^\d{1,9}$/.test(header.trim()) ? Number(header) * 1000 : Date.parse(header) - nowMs
+  if (Number.isFinite(ms)) retryAfter.set(error, Math.max(0, ms))
+}
+
+/** The tries of one request: tell it each failure; it waits, or throws the failure when there is no point in going on. */
+export class Tries {
+  readonly #policy: RetryPolicy
+  readonly #clock: Clock
+  readonly #signal: AbortSignal
+  #failures = 0
+
+  constructor(policy: RetryPolicy, clock: Clock, signal: AbortSignal) {
+    this.#policy = policy
+    this.#clock = clock
+    this.#signal = signal
+  }
+
+  /** Resolves when it is time for the next try; throws `error` when it was the last, or when another try cannot help. */
+  async failed(error: unknown): Promise<void> {
+    this.#failures += 1
+    if (!(error instanceof RegistryError) || !WORTH_A_RETRY.has(error.code) || hopeless.has(error)) throw error
+    if (this.#failures >= this.#policy.attempts || this.#signal.aborted) throw error
+    try {
+      await this.#clock.sleep(this.#delayMs(error), this.#signal)
+    } catch {
+      // Aborted while waiting: what failed before says more than that.
+      throw error
+    }
+  }
+
+  /** A try that got somewhere before it failed does not count. */
+  progressed(): void {
+    this.#failures = 0
+  }
+
+  #delayMs(error: RegistryError): number {
+    const asked = retryAfter.get(error)
+    if (asked !== undefined) return Math.min(asked, this.#policy.maxRetryAfterMs)
+    const full = Math.min(this.#policy.baseDelayMs * 2 ** (this.#failures - 1), this.#policy.maxDelayMs)
+    return full / 2 + (full / 2) * this.#clock.random()
+  }
 }

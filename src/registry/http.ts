@@ -1,0 +1,380 @@
+import { Readable } from 'node:stream'
+import type { ConnectionOptions } from 'node:tls'
+import type { Dispatcher } from 'undici'
+import { RegistryError } from './errors.ts'
+
+/** Timeouts, connections and trust of the one connection pool of a client. */
+export interface HttpOptions {
+  readonly connectionsPerHost: number
+  readonly connectTimeoutMs: number
+  readonly headersTimeoutMs: number
+  readonly bodyTimeoutMs: number
+  /** PEM text of certificates to trust beside the system's. */
+  readonly ca: string | undefined
+  readonly skipVerify: boolean
+}
+
+export type HttpHeaders = Readonly<Record<string, string | string[] | undefined>>
+
+/** One request on the wire. */
+export interface HttpRequest {
+  readonly method: string
+  readonly url: URL
+  readonly headers: Readonly<Record<string, string>>
+  readonly body?: Uint8Array | AsyncIterable<Uint8Array>
+  readonly signal: AbortSignal
+}
+
+/** One answer. Exactly one of `body` (not read yet) and `text` (read, capped) has the content. */
+export interface HttpAnswer {
+  readonly status: number
+  readonly headers: HttpHeaders
+  /** Reads the rest, at most `limit` bytes; longer is 'BAD_RESPONSE'. */
+  bytes(limit: number): Promise<Uint8Array>
+  /** The start of an error body, for its message. Never throws. */
+  errorText(): Promise<string>
+  /** The body as it comes. Closing the iterator early closes the connection. */
+  stream(): AsyncIterable<Uint8Array>
+  /** Lets go of a body that nobody wants. */
+  discard(): void
+}
+
+/** Takes the body of an accepted answer as it comes, in the socket's own buffers: they are the socket's again when it returns. False: enough. */
+export type BodySink = (bytes: Uint8Array) => boolean
+
+const MAX_ERROR_BYTES = 65_536
+/** A body that nobody wants is read to its end when it is shorter than this, so that the connection can be used again. */
+const MAX_DRAIN_BYTES = 131_072
+
+/** Plain exchanges of requests and answers: no logins, no redirects, no retries. undici's errors become RegistryError. */
+export class Http {
+  readonly #options: HttpOptions
+  #agent: Promise<Dispatcher> | undefined
+  #closed = false
+
+  constructor(options: HttpOptions) {
+    this.#options = options
+  }
+
+  /** Resolves when the headers are there. The body must be read or discarded. */
+  async request(request: HttpRequest): Promise<HttpAnswer> {
+    const agent = await this.#open()
+    try {
+      request.signal.throwIfAborted()
+      const pending = agent.request({ ...wireOptions(request), signal: request.signal })
+      // undici notices the signal only when the request leaves the queue for a free connection.
+      const { statusCode, headers, body } = await abortable(pending, request.signal)
+      return new StreamedAnswer(request, statusCode, headers, body)
+    } catch (error) {
+      throw wireError(error, request)
+    }
+  }
+
+  /**
+   * For reads into the caller's buffer: `accept` sees status and headers and gives the sink for the body, or undefined for an answer that is not
+   * what was hoped for. Resolves after the last byte. When `accept` or the sink throws, the connection is closed and that is what is thrown.
+   */
+  async requestInto(
+    request: HttpRequest,
+    accept: (status: number, headers: HttpHeaders) => BodySink | undefined,
+  ): Promise<HttpAnswer> {
+    const agent = await this.#open()
+    try {
+      return await new Promise<HttpAnswer>((resolve, reject) => {
+        dispatchInto(agent, request, { accept, resolve, reject })
+      })
+    } catch (error) {
+      throw wireError(error, request)
+    }
+  }
+
+  /** Breaks what is under way; resolves when the sockets are closed. */
+  async close(): Promise<void> {
+    this.#closed = true
+    const agent = await this.#agent
+    await agent?.destroy()
+  }
+
+  async #open(): Promise<Dispatcher> {
+    if (this.#closed) throw new RegistryError('CLOSED', 'cannot ask the registry: the client was closed')
+    this.#agent ??= openAgent(this.#options)
+    const agent = await this.#agent
+    if (this.#closed) throw new RegistryError('CLOSED', 'cannot ask the registry: the client was closed')
+    return agent
+  }
+}
+
+/** The promise's result, unless the signal comes first: then its reason, and what comes later is ignored. */
+export function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  if (signal.aborted) {
+    promise.catch(() => {}) // whoever shares it sees its failure
+    return Promise.reject(signal.reason)
+  }
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => reject(signal.reason)
+    signal.addEventListener('abort', onAbort, { once: true })
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
+  })
+}
+
+/** undici costs about 50 ms to load: only who talks to a registry pays. */
+async function openAgent(options: HttpOptions): Promise<Dispatcher> {
+  const [{ Agent }, tls] = await Promise.all([import('undici'), import('node:tls')])
+  const trust: ConnectionOptions =
+    options.ca === undefined ? {} : { ca: [...tls.getCACertificates('default'), options.ca] }
+  return new Agent({
+    connections: options.connectionsPerHost,
+    pipelining: 1,
+    allowH2: false, // nothing gained here, and its flow control costs
+    headersTimeout: options.headersTimeoutMs,
+    bodyTimeout: options.bodyTimeoutMs,
+    keepAliveTimeout: 30_000,
+    connect: { ...trust, rejectUnauthorized: !options.skipVerify, timeout: options.connectTimeoutMs },
+  })
+}
+
+function wireOptions(request: HttpRequest): Dispatcher.DispatchOptions {
+  const { body } = request
+  return {
+    origin: request.url.origin,
+    path: request.url.pathname + request.url.search,
+    method: request.method,
+    headers: { 'accept-encoding': 'identity', ...request.headers },
+    body:
+      body === undefined
+        ? null
+        : body instanceof Uint8Array
+          ? body
+          : Readable.from(body, { objectMode: false, highWaterMark: 1 << 18 }),
+  }
+}
+
+interface IntoWaiter {
+  accept(status: number, headers: HttpHeaders): BodySink | undefined
+  resolve(answer: HttpAnswer): void
+  reject(error: unknown): void
+}
+
+function dispatchInto(agent: Dispatcher, request: HttpRequest, waiter: IntoWaiter): void {
+  const { signal } = request
+  let controller: Dispatcher.DispatchController | undefined
+  let sink: BodySink | undefined
+  let collected: CollectedAnswer | undefined
+  let settled = false
+  const settle = (act: () => void): void => {
+    if (settled) return
+    settled = true // from here on not one byte more goes into the caller's buffer
+    signal.removeEventListener('abort', onAbort)
+    act()
+  }
+  const fail = (error: unknown): void => {
+    settle(() => waiter.reject(error))
+    controller?.abort(error instanceof Error ? error : new Error('aborted', { cause: error }))
+  }
+  const onAbort = (): void => fail(abortError(request))
+  if (signal.aborted) return waiter.reject(abortError(request))
+  signal.addEventListener('abort', onAbort, { once: true })
+  agent.dispatch(wireOptions(request), {
+    onRequestStart(started) {
+      controller = started
+      if (settled) started.abort(new Error('aborted before the request was sent'))
+    },
+    onResponseStart(_, status, headers) {
+      if (settled || status < 200) return
+      try {
+        sink = waiter.accept(status, headers)
+        collected = new CollectedAnswer(status, headers)
+      } catch (error) {
+        fail(error)
+      }
+    },
+    onResponseData(_, bytes) {
+      if (settled) return
+      try {
+        const more = sink === undefined ? collected?.add(bytes) : sink(bytes)
+        if (more === false) settleEarly()
+      } catch (error) {
+        fail(error)
+      }
+    },
+    onResponseEnd() {
+      const answer = collected
+      if (answer !== undefined) settle(() => waiter.resolve(answer))
+    },
+    onResponseError(_, error) {
+      settle(() => waiter.reject(error))
+    },
+  })
+  /** The rest of the body is of no interest: closing the connection is cheaper than reading it. */
+  function settleEarly(): void {
+    const answer = collected
+    if (answer !== undefined) settle(() => waiter.resolve(answer))
+    controller?.abort(new Error('the rest of the body is not wanted'))
+  }
+}
+
+/** An answer whose body went into a sink, or was read up to the limit for errors. */
+class CollectedAnswer implements HttpAnswer {
+  readonly status: number
+  readonly headers: HttpHeaders
+  readonly #parts: Buffer[] = []
+  #size = 0
+
+  constructor(status: number, headers: HttpHeaders) {
+    this.status = status
+    this.headers = headers
+  }
+
+  /** False when the limit is reached. */
+  add(bytes: Uint8Array): boolean {
+    this.#parts.push(Buffer.from(bytes)) // a copy: the buffer is the socket's
+    this.#size += bytes.length
+    return this.#size < MAX_ERROR_BYTES
+  }
+
+  async bytes(): Promise<Uint8Array> {
+    return Buffer.concat(this.#parts)
+  }
+
+  async errorText(): Promise<string> {
+    return Buffer.concat(this.#parts).toString('utf8')
+  }
+
+  async *stream(): AsyncIterable<Uint8Array> {
+    yield* this.#parts
+  }
+
+  discard(): void {}
+}
+
+class StreamedAnswer implements HttpAnswer {
+  readonly status: number
+  readonly headers: HttpHeaders
+  readonly #request: HttpRequest
+  readonly #body: Dispatcher.ResponseData['body']
+
+  constructor(request: HttpRequest, status: number, headers: HttpHeaders, body: Dispatcher.ResponseData['body']) {
+    this.status = status
+    this.headers = headers
+    this.#request = request
+    this.#body = body
+  }
+
+  async bytes(limit: number): Promise<Uint8Array> {
+    const parts: Uint8Array[] = []
+    let size = 0
+    for await (const part of this.stream()) {
+      size += part.length
+      if (size > limit)
+        throw new RegistryError(
+          'BAD_RESPONSE',
+          `cannot use the answer of ${this.#request.url.host}: more than ${limit} bytes`,
+        )
+      parts.push(part)
+    }
+    return Buffer.concat(parts)
+  }
+
+  async errorText(): Promise<string> {
+    const parts: Uint8Array[] = []
+    let size = 0
+    try {
+      for await (const part of this.#body) {
+        parts.push(part as Uint8Array) // the stream is in byte mode
+        size += (part as Uint8Array).length
+        if (size >= MAX_ERROR_BYTES) break
+      }
+    } catch {
+      // The status is the error; its text is a courtesy.
+    }
+    return Buffer.concat(parts).toString('utf8', 0, MAX_ERROR_BYTES)
+  }
+
+  async *stream(): AsyncIterable<Uint8Array> {
+    try {
+      for await (const part of this.#body) yield part as Uint8Array // the stream is in byte mode
+    } catch (error) {
+      throw wireError(error, this.#request)
+    }
+  }
+
+  discard(): void {
+    this.#body.on('error', () => {}) // nobody waits for it any more
+    const length = Number(this.headers['content-length'] ?? Number.POSITIVE_INFINITY)
+    if (length <= MAX_DRAIN_BYTES || this.#request.method === 'HEAD') this.#body.resume()
+    else this.#body.destroy()
+  }
+}
+
+const TIMEOUTS: ReadonlySet<string> = new Set([
+  'UND_ERR_CONNECT_TIMEOUT',
+  'UND_ERR_HEADERS_TIMEOUT',
+  'UND_ERR_BODY_TIMEOUT',
+  'ETIMEDOUT',
+])
+const NOT_TLS: ReadonlySet<string> = new Set([
+  'ERR_SSL_WRONG_VERSION_NUMBER',
+  'ERR_SSL_PACKET_LENGTH_TOO_LONG',
+  'ERR_SSL_HTTP_REQUEST',
+  'EPROTO',
+  'ECONNREFUSED',
+])
+const UNTRUSTED = /^(?:CERT_|UNABLE_TO_|DEPTH_ZERO|SELF_SIGNED|ERR_TLS_CERT|INVALID_CA|HOSTNAME_MISMATCH)/
+
+/** True for errors which say that no TLS is spoken at the other end (or nobody is there), so that plain HTTP may be tried. */
+export function speaksNoTls(error: unknown): boolean {
+  const cause = error instanceof RegistryError ? error.cause : error
+  return NOT_TLS.has(errorCode(cause))
+}
+
+function abortError(request: HttpRequest): RegistryError {
+  return new RegistryError('ABORTED', `gave up asking ${request.url.host}: the caller no longer waits`, {
+    cause: request.signal.reason,
+  })
+}
+
+/** Maps what undici, TLS and the socket throw. The URL's query is left out: it may hold a signature. */
+function wireError(error: unknown, request: HttpRequest): RegistryError {
+  if (error instanceof RegistryError) return error
+  if (request.signal.aborted) return abortError(request)
+  const code = errorCode(error)
+  const at = `${request.url.origin}${request.url.pathname}`
+  const cause = { cause: error }
+  if (TIMEOUTS.has(code))
+    return new RegistryError(
+      'TIMEOUT',
+      `no answer from ${at} in time (${code}); is the registry or the network overloaded?`,
+      cause,
+    )
+  if (UNTRUSTED.test(code)) {
+    return new RegistryError(
+      'UNTRUSTED',
+      `cannot trust the certificate of ${request.url.host} (${code}); give its CA, or skip the verification`,
+      cause,
+    )
+  }
+  if (code === 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH')
+    return new RegistryError('TRUNCATED', `the answer of ${at} ended early or ran over its Content-Length`, cause)
+  if (code.startsWith('HPE_') || code === 'UND_ERR_HEADERS_OVERFLOW')
+    return new RegistryError('BAD_RESPONSE', `the answer of ${at} is not HTTP (${code})`, cause)
+  if (code === 'UND_ERR_DESTROYED' || code === 'UND_ERR_CLOSED')
+    return new RegistryError('CLOSED', `cannot ask ${at}: the client was closed`, cause)
+  return new RegistryError(
+    'UNREACHABLE',
+    `no connection to ${at} (${code === '' ? describe(error) : code}); is the registry running and the name right?`,
+    cause,
+  )
+}
+
+function errorCode(error: unknown): string {
+  if (!(error instanceof Error)) return ''
+  const { code } = error as NodeJS.ErrnoException
+  if (typeof code === 'string') return code
+  // Several addresses were tried (happy eyeballs): the first failure speaks for all.
+  if (error instanceof AggregateError) return errorCode(error.errors[0])
+  return error.cause === undefined ? '' : errorCode(error.cause)
+}
+
+function describe(error: unknown): string {
+  return error instanceof Error ? error.name : 'unknown error'
+}
