@@ -1,0 +1,10 @@
+/** The codec room: bytes in, bytes out, into the caller's buffer. Each algorithm's fastest form on this machine, with a fallback everywhere. */
+export type { CompressionName, Compressor } from './compressor.ts'
+export { compressor } from './compressor.ts'
+export { crc32c } from './crc32c.ts'
+export type { Decompressor } from './decompressor.ts'
+export { decompressor } from './decompressor.ts'
+export type { Digester, DigestName } from './digester.ts'
+export { digester } from './digester.ts'
+export type { CodecErrorCode } from './errors.ts'
+export { CodecError } from './errors.ts'

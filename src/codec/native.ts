@@ -1,0 +1,37 @@
+import { createRequire } from 'node:module'
+
+type Foreign = (...args: ReadonlyArray<Uint8Array | number | bigint>) => number | bigint
+interface Library {
+  func(prototype: string): Foreign
+}
+
+/**
+ * Opens a shared library through koffi, or the node binary itself (which carries and exports zstd) for `undefined`. Undefined when it, or koffi, is not
+ * here: every caller has a fallback.
+ */
+export function openLibrary(...names: ReadonlyArray<string | undefined>): Library | undefined {
+  for (const name of names) {
+    try {
+      const koffi = createRequire(import.meta.url)('koffi') as { load(path: string | null): Library }
+      return koffi.load(name ?? null)
+    } catch {
+      // Not on this machine: the next name, or the fallback, does the work.
+    }
+  }
+  return undefined
+}
+
+/** Looks functions up; undefined when one of them is missing. */
+export function functionsOf<Name extends string>(
+  library: Library | undefined,
+  prototypes: Readonly<Record<Name, string>>,
+): Record<Name, Foreign> | undefined {
+  if (library === undefined) return undefined
+  try {
+    const found = Object.entries<string>(prototypes).map(([name, prototype]) => [name, library.func(prototype)])
+    return Object.fromEntries(found) as Record<Name, Foreign> // one entry a name
+  } catch {
+    // A library without the symbol counts as absent.
+    return undefined
+  }
+}
