@@ -40,3 +40,40 @@ export interface PlannedFault {
   readonly times?: number
   readonly fault: Fault
 }
+
+interface Pending {
+  readonly planned: PlannedFault
+  left: number
+}
+
+/** Faults that still wait for their requests. */
+export class FaultPlan {
+  readonly #pending: Pending[] = []
+
+  add(planned: PlannedFault): void {
+    this.#pending.push({ planned, left: planned.times ?? 1 })
+  }
+
+  /** The first fault for this request, used up by one. */
+  take(request: { readonly method: string; readonly route: RouteName; readonly url: string }): Fault | undefined {
+    const index = this.#pending.findIndex(({ planned }) => matches(planned.match ?? {}, request))
+    const pending = this.#pending[index]
+    if (pending === undefined) return undefined
+    pending.left -= 1
+    if (pending.left <= 0) this.#pending.splice(index, 1)
+    return pending.planned.fault
+  }
+
+  clear(): number {
+    return this.#pending.splice(0).reduce((sum, { left }) => sum + left, 0)
+  }
+}
+
+function matches(
+  match: FaultMatch,
+  request: { readonly method: string; readonly route: RouteName; readonly url: string },
+): boolean {
+  if (match.method !== undefined && match.method !== request.method) return false
+  if (match.route !== undefined && match.route !== request.route) return false
+  return match.url === undefined || match.url.test(request.url)
+}
