@@ -1,0 +1,333 @@
+import { ByteSource } from './byte-source.ts'
+import { DEFAULT_LIMITS, type SparseRun, type TarEntry, type TarLimits, type TarType, type TarXattr } from './entry.ts'
+import { TarError } from './errors.ts'
+import { BLOCK, checksumFits, isZeroBlock, numberField, textField } from './header.ts'
+import { emptyPax, parsePax, type PaxRecords, paxNumber, paxTime } from './pax.ts'
+import { readOldGnuSparse, readPaxSparse, type SparseMap } from './sparse.ts'
+
+const NOTHING = new Uint8Array(0)
+
+/** Extensions read so far that the next entry takes. */
+interface Pending {
+  pax: PaxRecords | undefined
+  longPath: Uint8Array | undefined
+  longLink: Uint8Array | undefined
+}
+
+/**
+ * Pulls entries out of an archive, in order. Nothing is read ahead of what is asked for; content that was not read is passed over by the next pull.
+ *
+ * - Extended headers apply to the next real entry only; global ones (PAX `g`) to all that follow.
+ * - Zero blocks between archives (`cat a.tar b.tar`) are passed over. An archive may lack its final zero blocks. Bytes after the final zero blocks that are no header end the
+ *   archive, as GNU tar has it.
+ * - One reader at a time: `next` and `read` must not overlap.
+ *
+ * Throws TarError.
+ */
+export class TarReader {
+  readonly #source: ByteSource
+  readonly #limits: TarLimits
+  readonly #global: PaxRecords = emptyPax()
+  #entry: TarEntry | undefined
+  /** Stored bytes of the current entry that were not read, and the padding after them. */
+  #storedLeft = 0
+  #padding = 0
+  /** Position in the file that the entry stands for, and the run that it is in or before. */
+  #position = 0
+  #run = 0
+
+  constructor(archive: AsyncIterable<Uint8Array>, limits: TarLimits = DEFAULT_LIMITS) {
+    this.#source = new ByteSource(archive)
+    this.#limits = limits
+  }
+
+  /** The next entry; undefined at the end of the archive. */
+  async next(): Promise<TarEntry | undefined> {
+    await this.#passOver()
+    const pending: Pending = { pax: undefined, longPath: undefined, longLink: undefined }
+    let afterZeros = false
+    for (;;) {
+      const archiveOffset = this.#source.position
+      const header = this.#source.takeNow(BLOCK) ?? (await this.#source.take(BLOCK))
+      if (header.length === 0 && pending.pax === undefined && pending.longPath === undefined) return undefined
+      if (header.length < BLOCK) {
+        if (afterZeros) return undefined
+        throw new TarError('TRUNCATED', archiveOffset, `${header.length} bytes where a header of ${BLOCK} belongs`)
+      }
+      if (isZeroBlock(header)) {
+        afterZeros = true
+        continue
+      }
+      if (!checksumFits(header)) {
+        if (afterZeros) return undefined
+        throw new TarError(
+          'BAD_CHECKSUM',
+          archiveOffset,
+          'the header has a wrong checksum; it is not a tar, or damaged',
+        )
+      }
+      if (!(await this.#extension(header, archiveOffset, pending))) {
+        this.#entry = await this.#complete(header.slice(), archiveOffset, pending)
+        return this.#entry
+      }
+    }
+  }
+
+  /** Fills `into` with the entry's content from where the last read ended, holes as zeros; gives the bytes written, fewer only at its end. */
+  async read(into: Uint8Array): Promise<number> {
+    const entry = this.#entry
+    if (entry === undefined) return 0
+    const wanted = Math.min(into.length, entry.size - this.#position)
+    let filled = 0
+    while (filled < wanted) {
+      const hole = Math.min(wanted - filled, this.#holeLength(entry))
+      if (hole > 0) {
+        into.fill(0, filled, filled + hole)
+        this.#position += hole
+        filled += hole
+        continue
+      }
+      const part = Math.min(wanted - filled, this.#runLeft(entry))
+      const got = await this.#source.read(into.subarray(filled, filled + part))
+      if (got < part)
+        throw new TarError('TRUNCATED', entry.archiveOffset, `it ends within the content of ${display(entry.path)}`)
+      this.#storedLeft -= part
+      this.#position += part
+      filled += part
+    }
+    return filled
+  }
+
+  /** Length of the hole at the current position of the content; 0 when data is next. */
+  holeAhead(): number {
+    return this.#entry === undefined ? 0 : this.#holeLength(this.#entry)
+  }
+
+  /** Passes over zeros that {@link holeAhead} told of, without making them. */
+  skipHole(length: number): void {
+    if (length > this.holeAhead()) throw new RangeError(`a hole of ${this.holeAhead()} bytes is ahead, not ${length}`)
+    this.#position += length
+  }
+
+  /** Nothing more is wanted from the archive. */
+  async close(): Promise<void> {
+    await this.#source.close()
+  }
+
+  #holeLength(entry: TarEntry): number {
+    if (entry.sparse === undefined) return 0
+    this.#advanceRun(entry.sparse)
+    const run = entry.sparse[this.#run]
+    return (run === undefined ? entry.size : Math.max(run.offset, this.#position)) - this.#position
+  }
+
+  #runLeft(entry: TarEntry): number {
+    if (entry.sparse === undefined) return entry.size - this.#position
+    this.#advanceRun(entry.sparse)
+    const run = entry.sparse[this.#run]
+    return run === undefined ? 0 : run.offset + run.length - this.#position
+  }
+
+  #advanceRun(runs: readonly SparseRun[]): void {
+    for (
+      let run = runs[this.#run];
+      run !== undefined && run.offset + run.length <= this.#position;
+      run = runs[++this.#run]
+    );
+  }
+
+  async #passOver(): Promise<void> {
+    const entry = this.#entry
+    this.#entry = undefined
+    if (entry === undefined) return
+    const left = this.#storedLeft + this.#padding
+    if (this.#source.takeNow(left) !== undefined) return
+    const skipped = await this.#source.skip(left)
+    // Some archivers leave out the padding of the very last file.
+    if (skipped < this.#storedLeft)
+      throw new TarError('TRUNCATED', entry.archiveOffset, `it ends within the content of ${display(entry.path)}`)
+  }
+
+  /** Reads a header that only extends others; false when it is an entry of its own. */
+  async #extension(header: Uint8Array, archiveOffset: number, pending: Pending): Promise<boolean> {
+    const type = header[156]
+    if (type !== 0x78 && type !== 0x67 && type !== 0x4c && type !== 0x4b && type !== 0x58) return false
+    const size = numberField(header, 'size', archiveOffset)
+    if (size < 0 || size > this.#limits.extensionBytes)
+      throw new TarError(
+        'LIMIT',
+        archiveOffset,
+        `an extended header of ${size} bytes; ${this.#limits.extensionBytes} are allowed`,
+      )
+    const padded = size + padding(size)
+    const body = (await this.#source.take(padded)).slice(0, size)
+    if (body.length < size) throw new TarError('TRUNCATED', archiveOffset, 'it ends within an extended header')
+    if (type === 0x4c) pending.longPath = upToNul(body)
+    else if (type === 0x4b) pending.longLink = upToNul(body)
+    else if (type === 0x67) parsePax(body, this.#global, archiveOffset)
+    else parsePax(body, (pending.pax ??= emptyPax()), archiveOffset)
+    return true
+  }
+
+  async #complete(header: Uint8Array, archiveOffset: number, pending: Pending): Promise<TarEntry> {
+    const pax = pending.pax === undefined ? this.#global : merged(this.#global, pending.pax)
+    const type = typeOf(header)
+    const headerSize = numberField(header, 'size', archiveOffset)
+    const paxSize = pax.values.get('size')
+    const size = paxSize === undefined ? headerSize : paxNumber(paxSize, 'size', archiveOffset)
+    if (size < 0) throw new TarError('BAD_HEADER', archiveOffset, `its size is ${size}`)
+    // Links, directories and devices store nothing, whatever their size field says: that is how every reader since v7 has it.
+    this.#storedLeft = type === 'file' || isUnknown(header) ? size : 0
+    this.#padding = padding(this.#storedLeft)
+    this.#position = 0
+    this.#run = 0
+    const sparse = type === 'file' ? await this.#sparseMap(header, pax, archiveOffset) : undefined
+    const path = this.#path(header, pax, pending, archiveOffset)
+    // Before POSIX, a directory was a file whose name ends with a slash.
+    const isV7Directory = type === 'file' && header[156] === 0 && path.at(-1) === 0x2f
+    return {
+      path,
+      type: isV7Directory ? 'directory' : type,
+      link: this.#link(header, pax, pending, type, archiveOffset),
+      size: type === 'file' && !isV7Directory ? (sparse?.realSize ?? size) : 0,
+      sparse: sparse?.runs,
+      archiveOffset,
+      ...attributes(header, pax, archiveOffset),
+    }
+  }
+
+  async #sparseMap(header: Uint8Array, pax: PaxRecords, archiveOffset: number): Promise<SparseMap | undefined> {
+    const map =
+      header[156] === 0x53
+        ? await readOldGnuSparse(header, this.#source, this.#storedLeft, this.#limits, archiveOffset)
+        : await readPaxSparse(pax, this.#source, this.#storedLeft, this.#limits, archiveOffset)
+    this.#storedLeft -= map?.mapBytes ?? 0
+    return map
+  }
+
+  #path(header: Uint8Array, pax: PaxRecords, pending: Pending, archiveOffset: number): Uint8Array {
+    const long = pax.values.get('GNU.sparse.name') ?? pax.values.get('path') ?? pending.longPath
+    return this.#bounded(long ?? shortPath(header), archiveOffset)
+  }
+
+  #link(header: Uint8Array, pax: PaxRecords, pending: Pending, type: TarType, archiveOffset: number): Uint8Array {
+    if (type !== 'symlink' && type !== 'hardlink') return NOTHING
+    return this.#bounded(
+      pax.values.get('linkpath') ?? pending.longLink ?? textField(header, 'link').slice(),
+      archiveOffset,
+    )
+  }
+
+  #bounded(path: Uint8Array, archiveOffset: number): Uint8Array {
+    if (path.length > this.#limits.pathBytes)
+      throw new TarError(
+        'LIMIT',
+        archiveOffset,
+        `a path of ${path.length} bytes; ${this.#limits.pathBytes} are allowed`,
+      )
+    if (path.includes(0)) throw new TarError('BAD_EXTENSION', archiveOffset, 'a path with a NUL byte')
+    return path
+  }
+}
+
+function attributes(
+  header: Uint8Array,
+  pax: PaxRecords,
+  archiveOffset: number,
+): Pick<TarEntry, 'mode' | 'uid' | 'gid' | 'mtimeSeconds' | 'mtimeNanoseconds' | 'devMajor' | 'devMinor' | 'xattrs'> {
+  const owner = (key: 'uid' | 'gid'): number => {
+    const record = pax.values.get(key)
+    const value = record === undefined ? numberField(header, key, archiveOffset) : paxNumber(record, key, archiveOffset)
+    // Writers that stored 32-bit owners as signed numbers meant these.
+    return value < 0 && value >= -0x8000_0000 ? value + 0x1_0000_0000 : value
+  }
+  const [uid, gid] = [owner('uid'), owner('gid')]
+  if (uid < 0 || gid < 0 || uid > 0xffff_ffff || gid > 0xffff_ffff)
+    throw new TarError('BAD_HEADER', archiveOffset, `owner ${uid}:${gid} does not fit 32 bits`)
+  const mtime = pax.values.get('mtime')
+  const time =
+    mtime === undefined
+      ? { seconds: numberField(header, 'mtime', archiveOffset), nanoseconds: 0 }
+      : paxTime(mtime, archiveOffset)
+  const isDevice = header[156] === 0x33 || header[156] === 0x34
+  const xattrs: readonly TarXattr[] = pax.xattrs.size === 0 ? NO_XATTRS : [...pax.xattrs.values()]
+  return {
+    mode: numberField(header, 'mode', archiveOffset) & 0o7777,
+    uid,
+    gid,
+    mtimeSeconds: time.seconds,
+    mtimeNanoseconds: time.nanoseconds,
+    devMajor: isDevice ? device(header, 'devMajor', archiveOffset) : 0,
+    devMinor: isDevice ? device(header, 'devMinor', archiveOffset) : 0,
+    xattrs,
+  }
+}
+
+const NO_XATTRS: readonly TarXattr[] = []
+
+function device(header: Uint8Array, field: 'devMajor' | 'devMinor', archiveOffset: number): number {
+  const value = numberField(header, field, archiveOffset)
+  if (value < 0 || value > 0xffff_ffff) throw new TarError('BAD_HEADER', archiveOffset, `its ${field} is ${value}`)
+  return value
+}
+
+/** Global records first, the entry's own over them. */
+function merged(global: PaxRecords, own: PaxRecords): PaxRecords {
+  if (global.values.size === 0 && global.xattrs.size === 0) return own
+  return {
+    values: new Map([...global.values, ...own.values]),
+    xattrs: new Map([...global.xattrs, ...own.xattrs]),
+    sparsePairs: own.sparsePairs,
+  }
+}
+
+function typeOf(header: Uint8Array): TarType {
+  switch (header[156]) {
+    case 0x31:
+      return 'hardlink'
+    case 0x32:
+      return 'symlink'
+    case 0x33:
+      return 'char'
+    case 0x34:
+      return 'block'
+    case 0x35:
+    case 0x44: // GNU incremental dump: a directory with a listing as its content
+      return 'directory'
+    case 0x36:
+      return 'fifo'
+    default:
+      return 'file'
+  }
+}
+
+/** Types whose content is stored though they are no files: GNU's dump directory. */
+function isUnknown(header: Uint8Array): boolean {
+  return header[156] === 0x44
+}
+
+/** Name, with the ustar prefix before it when the magic is POSIX's (GNU tar keeps other things there). */
+function shortPath(header: Uint8Array): Uint8Array {
+  const name = textField(header, 'name')
+  const isPosix = header[257] === 0x75 && header[258] === 0x73 && header[262] === 0 && header[263] === 0x30
+  const prefix = isPosix ? textField(header, 'prefix') : NOTHING
+  if (prefix.length === 0) return name.slice()
+  const path = new Uint8Array(prefix.length + 1 + name.length)
+  path.set(prefix)
+  path[prefix.length] = 0x2f
+  path.set(name, prefix.length + 1)
+  return path
+}
+
+function upToNul(body: Uint8Array): Uint8Array {
+  const end = body.indexOf(0)
+  return end < 0 ? body : body.subarray(0, end)
+}
+
+function padding(size: number): number {
+  return (BLOCK - (size % BLOCK)) % BLOCK
+}
+
+function display(path: Uint8Array): string {
+  return JSON.stringify(Buffer.from(path).toString('utf8').slice(0, 200))
+}
