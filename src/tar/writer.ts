@@ -80,10 +80,10 @@ function encodeEntry(header: TarHeader, size: number, block: Uint8Array, records
   number(block, 'uid', header.uid ?? 0, records)
   number(block, 'gid', header.gid ?? 0, records)
   number(block, 'size', size, records)
-  if (mtimeSeconds < 0 || mtimeNanoseconds !== 0)
+  if (mtimeSeconds < 0 || mtimeNanoseconds !== 0) {
     record(records, 'mtime', Buffer.from(formatTime(mtimeSeconds, mtimeNanoseconds)))
-  if (mtimeSeconds < 0) octal(block, 'mtime', 0)
-  else number(block, 'mtime', mtimeSeconds, records)
+    octal(block, 'mtime', 0)
+  } else number(block, 'mtime', mtimeSeconds, records)
   octal(block, 'devMajor', header.devMajor ?? 0)
   octal(block, 'devMinor', header.devMinor ?? 0)
   for (const { name, value } of header.xattrs ?? [])
@@ -145,7 +145,7 @@ function formatTime(seconds: number, nanoseconds: number): string {
 function record(records: Uint8Array[], key: string | Uint8Array, value: Uint8Array): void {
   const rest = Buffer.concat([Buffer.from(' '), Buffer.from(key), Buffer.from('='), value, Buffer.from('\n')])
   let length = rest.length + String(rest.length).length
-  length = rest.length + String(length).length
+  while (length !== rest.length + String(length).length) length = rest.length + String(length).length
   records.push(Buffer.concat([Buffer.from(String(length)), rest]))
 }
 
