@@ -355,8 +355,12 @@ function wireError(error: unknown, request: HttpRequest): RegistryError {
   }
   if (code === 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH')
     return new RegistryError('TRUNCATED', `the answer of ${at} ended early or ran over its Content-Length`, cause)
-  if (code.startsWith('HPE_') || code === 'UND_ERR_HEADERS_OVERFLOW')
-    return new RegistryError('BAD_RESPONSE', `the answer of ${at} is not HTTP (${code})`, cause)
+  if (
+    (error instanceof Error && error.name === 'HTTPParserError') ||
+    code.startsWith('HPE_') ||
+    code === 'UND_ERR_HEADERS_OVERFLOW'
+  )
+    return new RegistryError('BAD_RESPONSE', `the answer of ${at} is not HTTP (${code || describe(error)})`, cause)
   if (code === 'UND_ERR_DESTROYED' || code === 'UND_ERR_CLOSED')
     return new RegistryError('CLOSED', `cannot ask ${at}: the client was closed`, cause)
   return new RegistryError(
