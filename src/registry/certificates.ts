@@ -12,7 +12,7 @@ export function checkCertificates(pem: string): void {
     )
   for (const [index, block] of blocks.entries()) {
     try {
-      new X509Certificate(block).subject.toString()
+      void new X509Certificate(block)
     } catch (error) {
       throw new RegistryError('BAD_CONFIG', `cannot use CA: certificate ${index + 1} of ${blocks.length} is damaged`, {
         cause: error,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { parseChallenges } from './challenge.ts'
 import { parseContentRange } from './content-range.ts'
 import { digestOf, parseDigest } from './digest.ts'
@@ -193,7 +193,7 @@ describe('platforms', () => {
     const parsed = platform === undefined ? undefined : parsePlatform(platform)
     return {
       mediaType: MEDIA_TYPES.ociManifest,
-      digest: digestOf(Buffer.from(`${platform}${features}`)),
+      digest: digestOf(Buffer.from(`${platform} ${features?.join()}`)),
       size: 1,
       ...(parsed && { platform: { ...parsed, ...(features && { 'os.features': features }) } }),
     }
