@@ -7,7 +7,8 @@ import type { HttpHeaders } from './http.ts'
 import type { MirrorState } from './mirrors.ts'
 import type { BlobStreamOptions, RangeOptions } from './repository.ts'
 import { Tries, withoutRetry } from './retry.ts'
-import type { Endpoint, RegistryAnswer, RegistryRequest, Transport } from './transport.ts'
+import type { Endpoint } from './endpoint.ts'
+import type { RegistryAnswer, RegistryRequest, Transport } from './transport.ts'
 
 export interface BlobReadsOptions {
   readonly transport: Transport

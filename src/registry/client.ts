@@ -8,8 +8,9 @@ import { RemoteRepository } from './remote-repository.ts'
 import type { Repository } from './repository.ts'
 import type { Clock, RetryPolicy } from './retry.ts'
 import { DEFAULT_RETRY, SYSTEM_CLOCK } from './retry.ts'
-import type { PlainHttp } from './transport.ts'
-import { Endpoint, Transport } from './transport.ts'
+import type { PlainHttp } from './endpoint.ts'
+import { Endpoint } from './endpoint.ts'
+import { Transport } from './transport.ts'
 
 /** All optional parts have defaults that suit a public registry. */
 export interface ClientOptions {

@@ -7,7 +7,8 @@ import { checkDescriptor, MAX_MANIFEST_BYTES, MEDIA_TYPES, parseManifest } from 
 import type { Manifests } from './manifests.ts'
 import { isTag } from './reference.ts'
 import type { Manifest } from './repository.ts'
-import type { Endpoint, RegistryAnswer, Transport } from './transport.ts'
+import type { Endpoint } from './endpoint.ts'
+import type { RegistryAnswer, Transport } from './transport.ts'
 
 export interface ListingsOptions {
   readonly transport: Transport

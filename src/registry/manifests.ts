@@ -7,7 +7,8 @@ import type { Descriptor } from './manifest.ts'
 import { MANIFEST_TYPES, MAX_MANIFEST_BYTES, parseManifest } from './manifest.ts'
 import { isTag } from './reference.ts'
 import type { Manifest } from './repository.ts'
-import type { Endpoint, RegistryAnswer, Transport } from './transport.ts'
+import type { Endpoint } from './endpoint.ts'
+import type { RegistryAnswer, Transport } from './transport.ts'
 
 export interface ManifestsOptions {
   readonly transport: Transport

@@ -2,7 +2,7 @@ import type { CredentialSource } from './credentials.ts'
 import { anonymous } from './credentials.ts'
 import { RegistryError } from './errors.ts'
 import type { Clock } from './retry.ts'
-import { Endpoint } from './transport.ts'
+import { Endpoint } from './endpoint.ts'
 
 /** Another place with the same blobs. */
 export interface Mirror {

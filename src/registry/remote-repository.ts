@@ -19,7 +19,8 @@ import type {
   UploadOptions,
   UploadResult,
 } from './repository.ts'
-import type { Endpoint, Transport } from './transport.ts'
+import type { Endpoint } from './endpoint.ts'
+import type { Transport } from './transport.ts'
 import { Uploads } from './uploads.ts'
 
 /** The repository over HTTP: each group of methods is a part of its own. */

@@ -5,12 +5,13 @@ import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import type { PlainHttp } from './transport.ts'
+import type { PlainHttp } from './endpoint.ts'
 import { blobOf, pattern, temporaryFolder, testClient, testRegistry } from './testing.ts'
 import { RegistryClient } from './client.ts'
 import { anonymous } from './credentials.ts'
 
-const skip = spawnSync('openssl', ['version']).error === undefined ? false : 'openssl is not installed'
+const OPENSSL = 'openssl'
+const skip = spawnSync(OPENSSL, ['version']).error === undefined ? false : 'openssl is not installed'
 const content = pattern(200_000)
 
 interface Authority {
@@ -24,7 +25,7 @@ async function authority(): Promise<Authority> {
   const folder = await temporaryFolder()
   const at = (name: string): string => join(folder, name)
   const openssl = (...args: string[]): void => {
-    const { status, stderr } = spawnSync('openssl', args, { encoding: 'utf8' })
+    const { status, stderr } = spawnSync(OPENSSL, args, { encoding: 'utf8' })
     assert.equal(status, 0, stderr)
   }
   const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']

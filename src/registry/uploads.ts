@@ -3,7 +3,8 @@ import { RunningDigest } from './digest.ts'
 import { RegistryError } from './errors.ts'
 import type { BlobSource, UploadOptions, UploadResult } from './repository.ts'
 import { Tries } from './retry.ts'
-import type { Endpoint, RegistryAnswer, RegistryRequest, Transport } from './transport.ts'
+import type { Endpoint } from './endpoint.ts'
+import type { RegistryAnswer, RegistryRequest, Transport } from './transport.ts'
 import { gather, WatchedSource } from './upload-source.ts'
 
 export interface UploadsOptions {
