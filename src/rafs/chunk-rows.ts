@@ -1,0 +1,92 @@
+import { type BlobInfo, type BlobLayout, ChunkInfo } from '../blob/index.ts'
+import type { ByteReader } from './byte-reader.ts'
+import { CHUNK_RECORD, readChunkRecord } from './chunk-record.ts'
+import { RafsError } from './errors.ts'
+
+/** Collects where the records of each blob's chunks lie; many records of one chunk (deduplicated files of v5) count once. */
+export class ChunkRows {
+  readonly #from: ByteReader
+  readonly #blobs: readonly BlobInfo[]
+  /** Places of records, by blob. */
+  readonly #places: number[][]
+
+  constructor(from: ByteReader, blobs: readonly BlobInfo[]) {
+    this.#from = from
+    this.#blobs = blobs
+    this.#places = blobs.map(() => [])
+  }
+
+  /** Notes the record at `at`. Throws 'BAD_CHUNK' when it names no blob of the image. */
+  add(at: number): void {
+    const blobIndex = this.#from.u32(at + CHUNK_RECORD.blobIndex)
+    const places = this.#places[blobIndex]
+    if (places === undefined)
+      throw new RafsError(
+        'BAD_CHUNK',
+        `the chunk record at byte ${at} names blob ${blobIndex} of ${this.#blobs.length}; the bootstrap is damaged or crafted`,
+      )
+    places.push(at)
+  }
+
+  layouts(): BlobLayout[] {
+    return this.#blobs.map((blob, index) => new RowLayout(this.#from, blob, this.#places[index] ?? []))
+  }
+}
+
+/** A layout over chunk records of a bootstrap: 8 bytes of memory a chunk; records are decoded and checked when they are asked for. */
+class RowLayout implements BlobLayout {
+  readonly chunkCount: number
+  readonly uncompressedSize: number
+  readonly #from: ByteReader
+  readonly #blob: BlobInfo
+  /** Chunk numbers, ascending, and the place of each one's record. */
+  readonly #indexes: Uint32Array
+  readonly #places: Uint32Array
+  readonly #isDense: boolean
+
+  constructor(from: ByteReader, blob: BlobInfo, places: readonly number[]) {
+    this.#from = from
+    this.#blob = blob
+    const byIndex = new Map<number, number>()
+    for (const at of places) byIndex.set(from.u32(at + CHUNK_RECORD.index), at)
+    this.#indexes = Uint32Array.from(byIndex.keys()).sort()
+    this.#places = this.#indexes.map((index) => byIndex.get(index) ?? 0)
+    this.#isDense = this.#indexes.every((index, slot) => index === slot)
+    const last = this.#indexes.at(-1) ?? -1
+    // Images without an extended blob table (very old v5) do not say how many chunks a blob has.
+    this.chunkCount = blob.chunkCount > 0 ? blob.chunkCount : last + 1
+    this.uncompressedSize = blob.uncompressedSize > 0 ? blob.uncompressedSize : this.#end(last)
+  }
+
+  has(index: number): boolean {
+    return this.#slot(index) >= 0
+  }
+
+  chunk(index: number, into: ChunkInfo): void {
+    const slot = this.#slot(index)
+    if (slot < 0)
+      throw new RafsError('BAD_CHUNK', `the bootstrap has no record of chunk ${index} of blob ${this.#blob.id}`)
+    readChunkRecord(this.#from, this.#places[slot] as number, this.#blob, into) // the slot was found
+  }
+
+  #slot(index: number): number {
+    if (this.#isDense) return index >= 0 && index < this.#indexes.length ? index : -1
+    let low = 0
+    let high = this.#indexes.length - 1
+    while (low <= high) {
+      const middle = (low + high) >> 1
+      const found = this.#indexes[middle] as number // between low and high
+      if (found === index) return middle
+      if (found < index) low = middle + 1
+      else high = middle - 1
+    }
+    return -1
+  }
+
+  #end(last: number): number {
+    if (last < 0) return 0
+    const chunk = new ChunkInfo()
+    this.chunk(last, chunk)
+    return chunk.uncompressedOffset + chunk.uncompressedSize
+  }
+}

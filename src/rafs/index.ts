@@ -1,0 +1,12 @@
+/** The rafs room: one reader interface over RAFS v5 and v6, the v6 writer, and the canonical text form of an image. */
+export type { Bootstrap, EntryVisitor, Ino } from './bootstrap.ts'
+export { Attributes, ChunkSpan } from './bootstrap.ts'
+export { INLINED_BLOB_ID } from './blob-id.ts'
+export type { DumpEntry, WalkEntry } from './dump.ts'
+export { dumpBootstrap, dumpEntries, escapePath, walkBootstrap } from './dump.ts'
+export type { RafsErrorCode } from './errors.ts'
+export { RafsError } from './errors.ts'
+export { directoryType, isType, MODE } from './mode.ts'
+export { compareNames } from './names.ts'
+export type { OpenOptions } from './open.ts'
+export { openBootstrap } from './open.ts'
