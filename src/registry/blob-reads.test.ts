@@ -4,8 +4,9 @@ import type { AddressInfo } from 'node:net'
 import { describe, test } from 'node:test'
 import type { RegistryErrorCode } from './errors.ts'
 import { digestOf } from './digest.ts'
+import { SYSTEM_CLOCK } from './retry.ts'
 import type { Fault } from './server/faults.ts'
-import { collect, hurriedClock, openDescriptors, pattern, seed, testClient, testRegistry } from './testing.ts'
+import { blobOf, collect, hurriedClock, openDescriptors, pattern, seed, testClient, testRegistry } from './testing.ts'
 
 const MIB = 1 << 20
 const content = pattern(3 * MIB + 17)
@@ -278,4 +279,50 @@ test('close ends what is under way with CLOSED and leaves no descriptor open', a
     assert.throws(() => one.client.repository(one.repository.reference), code('CLOSED'))
   }
   assert.ok((await openDescriptors()) <= before + 2, 'the event loop may keep two of its own')
+})
+
+test('closing or giving up ends the wait before another try', async () => {
+  await using registry = await testRegistry()
+  const digest = await seed(registry.server, content)
+  registry.server.fail({ times: 100, fault: { kind: 'status', status: 429, headers: { 'retry-after': '50' } } })
+  const one = testClient(registry.server.host, { clock: SYSTEM_CLOCK })
+  const reads = [
+    one.repository.readRange(digest, 0, Buffer.alloc(10)),
+    collect(one.repository.blobStream(digest)),
+    one.repository.tags(),
+    one.repository.uploadBlob(blobOf(pattern(10, 5))),
+    one.repository.readRange(digest, 0, Buffer.alloc(10), { signal: AbortSignal.timeout(100) }),
+  ]
+  const outcomes = Promise.allSettled(reads)
+  await assert.rejects(reads[4] ?? Promise.resolve(), code('ABORTED'))
+  await one.client.close()
+  const codes = (await outcomes).map((outcome) =>
+    outcome.status === 'rejected' ? (outcome.reason as { code: string }).code : 'fulfilled',
+  )
+  assert.deepEqual(codes, ['CLOSED', 'CLOSED', 'CLOSED', 'CLOSED', 'ABORTED'])
+})
+
+test('what the caller throws while bytes arrive is thrown as it is, and asked once', async () => {
+  await using registry = await testRegistry()
+  await using one = testClient(registry.server.host)
+  const digest = await seed(registry.server, content)
+  const own = new TypeError('mine')
+  const onFilled = (): void => {
+    throw own
+  }
+  await assert.rejects(one.repository.readRange(digest, 0, Buffer.alloc(10), { onFilled }), own)
+  assert.equal(registry.server.counters().blob.requests, 1)
+})
+
+test('nothing is written into the buffer after the read was given up', async () => {
+  await using registry = await testRegistry({ bytesPerSecond: 2_000_000 })
+  await using one = testClient(registry.server.host)
+  const digest = await seed(registry.server, content.subarray(0, 600_000))
+  const into = Buffer.alloc(600_000)
+  const given = new AbortController()
+  const read = one.repository.readRange(digest, 0, into, { signal: given.signal, onFilled: () => given.abort() })
+  await assert.rejects(read, code('ABORTED'))
+  const copy = Buffer.from(into)
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  assert.deepEqual(into, copy)
 })

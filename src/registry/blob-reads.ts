@@ -6,7 +6,7 @@ import { RegistryError } from './errors.ts'
 import type { HttpHeaders } from './http.ts'
 import type { MirrorState } from './mirrors.ts'
 import type { BlobStreamOptions, RangeOptions } from './repository.ts'
-import { Tries, withoutRetry } from './retry.ts'
+import { withoutRetry } from './retry.ts'
 import type { Endpoint } from './endpoint.ts'
 import type { RegistryAnswer, RegistryRequest, Transport } from './transport.ts'
 
@@ -49,7 +49,7 @@ export class BlobReads {
     if (into.length === 0) return
     const signal = options.signal ?? NO_SIGNAL
     const fill = new RangeFill({ into, offset, what, onFilled: options.onFilled })
-    const tries = new Tries(this.#options.transport.retry, this.#options.transport.clock, signal)
+    const tries = this.#options.transport.tries(signal)
     for (;;) {
       const before = fill.filled
       try {
@@ -67,7 +67,7 @@ export class BlobReads {
     const what = `read blob ${digest} of ${this.#options.repository}`
     const state: StreamState = { digest, what, signal: options.signal ?? NO_SIGNAL, at: offset, size: options.size }
     const hash = offset === 0 ? new RunningDigest(digestAlgorithm(digest)) : undefined
-    const tries = new Tries(this.#options.transport.retry, this.#options.transport.clock, state.signal)
+    const tries = this.#options.transport.tries(state.signal)
     while (state.at !== state.size) {
       const before = state.at
       try {

@@ -80,13 +80,9 @@ export class Http {
     accept: (status: number, headers: HttpHeaders) => BodySink | undefined,
   ): Promise<HttpAnswer> {
     const agent = await this.#open()
-    try {
-      return await new Promise<HttpAnswer>((resolve, reject) => {
-        dispatchInto(agent, request, { accept, resolve, reject })
-      })
-    } catch (error) {
-      throw wireError(error, request)
-    }
+    const into = new IntoHandler(request, accept)
+    agent.dispatch(wireOptions(request), into)
+    return into.answer
   }
 
   /** Breaks what is under way; resolves when the sockets are closed. */
@@ -150,67 +146,79 @@ function wireOptions(request: HttpRequest): Dispatcher.DispatchOptions {
   }
 }
 
-interface IntoWaiter {
-  accept(status: number, headers: HttpHeaders): BodySink | undefined
-  resolve(answer: HttpAnswer): void
-  reject(error: unknown): void
-}
+/**
+ * One exchange that fills the caller's buffer, as undici's handler: what `request` would do costs a stream and a copy. After `answer` is settled not
+ * one byte more reaches the sink.
+ */
+class IntoHandler implements Dispatcher.DispatchHandler {
+  readonly answer: Promise<HttpAnswer>
+  readonly #request: HttpRequest
+  readonly #accept: (status: number, headers: HttpHeaders) => BodySink | undefined
+  readonly #settlers = Promise.withResolvers<HttpAnswer>()
+  #controller: Dispatcher.DispatchController | undefined
+  #sink: BodySink | undefined
+  #collected: CollectedAnswer | undefined
+  #settled = false
 
-function dispatchInto(agent: Dispatcher, request: HttpRequest, waiter: IntoWaiter): void {
-  const { signal } = request
-  let controller: Dispatcher.DispatchController | undefined
-  let sink: BodySink | undefined
-  let collected: CollectedAnswer | undefined
-  let settled = false
-  const settle = (act: () => void): void => {
-    if (settled) return
-    settled = true // from here on not one byte more goes into the caller's buffer
-    signal.removeEventListener('abort', onAbort)
+  constructor(request: HttpRequest, accept: (status: number, headers: HttpHeaders) => BodySink | undefined) {
+    this.#request = request
+    this.#accept = accept
+    this.answer = this.#settlers.promise
+    if (request.signal.aborted) this.#onAbort()
+    else request.signal.addEventListener('abort', this.#onAbort, { once: true })
+  }
+
+  /** The request may leave the queue long after its caller has gone. */
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller
+    if (this.#settled) controller.abort(new Error('aborted before the request was sent'))
+  }
+
+  onResponseStart(_: Dispatcher.DispatchController, status: number, headers: HttpHeaders): void {
+    if (this.#settled || status < 200) return
+    try {
+      this.#sink = this.#accept(status, headers)
+      this.#collected = new CollectedAnswer(status, headers)
+    } catch (error) {
+      this.#fail(error)
+    }
+  }
+
+  onResponseData(_: Dispatcher.DispatchController, bytes: Uint8Array): void {
+    if (this.#settled) return
+    try {
+      const more = this.#sink === undefined ? this.#collected?.add(bytes) : this.#sink(bytes)
+      if (more !== false) return
+      // The rest of the body is of no interest: closing the connection is cheaper than reading it.
+      this.onResponseEnd()
+      this.#controller?.abort(new Error('the rest of the body is not wanted'))
+    } catch (error) {
+      this.#fail(error)
+    }
+  }
+
+  onResponseEnd(): void {
+    const answer = this.#collected
+    if (answer !== undefined) this.#settle(() => this.#settlers.resolve(answer))
+  }
+
+  onResponseError(_: Dispatcher.DispatchController, error: Error): void {
+    this.#settle(() => this.#settlers.reject(wireError(error, this.#request)))
+  }
+
+  readonly #onAbort = (): void => this.#fail(abortError(this.#request))
+
+  /** What the caller's own functions throw goes to the caller as it is. */
+  #fail(error: unknown): void {
+    this.#settle(() => this.#settlers.reject(error))
+    this.#controller?.abort(error instanceof Error ? error : new Error('the receiver failed', { cause: error }))
+  }
+
+  #settle(act: () => void): void {
+    if (this.#settled) return
+    this.#settled = true
+    this.#request.signal.removeEventListener('abort', this.#onAbort)
     act()
-  }
-  const fail = (error: unknown): void => {
-    settle(() => waiter.reject(error))
-    controller?.abort(error instanceof Error ? error : new Error('aborted', { cause: error }))
-  }
-  const onAbort = (): void => fail(abortError(request))
-  if (signal.aborted) return waiter.reject(abortError(request))
-  signal.addEventListener('abort', onAbort, { once: true })
-  agent.dispatch(wireOptions(request), {
-    onRequestStart(started) {
-      controller = started
-      if (settled) started.abort(new Error('aborted before the request was sent'))
-    },
-    onResponseStart(_, status, headers) {
-      if (settled || status < 200) return
-      try {
-        sink = waiter.accept(status, headers)
-        collected = new CollectedAnswer(status, headers)
-      } catch (error) {
-        fail(error)
-      }
-    },
-    onResponseData(_, bytes) {
-      if (settled) return
-      try {
-        const more = sink === undefined ? collected?.add(bytes) : sink(bytes)
-        if (more === false) settleEarly()
-      } catch (error) {
-        fail(error)
-      }
-    },
-    onResponseEnd() {
-      const answer = collected
-      if (answer !== undefined) settle(() => waiter.resolve(answer))
-    },
-    onResponseError(_, error) {
-      settle(() => waiter.reject(error))
-    },
-  })
-  /** The rest of the body is of no interest: closing the connection is cheaper than reading it. */
-  function settleEarly(): void {
-    const answer = collected
-    if (answer !== undefined) settle(() => waiter.resolve(answer))
-    controller?.abort(new Error('the rest of the body is not wanted'))
   }
 }
 

@@ -77,12 +77,13 @@ export class Tries {
   async failed(error: unknown): Promise<void> {
     this.#failures += 1
     if (!(error instanceof RegistryError) || !WORTH_A_RETRY.has(error.code) || hopeless.has(error)) throw error
-    if (this.#failures >= this.#policy.attempts || this.#signal.aborted) throw error
+    if (this.#failures >= this.#policy.attempts) throw error
     try {
       await this.#clock.sleep(this.#delayMs(error), this.#signal)
-    } catch {
-      // Aborted while waiting: what failed before says more than that.
-      throw error
+    } catch (reason) {
+      if (!this.#signal.aborted) throw reason
+      const code = this.#signal.reason instanceof RegistryError ? this.#signal.reason.code : 'ABORTED'
+      throw new RegistryError(code, `gave up before another try: ${error.message}`, { cause: error })
     }
   }
 

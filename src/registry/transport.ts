@@ -88,6 +88,11 @@ export class Transport {
     })
   }
 
+  /** The tries of something that takes several requests. Closing the client ends the wait between them. */
+  tries(signal: AbortSignal): Tries {
+    return new Tries(this.retry, this.clock, AbortSignal.any([signal, this.#closing.signal]))
+  }
+
   async close(): Promise<void> {
     this.#closing.abort(new RegistryError('CLOSED', 'cannot ask the registry: the client was closed'))
     await this.#http.close()

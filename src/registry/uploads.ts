@@ -2,7 +2,6 @@ import type { Digest } from './digest.ts'
 import { RunningDigest } from './digest.ts'
 import { RegistryError } from './errors.ts'
 import type { BlobSource, UploadOptions, UploadResult } from './repository.ts'
-import { Tries } from './retry.ts'
 import type { Endpoint } from './endpoint.ts'
 import type { RegistryAnswer, RegistryRequest, Transport } from './transport.ts'
 import { gather, WatchedSource } from './upload-source.ts'
@@ -139,7 +138,7 @@ export class Uploads {
     const { digest, size } = blob
     const { signal } = start
     const what = `upload blob ${digest} to ${this.#options.repository}`
-    const tries = new Tries(this.#options.transport.retry, this.#options.transport.clock, signal)
+    const tries = this.#options.transport.tries(signal)
     let { opened } = start
     for (;;) {
       const session: Session = opened ?? (await this.#openSession(what, signal))
@@ -184,7 +183,7 @@ export class Uploads {
 
   /** Sends one piece; after a failure asks the registry how much of it has arrived and sends the rest. */
   async #patch(session: Session, start: number, piece: Uint8Array): Promise<void> {
-    const tries = new Tries(this.#options.transport.retry, this.#options.transport.clock, session.signal)
+    const tries = this.#options.transport.tries(session.signal)
     let sent = 0
     while (sent < piece.length) {
       const rest = piece.subarray(sent)
