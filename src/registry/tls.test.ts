@@ -8,7 +8,7 @@ import { test } from 'node:test'
 import type { PlainHttp } from './endpoint.ts'
 import { blobOf, pattern, temporaryFolder, testClient, testRegistry } from './testing.ts'
 import { RegistryClient } from './client.ts'
-import { anonymous } from './credentials.ts'
+import { anonymous, fromPassword } from './credentials.ts'
 
 const OPENSSL = 'openssl'
 const skip = spawnSync(OPENSSL, ['version']).error === undefined ? false : 'openssl is not installed'
@@ -117,4 +117,20 @@ test('nobody there, and somebody who does not speak HTTP', async () => {
   const refused = assert.rejects(one.repository.tags(), { code: 'BAD_RESPONSE' })
   await refused.finally(() => mute.close())
   await assert.rejects(one.repository.tags(), { code: 'UNREACHABLE', message: /ECONNREFUSED/ })
+})
+
+test('a registry with TLS cannot talk us into sending the password to a token server without', { skip }, async () => {
+  await using own = await authority()
+  await using registry = await testRegistry({ tls: own.tls })
+  const challenge = { 'www-authenticate': 'Bearer realm="http://tokens.invalid/token",service="x"' }
+  registry.server.fail({ times: 5, fault: { kind: 'status', status: 401, headers: challenge } })
+  await using one = testClient(registry.server.host, {
+    plainHttp: 'never',
+    ca: own.ca,
+    credentials: fromPassword('me', 'hush'),
+  })
+  await assert.rejects(one.repository.tags(), {
+    code: 'UNAUTHORIZED',
+    message: /tokens\.invalid would get the password without TLS/,
+  })
 })

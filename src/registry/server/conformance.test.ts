@@ -4,6 +4,7 @@ import { readdir, stat, writeFile } from 'node:fs/promises'
 import { request } from 'node:http'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
+import * as fc from 'fast-check'
 import { digestOf } from '../digest.ts'
 import { MEDIA_TYPES } from '../manifest.ts'
 import { pattern, pushImage, seed, testClient, testRegistry } from '../testing.ts'
@@ -289,4 +290,52 @@ test('counters and bandwidth', async () => {
   await seed(registry.server, blob)
   await ask(registry.server.url, `GET /v2/test/image/blobs/${digest}`, { range: 'bytes=0-99' })
   assert.deepEqual(registry.server.counters().blob, { requests: 1, bytesIn: 0, bytesOut: 100 })
+})
+
+test('no request line gets an answer above 499 or a file outside of the store', async () => {
+  await using registry = await testRegistry()
+  await seed(registry.server, blob)
+  const before = await readdir(registry.root)
+  const part = fc.constantFrom(
+    'v2',
+    'test',
+    'image',
+    '..',
+    '%2e%2e',
+    '%2f',
+    '.',
+    '',
+    'blobs',
+    'uploads',
+    'manifests',
+    'tags',
+    'list',
+    'referrers',
+    digest,
+    'sha256:..%2f..',
+    '_tags',
+    '%00',
+    '%zz',
+    'token',
+    '\\',
+    'a?digest=..',
+    '?mount=../x&from=..',
+  )
+  const line = fc.record({
+    method: fc.constantFrom('GET', 'HEAD', 'PUT', 'POST', 'PATCH', 'DELETE', 'OPTIONS'),
+    parts: fc.array(part, { maxLength: 8 }),
+  })
+  await fc.assert(
+    fc.asyncProperty(line, async ({ method, parts }) => {
+      const answer = await ask(registry.server.url, `${method} /v2/${parts.join('/')}`)
+      assert.ok(answer.status < 500, `${method} ${parts.join('/')}: ${answer.status}`)
+    }),
+    { numRuns: 500 },
+  )
+  assert.deepEqual(
+    (await readdir(registry.root)).filter((entry) => !before.includes(entry)),
+    [],
+  )
+  const store = await readdir(join(registry.root, 'repositories'), { recursive: true })
+  assert.ok(store.every((path) => !path.includes('..')))
 })
