@@ -15,6 +15,8 @@ export class ChunkInfo {
   compressed = false
   /** Stored bytes are encrypted (not readable yet). */
   encrypted = false
+  /** CRC-32C of the uncompressed bytes; undefined when the image does not hold it. */
+  crc32c: number | undefined = undefined
   /** Digest of the uncompressed bytes; always filled. */
   readonly digest = new Uint8Array(32)
 }

@@ -19,6 +19,7 @@ export interface DumpEntry {
   size?: number
   rdev?: string
   target?: string
+  /** First path of the same inode, also on that path itself. */
   hardlink?: string
   /** Name → base64 of the value. */
   xattrs?: Record<string, string>
@@ -100,9 +101,9 @@ export function* dumpEntries(image: Bootstrap): Generator<DumpEntry> {
     const text = escapePath(path)
     const entry = describe(image, attributes, text)
     if (entry.type === 'file' && attributes.nlink > 1) {
-      const first = firstPaths.get(ino)
-      if (first !== undefined) entry.hardlink = first
-      else firstPaths.set(ino, text)
+      const first = firstPaths.get(ino) ?? text
+      firstPaths.set(ino, first)
+      entry.hardlink = first
     }
     if (entry.type === 'file' && attributes.size > 0) entry.chunks = digests(image, ino, attributes.size, spans)
     yield entry

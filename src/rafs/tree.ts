@@ -1,0 +1,236 @@
+import { type BlobInfo, ChunkInfo } from '../blob/index.ts'
+import { Attributes, type Bootstrap, type ChunkSpan, type Ino } from './bootstrap.ts'
+import { walkBootstrap } from './dump.ts'
+import { RafsError } from './errors.ts'
+import { isType, MODE } from './mode.ts'
+import { compareNames } from './names.ts'
+
+/** One chunk as files name it. Files that share a chunk share this object. */
+export interface RafsChunk {
+  /** Position of its blob in the tree's blob list; a merge renumbers it. */
+  blobIndex: number
+  /** Number in its blob. */
+  readonly index: number
+  readonly digest: Uint8Array
+  readonly compressedOffset: number
+  readonly compressedSize: number
+  readonly uncompressedOffset: number
+  readonly uncompressedSize: number
+  readonly compressed: boolean
+  /** CRC-32C of the plain bytes; undefined when it was not taken. */
+  readonly crc32c: number | undefined
+}
+
+/** An extended attribute by its full name; both are bytes. */
+export interface RafsXattr {
+  readonly name: Uint8Array
+  readonly value: Uint8Array
+}
+
+/** The identity that hard links share: nodes with the same object are one inode. */
+export interface LinkGroup {
+  readonly id: number
+}
+
+/** A file, directory, link or device of a tree that is being built, merged or written. */
+export interface RafsNode {
+  name: Uint8Array
+  /** Type and permission bits, 16 bits. */
+  mode: number
+  uid: number
+  gid: number
+  /** Linux dev_t, 32 bits; devices only. */
+  rdev: number
+  /** Seconds since 1970, may be negative. */
+  mtime: number
+  mtimeNsec: number
+  xattrs: readonly RafsXattr[]
+  /** Bytes of a regular file; otherwise unused. */
+  size: number
+  /** Of a symlink. */
+  target: Uint8Array | undefined
+  /** Of a directory, in bytewise order of names; undefined for everything else. */
+  children: RafsNode[] | undefined
+  chunks: readonly RafsChunk[]
+  link: LinkGroup | undefined
+}
+
+/** An image in memory. */
+export interface RafsTree {
+  readonly root: RafsNode
+  readonly blobs: readonly BlobInfo[]
+}
+
+const NOTHING = new Uint8Array(0)
+
+/** A directory node with nothing in it, as builders make parents that a source does not mention: 0755, root:root, time 0. */
+export function emptyDirectory(name: Uint8Array): RafsNode {
+  return {
+    name,
+    mode: MODE.DIRECTORY | 0o755,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    mtime: 0,
+    mtimeNsec: 0,
+    xattrs: [],
+    size: 0,
+    target: undefined,
+    children: [],
+    chunks: [],
+    link: undefined,
+  }
+}
+
+/** The child of that name, found by halving. */
+export function findChild(directory: RafsNode, name: Uint8Array): RafsNode | undefined {
+  const at = childPosition(directory, name)
+  const child = directory.children?.[at]
+  return child !== undefined && compareNames(child.name, name) === 0 ? child : undefined
+}
+
+/** Puts a child in its place, instead of one of the same name. Children that come in order cost nothing extra. */
+export function putChild(directory: RafsNode, child: RafsNode): void {
+  const children = (directory.children ??= [])
+  const last = children.at(-1)
+  if (last === undefined || compareNames(last.name, child.name) < 0) {
+    children.push(child)
+    return
+  }
+  const at = childPosition(directory, child.name)
+  const replaces = children[at] !== undefined && compareNames((children[at] as RafsNode).name, child.name) === 0
+  children.splice(at, replaces ? 1 : 0, child)
+}
+
+/** Takes a child away; false when there is none of that name. */
+export function removeChild(directory: RafsNode, name: Uint8Array): boolean {
+  const at = childPosition(directory, name)
+  const child = directory.children?.[at]
+  if (child === undefined || compareNames(child.name, name) !== 0) return false
+  directory.children?.splice(at, 1)
+  return true
+}
+
+function childPosition(directory: RafsNode, name: Uint8Array): number {
+  const children = directory.children ?? []
+  let low = 0
+  let high = children.length
+  while (low < high) {
+    const middle = (low + high) >> 1
+    if (compareNames((children[middle] as RafsNode).name, name) < 0) low = middle + 1
+    else high = middle
+  }
+  return low
+}
+
+/**
+ * All nodes in the order of the format: the root, then for each directory all its children, then the directories among them, each the same way. Iterative: depth is not
+ * bounded by the stack.
+ */
+export function* hybridOrder(root: RafsNode): Generator<RafsNode> {
+  yield root
+  const stack: RafsNode[] = [root]
+  for (let directory = stack.pop(); directory !== undefined; directory = stack.pop()) {
+    const children = directory.children ?? []
+    yield* children
+    for (let index = children.length - 1; index >= 0; index--) {
+      const child = children[index] as RafsNode
+      if (child.children !== undefined) stack.push(child)
+    }
+  }
+}
+
+/** Reads a whole image into a tree. Chunks are shared as the image shares them; hard links become link groups. */
+export function readTree(image: Bootstrap): RafsTree {
+  const attributes = new Attributes()
+  const reader = new ChunkReader(image)
+  const groups = new Map<Ino, LinkGroup>()
+  const directories = new Map<string, RafsNode>()
+  let root: RafsNode | undefined
+  for (const { path, ino } of walkBootstrap(image)) {
+    image.attributes(ino, attributes)
+    const slash = path.lastIndexOf(0x2f)
+    const node = readNode(image, attributes, path.subarray(slash + 1), reader)
+    if (isType(node.mode, MODE.FILE) && attributes.nlink > 1) {
+      const group = groups.get(ino) ?? { id: ino }
+      groups.set(ino, group)
+      node.link = group
+    }
+    const key = Buffer.from(path).toString('latin1')
+    if (node.children !== undefined) directories.set(key, node)
+    if (root === undefined) {
+      root = node
+      continue
+    }
+    const parent = slash === 0 ? root : directories.get(key.slice(0, slash))
+    if (parent === undefined) throw new RafsError('BAD_DIRECTORY', 'a path whose directory was not met')
+    parent.children?.push(node)
+  }
+  if (root === undefined) throw new RafsError('BAD_DIRECTORY', 'the image has no root')
+  return { root, blobs: image.blobs }
+}
+
+function readNode(image: Bootstrap, of: Attributes, name: Uint8Array, chunks: ChunkReader): RafsNode {
+  const isFile = isType(of.mode, MODE.FILE)
+  return {
+    name,
+    mode: of.mode,
+    uid: of.uid,
+    gid: of.gid,
+    rdev: of.rdev,
+    mtime: of.mtime,
+    mtimeNsec: of.mtimeNsec,
+    xattrs: of.hasXattrs ? image.xattrs(of.ino) : [],
+    size: isFile ? of.size : 0,
+    target: isType(of.mode, MODE.SYMLINK) ? image.readlink(of.ino) : undefined,
+    children: isType(of.mode, MODE.DIRECTORY) ? [] : undefined,
+    chunks: isFile ? chunks.of(of.ino, of.size) : [],
+    link: undefined,
+  }
+}
+
+/** Reads chunk lists; a chunk met again is the same object. */
+class ChunkReader {
+  readonly #image: Bootstrap
+  readonly #known: Array<Map<number, RafsChunk>>
+  readonly #spans: ChunkSpan[] = []
+  readonly #info = new ChunkInfo()
+
+  constructor(image: Bootstrap) {
+    this.#image = image
+    this.#known = image.blobs.map(() => new Map())
+  }
+
+  of(ino: Ino, size: number): readonly RafsChunk[] {
+    const count = this.#image.chunks(ino, 0, size, this.#spans)
+    const found: RafsChunk[] = []
+    for (let index = 0; index < count; index++) found.push(this.#chunk(this.#spans[index] as ChunkSpan))
+    return found
+  }
+
+  #chunk(span: ChunkSpan): RafsChunk {
+    const known = this.#known[span.blobIndex]
+    const met = known?.get(span.chunkIndex)
+    if (met !== undefined) return met
+    const info = this.#info
+    this.#image.layout(span.blobIndex).chunk(span.chunkIndex, info)
+    const chunk: RafsChunk = {
+      blobIndex: span.blobIndex,
+      index: info.index,
+      digest: info.digest.slice(),
+      compressedOffset: info.compressedOffset,
+      compressedSize: info.compressedSize,
+      uncompressedOffset: info.uncompressedOffset,
+      uncompressedSize: info.uncompressedSize,
+      compressed: info.compressed,
+      crc32c: info.crc32c,
+    }
+    known?.set(span.chunkIndex, chunk)
+    return chunk
+  }
+}
+
+/** Target of a symlink, or nothing. */
+export function targetOf(node: RafsNode): Uint8Array {
+  return node.target ?? NOTHING
+}
