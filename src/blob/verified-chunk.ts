@@ -1,7 +1,46 @@
+import { type Digester } from '../codec/index.ts'
+import type { ChunkInfo } from './chunk-info.ts'
+import { BlobError } from './errors.ts'
+
 declare const verified: unique symbol
 
 /**
- * Bytes of one whole chunk whose digest was compared with the image's. Only `verifyChunk` here and the engine's decode pool
- * (on its worker's receipt) make one; the cache takes nothing else. A cast anywhere else is a bug.
+ * Bytes of one whole chunk whose digest was compared with the image's. Only `verifyChunk` and, on its worker's receipt, `acceptReceipt` make one; the cache takes
+ * nothing else. A cast anywhere else is a bug.
  */
 export type VerifiedChunk = Uint8Array & { readonly [verified]: true }
+
+const found = new Uint8Array(32)
+
+/** Compares the digest of a chunk's plain bytes with the image's. Throws BlobError 'BAD_DIGEST' with both. `blobId` is for the message. */
+export function verifyChunk(bytes: Uint8Array, chunk: ChunkInfo, digester: Digester, blobId: string): VerifiedChunk {
+  if (bytes.length !== chunk.uncompressedSize) {
+    throw new BlobError('BAD_DIGEST', `chunk ${chunk.index} of blob ${blobId} has ${bytes.length} bytes, the image says ${chunk.uncompressedSize}`)
+  }
+  digester.digest(bytes, found)
+  if (!equal(found, chunk.digest)) throw badDigest(chunk, blobId, found)
+  return bytes as VerifiedChunk // its digest was compared on the line above
+}
+
+/** What a worker that ran {@link verifyChunk} sends back. Only the engine's decode pool may turn one into a VerifiedChunk. */
+export interface VerificationReceipt {
+  readonly verified: true
+  /** The digest that was found equal. */
+  readonly digest: Uint8Array
+}
+
+/** Mints from a worker's receipt: the same bytes in shared memory, the same digest. Throws BlobError 'BAD_DIGEST' when the receipt is for another chunk. */
+export function acceptReceipt(receipt: VerificationReceipt, bytes: Uint8Array, chunk: ChunkInfo, blobId: string): VerifiedChunk {
+  if (!equal(receipt.digest, chunk.digest)) throw badDigest(chunk, blobId, receipt.digest)
+  return bytes as VerifiedChunk // the worker compared its digest; the receipt is for this chunk
+}
+
+function equal(a: Uint8Array, b: Uint8Array): boolean {
+  for (let index = 0; index < 32; index++) if (a[index] !== b[index]) return false
+  return true
+}
+
+function badDigest(chunk: ChunkInfo, blobId: string, got: Uint8Array): BlobError {
+  const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
+  return new BlobError('BAD_DIGEST', `chunk ${chunk.index} of blob ${blobId} has digest ${hex(got)}, the image says ${hex(chunk.digest)}; the blob is damaged: push it again, or delete the cache if it came from there`)
+}
