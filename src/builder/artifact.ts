@@ -1,0 +1,146 @@
+import { randomBytes } from 'node:crypto'
+import { constants, type Stats } from 'node:fs'
+import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { BuilderError } from './errors.ts'
+
+const BUFFER_BYTES = 1024 * 1024
+
+/**
+ * A file that is there whole or not at all: written under a temporary name beside its place, flushed to disk, renamed, and the folder flushed.
+ * A crash leaves at most the temporary file. A FIFO or device that exists already is written as it is: it is somebody's pipe.
+ */
+export class Artifact {
+  readonly path: string
+  readonly #file: FileHandle
+  /** Undefined for a pipe, which is neither renamed nor removed. */
+  readonly #temporary: string | undefined
+  readonly #buffer = Buffer.allocUnsafe(BUFFER_BYTES)
+  #buffered = 0
+  #size = 0
+  #open = true
+
+  private constructor(path: string, file: FileHandle, temporary: string | undefined) {
+    this.path = path
+    this.#file = file
+    this.#temporary = temporary
+  }
+
+  /** Opens the place for `path`. For a FIFO it waits for its reader. */
+  static async create(path: string): Promise<Artifact> {
+    const existing = await statOrUndefined(path)
+    if (existing?.isDirectory() === true) throw new BuilderError('OUTPUT', `cannot write ${path}: it is a directory`)
+    if (existing !== undefined && !existing.isFile()) return new Artifact(path, await opened(path, constants.O_WRONLY), undefined)
+    const temporary = join(dirname(path), `.${basename(path).slice(0, 128)}.${randomBytes(6).toString('hex')}.tmp`)
+    return new Artifact(path, await opened(temporary, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, path), temporary)
+  }
+
+  /** Bytes written so far. */
+  get size(): number {
+    return this.#size
+  }
+
+  get isPipe(): boolean {
+    return this.#temporary === undefined
+  }
+
+  /** Where the bytes can be read again before they are published; undefined for a pipe. */
+  get temporaryPath(): string | undefined {
+    return this.#temporary
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    this.#size += bytes.length
+    if (this.#buffered + bytes.length > BUFFER_BYTES) await this.flush()
+    if (bytes.length >= BUFFER_BYTES) return await this.#writeAll(bytes)
+    this.#buffer.set(bytes, this.#buffered)
+    this.#buffered += bytes.length
+  }
+
+  async flush(): Promise<void> {
+    const length = this.#buffered
+    this.#buffered = 0
+    if (length > 0) await this.#writeAll(this.#buffer.subarray(0, length))
+  }
+
+  /** Makes the file be there, under `name` in its folder when its name became known only now. Gives its path. */
+  async publish(name?: string): Promise<string> {
+    const path = name === undefined ? this.path : join(dirname(this.path), name)
+    try {
+      await this.flush()
+      if (this.#temporary === undefined) {
+        await this.#close()
+        return path
+      }
+      await this.#file.sync()
+      await this.#close()
+      await rename(this.#temporary, path)
+      await syncFolder(dirname(path))
+      return path
+    } catch (cause) {
+      if (cause instanceof BuilderError) throw cause
+      throw new BuilderError('OUTPUT', `cannot write ${path}: ${messageOf(cause)}`, { cause })
+    }
+  }
+
+  /** Gives it up: nothing is left behind. Does nothing after `publish`. */
+  async discard(): Promise<void> {
+    if (!this.#open) return
+    await this.#close()
+    if (this.#temporary !== undefined) await rm(this.#temporary, { force: true })
+  }
+
+  async #writeAll(bytes: Uint8Array): Promise<void> {
+    try {
+      for (let at = 0; at < bytes.length; ) at += (await this.#file.write(bytes, at)).bytesWritten
+    } catch (cause) {
+      throw new BuilderError('OUTPUT', `cannot write ${this.path}: ${messageOf(cause)}`, { cause })
+    }
+  }
+
+  async #close(): Promise<void> {
+    this.#open = false
+    await this.#file.close()
+  }
+}
+
+/** Writes a whole small file the same way. */
+export async function writeWhole(path: string, bytes: Uint8Array): Promise<void> {
+  const artifact = await Artifact.create(path)
+  try {
+    await artifact.write(bytes)
+    await artifact.publish()
+  } finally {
+    await artifact.discard()
+  }
+}
+
+async function statOrUndefined(path: string): Promise<Stats | undefined> {
+  try {
+    return await stat(path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    throw new BuilderError('OUTPUT', `cannot write ${path}: ${messageOf(error)}`, { cause: error })
+  }
+}
+
+async function opened(path: string, flags: number, shown = path): Promise<FileHandle> {
+  try {
+    return await open(path, flags, 0o644)
+  } catch (cause) {
+    throw new BuilderError('OUTPUT', `cannot write ${shown}: ${messageOf(cause)}`, { cause })
+  }
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
+  try {
+    await folder.sync()
+  } finally {
+    await folder.close()
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

@@ -1,0 +1,96 @@
+/**
+ * A batch of chunks in shared memory: the one thing that the main thread and the workers both touch. Small chunks travel together, so that
+ * a message between threads is paid once for hundreds of them.
+ *
+ * Layout of the buffer, in this order (all parts 8-byte aligned):
+ *   rows     MAX_CHUNKS × 16   i32 offset, length, stored size (0 = stored as it is), u32 CRC-32C
+ *   digests  MAX_CHUNKS × 32
+ *   input    capacity          chunks back to back
+ *   output   capacity          a compressed chunk starts where its input does: it is kept only when it is smaller
+ */
+const ROW_WORDS = 4
+const ROW_BYTES = ROW_WORDS * 4
+const DIGEST_BYTES = 32
+
+/** Chunks of one batch; a batch of 4 KiB files is 2 MiB. */
+export const MAX_CHUNKS = 512
+
+export class ChunkBatch {
+  readonly buffer: SharedArrayBuffer
+  readonly capacity: number
+  readonly input: Uint8Array
+  readonly output: Uint8Array
+  readonly #rows: Int32Array
+  readonly #digests: Uint8Array
+  /** Of the main thread only: how far the batch is filled. */
+  count = 0
+  filled = 0
+
+  constructor(buffer: SharedArrayBuffer) {
+    const digestsAt = MAX_CHUNKS * ROW_BYTES
+    const inputAt = digestsAt + MAX_CHUNKS * DIGEST_BYTES
+    this.buffer = buffer
+    this.capacity = (buffer.byteLength - inputAt) / 2
+    this.#rows = new Int32Array(buffer, 0, MAX_CHUNKS * ROW_WORDS)
+    this.#digests = new Uint8Array(buffer, digestsAt, MAX_CHUNKS * DIGEST_BYTES)
+    this.input = new Uint8Array(buffer, inputAt, this.capacity)
+    this.output = new Uint8Array(buffer, inputAt + this.capacity, this.capacity)
+  }
+
+  static create(capacity: number): ChunkBatch {
+    return new ChunkBatch(new SharedArrayBuffer(MAX_CHUNKS * (ROW_BYTES + DIGEST_BYTES) + 2 * capacity))
+  }
+
+  clear(): void {
+    this.count = 0
+    this.filled = 0
+  }
+
+  hasRoom(length: number): boolean {
+    return this.count < MAX_CHUNKS && this.filled + length <= this.capacity
+  }
+
+  /** Takes the next `length` bytes of `input` as a chunk; gives its number in the batch. */
+  add(length: number): number {
+    const slot = this.count
+    this.#rows[slot * ROW_WORDS] = this.filled
+    this.#rows[slot * ROW_WORDS + 1] = length
+    this.filled += length
+    this.count += 1
+    return slot
+  }
+
+  chunk(slot: number): Uint8Array {
+    const offset = this.offset(slot)
+    return this.input.subarray(offset, offset + this.length(slot))
+  }
+
+  offset(slot: number): number {
+    return this.#rows[slot * ROW_WORDS] ?? 0
+  }
+
+  length(slot: number): number {
+    return this.#rows[slot * ROW_WORDS + 1] ?? 0
+  }
+
+  digest(slot: number): Uint8Array {
+    return this.#digests.subarray(slot * DIGEST_BYTES, (slot + 1) * DIGEST_BYTES)
+  }
+
+  crc32c(slot: number): number {
+    return (this.#rows[slot * ROW_WORDS + 3] ?? 0) >>> 0
+  }
+
+  setCrc32c(slot: number, crc: number): void {
+    this.#rows[slot * ROW_WORDS + 3] = crc
+  }
+
+  /** Bytes in `output`; 0 when the chunk is stored as it is. */
+  storedSize(slot: number): number {
+    return this.#rows[slot * ROW_WORDS + 2] ?? 0
+  }
+
+  setStoredSize(slot: number, size: number): void {
+    this.#rows[slot * ROW_WORDS + 2] = size
+  }
+}

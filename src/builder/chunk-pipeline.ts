@@ -1,0 +1,293 @@
+import { ChunkBatch } from './chunk-batch.ts'
+import { type ChunkAlgorithms, type ChunkWork, createChunkWork, SKIP, type Step } from './chunk-work.ts'
+import type { ChunkWorkers } from './chunk-workers.ts'
+import { type ChunkRecord, digestKey, type LayerDictionary } from './dictionary.ts'
+import { BuilderError } from './errors.ts'
+
+/** Layers with less data than this are done on the main thread: starting threads costs more than it brings. */
+const INLINE_BYTES = 3 * 1024 * 1024
+const BATCH_BYTES = 1024 * 1024
+/** Budget of all batches, input and output; the limit of memory that a build takes, however large its files are. */
+const BATCHES_BYTES = 48 * 1024 * 1024
+const MIN_BATCHES = 3
+const MAX_BATCHES = 12
+
+/** Takes new chunks in order; fills the record's offsets and number. `bytes` is valid until the promise settles. */
+export type StoreChunk = (record: ChunkRecord, bytes: Uint8Array) => Promise<void> | void
+
+/** The bytes of one file, read once from start to end. */
+export interface Content {
+  /** For messages. */
+  readonly name: string
+  readonly size: number
+  /** Fills the start of `into` with the next bytes; gives how many, 0 at the end. */
+  read(into: Uint8Array): Promise<number> | number
+  /** For files with holes: where the first byte at or after `offset` lies that may be other than zero; `skip` goes on after a hole. */
+  readonly holes?: { nextData(offset: number): number; skip(bytes: number): void }
+}
+
+export interface PipelineOptions {
+  readonly chunkSize: number
+  readonly algorithms: ChunkAlgorithms
+  readonly dictionary: LayerDictionary
+  readonly workers: ChunkWorkers
+  readonly store: StoreChunk
+}
+
+/** A chunk on its way: `slot` in its batch, or REPEATED_ZEROS, which has no bytes there. */
+interface Pending {
+  readonly into: ChunkRecord[]
+  readonly slot: number
+}
+const REPEATED_ZEROS = -1
+/** Chunks of a batch, with those that have no bytes in it. */
+const MAX_PENDING = 4096
+
+/** One batch under way. */
+interface Job {
+  readonly batch: ChunkBatch
+  readonly id: number
+  readonly pending: Pending[]
+  /** Records of the chunks that are stored, by slot. */
+  readonly fresh: Array<{ readonly slot: number; readonly record: ChunkRecord }>
+  state: 'filling' | 'digesting' | 'digested' | 'compressing' | 'compressed'
+}
+
+/**
+ * Cuts contents into chunks, and stores each new one once. Bytes are digested and compressed by many threads, batch by batch; what is a duplicate
+ * is decided, and what is new is stored, strictly in the order of the contents, so that the blob does not depend on the number of threads.
+ * No more than a fixed number of batches is in memory. One content at a time; `finish` comes last. Any error ends all.
+ */
+export class ChunkPipeline {
+  readonly #options: PipelineOptions
+  readonly #work: ChunkWork
+  readonly #free: ChunkBatch[] = []
+  readonly #jobs: Job[] = []
+  readonly #capacity: number
+  readonly #maxBatches: number
+  readonly #ids = new Map<ChunkBatch, number>()
+  #batches = 0
+  #current: Job | undefined
+  #submitted = 0
+  #error: unknown
+  #wake: (() => void) | undefined
+  #storing = false
+  /** The digest of a whole chunk of zeros, once one was decided on. */
+  #zeros: { readonly bytes: Uint8Array; digest: string | undefined } | undefined
+
+  constructor(options: PipelineOptions) {
+    this.#options = options
+    this.#work = createChunkWork(options.algorithms)
+    this.#capacity = Math.max(BATCH_BYTES, options.chunkSize)
+    this.#maxBatches = Math.max(MIN_BATCHES, Math.min(MAX_BATCHES, Math.floor(BATCHES_BYTES / (2 * this.#capacity))))
+  }
+
+  /**
+   * Adds one file. The array fills up while the pipeline works and is complete after `finish`. Throws BuilderError 'SOURCE_CHANGED' when the content
+   * is shorter than `size`.
+   */
+  async add(content: Content): Promise<ChunkRecord[]> {
+    const { chunkSize } = this.#options
+    const { size } = content
+    const chunks: ChunkRecord[] = []
+    for (let offset = 0; offset < size; offset += chunkSize) {
+      const length = Math.min(chunkSize, size - offset)
+      const job = this.#roomNow(length) ?? (await this.#room(length))
+      if (length === chunkSize && this.#zeros?.digest !== undefined && content.holes !== undefined && content.holes.nextData(offset) >= offset + length) {
+        content.holes.skip(length)
+        job.pending.push({ into: chunks, slot: REPEATED_ZEROS })
+        continue
+      }
+      const into = job.batch.input.subarray(job.batch.filled, job.batch.filled + length)
+      for (let filled = 0; filled < length; ) {
+        const reading = content.read(into.subarray(filled))
+        const got = typeof reading === 'number' ? reading : await reading
+        if (got <= 0) throw shrunk(content, offset + filled)
+        filled += got
+      }
+      this.#append(job, chunks, into)
+    }
+    return chunks
+  }
+
+  /** All that was added is stored after this. */
+  async finish(): Promise<void> {
+    this.#flush()
+    while (this.#jobs.length > 0) await this.#turn()
+    this.#check()
+  }
+
+  /** Frees what the threads know of this build. Tasks under way may still touch their batches: they are not reused. */
+  close(): void {
+    this.#error ??= new BuilderError('ABORTED', 'the build was ended')
+    for (const id of this.#ids.values()) this.#options.workers.release(id)
+    this.#ids.clear()
+  }
+
+  #append(job: Job, chunks: ChunkRecord[], bytes: Uint8Array): void {
+    if (bytes.length === this.#options.chunkSize && this.#isZeros(bytes)) {
+      if (this.#zeros?.digest !== undefined) {
+        job.pending.push({ into: chunks, slot: REPEATED_ZEROS })
+        return
+      }
+    }
+    this.#submitted += bytes.length
+    job.pending.push({ into: chunks, slot: job.batch.add(bytes.length) })
+  }
+
+  #isZeros(bytes: Uint8Array): boolean {
+    // Nearly all chunks are told apart by their first or last word, before the comparison.
+    if (bytes[0] !== 0 || bytes[bytes.length - 1] !== 0 || bytes[bytes.length >>> 1] !== 0) return false
+    this.#zeros ??= { bytes: new Uint8Array(bytes.length), digest: undefined }
+    return Buffer.compare(bytes, this.#zeros.bytes) === 0
+  }
+
+  /** A batch with room for `length` bytes, when there is one without waiting. */
+  #roomNow(length: number): Job | undefined {
+    this.#check()
+    if (this.#current !== undefined) {
+      if (this.#current.batch.hasRoom(length) && this.#current.pending.length < MAX_PENDING) return this.#current
+      this.#flush()
+    }
+    const batch = this.#free.pop() ?? this.#createBatch()
+    if (batch === undefined) return undefined
+    batch.clear()
+    this.#current = { batch, id: this.#ids.get(batch) ?? 0, pending: [], fresh: [], state: 'filling' }
+    return this.#current
+  }
+
+  async #room(length: number): Promise<Job> {
+    for (;;) {
+      const job = this.#roomNow(length)
+      if (job !== undefined) return job
+      await this.#turn()
+    }
+  }
+
+  #createBatch(): ChunkBatch | undefined {
+    if (this.#batches >= this.#maxBatches) return undefined
+    this.#batches += 1
+    const batch = ChunkBatch.create(this.#capacity)
+    this.#ids.set(batch, this.#options.workers.open(batch, this.#options.algorithms))
+    return batch
+  }
+
+  /** Waits until some job has moved on. */
+  async #turn(): Promise<void> {
+    this.#check()
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#wake = resolve
+    await promise
+    this.#check()
+  }
+
+  #check(): void {
+    if (this.#error !== undefined) throw this.#error
+  }
+
+  #fail(error: unknown): void {
+    this.#error ??= error
+    this.#wake?.()
+  }
+
+  #flush(): void {
+    const job = this.#current
+    this.#current = undefined
+    if (job === undefined) return
+    this.#jobs.push(job)
+    job.state = 'digesting'
+    this.#run(job, 'digest', () => {
+      job.state = 'digested'
+      this.#decide()
+    })
+  }
+
+  /** Does a step of a job, here or in a thread, then goes on with `next`. */
+  #run(job: Job, step: Step, next: () => void): void {
+    const { batch, id } = job
+    if (batch.count === 0 || this.#submitted <= INLINE_BYTES) {
+      this.#work(batch, batch.count, step)
+      next()
+      return
+    }
+    this.#options.workers.run(id, batch.count, step).then(next).catch((error: unknown) => this.#fail(error))
+  }
+
+  /** Decides, in order, about all jobs whose digests are known. */
+  #decide(): void {
+    // A copy: on the main thread a job may be stored, and leave the list, within this loop.
+    for (const job of [...this.#jobs]) {
+      if (job.state === 'digesting') break
+      if (job.state !== 'digested') continue
+      for (const { into, slot } of job.pending) into.push(slot === REPEATED_ZEROS ? this.#zeroRecord() : this.#decideChunk(job, slot))
+      job.state = 'compressing'
+      const isStored = job.fresh.length === 0 || this.#options.algorithms.compression === 'none'
+      if (isStored) job.state = 'compressed'
+      else
+        this.#run(job, 'compress', () => {
+          job.state = 'compressed'
+          this.#store()
+        })
+    }
+    this.#store()
+  }
+
+  #decideChunk(job: Job, slot: number): ChunkRecord {
+    const { batch } = job
+    const { dictionary, chunkSize } = this.#options
+    const length = batch.length(slot)
+    const digest = batch.digest(slot)
+    const key = digestKey(digest)
+    if (this.#zeros !== undefined && this.#zeros.digest === undefined && length === chunkSize && this.#isZeros(batch.chunk(slot))) this.#zeros.digest = key
+    const known = dictionary.find(key, length)
+    if (known !== undefined) {
+      batch.setStoredSize(slot, SKIP)
+      return known
+    }
+    batch.setStoredSize(slot, 0)
+    const record = dictionary.add(key, { digest: digest.slice(), crc32c: batch.crc32c(slot), uncompressedSize: length })
+    job.fresh.push({ slot, record })
+    return record
+  }
+
+  #zeroRecord(): ChunkRecord {
+    const record = this.#zeros?.digest === undefined ? undefined : this.#options.dictionary.find(this.#zeros.digest, this.#options.chunkSize)
+    if (record === undefined) throw new BuilderError('READBACK', 'a chunk of zeros was taken for a repeated one') // decided in order: the first is in the dictionary
+    return record
+  }
+
+  /** Stores, in order, the chunks of all jobs that are compressed; one run at a time. */
+  #store(): void {
+    if (this.#storing) return
+    this.#storing = true
+    this.#storeReady().catch((error: unknown) => this.#fail(error))
+  }
+
+  async #storeReady(): Promise<void> {
+    try {
+      for (let job = this.#jobs[0]; job?.state === 'compressed' && this.#error === undefined; job = this.#jobs[0]) {
+        await this.#storeJob(job)
+        this.#jobs.shift()
+        this.#free.push(job.batch)
+        this.#wake?.()
+      }
+    } finally {
+      // In the same turn in which nothing was found ready: no job is overlooked between the two.
+      this.#storing = false
+    }
+  }
+
+  async #storeJob({ batch, fresh }: Job): Promise<void> {
+    for (const { slot, record } of fresh) {
+      const stored = batch.storedSize(slot)
+      const offset = batch.offset(slot)
+      record.compressed = stored > 0
+      const storing = this.#options.store(record, stored > 0 ? batch.output.subarray(offset, offset + stored) : batch.chunk(slot))
+      if (storing !== undefined) await storing
+    }
+  }
+}
+
+function shrunk(content: Content, at: number): BuilderError {
+  return new BuilderError('SOURCE_CHANGED', `cannot read ${content.name}: it ends at ${at} bytes and should have ${content.size}; it may have changed meanwhile`)
+}

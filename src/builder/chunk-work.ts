@@ -1,0 +1,39 @@
+import { type CompressionName, compressor, crc32c, digester, type DigestName } from '../codec/index.ts'
+import type { ChunkBatch } from './chunk-batch.ts'
+
+/** `storedSize` of a chunk that needs no compression, because it is stored already. */
+export const SKIP = -1
+
+/** The two steps of a batch. Between them the main thread decides, in order, which chunks are new. */
+export type Step = 'digest' | 'compress'
+
+export interface ChunkAlgorithms {
+  readonly compression: CompressionName
+  readonly digest: DigestName
+}
+
+export type ChunkWork = (batch: ChunkBatch, count: number, step: Step) => void
+
+/** The work on one batch, the same on the main thread and in a worker. */
+export function createChunkWork(algorithms: ChunkAlgorithms): ChunkWork {
+  const digests = digester(algorithms.digest)
+  const compresses = compressor(algorithms.compression)
+  // The digest library takes no shared memory: one copy, into memory of this thread that is used again and again.
+  let own = new Uint8Array(0)
+  return (batch, count, step) => {
+    for (let slot = 0; slot < count; slot += 1) {
+      if (step === 'digest') {
+        const length = batch.length(slot)
+        if (own.length < length) own = new Uint8Array(length)
+        const chunk = own.subarray(0, length)
+        chunk.set(batch.chunk(slot))
+        digests.digest(chunk, batch.digest(slot))
+        batch.setCrc32c(slot, crc32c(chunk))
+      } else if (batch.storedSize(slot) !== SKIP) {
+        const chunk = batch.chunk(slot)
+        const offset = batch.offset(slot)
+        batch.setStoredSize(slot, Math.max(0, compresses.compress(chunk, batch.output.subarray(offset, offset + chunk.length))))
+      }
+    }
+  }
+}

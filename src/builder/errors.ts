@@ -1,0 +1,31 @@
+/** What can go wrong in the builder, for programs; the message is for people. */
+export type BuilderErrorCode =
+  /** An option has a value that cannot be used, or two options contradict each other. */
+  | 'BAD_OPTION'
+  /** An option asks for what this version does not do; the message names it. */
+  | 'UNSUPPORTED'
+  /** The source cannot be read, or holds what no image can hold (a `..` path, a link to nothing, an unknown xattr prefix). */
+  | 'BAD_SOURCE'
+  /** A file of the source changed while it was read. */
+  | 'SOURCE_CHANGED'
+  /** The source is larger than the format can express. */
+  | 'TOO_LARGE'
+  /** A bootstrap that was given cannot be used here (more than one own blob, wrong count of ids). */
+  | 'BAD_LAYER'
+  /** Bootstraps that were given disagree in chunk size, version, owners or digest; the original's exit code 2. */
+  | 'INCONSISTENT'
+  /** Output could not be written; nothing was left behind. */
+  | 'OUTPUT'
+  /** What was written does not read back as what was meant: a bug or a broken disk. Nothing was published. */
+  | 'READBACK'
+  | 'ABORTED'
+
+export class BuilderError extends Error {
+  override readonly name = 'BuilderError'
+  readonly code: BuilderErrorCode
+
+  constructor(code: BuilderErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.code = code
+  }
+}

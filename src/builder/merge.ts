@@ -1,0 +1,175 @@
+import { BLOB_FEATURES, type BlobInfo } from '../blob/index.ts'
+import type { CompressionName, DigestName } from '../codec/index.ts'
+import { type Bootstrap, type RafsChunk, readTree, writeBootstrapV6 } from '../rafs/index.ts'
+import { BuilderError } from './errors.ts'
+import type { LayerNode } from './layer-tree.ts'
+import { emptyRoot, overlay } from './overlay.ts'
+import { fromRafsTree, hybridPaths, prefetchNodes, toRafsTree } from './rafs-tree.ts'
+import { readBack } from './readback.ts'
+import type { WhiteoutSpec } from './whiteout.ts'
+
+/** One layer to merge. The bootstrap is opened with the id of its own blob, if it came out of that blob. */
+export interface MergeLayer {
+  /** For messages. */
+  readonly name: string
+  readonly image: Bootstrap
+  /** Replaces what the bootstrap says of the layer's own blob (the one that is not the dictionary's): its id, stored size, table of contents. */
+  readonly blobId: string | undefined
+  readonly blobSize: number | undefined
+  readonly tocDigest: Uint8Array | undefined
+  readonly tocSize: number | undefined
+}
+
+export interface MergeOptions {
+  /** Lies below all layers. */
+  readonly parent: Bootstrap | undefined
+  /** Its blobs may occur in any layer. */
+  readonly dictionary: Bootstrap | undefined
+  readonly whiteoutSpec: WhiteoutSpec
+  /** Absolute paths for the prefetch table; none: no table. */
+  readonly prefetchPaths: readonly string[]
+}
+
+export interface MergedImage {
+  /** A RAFS v6 bootstrap of the whole image. */
+  readonly bootstrap: Uint8Array
+  /** In the order of their first use; layers whose data nothing uses are not among them. */
+  readonly blobs: readonly BlobInfo[]
+}
+
+/**
+ * Lays layers over each other, lowest first, into one image that shows what overlayfs would: deletion markers act on what lies below and are gone, also
+ * those of the lowest layer, which delete nothing. Hard links stay within their layer. Throws BuilderError 'INCONSISTENT' when layers disagree in what an image has once,
+ * 'BAD_LAYER' for a layer with more than one blob of its own.
+ */
+export function mergeImages(layers: readonly MergeLayer[], options: MergeOptions): MergedImage {
+  const [first] = layers
+  if (first === undefined) throw new BuilderError('BAD_OPTION', 'source bootstrap list is empty , at least one bootstrap is required')
+  const reference = options.dictionary ?? first.image
+  const table = new MergeTable(new Set(options.dictionary?.blobs.map(({ id }) => id)))
+  let root: LayerNode | undefined
+  if (options.parent !== undefined) {
+    checkReadable(options.parent, 'the parent bootstrap')
+    root = table.load(options.parent, undefined)
+  }
+  for (const layer of layers) {
+    checkConsistent(reference, layer.image)
+    checkReadable(layer.image, layer.name)
+    const tree = table.load(layer.image, layer)
+    root = overlay(root ?? emptyRoot(tree), tree, options.whiteoutSpec)
+  }
+  if (root === undefined) throw new BuilderError('BAD_OPTION', 'there is nothing to merge')
+  const blobs = usedBlobs(root, table.blobs)
+  const tree = toRafsTree(root, blobs)
+  const last = layers.at(-1)?.image ?? first.image
+  const bootstrap = writeBootstrapV6(tree, {
+    chunkSize: first.image.chunkSize,
+    compression: compressionOf(last, blobs),
+    digest: digestOf(last, blobs),
+    explicitOwners: last.explicitOwners,
+    alwaysXattrs: true,
+    prefetch: prefetchNodes(tree.root, options.prefetchPaths),
+  })
+  readBack(bootstrap, tree)
+  return { bootstrap, blobs }
+}
+
+/** The algorithms of an image as a whole are those of its last layer, as its blobs tell them. */
+function compressionOf(image: Bootstrap, blobs: readonly BlobInfo[]): CompressionName {
+  return image.blobs[0]?.compression ?? blobs[0]?.compression ?? 'zstd'
+}
+
+function digestOf(image: Bootstrap, blobs: readonly BlobInfo[]): DigestName {
+  return image.blobs[0]?.digest ?? blobs[0]?.digest ?? 'blake3'
+}
+
+/** What all images of a merge, or an image and its dictionary or parent, must have in common; in the original's words and order. */
+export function checkConsistent(
+  reference: Pick<Bootstrap, 'chunkSize' | 'explicitOwners' | 'version'>,
+  image: Pick<Bootstrap, 'chunkSize' | 'explicitOwners' | 'version'>,
+): void {
+  const inconsistent = (text: string): BuilderError => new BuilderError('INCONSISTENT', `Inconsistent RAFS Filesystem: ${text}`)
+  if (reference.chunkSize !== image.chunkSize) throw inconsistent(`Inconsistent configuration of chunk_size: ${reference.chunkSize} vs ${image.chunkSize}`)
+  if (reference.explicitOwners !== image.explicitOwners) {
+    throw inconsistent(`Using inconsistent explicit_uidgid setting ${reference.explicitOwners}, target explicit_uidgid setting ${image.explicitOwners}`)
+  }
+  if (reference.version !== image.version) throw inconsistent(`Using inconsistent RAFS version V${reference.version}, target RAFS version Ok(V${image.version})`)
+}
+
+/** Kinds of images that this version cannot write again without losing something. */
+export function checkReadable(image: Bootstrap, name: string): void {
+  const refuse = (what: string): BuilderError => new BuilderError('UNSUPPORTED', `${name}: ${what} images are not supported by this version of nydus-image`)
+  if (image.version !== 6) throw refuse('RAFS v5')
+  for (const { features } of image.blobs) {
+    if ((features & BLOB_FEATURES.ENCRYPTED) !== 0) throw refuse('encrypted')
+    if ((features & BLOB_FEATURES.SEPARATE) !== 0) throw refuse('OCI reference (zran)')
+    if ((features & BLOB_FEATURES.TARFS) !== 0) throw refuse('tarfs')
+  }
+}
+
+/** A blob of another image, as the table of a new one names it: what lay in the blob is not in it any more as far as the new image is concerned. */
+export function importedBlob(blob: BlobInfo, index: number): BlobInfo {
+  return { ...blob, index, features: blob.features & ~BLOB_FEATURES.INLINED_FS_META }
+}
+
+/** Blobs of all layers, each once. */
+class MergeTable {
+  readonly blobs: BlobInfo[] = []
+  readonly #indexes = new Map<string, number>()
+  readonly #dictionaryIds: ReadonlySet<string>
+
+  constructor(dictionaryIds: ReadonlySet<string>) {
+    this.#dictionaryIds = dictionaryIds
+  }
+
+  /** Reads an image's tree, its chunks renumbered to this table. */
+  load(image: Bootstrap, layer: MergeLayer | undefined): LayerNode {
+    const tree = readTree(image)
+    const own = image.blobs.filter(({ id }) => !this.#dictionaryIds.has(id))
+    if (layer !== undefined && own.length > 1) throw new BuilderError('BAD_LAYER', 'invalid per layer bootstrap, having multiple associated data blobs')
+    const indexes = image.blobs.map((blob) => this.#add(blob, layer !== undefined && own.includes(blob) ? layer : undefined))
+    const root = fromRafsTree(tree)
+    for (const chunk of chunksOf(root)) chunk.blobIndex = indexes[chunk.blobIndex] ?? chunk.blobIndex
+    return root
+  }
+
+  #add(blob: BlobInfo, layer: MergeLayer | undefined): number {
+    const known = this.#indexes.get(blob.id)
+    if (known !== undefined) return known
+    const index = this.blobs.length
+    this.#indexes.set(blob.id, index)
+    this.blobs.push({
+      ...importedBlob(blob, index),
+      id: layer?.blobId ?? blob.id,
+      compressedSize: layer?.blobSize ?? blob.compressedSize,
+      tocDigest: layer?.tocDigest ?? blob.tocDigest,
+      tocSize: layer?.tocSize ?? blob.tocSize,
+    })
+    return index
+  }
+}
+
+/** Each chunk record of a tree once. */
+function chunksOf(root: LayerNode): Set<RafsChunk> {
+  const chunks = new Set<RafsChunk>()
+  for (const [, node] of hybridPaths(root)) for (const chunk of node.chunks) chunks.add(chunk)
+  return chunks
+}
+
+/** Renumbers chunks so that blobs come in the order in which the tree uses them; blobs that it does not use fall away. */
+function usedBlobs(root: LayerNode, blobs: readonly BlobInfo[]): BlobInfo[] {
+  const used: BlobInfo[] = []
+  const byId = new Map<string, number>()
+  for (const chunk of chunksOf(root)) {
+    const blob = blobs[chunk.blobIndex]
+    if (blob === undefined) throw new BuilderError('BAD_LAYER', `a chunk names blob ${chunk.blobIndex} of ${blobs.length}`)
+    let index = byId.get(blob.id)
+    if (index === undefined) {
+      index = used.length
+      byId.set(blob.id, index)
+      used.push({ ...blob, index })
+    }
+    chunk.blobIndex = index
+  }
+  return used
+}

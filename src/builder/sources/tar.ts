@@ -1,0 +1,94 @@
+import { type TarEntry, TarReader } from '../../tar/index.ts'
+import type { Content } from '../chunk-pipeline.ts'
+import type { ChunkRecord } from '../dictionary.ts'
+import { BuilderError } from '../errors.ts'
+import { imagePath, shown, toKey } from '../image-path.ts'
+import { FILE_TYPES, type LayerNode, LayerTree, newNode, PendingLinks } from '../layer-tree.ts'
+import { sortedXattrs } from '../xattrs.ts'
+import { decompressed } from './decompress.ts'
+
+/** Files of an eStargz layer that are about the archive, not of it. */
+const STARGZ_FILES: ReadonlySet<string> = new Set(['stargz.index.json', '.prefetch.landmark', '.no.prefetch.landmark'])
+/** Kernel and readers take no longer link. */
+const MAX_LINK_BYTES = 4095
+/** dev_t in 32 bits: 12 of major, 20 of minor. */
+const MAX_MAJOR = 0xfff
+const MAX_MINOR = 0xfffff
+
+export interface TarSourceOptions {
+  /** False: uid and gid become 0. */
+  readonly keepOwners: boolean
+  readonly signal: AbortSignal
+  /** Takes the content of a file at once: an archive is read once, front to back. */
+  readonly addContent: (content: Content) => Promise<readonly ChunkRecord[]>
+}
+
+/**
+ * Reads a layer: a tar, plain or compressed with gzip or zstd. Whiteout markers are ordinary entries here. Only whole seconds of times are kept, as
+ * the original does: dropping the rest keeps bootstraps equal.
+ */
+export async function readTarLayer(stream: AsyncIterable<Uint8Array>, options: TarSourceOptions): Promise<LayerNode> {
+  const reader = new TarReader(decompressed(stream))
+  const tree = new LayerTree()
+  const links = new PendingLinks(tree)
+  try {
+    for (let entry = await reader.next(); entry !== undefined; entry = await reader.next()) {
+      options.signal.throwIfAborted()
+      if (entry.type === 'hardlink') {
+        links.link(entry.path, entry.link)
+        continue
+      }
+      const names = imagePath(entry.path)
+      if (names.length === 1 && STARGZ_FILES.has(names[0] ?? '')) continue
+      const node = nodeOf(entry, options)
+      if (entry.type === 'file' && entry.size > 0) node.chunks = await options.addContent(contentOf(entry, reader))
+      tree.put(names, node)
+    }
+  } finally {
+    await reader.close()
+  }
+  links.finish()
+  return tree.root
+}
+
+function nodeOf(entry: TarEntry, { keepOwners }: TarSourceOptions): LayerNode {
+  const type = entry.type === 'hardlink' ? 'file' : entry.type
+  const node = newNode(FILE_TYPES[type] | entry.mode)
+  node.mtime = entry.mtimeSeconds
+  if (keepOwners) {
+    node.uid = entry.uid
+    node.gid = entry.gid
+  }
+  node.xattrs = sortedXattrs(entry.xattrs, () => shown(toKey(entry.path)))
+  if (type === 'file') node.size = entry.size
+  else if (type === 'symlink') node.target = linkOf(entry)
+  else if (type !== 'directory') node.rdev = deviceOf(entry)
+  if (node.target !== undefined) node.size = node.target.length
+  return node
+}
+
+function linkOf(entry: TarEntry): Uint8Array {
+  if (entry.link.length === 0 || entry.link.length > MAX_LINK_BYTES) {
+    throw new BuilderError('BAD_SOURCE', `the symlink ${shown(toKey(entry.path))} has a target of ${entry.link.length} bytes; Linux takes 1 to ${MAX_LINK_BYTES}`)
+  }
+  return entry.link
+}
+
+function deviceOf(entry: TarEntry): number {
+  const { devMajor, devMinor } = entry
+  if (devMajor > MAX_MAJOR || devMinor > MAX_MINOR) {
+    throw new BuilderError('BAD_SOURCE', `the device ${shown(toKey(entry.path))} has the number ${devMajor}:${devMinor}; images take up to ${MAX_MAJOR}:${MAX_MINOR}`)
+  }
+  return encodeDevice(devMajor, devMinor)
+}
+
+/** Linux's dev_t in 32 bits. */
+function encodeDevice(major: number, minor: number): number {
+  return ((minor & 0xff) | (major << 8) | ((minor & 0xfff00) << 12)) >>> 0
+}
+
+function contentOf(entry: TarEntry, reader: TarReader): Content {
+  const base = { name: shown(toKey(entry.path)), size: entry.size, read: (into: Uint8Array): Promise<number> => reader.read(into) }
+  if (entry.sparse === undefined) return base
+  return { ...base, holes: { nextData: (offset) => offset + reader.holeAhead(), skip: (bytes) => reader.skipHole(bytes) } }
+}

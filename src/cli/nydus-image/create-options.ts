@@ -1,0 +1,208 @@
+import { statSync } from 'node:fs'
+import type { Command } from 'commander'
+import { BuilderError, type LayerOptions, type PrefetchPatterns } from '../../builder/index.ts'
+import { missing, refuseTogether } from './arguments.ts'
+import { decimal, decimalOrHex } from './numbers.ts'
+
+/** Values of `create`'s options, as the parser gives them. */
+export interface CreateFlags {
+  readonly type: string
+  readonly bootstrap?: string
+  readonly blobDir?: string
+  readonly blob?: string
+  readonly externalBlob?: string
+  readonly blobInlineMeta?: boolean
+  readonly blobId?: string
+  readonly blobDataSize?: string
+  readonly blobOffset?: string
+  readonly chunkSize?: string
+  readonly batchSize: string
+  readonly compressor: 'none' | 'lz4_block' | 'zstd'
+  readonly digester: 'blake3' | 'sha256'
+  readonly config?: string
+  readonly fsVersion: '5' | '6'
+  readonly features?: string
+  readonly chunkDict?: string
+  readonly parentBootstrap?: string
+  readonly repeatable?: boolean
+  readonly whiteoutSpec: 'oci' | 'overlayfs' | 'none'
+  readonly prefetchPolicy: 'fs' | 'blob' | 'none'
+  readonly outputJson?: string
+  readonly encrypt?: boolean
+  readonly blobCacheDir?: string
+  readonly attributes?: string
+  readonly alignedChunk?: boolean
+  readonly progress: 'auto' | 'plain' | 'json' | 'none'
+  readonly logFile?: string
+  readonly logLevel?: 'trace' | 'debug' | 'info' | 'warn' | 'error'
+}
+
+export const SOURCE_TYPES = ['directory', 'dir-rafs', 'estargz-rafs', 'estargz-ref', 'estargztoc-ref', 'tar-rafs', 'tar-tarfs', 'targz-rafs', 'targz-ref', 'stargz_index'] as const
+
+/** Names of types as messages have them. */
+const CANONICAL: Readonly<Record<string, string>> = { directory: 'dir-rafs', stargz_index: 'estargztoc-ref' }
+const MIN_CHUNK_SIZE = 0x1000
+const MAX_CHUNK_SIZE = 0x100_0000
+const DEFAULT_CHUNK_SIZE = 0x10_0000
+/** The original's limit of the option; a v6 image holds 64. */
+const MAX_BLOB_ID = 255
+
+export function canonicalType(flags: CreateFlags): string {
+  return CANONICAL[flags.type] ?? flags.type
+}
+
+/** Mistakes that the original's parser finds: exit code 2. */
+export function checkUsage(command: Command, flags: CreateFlags): void {
+  refuseTogether(command, '--bootstrap', '--blob-inline-meta')
+  refuseTogether(command, '--blob-inline-meta', '--blob-id')
+  for (const other of ['--blob-dir', '--blob', '--blob-inline-meta', '--compressor']) refuseTogether(command, other, '--blob-cache-dir')
+  const lacking: string[] = []
+  if (flags.bootstrap === undefined && flags.blobDir === undefined && flags.blobInlineMeta !== true) lacking.push('--bootstrap <bootstrap>')
+  if (canonicalType(flags) === 'estargztoc-ref' && flags.blobId === undefined) lacking.push('--blob-id <blob-id>')
+  if (lacking.length > 0) throw missing(command, lacking)
+}
+
+function bad(message: string): BuilderError {
+  return new BuilderError('BAD_OPTION', message)
+}
+
+/** Numbers and ids, in the original's order. Gives the chunk size. */
+export function checkValues(flags: CreateFlags): number {
+  if ((flags.blobId ?? '').length > MAX_BLOB_ID) throw bad(`blob id is limited to length ${MAX_BLOB_ID}`)
+  if (flags.blobOffset !== undefined) decimal(flags.blobOffset, 'blob offset')
+  const chunkSize = flags.chunkSize === undefined ? DEFAULT_CHUNK_SIZE : decimalOrHex(flags.chunkSize, 'chunk size')
+  if (!isPowerOfTwo(chunkSize) || chunkSize < MIN_CHUNK_SIZE || chunkSize > MAX_CHUNK_SIZE) throw bad(`invalid chunk size: ${chunkSize}`)
+  checkBatchSize(flags, chunkSize)
+  return chunkSize
+}
+
+function checkBatchSize(flags: CreateFlags, chunkSize: number): void {
+  const size = decimalOrHex(flags.batchSize, 'batch size')
+  if (size === 0) return
+  if (flags.fsVersion === '5') throw bad('`--batch-size` with non-zero value conflicts with `--fs-version 5`')
+  const type = canonicalType(flags)
+  if (!['dir-rafs', 'tar-rafs', 'targz-rafs', 'estargz-rafs'].includes(type)) throw bad(`unsupported ConversionType for batch chunk: ${type}`)
+  if (!isPowerOfTwo(size) || size < MIN_CHUNK_SIZE || size > chunkSize) throw bad(`invalid batch size: ${size}`)
+}
+
+function isPowerOfTwo(value: number): boolean {
+  return value > 0 && (value & (value - 1)) === 0
+}
+
+/** Destinations and kinds, in the original's order: what contradicts itself is named before what this version does not do. */
+export function checkPlaces(flags: CreateFlags, source: string): void {
+  const type = canonicalType(flags)
+  if (flags.blobCacheDir !== undefined) {
+    if (['tar-tarfs', 'estargztoc-ref', 'estargz-rafs', 'estargz-ref'].includes(type)) throw bad(`conversion type \`${type}\` conflicts with \`--blob-cache-dir\``)
+    if (!isDirectory(flags.blobCacheDir)) throw bad('directory to store blob cache does not exist')
+  } else if (type !== 'estargztoc-ref') checkBlobPlace(flags, type)
+  if (type === 'estargztoc-ref' && flags.blobDataSize === undefined) throw bad("no value specified for '--blob-data-size'")
+  checkSource(type, source)
+  checkTypeConflicts(flags, type)
+  if (flags.features !== undefined && flags.fsVersion === '5') throw bad("`--features blob-toc` can't be used with `--version 5` ")
+}
+
+function checkBlobPlace(flags: CreateFlags, type: string): void {
+  if (flags.blob !== undefined) {
+    if (type === 'tar-tarfs') throw bad('conversion type `tar-tarfs` conflicts with `--blob`')
+  } else if (flags.blobDir !== undefined) {
+    if (!isDirectory(flags.blobDir)) throw bad('directory to store blobs does not exist')
+  } else throw bad('both --blob and --blob-dir are missing, please specify one to store the generated data blob file')
+}
+
+function checkSource(type: string, source: string): void {
+  const stats = type !== 'dir-rafs' && source === '-' ? undefined : statOf(source)
+  if (stats === undefined) return
+  if (type === 'dir-rafs') {
+    if (!stats.isDirectory()) throw bad(`specified path must be a directory: ${JSON.stringify(source)}`)
+  } else if (!stats.isFile() && !stats.isFIFO() && !stats.isCharacterDevice() && !stats.isSocket()) {
+    throw bad(`specified path must be a regular/fifo/char_device file: ${JSON.stringify(source)}`)
+  }
+}
+
+function statOf(path: string): ReturnType<typeof statSync> {
+  try {
+    return statSync(path)
+  } catch (cause) {
+    throw new BuilderError('BAD_SOURCE', `failed to access path ${JSON.stringify(path)}`, { cause: new Error(osError(cause)) })
+  }
+}
+
+/** The original's words for the commonest of a system's errors. */
+export function osError(error: unknown): string {
+  switch ((error as NodeJS.ErrnoException).code) {
+    case 'ENOENT':
+      return 'No such file or directory (os error 2)'
+    case 'EACCES':
+      return 'Permission denied (os error 13)'
+    case 'EISDIR':
+      return 'Is a directory (os error 21)'
+    default:
+      return error instanceof Error ? error.message : String(error)
+  }
+}
+
+const REF_TYPES: ReadonlySet<string> = new Set(['targz-ref', 'estargz-ref'])
+
+function checkTypeConflicts(flags: CreateFlags, type: string): void {
+  const isTarfs = type === 'tar-tarfs'
+  if (!isTarfs && !REF_TYPES.has(type) && type !== 'estargztoc-ref') return
+  const refuse = (is: boolean | undefined, option: string): void => {
+    if (is === true) throw bad(`conversion type '${type}' conflicts with '${option}'`)
+  }
+  if (type !== 'estargztoc-ref' && flags.prefetchPolicy === 'blob') throw bad(`conversion type ${type} conflicts with '--prefetch-policy blob'`)
+  if (flags.fsVersion === '5') throw bad(`'--fs-version 5' conflicts with conversion type '${type}', only V6 is supported`)
+  if (REF_TYPES.has(type)) refuse((flags.blobId ?? '').trim() !== '', '--blob-id')
+  if (isTarfs) {
+    refuse(flags.chunkDict !== undefined, '--chunk-dict')
+    refuse(flags.parentBootstrap !== undefined, '--parent-bootstrap')
+    refuse(flags.blobInlineMeta, '--blob-inline-meta')
+    refuse(flags.features !== undefined, '--features blob-toc')
+    refuse(flags.alignedChunk, '--aligned-chunk')
+  }
+  refuse(flags.encrypt, '--encrypt')
+}
+
+/** What this version does not do is said, never passed over in silence. */
+export function refuseUnsupported(flags: CreateFlags): void {
+  const refuse = (is: boolean, option: string): void => {
+    if (is) throw new BuilderError('UNSUPPORTED', `${option} is not supported by this version of nydus-image; it builds RAFS v6 from directories, tar, tar.gz and tar.zst`)
+  }
+  const type = canonicalType(flags)
+  refuse(type.endsWith('-ref') || type.endsWith('tarfs'), `--type ${flags.type}`)
+  refuse(flags.fsVersion === '5', '--fs-version 5')
+  refuse(decimalOrHex(flags.batchSize, 'batch size') !== 0, '--batch-size')
+  refuse(flags.encrypt === true, '--encrypt')
+  refuse(flags.blobCacheDir !== undefined, '--blob-cache-dir')
+  refuse(flags.attributes !== undefined, '--attributes')
+  refuse(flags.externalBlob !== undefined, '--external-blob')
+  refuse(flags.blobOffset !== undefined && decimal(flags.blobOffset, 'blob offset') !== 0, '--blob-offset')
+}
+
+/** The path of `--chunk-dict PATH` or `--chunk-dict bootstrap=PATH`. */
+export function chunkDictPath(argument: string): string {
+  const at = argument.indexOf('=')
+  if (at < 0) return argument
+  if (argument.slice(0, at) !== 'bootstrap') throw bad(`invalid chunk dict type ${argument.slice(0, at)}`)
+  return argument.slice(at + 1)
+}
+
+export function isDirectory(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+}
+
+export function layerOptions(flags: CreateFlags, chunkSize: number, patterns: PrefetchPatterns): LayerOptions {
+  return {
+    chunkSize,
+    compression: flags.compressor,
+    digest: flags.digester,
+    keepOwners: flags.repeatable !== true,
+    inlineBootstrap: flags.blobInlineMeta === true,
+    blobToc: flags.features === 'blob-toc',
+    blobId: flags.blobId === undefined || flags.blobId.trim() === '' ? undefined : flags.blobId,
+    whiteoutSpec: flags.whiteoutSpec,
+    prefetch: { policy: flags.prefetchPolicy, paths: patterns.paths },
+    dictionary: undefined,
+    parent: undefined,
+  }
+}
