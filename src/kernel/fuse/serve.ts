@@ -1,0 +1,126 @@
+import { KernelError } from '../errors.ts'
+import { libc } from '../syscall.ts'
+import type { FuseControl } from './control.ts'
+import { answerInit, type FuseSessionFacts } from './init.ts'
+import { FuseReply } from './reply.ts'
+import { FuseRequest } from './request.ts'
+import { ERRNO, OPCODE } from './wire.ts'
+
+/** What a handler returns when somebody else answers, later, with {@link answerFuse}. */
+export const ANSWER_LATER = -4096
+
+/**
+ * Answers one request: writes the body into `reply` and gives its length, or minus an errno, or {@link ANSWER_LATER}. It runs on the reading thread: no await,
+ * and nothing that could wait for the same mount. A throw is answered with EIO.
+ */
+export type FuseHandler = (request: FuseRequest, reply: FuseReply) => number
+
+/** One serving thread. */
+export interface FuseServing {
+  readonly fd: number
+  readonly control: FuseControl
+  /** Number of this thread, below the control's count. */
+  readonly worker: number
+  readonly handler: FuseHandler
+  readonly onInit: (facts: FuseSessionFacts) => void
+  /** Told of a handler that threw, after its request was answered with EIO. */
+  readonly onError: (error: unknown) => void
+}
+
+/** At least 8192, or the kernel refuses to hand out requests; more lets it batch FORGETs. */
+const REQUEST_BYTES = 128 * 1024
+
+/** Reads and answers requests until the file system is unmounted (gives 'unmounted') or the control stops it ('stopped'). Blocks the thread. */
+export function serveFuse(serving: FuseServing): 'unmounted' | 'stopped' {
+  const { fd, control, worker } = serving
+  const c = libc()
+  const buffer = new ArrayBuffer(REQUEST_BYTES)
+  const request = new FuseRequest(buffer)
+  const requestAddress = c.address(request.bytes)
+  const reply = new FuseReply()
+  control.announce(worker, c.gettid())
+  try {
+    while (!control.isStopping) {
+      const read = c.read(fd, requestAddress, REQUEST_BYTES)
+      if (read < 0) {
+        const errno = c.errno()
+        // EINTR: the control may want us to stop; ENOENT: the request was taken back; EAGAIN: a spurious wake-up
+        if (errno === ERRNO.EINTR || errno === ERRNO.ENOENT || errno === ERRNO.EAGAIN) continue
+        if (errno === ERRNO.ENODEV || errno === ERRNO.ECONNABORTED) return 'unmounted'
+        throw new KernelError('read', errno, 'the FUSE device gives no requests')
+      }
+      const length = answer(serving, request, reply)
+      if (length === 0) continue
+      // ENOENT: the asker was killed meanwhile
+      if (c.write(fd, reply.address, length) < 0 && c.errno() !== ERRNO.ENOENT) {
+        if (c.errno() === ERRNO.ENODEV) return 'unmounted'
+        serving.onError(
+          new KernelError('write', c.errno(), `the kernel refused the answer to request ${request.opcode}`),
+        )
+      }
+    }
+    return 'stopped'
+  } finally {
+    control.announce(worker, 0)
+  }
+}
+
+/** Gives the length of the message to write, 0 = none. */
+function answer(serving: FuseServing, request: FuseRequest, reply: FuseReply): number {
+  switch (request.opcode) {
+    case OPCODE.FORGET:
+    case OPCODE.BATCH_FORGET:
+    case OPCODE.INTERRUPT:
+      return 0
+    case OPCODE.DESTROY:
+      return reply.finish(request.uniqueLow, request.uniqueHigh, 0, 0)
+    case OPCODE.INIT: {
+      const { length, facts } = answerInit(request, reply)
+      if (facts !== undefined) serving.onInit(facts)
+      return length < 0
+        ? reply.finish(request.uniqueLow, request.uniqueHigh, 0, -length)
+        : reply.finish(request.uniqueLow, request.uniqueHigh, length, 0)
+    }
+    default:
+      return handle(serving, request, reply)
+  }
+}
+
+function handle(serving: FuseServing, request: FuseRequest, reply: FuseReply): number {
+  let result: number
+  try {
+    result = serving.handler(request, reply)
+  } catch (error) {
+    serving.onError(error)
+    result = -ERRNO.EIO
+  }
+  if (result === ANSWER_LATER) return 0
+  return result < 0
+    ? reply.finish(request.uniqueLow, request.uniqueHigh, 0, -result)
+    : reply.finish(request.uniqueLow, request.uniqueHigh, result, 0)
+}
+
+/**
+ * Answers, from any thread, a request that a handler left for later. The body stands at `message[16..16 + bodyLength)`; the first 16 bytes are overwritten.
+ * `errno` 0 = success. An asker that is gone is no error.
+ */
+export function answerFuse(
+  fd: number,
+  uniqueLow: number,
+  uniqueHigh: number,
+  message: Buffer,
+  bodyLength: number,
+  errno: number,
+): void {
+  const length = 16 + (errno === 0 ? bodyLength : 0)
+  message.writeUInt32LE(length, 0)
+  message.writeInt32LE(-errno, 4)
+  message.writeUInt32LE(uniqueLow, 8)
+  message.writeUInt32LE(uniqueHigh, 12)
+  const c = libc()
+  if (c.write(fd, c.address(message), length) < 0) {
+    const failed = c.errno()
+    if (failed !== ERRNO.ENOENT && failed !== ERRNO.ENODEV && failed !== ERRNO.ECONNABORTED)
+      throw new KernelError('write', failed, 'the kernel refused a late answer')
+  }
+}

@@ -1,0 +1,118 @@
+/**
+ * System calls that Node does not offer, a row each. Opened at first use: a tool that never mounts does not pay for it.
+ * Arguments on hot paths are numbers only: an object or a BigInt a call would make garbage.
+ */
+import { createRequire } from 'node:module'
+import { KernelError } from './errors.ts'
+
+type Native<A extends readonly unknown[]> = ((...args: A) => number) & {
+  async(...args: [...A, (error: unknown, result: number) => void]): void
+}
+/** Text, or bytes ending in NUL. */
+type Path = string | Uint8Array
+
+/** The calls of this room. A result of -1 means failure; `errno()` of the same thread tells why, until the next call. */
+export interface LibC {
+  errno(): number
+  /** Address of a view's first byte; the caller keeps the view alive. */
+  address(of: Uint8Array): number
+  open: Native<[path: Path, flags: number, mode: number]>
+  read: Native<[fd: number, address: number, size: number]>
+  write: Native<[fd: number, address: number, size: number]>
+  pread: Native<[fd: number, address: number, size: number, offset: number]>
+  mount: Native<[source: Path, target: Path, type: string, flags: number, data: string]>
+  umount2: Native<[target: Path, flags: number]>
+  flock: Native<[fd: number, operation: number]>
+  mknod: Native<[path: Path, mode: number, device: number]>
+  lchown: Native<[path: Path, uid: number, gid: number]>
+  utimensat: Native<[directory: number, path: Path, times: Uint8Array, flags: number]>
+  llistxattr: Native<[path: Path, list: Uint8Array, size: number]>
+  lgetxattr: Native<[path: Path, name: Path, value: Uint8Array, size: number]>
+  lsetxattr: Native<[path: Path, name: Path, value: Uint8Array, size: number, flags: number]>
+  gettid: Native<[]>
+  tgkill: Native<[process: number, thread: number, signal: number]>
+  sigaction: Native<[signal: number, action: Uint8Array, old: null]>
+  dlsym: Native<[handle: number, name: string]>
+  _exit: Native<[code: number]>
+}
+
+const SIGNATURES: Readonly<Record<Exclude<keyof LibC, 'errno' | 'address'>, string>> = {
+  open: 'int open(const void*, int, int)',
+  read: 'long read(int, uintptr_t, size_t)',
+  write: 'long write(int, uintptr_t, size_t)',
+  pread: 'long pread(int, uintptr_t, size_t, int64_t)',
+  mount: 'int mount(const void*, const void*, const char*, ulong, const char*)',
+  umount2: 'int umount2(const void*, int)',
+  flock: 'int flock(int, int)',
+  mknod: 'int mknod(const void*, uint, uint64_t)',
+  lchown: 'int lchown(const void*, uint, uint)',
+  utimensat: 'int utimensat(int, const void*, const void*, int)',
+  llistxattr: 'long llistxattr(const void*, void*, size_t)',
+  lgetxattr: 'long lgetxattr(const void*, const void*, void*, size_t)',
+  lsetxattr: 'int lsetxattr(const void*, const void*, const void*, size_t, int)',
+  gettid: 'int gettid()',
+  tgkill: 'int tgkill(int, int, int)',
+  sigaction: 'int sigaction(int, void*, void*)',
+  dlsym: 'uintptr_t dlsym(uintptr_t, const char*)',
+  _exit: 'void _exit(int)',
+}
+
+interface Koffi {
+  load(path: string): { func(signature: string): Native<never> }
+  errno(): number
+  address(of: Uint8Array): bigint
+}
+
+let loaded: LibC | undefined
+
+/** The C library of this process. Throws KernelError 'ENOSYS' where it cannot be opened. */
+export function libc(): LibC {
+  loaded ??= load()
+  return loaded
+}
+
+function load(): LibC {
+  const koffi = createRequire(import.meta.url)('koffi') as Koffi
+  let library: ReturnType<Koffi['load']>
+  try {
+    library = koffi.load('libc.so.6')
+  } catch {
+    throw new KernelError('dlopen', 38, 'libc.so.6 is not here; mounting needs a Linux with glibc')
+  }
+  const calls = Object.fromEntries(
+    Object.entries(SIGNATURES).map(([name, signature]) => [name, library.func(signature)]),
+  )
+  return {
+    ...calls,
+    errno: () => koffi.errno(),
+    address: (of: Uint8Array) => Number(koffi.address(of)),
+  } as unknown as LibC // one row a key of LibC, by the type of SIGNATURES
+}
+
+/** Turns a result of -1 into the error that errno tells. */
+export function check(result: number, call: string, what: string): number {
+  if (result < 0) throw new KernelError(call, libc().errno(), what)
+  return result
+}
+
+/** A path as the kernel wants it: bytes and a NUL. Throws KernelError 'EINVAL' for a path that has a NUL inside. */
+export function cPath(path: Path): Uint8Array {
+  const bytes = typeof path === 'string' ? Buffer.from(path) : path
+  if (bytes.includes(0)) throw new KernelError('path', 22, 'a path has a NUL byte inside')
+  return Buffer.concat([bytes, Buffer.alloc(1)])
+}
+
+/** Runs a call on a thread of the pool, so that a slow kernel does not stop this one. */
+export async function later<A extends readonly unknown[]>(
+  call: Native<A>,
+  name: string,
+  what: string,
+  ...args: A
+): Promise<number> {
+  const { promise, resolve, reject } = Promise.withResolvers<number>()
+  call.async(...args, (_error, result) => {
+    if (result < 0) reject(new KernelError(name, libc().errno(), what))
+    else resolve(result)
+  })
+  return await promise
+}
