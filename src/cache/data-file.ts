@@ -1,0 +1,50 @@
+import { closeSync, constants, fstatSync, ftruncateSync, openSync } from 'node:fs'
+import { CacheError, cacheError, errnoName } from './errors.ts'
+
+/** An open data file; who opened it closes `fd`. */
+export interface DataFile {
+  readonly fd: number
+  readonly isWritable: boolean
+  /** It was empty or absent: whatever a chunk map says about it is wrong. */
+  readonly isNew: boolean
+}
+
+/** Opens or makes a sparse file of `size` bytes; a filled one on a read-only place is opened for reading. Throws CacheError. */
+export function openDataFile(path: string, size: number): DataFile {
+  let file: { fd: number; isWritable: boolean }
+  try {
+    file = openEither(path, constants.O_CREAT)
+  } catch (error) {
+    throw cacheError(error, `cannot open the cache file ${path}`)
+  }
+  try {
+    const found = fstatSync(file.fd)
+    if (!found.isFile()) throw new CacheError('WRONG_SIZE', `${path} is not a regular file; remove it`)
+    if (found.size > size) {
+      const facts = `${path} has ${found.size} bytes, its blob has ${size}`
+      throw new CacheError('WRONG_SIZE', `${facts}; it belongs to something else: remove it with its chunk map`)
+    }
+    if (found.size < size) {
+      if (!file.isWritable) throw new CacheError('READ_ONLY', `${path} is too short, and may not be written`)
+      ftruncateSync(file.fd, size)
+    }
+    return { ...file, isNew: found.size === 0 }
+  } catch (error) {
+    closeSync(file.fd)
+    throw cacheError(error, `cannot use the cache file ${path}`)
+  }
+}
+
+/** Opens for reading and writing, or, where writing is refused, for reading. O_NONBLOCK: a FIFO put there must not hang us. */
+export function openEither(path: string, flags = 0): { fd: number; isWritable: boolean } {
+  try {
+    return { fd: openSync(path, constants.O_RDWR | constants.O_NONBLOCK | flags, 0o644), isWritable: true }
+  } catch (error) {
+    if (!['EROFS', 'EACCES', 'EPERM'].includes(errnoName(error) ?? '')) throw error
+    try {
+      return { fd: openSync(path, constants.O_RDONLY | constants.O_NONBLOCK), isWritable: false }
+    } catch {
+      throw error // the first reason is the one that helps
+    }
+  }
+}

@@ -1,0 +1,189 @@
+import { closeSync, read, write } from 'node:fs'
+import type { ChunkInfo, VerifiedChunk } from '../blob/index.ts'
+import { lockFile, tryLockFile } from '../kernel/index.ts'
+import { cachePath } from './cache-files.ts'
+import type { ChunkCache } from './chunk-cache.ts'
+import { ChunkMap, type MapLock } from './chunk-map.ts'
+import { type DataFile, openDataFile } from './data-file.ts'
+import { CacheError, cacheError } from './errors.ts'
+
+/** Which blob, and where. Sizes in bytes, from the bootstrap: checked here against the format's limits before anything is allocated. */
+export interface ChunkCacheOptions {
+  /** Must exist. */
+  readonly directory: string
+  readonly blobId: string
+  readonly chunkCount: number
+  /** Length of the data file. */
+  readonly uncompressedSize: number
+  /** For file systems and tests with locks of their own; the default is flock, which all our processes use. */
+  readonly lock?: MapLock
+  /** Writes some of the bytes at a position and gives their number; for tests of crashes and bad disks. */
+  readonly write?: typeof writeSome
+}
+
+/** Limits of the format: docs/formats/cache.md, "Limits". */
+const MAX_CHUNKS = 2 ** 24
+const MAX_SIZE = 2 ** 44
+
+const FLOCK: MapLock = { tryLock: tryLockFile, unlock: (fd) => lockFile(fd, 'unlock') }
+
+/**
+ * Opens a blob's cache files in `directory`, or makes them. A filled cache on a read-only place is opened too; its stores fail with 'READ_ONLY'.
+ * The caller closes it. Throws CacheError.
+ */
+export async function openChunkCache(options: ChunkCacheOptions): Promise<ChunkCache> {
+  const { directory, blobId, chunkCount, uncompressedSize } = options
+  checkLimit('chunks', chunkCount, MAX_CHUNKS, blobId)
+  checkLimit('bytes', uncompressedSize, MAX_SIZE, blobId)
+  const dataPath = cachePath(directory, blobId, 'data')
+  const mapPath = cachePath(directory, blobId, 'map')
+  const data = openDataFile(dataPath, uncompressedSize)
+  try {
+    const map = new ChunkMap(mapPath, chunkCount, options.lock ?? FLOCK, data.isNew)
+    return new DiskChunkCache(options, dataPath, data, map)
+  } catch (error) {
+    closeSync(data.fd)
+    throw error
+  }
+}
+
+function checkLimit(what: string, value: number, limit: number, blobId: string): void {
+  if (Number.isInteger(value) && value >= 0 && value <= limit) return
+  throw new CacheError(
+    'BAD_OPTION',
+    `cannot cache blob ${blobId.slice(0, 80)} of ${value} ${what}: a blob has up to ${limit}`,
+  )
+}
+
+class DiskChunkCache implements ChunkCache {
+  readonly blobId: string
+  readonly dataFd: number
+  readonly trusted: Uint8Array<SharedArrayBuffer>
+  readonly #path: string
+  readonly #size: number
+  readonly #isWritable: boolean
+  readonly #map: ChunkMap
+  readonly #write: typeof writeSome
+  /** Stores under way, by chunk: a second store of one waits for the first. */
+  readonly #stores = new Map<number, Promise<void>>()
+  #reads = 0
+  #closed: Promise<void> | undefined
+  #readsDone: (() => void) | undefined
+
+  constructor(options: ChunkCacheOptions, path: string, data: DataFile, map: ChunkMap) {
+    this.blobId = options.blobId
+    this.dataFd = data.fd
+    this.trusted = new Uint8Array(new SharedArrayBuffer(options.chunkCount))
+    this.#path = path
+    this.#size = options.uncompressedSize
+    this.#isWritable = data.isWritable
+    this.#map = map
+    this.#write = options.write ?? writeSome
+  }
+
+  claimed(chunk: number): boolean {
+    return this.#closed === undefined && chunk >= 0 && chunk < this.trusted.length && this.#map.has(chunk)
+  }
+
+  isTrusted(chunk: number): boolean {
+    return this.trusted[chunk] === 1
+  }
+
+  async readUnverified(uncompressedOffset: number, into: Uint8Array): Promise<boolean> {
+    this.#checkOpen()
+    if (uncompressedOffset < 0 || uncompressedOffset + into.length > this.#size) return false
+    this.#reads++
+    try {
+      for (let done = 0; done < into.length; ) {
+        const count = await readSome(this.dataFd, into, done, uncompressedOffset + done)
+        if (count === 0) return false
+        done += count
+      }
+      return true
+    } catch (error) {
+      throw cacheError(error, `cannot read ${this.#path} at ${uncompressedOffset}`)
+    } finally {
+      this.#reads--
+      if (this.#reads === 0) this.#readsDone?.()
+    }
+  }
+
+  trust(chunk: ChunkInfo, bytes: VerifiedChunk): void {
+    this.#checkChunk(chunk, bytes)
+    this.trusted[chunk.index] = 1
+  }
+
+  distrust(chunk: number): void {
+    if (this.#closed !== undefined || !(chunk >= 0 && chunk < this.trusted.length)) return
+    this.trusted[chunk] = 0
+    this.#map.clear(chunk)
+  }
+
+  async store(chunk: ChunkInfo, bytes: VerifiedChunk): Promise<void> {
+    this.#checkOpen()
+    this.#checkChunk(chunk, bytes)
+    if (!this.#isWritable) throw new CacheError('READ_ONLY', `${this.#path} may not be written`)
+    // The record is the caller's, who fills it anew for the next chunk: what is needed later is copied now.
+    const { index, uncompressedOffset } = chunk
+    const underWay = this.#stores.get(index)
+    if (underWay !== undefined) return await underWay
+    const store = this.#store(index, uncompressedOffset, bytes).finally(() => this.#stores.delete(index))
+    this.#stores.set(index, store)
+    await store
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #store(index: number, offset: number, bytes: Uint8Array): Promise<void> {
+    // A claim that is being withdrawn must be gone before new bytes go in: a crash between them would leave it standing on half a chunk.
+    if (this.#map.isClearing(index)) await this.#map.settled()
+    try {
+      for (let done = 0; done < bytes.length; ) {
+        const count = await this.#write(this.dataFd, bytes, done, offset + done)
+        if (count <= 0) throw new CacheError('IO', `cannot write ${this.#path}: the file system took no bytes`)
+        done += count
+      }
+    } catch (error) {
+      throw cacheError(error, `cannot write chunk ${index} to ${this.#path}`)
+    }
+    this.trusted[index] = 1
+    await this.#map.set(index)
+  }
+
+  async #close(): Promise<void> {
+    await Promise.allSettled(this.#stores.values()) // who asked for a store has its error
+    if (this.#reads > 0) await new Promise<void>((resolve) => (this.#readsDone = resolve))
+    await this.#map.close()
+    closeSync(this.dataFd)
+  }
+
+  #checkOpen(): void {
+    if (this.#closed !== undefined) throw new CacheError('CLOSED', `the cache of blob ${this.blobId} is closed`)
+  }
+
+  #checkChunk(chunk: ChunkInfo, bytes: Uint8Array): void {
+    const { index, uncompressedOffset, uncompressedSize } = chunk
+    const isInside = index >= 0 && index < this.trusted.length && uncompressedOffset >= 0
+    if (isInside && bytes.length === uncompressedSize && uncompressedOffset + uncompressedSize <= this.#size) return
+    const facts = `chunk ${index} (${bytes.length} bytes for ${uncompressedSize} at ${uncompressedOffset})`
+    throw new CacheError(
+      'OUT_OF_RANGE',
+      `${facts} is not in blob ${this.blobId} of ${this.trusted.length} chunks, ${this.#size} bytes`,
+    )
+  }
+}
+
+function readSome(fd: number, into: Uint8Array, from: number, position: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    read(fd, into, from, into.length - from, position, (error, count) => (error ? reject(error) : resolve(count)))
+  })
+}
+
+function writeSome(fd: number, bytes: Uint8Array, from: number, position: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    write(fd, bytes, from, bytes.length - from, position, (error, count) => (error ? reject(error) : resolve(count)))
+  })
+}
