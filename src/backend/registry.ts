@@ -1,0 +1,245 @@
+import type { CredentialSource, Mirror, Reference, RegistryErrorCode, Repository } from '../registry/index.ts'
+import {
+  anonymous,
+  fromBase64,
+  fromRegistryToken,
+  RegistryClient,
+  RegistryError,
+  sha256Digest,
+} from '../registry/index.ts'
+import type { Backend, BlobReader, ReadOptions } from './backend.ts'
+import type { BackendErrorCode } from './errors.ts'
+import { abortedRead, BackendError, checkRange } from './errors.ts'
+
+/** What is left out has nydusd's default where it has one. */
+export interface RegistryBackendOptions {
+  /** With the port if there is one. */
+  readonly host: string
+  /** `library/node`. */
+  readonly repo: string
+  /** `https` unless it is exactly `http`. */
+  readonly scheme?: string
+  /** Base64 of `user:password`; blank = none. A function is asked again whenever the registry refuses a login, so that it may change. */
+  readonly auth?: string | (() => string | undefined)
+  /** A bearer token, taken until the registry refuses it. */
+  readonly registryToken?: string
+  /** No certificate checks; plain HTTP where nobody speaks TLS. */
+  readonly skipVerify?: boolean
+  /** PEM text of certificates to trust beside the system's. */
+  readonly ca?: string
+  /** Without any sign of life (answer or bytes) a try ends; default 5,000, 0 = none. The reader's own signal is the deadline of a whole read. */
+  readonly timeoutMs?: number
+  /** Default 5,000; 0 = none. */
+  readonly connectTimeoutMs?: number
+  /** Retries after the first try; default 3. */
+  readonly retryLimit?: number
+  /** Wait before the first retry; default 100, doubling up to 5,000. */
+  readonly retryBaseMs?: number
+  /** Puts another scheme or host name into addresses that the registry redirects to. */
+  readonly blobUrlScheme?: string
+  readonly blobRedirectedHost?: string
+  /** Asked before the registry, in order. */
+  readonly mirrors?: readonly Mirror[]
+  readonly connectionsPerHost?: number
+  readonly userAgent?: string
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+/** A name, an IPv4 or a bracketed IPv6 address, and perhaps a port. */
+const HOST = /^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/
+const DEFAULT_TIMEOUT_MS = 5_000
+const DEFAULT_RETRIES = 3
+
+const CODES: Readonly<Record<RegistryErrorCode, BackendErrorCode>> = {
+  BAD_REFERENCE: 'BAD_OPTION',
+  BAD_DIGEST: 'BAD_OPTION',
+  BAD_MANIFEST: 'BAD_ANSWER',
+  BAD_CONFIG: 'BAD_OPTION',
+  NOT_FOUND: 'NOT_FOUND',
+  UNAUTHORIZED: 'UNAUTHORIZED',
+  FORBIDDEN: 'FORBIDDEN',
+  THROTTLED: 'RATE_LIMITED',
+  UNAVAILABLE: 'SERVER',
+  UNTRUSTED: 'UNTRUSTED',
+  UNREACHABLE: 'UNREACHABLE',
+  TIMEOUT: 'TIMEOUT',
+  TRUNCATED: 'TRUNCATED',
+  BAD_RESPONSE: 'BAD_ANSWER',
+  DIGEST_MISMATCH: 'BAD_ANSWER',
+  UNSUPPORTED: 'BAD_ANSWER',
+  REFUSED: 'BAD_ANSWER',
+  ABORTED: 'ABORTED',
+  CLOSED: 'CLOSED',
+}
+
+/**
+ * Blobs of one repository of a registry, by ranges. Logins, redirects, mirrors and retries (Retry-After, resumed bodies) are the registry client's: its errors
+ * come out with `attempts` set, so that `withRetry` around this adds nothing. Nothing is connected before the first read. Throws 'BAD_OPTION'.
+ */
+export function registryBackend(options: RegistryBackendOptions): Backend {
+  if (!HOST.test(options.host))
+    throw new BackendError('BAD_OPTION', `cannot use backend registry: ${JSON.stringify(options.host)} is no "host"`)
+  try {
+    return new RegistryBackend(options)
+  } catch (error) {
+    throw translate(error, `use backend registry ${options.host}/${options.repo}`, 1)
+  }
+}
+
+class RegistryBackend implements Backend {
+  readonly name = 'registry'
+  readonly #client: RegistryClient
+  readonly #repository: Repository
+  readonly #where: string
+  readonly #attempts: number
+  readonly #readers = new Set<RegistryReader>()
+  #closed = false
+
+  constructor(options: RegistryBackendOptions) {
+    this.#attempts = 1 + (options.retryLimit ?? DEFAULT_RETRIES)
+    this.#where = `${options.host}/${options.repo}`
+    this.#client = new RegistryClient({
+      credentials: credentialsOf(options),
+      plainHttp: options.scheme === 'http' ? 'always' : options.skipVerify === true ? 'fallback' : 'never',
+      skipVerify: options.skipVerify ?? false,
+      connectTimeoutMs: options.connectTimeoutMs ?? DEFAULT_TIMEOUT_MS,
+      headersTimeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+      bodyTimeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+      retry: { attempts: this.#attempts, baseDelayMs: options.retryBaseMs ?? 100 },
+      redirect: redirectOf(options),
+      ...(options.ca === undefined ? {} : { ca: options.ca }),
+      ...(options.connectionsPerHost === undefined ? {} : { connectionsPerHost: options.connectionsPerHost }),
+      ...(options.userAgent === undefined ? {} : { userAgent: options.userAgent }),
+      ...(options.headers === undefined ? {} : { headers: options.headers }),
+    })
+    // Not parsed from text: a configuration's host may lack the dot that a reference's must have, and nothing is put before its "repo".
+    const reference: Reference = { host: options.host, repository: options.repo, tag: undefined, digest: undefined }
+    this.#repository = this.#client.repository(reference, { mirrors: options.mirrors ?? [] })
+  }
+
+  async open(blobId: string): Promise<BlobReader> {
+    if (this.#closed) throw new BackendError('CLOSED', `cannot open blob ${blobId}: the backend was closed`)
+    if (!/^[0-9a-f]{64}$/.test(blobId))
+      throw new BackendError(
+        'BAD_OPTION',
+        `cannot open blob ${JSON.stringify(blobId.slice(0, 300))} of ${this.#where}: a registry keeps blobs by 64 hex digits of SHA-256`,
+      )
+    const reader: RegistryReader = new RegistryReader({
+      repository: this.#repository,
+      blobId,
+      where: this.#where,
+      attempts: this.#attempts,
+      onClose: () => this.#readers.delete(reader),
+    })
+    this.#readers.add(reader)
+    return reader
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    await Promise.all([...this.#readers].map((reader) => reader.close()))
+    await this.#client.close()
+  }
+}
+
+interface ReaderParts {
+  readonly repository: Repository
+  readonly blobId: string
+  readonly where: string
+  readonly attempts: number
+  readonly onClose: () => void
+}
+
+class RegistryReader implements BlobReader {
+  readonly #parts: ReaderParts
+  readonly #closing = new AbortController()
+  readonly #running = new Set<Promise<unknown>>()
+  #size: number | undefined
+
+  constructor(parts: ReaderParts) {
+    this.#parts = parts
+  }
+
+  async size(signal: AbortSignal): Promise<number> {
+    const { repository, blobId } = this.#parts
+    const digest = sha256Digest(blobId)
+    this.#size ??= await this.#run('find the size', signal, (either) => repository.blobSize(digest, { signal: either }))
+    return this.#size
+  }
+
+  async read(compressedOffset: number, into: Uint8Array, options: ReadOptions): Promise<void> {
+    const { repository, blobId, where } = this.#parts
+    const what = `read ${into.length} bytes at ${compressedOffset}`
+    checkRange(`${what} of blob ${blobId} of ${where}`, compressedOffset, into.length)
+    const { onFilled } = options
+    await this.#run(what, options.signal, (signal) =>
+      repository.readRange(
+        sha256Digest(blobId),
+        compressedOffset,
+        into,
+        onFilled === undefined ? { signal } : { signal, onFilled },
+      ),
+    )
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort(new BackendError('CLOSED', 'it was closed'))
+    await Promise.allSettled(this.#running) // the readers are told; here only their end counts
+    this.#parts.onClose()
+  }
+
+  async #run<T>(what: string, signal: AbortSignal, act: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const named = `${what} of blob ${this.#parts.blobId} of ${this.#parts.where}`
+    const either = AbortSignal.any([this.#closing.signal, signal])
+    if (either.aborted) throw abortedRead(named, either)
+    const running = act(either)
+    this.#running.add(running)
+    try {
+      return await running
+    } catch (error) {
+      if (either.aborted) throw abortedRead(named, either)
+      throw translate(error, named, this.#parts.attempts)
+    } finally {
+      this.#running.delete(running)
+    }
+  }
+}
+
+/** The token first; once it was refused, `auth`, as nydusd does. */
+function credentialsOf(options: RegistryBackendOptions): CredentialSource {
+  const { registryToken, auth } = options
+  const login: CredentialSource = async (host) => {
+    const text = (typeof auth === 'function' ? auth() : auth)?.trim() ?? ''
+    return text === '' ? anonymous()(host) : fromBase64(text)(host)
+  }
+  // A broken login is told now, not at the first read of a mounted image.
+  if (typeof auth === 'string' && auth.trim() !== '') fromBase64(auth.trim())
+  if (registryToken === undefined || registryToken.trim() === '') return login
+  const token = fromRegistryToken(registryToken.trim())
+  if (auth === undefined || auth === '') return token
+  // The client asks once for its first requests, and again when it must log in elsewhere than with what it has.
+  let asked = false
+  return (host) => {
+    const first = !asked
+    asked = true
+    return first ? token(host) : login(host)
+  }
+}
+
+function redirectOf(options: RegistryBackendOptions): { scheme?: 'http' | 'https'; host?: string } {
+  const { blobUrlScheme = '', blobRedirectedHost = '' } = options
+  if (blobUrlScheme !== '' && blobUrlScheme !== 'http' && blobUrlScheme !== 'https')
+    throw new BackendError('BAD_OPTION', `"blob_url_scheme" is ${JSON.stringify(blobUrlScheme)}; give http or https`)
+  return {
+    ...(blobUrlScheme === '' ? {} : { scheme: blobUrlScheme }),
+    ...(blobRedirectedHost === '' ? {} : { host: blobRedirectedHost }),
+  }
+}
+
+function translate(error: unknown, what: string, attempts: number): Error {
+  if (error instanceof BackendError) return error
+  if (!(error instanceof RegistryError)) return error as Error
+  const code = CODES[error.code]
+  const { status } = error
+  return new BackendError(code, `cannot ${what}: ${error.message}`, { cause: error, status, attempts })
+}
