@@ -166,7 +166,7 @@ class DiskChunkCache implements ChunkCache {
 
   #checkChunk(chunk: ChunkInfo, bytes: Uint8Array): void {
     const { index, uncompressedOffset, uncompressedSize } = chunk
-    const isInside = index >= 0 && index < this.trusted.length && uncompressedOffset >= 0
+    const isInside = Number.isInteger(index) && index >= 0 && index < this.trusted.length && uncompressedOffset >= 0
     if (isInside && bytes.length === uncompressedSize && uncompressedOffset + uncompressedSize <= this.#size) return
     const facts = `chunk ${index} (${bytes.length} bytes for ${uncompressedSize} at ${uncompressedOffset})`
     throw new CacheError(

@@ -1,0 +1,500 @@
+import assert from 'node:assert/strict'
+import { fork, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import { cp, mkdir } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test, type TestContext } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import * as fc from 'fast-check'
+import { ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
+import { mountTmpfs, unmount } from '../kernel/index.ts'
+import { type ChunkCache, type ChunkCacheOptions, CacheError, openChunkCache } from './index.ts'
+
+const ID = 'c7cc34ec6fea3a01d749b71fee8966493e58aa2e1d5572d6f054ab17589abe2f'
+const DATA = `${ID}.blob.data`
+const MAP = `${ID}.blob.data.chunk_map`
+const CHUNK = 4096
+const testdata = join(import.meta.dirname, 'testdata/v6-none')
+const writer = join(import.meta.dirname, 'testdata/writer.ts')
+
+function temporary(t: TestContext): string {
+  const directory = mkdtempSync(join(tmpdir(), 'nydus-cache-'))
+  t.after(() => rmSync(directory, { recursive: true, force: true }))
+  return directory
+}
+
+/** A cache of `count` chunks of 4096 bytes that is closed with the test. */
+async function open(
+  t: TestContext,
+  directory: string,
+  count = 42,
+  more: Partial<ChunkCacheOptions> = {},
+): Promise<ChunkCache> {
+  const options = { directory, blobId: ID, chunkCount: count, uncompressedSize: count * CHUNK, ...more }
+  const cache = await openChunkCache(options)
+  t.after(() => cache.close())
+  return cache
+}
+
+function chunk(index: number): ChunkInfo {
+  const info = new ChunkInfo()
+  info.index = index
+  info.uncompressedOffset = index * CHUNK
+  info.uncompressedSize = CHUNK
+  return info
+}
+
+/** Content of a chunk; these tests are about files, so nothing has to be hashed for the brand. */
+function content(index: number): VerifiedChunk {
+  return Buffer.alloc(CHUNK, `chunk ${index}, `) as Uint8Array as VerifiedChunk
+}
+
+function bitmap(directory: string): string {
+  return readFileSync(join(directory, MAP)).subarray(4096).toString('hex')
+}
+
+const code = (wanted: string) => (error: unknown) => error instanceof CacheError && error.code === wanted
+
+test('a new cache has a sparse data file and a map without claims, as the original makes them', async (t) => {
+  const directory = temporary(t)
+  const cache = await open(t, directory, 42, { uncompressedSize: 376_832 })
+  const data = statSync(join(directory, DATA))
+  assert.equal(data.size, 376_832)
+  assert.equal(data.blocks, 0)
+  const map = readFileSync(join(directory, MAP))
+  const theirs = readFileSync(join(testdata, 'full', MAP))
+  assert.deepEqual(map.subarray(0, 4096), theirs.subarray(0, 4096))
+  assert.ok(map.subarray(4096).every((byte) => byte === 0))
+  assert.equal(cache.claimed(0), false)
+  assert.equal(cache.claimed(42), false)
+  assert.equal(cache.trusted.length, 42)
+  assert.deepEqual(readdirSync(directory).sort(), [DATA, MAP])
+})
+
+test('the same chunks give the map that the original wrote, byte for byte', async (t) => {
+  const directory = temporary(t)
+  const cache = await open(t, directory)
+  await Promise.all(Array.from({ length: 40 }, (_unused, index) => cache.store(chunk(41 - index), content(41 - index))))
+  assert.deepEqual(readFileSync(join(directory, MAP)), readFileSync(join(testdata, 'partial', MAP)))
+  await cache.store(chunk(0), content(0))
+  await cache.store(chunk(1), content(1))
+  assert.deepEqual(readFileSync(join(directory, MAP)), readFileSync(join(testdata, 'full', MAP)))
+})
+
+test("the original's partly filled cache is taken over: claims, not trust", async (t) => {
+  const directory = temporary(t)
+  await cp(join(testdata, 'partial'), directory, { recursive: true })
+  writeFileSync(join(directory, DATA), Buffer.alloc(100, 1))
+  const cache = await open(t, directory)
+  assert.deepEqual(
+    [0, 1, 2, 41, 42].map((index) => cache.claimed(index)),
+    [false, false, true, true, false],
+  )
+  assert.equal(cache.isTrusted(2), false)
+  cache.trust(chunk(2), content(2))
+  assert.equal(cache.isTrusted(2), true)
+  assert.equal(statSync(join(directory, DATA)).size, 42 * CHUNK)
+})
+
+test('a full map is marked all-ready when it is opened, and a withdrawn claim takes the mark away', async (t) => {
+  const directory = temporary(t)
+  await cp(join(testdata, 'full'), directory, { recursive: true })
+  writeFileSync(join(directory, DATA), Buffer.alloc(42 * CHUNK, 1))
+  const cache = await open(t, directory)
+  const word = () => readFileSync(join(directory, MAP)).readUInt32LE(12)
+  assert.equal(word(), 0x4d4d_4150)
+  cache.distrust(7)
+  assert.equal(word(), 0)
+  assert.equal(bitmap(directory), 'feffffffffc0')
+  assert.equal(cache.claimed(7), false)
+  await cache.store(chunk(7), content(7))
+  assert.equal(bitmap(directory), 'ffffffffffc0')
+})
+
+test('claims without data are dropped: the data file was deleted, the map was not', async (t) => {
+  const directory = temporary(t)
+  await cp(join(testdata, 'full'), directory, { recursive: true })
+  const cache = await open(t, directory)
+  assert.equal(cache.claimed(5), false)
+  assert.equal(bitmap(directory), '000000000000')
+})
+
+test('stores data, marks it, and reads it back after reopening', async (t) => {
+  const directory = temporary(t)
+  const first = await open(t, directory)
+  const record = chunk(3)
+  const stored = first.store(record, content(3))
+  record.index = 9 // the record belongs to the caller, who may use it again at once
+  await stored
+  assert.equal(first.isTrusted(3), true)
+  await first.close()
+  const second = await open(t, directory)
+  assert.deepEqual([second.claimed(3), second.claimed(9), second.isTrusted(3)], [true, false, false])
+  const into = new Uint8Array(CHUNK)
+  assert.equal(await second.readUnverified(3 * CHUNK, into), true)
+  assert.deepEqual(Buffer.from(into), Buffer.from(content(3)))
+  assert.equal(await second.readUnverified(41 * CHUNK + 1, into), false)
+})
+
+test('a data file that another process made too short reads as absent', async (t) => {
+  const directory = temporary(t)
+  const cache = await open(t, directory)
+  await cache.store(chunk(41), content(41))
+  truncateSync(join(directory, DATA), CHUNK)
+  assert.equal(await cache.readUnverified(41 * CHUNK, new Uint8Array(CHUNK)), false)
+})
+
+test('a longer data file belongs to something else and is refused, untouched', async (t) => {
+  const directory = temporary(t)
+  writeFileSync(join(directory, DATA), Buffer.alloc(43 * CHUNK))
+  await assert.rejects(open(t, directory), code('WRONG_SIZE'))
+  assert.equal(statSync(join(directory, DATA)).size, 43 * CHUNK)
+})
+
+test('many stores at once, the same chunk twice among them', async (t) => {
+  const directory = temporary(t)
+  const cache = await open(t, directory, 1000)
+  const stores = Array.from({ length: 2000 }, (_unused, index) =>
+    cache.store(chunk(index % 1000), content(index % 1000)),
+  )
+  await cache.close()
+  await Promise.all(stores)
+  assert.equal(bitmap(directory), 'ff'.repeat(125))
+  const data = readFileSync(join(directory, DATA))
+  for (let index = 0; index < 1000; index++) {
+    assert.ok(data.subarray(index * CHUNK, (index + 1) * CHUNK).equals(content(index)), `chunk ${index}`)
+  }
+  await assert.rejects(cache.store(chunk(1), content(1)), code('CLOSED'))
+  await assert.rejects(cache.readUnverified(0, new Uint8Array(1)), code('CLOSED'))
+})
+
+test('a chunk that is not of the blob is refused before anything is written', async (t) => {
+  const cache = await open(t, temporary(t))
+  for (const [index, offset, size] of [
+    [42, 0, CHUNK],
+    [-1, 0, CHUNK],
+    [0, 41 * CHUNK + 1, CHUNK],
+    [0, -1, CHUNK],
+    [0, 0, CHUNK - 1],
+    [0.5, 0, CHUNK],
+  ] as const) {
+    const info = chunk(0)
+    Object.assign(info, { index, uncompressedOffset: offset, uncompressedSize: size })
+    await assert.rejects(cache.store(info, content(0)), code('OUT_OF_RANGE'))
+    assert.throws(() => cache.trust(info, content(0)), code('OUT_OF_RANGE'))
+  }
+})
+
+test('blob ids that could leave the directory or be another file are refused', async (t) => {
+  const directory = temporary(t)
+  for (const blobId of [
+    '',
+    '.',
+    '..',
+    '../x',
+    'a/b',
+    '/etc/passwd',
+    'x.blob.data',
+    'a\0b',
+    '-x',
+    'ä',
+    'a'.repeat(201),
+  ]) {
+    await assert.rejects(open(t, directory, 1, { blobId }), code('BAD_OPTION'), JSON.stringify(blobId))
+  }
+  assert.deepEqual(readdirSync(directory), [])
+})
+
+test('counts and sizes beyond the format are refused before memory is taken', async (t) => {
+  const directory = temporary(t)
+  for (const bad of [-1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53]) {
+    await assert.rejects(open(t, directory, 1, { chunkCount: bad }), code('BAD_OPTION'))
+    await assert.rejects(open(t, directory, 1, { uncompressedSize: bad }), code('BAD_OPTION'))
+  }
+  await assert.rejects(open(t, directory, 1, { chunkCount: 2 ** 24 + 1 }), code('BAD_OPTION'))
+})
+
+test('a directory that is not there gives a coded error with the path', async (t) => {
+  await assert.rejects(open(t, join(temporary(t), 'absent')), (error: unknown) => {
+    return error instanceof CacheError && error.code === 'IO' && error.message.includes('absent')
+  })
+})
+
+test('a crash between data and mark leaves the chunk unclaimed', async (t) => {
+  const directory = temporary(t)
+  const order: string[] = []
+  const cache = await open(t, directory, 42, {
+    write: async (_fd, bytes, from) => {
+      order.push(`data, map ${bitmap(directory)}`)
+      return bytes.length - from
+    },
+    lock: { tryLock: () => order.push('mark') > 0, unlock: () => undefined },
+  })
+  await cache.store(chunk(0), content(0))
+  assert.deepEqual(order, ['data, map 000000000000', 'mark'])
+})
+
+test('short writes are finished; a write that fails marks nothing and the next one may succeed', async (t) => {
+  const directory = temporary(t)
+  let failure: NodeJS.ErrnoException | undefined
+  let calls = 0
+  const cache = await open(t, directory, 42, {
+    write: async (_fd, bytes, from) => {
+      calls++
+      if (failure !== undefined && from > 0) throw failure
+      return Math.min(1000, bytes.length - from)
+    },
+  })
+  await cache.store(chunk(0), content(0))
+  assert.equal(calls, 5)
+  for (const [errno, wanted] of [
+    ['ENOSPC', 'NO_SPACE'],
+    ['EDQUOT', 'NO_SPACE'],
+    ['EROFS', 'READ_ONLY'],
+    ['EIO', 'IO'],
+  ] as const) {
+    failure = Object.assign(new Error(errno), { code: errno })
+    await assert.rejects(cache.store(chunk(1), content(1)), code(wanted))
+    assert.deepEqual([cache.isTrusted(1), cache.claimed(1)], [false, false])
+  }
+  failure = undefined
+  await cache.store(chunk(1), content(1))
+  assert.equal(bitmap(directory), 'c00000000000')
+})
+
+test('a withdrawn claim is out of the file before new data goes in', async (t) => {
+  const directory = temporary(t)
+  let isBusy = false
+  const seen: string[] = []
+  const cache = await open(t, directory, 42, {
+    write: async (_fd, bytes, from) => {
+      seen.push(bitmap(directory))
+      return bytes.length - from
+    },
+    lock: { tryLock: () => !isBusy, unlock: () => undefined },
+  })
+  await cache.store(chunk(0), content(0))
+  isBusy = true
+  cache.distrust(0)
+  assert.equal(bitmap(directory), '800000000000')
+  assert.equal(cache.claimed(0), false)
+  const store = cache.store(chunk(0), content(0))
+  setTimeout(() => (isBusy = false), 20)
+  await store
+  assert.deepEqual(seen, ['000000000000', '000000000000'])
+  assert.equal(bitmap(directory), '800000000000')
+})
+
+test('a lock that is never given back stops nobody', async (t) => {
+  const directory = temporary(t)
+  const never = await open(t, directory, 42, { lock: { tryLock: () => false, unlock: () => undefined } })
+  await never.store(chunk(0), content(0))
+  assert.equal(bitmap(directory), '800000000000')
+  const broken: ChunkCacheOptions['lock'] = {
+    tryLock: () => {
+      throw new Error('no locks on this file system')
+    },
+    unlock: () => assert.fail('not held'),
+  }
+  const without = await open(t, directory, 42, { lock: broken })
+  await without.store(chunk(1), content(1))
+  assert.equal(bitmap(directory), 'c00000000000')
+})
+
+test('what another process marks is seen without reopening', async (t) => {
+  const directory = temporary(t)
+  const one = await open(t, directory)
+  const other = await open(t, directory)
+  await one.store(chunk(8), content(8))
+  assert.deepEqual([other.claimed(8), other.isTrusted(8)], [true, false])
+})
+
+const garbage = fc.oneof(
+  fc.uint8Array({ maxLength: 5000 }),
+  fc.uint8Array({ minLength: 4102, maxLength: 4102 }),
+  fc.tuple(fc.nat(4101), fc.nat(255)).map(([at, value]) => {
+    const map = new Uint8Array(readFileSync(join(testdata, 'partial', MAP)))
+    map[at] = value
+    return map
+  }),
+  fc.nat(4102).map((length) => new Uint8Array(readFileSync(join(testdata, 'partial', MAP)).subarray(0, length))),
+)
+
+test('garbage, short, long and damaged maps are mended; stores work, no padding bit is ever set', async (t) => {
+  const parent = temporary(t)
+  let run = 0
+  await fc.assert(
+    fc.asyncProperty(garbage, fc.uniqueArray(fc.nat(41)), async (map, stores) => {
+      const directory = join(parent, String(run++))
+      await mkdir(directory)
+      writeFileSync(join(directory, MAP), map)
+      writeFileSync(join(directory, DATA), 'x')
+      const cache = await open(t, directory)
+      const before = new Set(
+        Array.from({ length: 42 }, (_unused, index) => index).filter((index) => cache.claimed(index)),
+      )
+      await Promise.all(stores.map((index) => cache.store(chunk(index), content(index))))
+      for (let index = 0; index < 42; index++) {
+        assert.equal(cache.claimed(index), before.has(index) || stores.includes(index))
+        assert.equal(cache.isTrusted(index), stores.includes(index))
+      }
+      await cache.close()
+      assert.equal(statSync(join(directory, MAP)).size, 4102)
+      const again = await open(t, directory)
+      assert.deepEqual(
+        stores.filter((index) => !again.claimed(index)),
+        [],
+      )
+      await again.close()
+    }),
+    { numRuns: 60 },
+  )
+})
+
+test('a map of zeros, as a crash leaves it, starts empty with a header', async (t) => {
+  const directory = temporary(t)
+  writeFileSync(join(directory, MAP), Buffer.alloc(4102))
+  writeFileSync(join(directory, DATA), 'x')
+  await open(t, directory)
+  assert.equal(readFileSync(join(directory, MAP)).readUInt32LE(0), 0x424d_4150)
+})
+
+test('a map of version 0 is used', async (t) => {
+  const directory = temporary(t)
+  const map = Buffer.alloc(4102)
+  map.writeUInt32LE(0x424d_4150)
+  map[4096] = 0x40
+  writeFileSync(join(directory, MAP), map)
+  writeFileSync(join(directory, DATA), 'x')
+  const cache = await open(t, directory)
+  assert.deepEqual([cache.claimed(0), cache.claimed(1)], [false, true])
+})
+
+/** A process that stores every chunk n with n % step = first, forever from the start again when it is done. */
+async function startWriter(t: TestContext, directory: string, args: readonly string[]): Promise<ChildProcess> {
+  const child = fork(writer, [directory, ID, ...args], { execArgv: process.execArgv.filter((it) => it !== '--test') })
+  t.after(() => child.kill('SIGKILL'))
+  await once(child, 'message', { signal: AbortSignal.timeout(20_000) })
+  return child
+}
+
+test('two processes that mark neighbouring chunks at the same time lose none', { timeout: 60_000 }, async (t) => {
+  const directory = temporary(t)
+  const children = await Promise.all([
+    startWriter(t, directory, ['4000', '0', '2']),
+    startWriter(t, directory, ['4000', '1', '2']),
+  ])
+  const ends = children.map((child) => once(child, 'exit'))
+  for (const child of children) child.send('go')
+  assert.deepEqual(
+    (await Promise.all(ends)).map(([status]) => status as number),
+    [0, 0],
+  )
+  assert.equal(bitmap(directory), 'ff'.repeat(500))
+})
+
+test('a process killed at any moment leaves no marked chunk without its data', { timeout: 60_000 }, async (t) => {
+  const directory = temporary(t)
+  for (let round = 0; round < 6; round++) {
+    const child = await startWriter(t, directory, ['4000', '0', '1'])
+    const exited = once(child, 'exit')
+    child.send('go')
+    await sleep(3 + round * 12)
+    child.kill('SIGKILL')
+    await exited
+    const cache = await open(t, directory, 4000)
+    const data = readFileSync(join(directory, DATA))
+    for (let index = 0; index < 4000; index++) {
+      if (!cache.claimed(index)) continue
+      assert.ok(data.subarray(index * CHUNK, (index + 1) * CHUNK).equals(content(index)), `chunk ${index}`)
+    }
+    await cache.close()
+  }
+})
+
+const root = process.getuid?.() === 0 ? false : 'needs root to mount a small tmpfs'
+
+/** Runs `body` in a tmpfs of that size; skips where mounts are not allowed. */
+async function inTmpfs(t: TestContext, bytes: number, body: (at: string) => Promise<void>): Promise<void> {
+  const at = mkdtempSync(join(tmpdir(), 'nydus-cache-tmpfs-'))
+  try {
+    try {
+      await mountTmpfs(at, bytes)
+    } catch (error) {
+      t.skip(`no tmpfs mount here: ${error instanceof Error ? error.message : String(error)}`)
+      return
+    }
+    await body(at)
+  } finally {
+    await unmount(at, true)
+    rmSync(at, { recursive: true, force: true })
+  }
+}
+
+test('a full disk: the store says NO_SPACE, nothing is marked, what is there stays readable, space helps', {
+  skip: root,
+}, async (t) => {
+  await inTmpfs(t, 64 * CHUNK, async (at) => {
+    const cache = await openChunkCache({ directory: at, blobId: ID, chunkCount: 1000, uncompressedSize: 1000 * CHUNK })
+    try {
+      let full = 0
+      await assert.rejects(async () => {
+        for (; full < 1000; full++) await cache.store(chunk(full), content(full))
+      }, code('NO_SPACE'))
+      assert.ok(full > 10, `${full} chunks fitted`)
+      assert.deepEqual([cache.claimed(full), cache.isTrusted(full)], [false, false])
+      const into = new Uint8Array(CHUNK)
+      assert.equal(await cache.readUnverified((full - 1) * CHUNK, into), true)
+      assert.deepEqual(Buffer.from(into), Buffer.from(content(full - 1)))
+      await makeRoom(at)
+      await cache.store(chunk(full), content(full))
+      assert.equal(cache.claimed(full), true)
+    } finally {
+      await cache.close()
+    }
+  })
+})
+
+/** Gives a full tmpfs more room. */
+async function makeRoom(at: string): Promise<void> {
+  const { execFileSync } = await import('node:child_process')
+  execFileSync('mount', ['-o', `remount,size=${200 * CHUNK}`, at])
+}
+
+test('a cache cannot be made on a full disk: NO_SPACE, and nothing half-made is left', { skip: root }, async (t) => {
+  await inTmpfs(t, 4 * CHUNK, async (at) => {
+    try {
+      writeFileSync(join(at, 'ballast'), Buffer.alloc(8 * CHUNK))
+    } catch {
+      // full now, as wanted
+    }
+    await assert.rejects(open(t, at, 100_000), code('NO_SPACE'))
+    assert.deepEqual(
+      readdirSync(at).filter((name) => name.includes('tmp')),
+      [],
+    )
+  })
+})
+
+test('a filled cache on a read-only file system is read; stores say READ_ONLY', { skip: root }, async (t) => {
+  await inTmpfs(t, 400 * CHUNK, async (at) => {
+    const filler = await openChunkCache({ directory: at, blobId: ID, chunkCount: 42, uncompressedSize: 42 * CHUNK })
+    await filler.store(chunk(4), content(4))
+    await filler.close()
+    const { execFileSync } = await import('node:child_process')
+    execFileSync('mount', ['-o', 'remount,ro', at])
+    const cache = await openChunkCache({ directory: at, blobId: ID, chunkCount: 42, uncompressedSize: 42 * CHUNK })
+    try {
+      assert.deepEqual([cache.claimed(4), cache.claimed(5)], [true, false])
+      assert.equal(await cache.readUnverified(4 * CHUNK, new Uint8Array(CHUNK)), true)
+      await assert.rejects(cache.store(chunk(5), content(5)), code('READ_ONLY'))
+      cache.distrust(4)
+      assert.equal(cache.claimed(4), false)
+    } finally {
+      await cache.close()
+    }
+    await assert.rejects(open(t, at, 42, { blobId: 'ab' }), code('READ_ONLY'))
+  })
+})
