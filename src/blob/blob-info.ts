@@ -46,4 +46,7 @@ export interface BlobInfo {
   /** Table of contents: bytes at the blob's end (entries and tar header), 0 = unknown; and its SHA-256, undefined = unknown. */
   readonly tocSize: number
   readonly tocDigest: Uint8Array | undefined
+  /** SEPARATE blobs of v6: SHA-256 (the id) and size of the blob that holds their compression context; undefined or absent for all others. A merge must carry them on. */
+  readonly metaBlobDigest?: Uint8Array | undefined
+  readonly metaBlobSize?: number | undefined
 }

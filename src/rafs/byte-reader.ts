@@ -17,7 +17,7 @@ export class ByteReader {
 
   u8(at: number): number {
     this.check(at, 1)
-    return this.bytes[at] as number // checked above
+    return this.bytes[at] // checked above
   }
 
   u16(at: number): number {

@@ -37,7 +37,7 @@ export function readChunkRecord(from: ByteReader, at: number, blob: BlobInfo, in
   into.compressed = (flags & CHUNK_FLAGS.COMPRESSED) !== 0
   into.encrypted = (flags & CHUNK_FLAGS.ENCRYPTED) !== 0
   into.crc32c = (flags & CHUNK_FLAGS.HAS_CRC32C) !== 0 ? from.u32(at + CHUNK_RECORD.crc32c) : undefined
-  for (let byte = 0; byte < 32; byte++) into.digest[byte] = from.bytes[at + byte] as number // checked above
+  for (let byte = 0; byte < 32; byte++) into.digest[byte] = from.bytes[at + byte] // checked above
   checkChunk(blob, into)
 }
 

@@ -66,7 +66,7 @@ class RowLayout implements BlobLayout {
     const slot = this.#slot(index)
     if (slot < 0)
       throw new RafsError('BAD_CHUNK', `the bootstrap has no record of chunk ${index} of blob ${this.#blob.id}`)
-    readChunkRecord(this.#from, this.#places[slot] as number, this.#blob, into) // the slot was found
+    readChunkRecord(this.#from, this.#places[slot], this.#blob, into) // the slot was found
   }
 
   #slot(index: number): number {
@@ -75,7 +75,7 @@ class RowLayout implements BlobLayout {
     let high = this.#indexes.length - 1
     while (low <= high) {
       const middle = (low + high) >> 1
-      const found = this.#indexes[middle] as number // between low and high
+      const found = this.#indexes[middle] // between low and high
       if (found === index) return middle
       if (found < index) low = middle + 1
       else high = middle - 1

@@ -143,7 +143,7 @@ function digests(image: Bootstrap, ino: Ino, size: number, spans: ChunkSpan[]): 
   const info = new ChunkInfo()
   const count = image.chunks(ino, 0, size, spans)
   for (let index = 0; index < count; index++) {
-    const span = spans[index] as ChunkSpan // filled by `chunks`
+    const span = spans[index] // filled by `chunks`
     const layout = image.layout(span.blobIndex)
     // A chunk without a record (equal digests collapsed, or tarfs) is told by its place.
     if (!layout.has(span.chunkIndex)) found.push(`${span.blobIndex}:${span.chunkIndex}`)

@@ -10,7 +10,7 @@ export const NAME_MAX = 255
 export function compareNames(a: Uint8Array, b: Uint8Array): number {
   const length = Math.min(a.length, b.length)
   for (let index = 0; index < length; index++) {
-    const difference = (a[index] as number) - (b[index] as number) // both inside
+    const difference = a[index] - b[index] // both inside
     if (difference !== 0) return difference
   }
   return a.length - b.length

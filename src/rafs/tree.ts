@@ -98,7 +98,7 @@ export function putChild(directory: RafsNode, child: RafsNode): void {
     return
   }
   const at = childPosition(directory, child.name)
-  const replaces = children[at] !== undefined && compareNames((children[at] as RafsNode).name, child.name) === 0
+  const replaces = children[at] !== undefined && compareNames(children[at].name, child.name) === 0
   children.splice(at, replaces ? 1 : 0, child)
 }
 
@@ -117,7 +117,7 @@ function childPosition(directory: RafsNode, name: Uint8Array): number {
   let high = children.length
   while (low < high) {
     const middle = (low + high) >> 1
-    if (compareNames((children[middle] as RafsNode).name, name) < 0) low = middle + 1
+    if (compareNames(children[middle].name, name) < 0) low = middle + 1
     else high = middle
   }
   return low
@@ -134,7 +134,7 @@ export function* hybridOrder(root: RafsNode): Generator<RafsNode> {
     const children = directory.children ?? []
     yield* children
     for (let index = children.length - 1; index >= 0; index--) {
-      const child = children[index] as RafsNode
+      const child = children[index]
       if (child.children !== undefined) stack.push(child)
     }
   }
@@ -204,7 +204,7 @@ class ChunkReader {
   of(ino: Ino, size: number): readonly RafsChunk[] {
     const count = this.#image.chunks(ino, 0, size, this.#spans)
     const found: RafsChunk[] = []
-    for (let index = 0; index < count; index++) found.push(this.#chunk(this.#spans[index] as ChunkSpan))
+    for (let index = 0; index < count; index++) found.push(this.#chunk(this.#spans[index]))
     return found
   }
 

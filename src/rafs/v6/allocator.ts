@@ -31,7 +31,7 @@ export class OffsetAllocator {
     for (let free = slots; free < this.#queues.length; free++) {
       const queue = this.#queues[free]
       if (queue === undefined || queue.head === queue.blocks.length) continue
-      const block = queue.blocks[queue.head++] as number // head is inside
+      const block = queue.blocks[queue.head++] // head is inside
       const at = block + this.#blockSize - SLOT * free
       this.leave(at + SLOT * slots)
       return at

@@ -34,9 +34,11 @@ class DirentBlock {
     let end = this.length
     if (index + 1 < this.count) end = from.u16(entry + DIRENT.size + DIRENT.nameOffset)
     else {
-      // The last name of a block ends at a NUL or with the block.
-      const nul = from.bytes.indexOf(0, this.at + start)
-      if (nul >= 0 && nul < this.at + end) end = nul - this.at
+      // The last name of a block ends at a NUL or with the block. The search must not leave the block: a bootstrap without NULs would cost its length each time.
+      const stop = this.at + end
+      let nul = this.at + start
+      while (nul < stop && from.bytes[nul] !== 0) nul++
+      end = nul - this.at
     }
     if (start < this.count * DIRENT.size || end <= start || end > this.length || end - start > NAME_MAX)
       throw bad(nid, `entry ${index} has its name at ${start} to ${end}`)

@@ -3,6 +3,7 @@ import { compareNames, NAME_MAX } from '../names.ts'
 import type { RafsNode } from '../tree.ts'
 import { DIRENT } from './layout.ts'
 
+const SLASH = 0x2f
 const DOT = new Uint8Array([0x2e])
 const DOT_DOT = new Uint8Array([0x2e, 0x2e])
 
@@ -20,8 +21,7 @@ export function planDirents(directory: RafsNode): DirentPlan[] {
     { name: DOT_DOT, node: 'parent' },
   ]
   for (const child of directory.children ?? []) {
-    while (dots.length > 0 && compareNames((dots[0] as DirentPlan).name, child.name) < 0)
-      plan.push(dots.shift() as DirentPlan)
+    while (dots.length > 0 && compareNames(dots[0].name, child.name) < 0) plan.push(dots.shift() as DirentPlan)
     plan.push({ name: child.name, node: child })
   }
   return [...plan, ...dots]
@@ -35,6 +35,11 @@ export function direntSize(directory: RafsNode, blockSize: number): number {
   for (const { name } of planDirents(directory)) {
     if (name.length === 0 || name.length > NAME_MAX)
       throw new RafsError('TOO_LARGE', `a name of ${name.length} bytes: Linux and RAFS take 1 to ${NAME_MAX}`)
+    if (name.includes(0) || name.includes(SLASH))
+      throw new RafsError(
+        'BAD_DIRECTORY',
+        `${JSON.stringify(Buffer.from(name).toString())} cannot be a name: it has a slash or NUL`,
+      )
     if (previous !== undefined && compareNames(previous, name) >= 0)
       throw new RafsError(
         'BAD_DIRECTORY',

@@ -197,7 +197,19 @@ function readBlob(from: ByteReader, tableAt: number, index: number, context: Blo
     ...meta,
     tocSize,
     tocDigest: isUnknown ? undefined : tocDigest,
+    ...readMetaBlob(from, at, features),
   }
+}
+
+/** SEPARATE blobs name the blob that their compression context lies in; encrypted ones keep their key in the same bytes. */
+function readMetaBlob(
+  from: ByteReader,
+  at: number,
+  features: number,
+): Pick<BlobInfo, 'metaBlobDigest' | 'metaBlobSize'> {
+  if ((features & BLOB_FEATURES.SEPARATE) === 0) return {}
+  const metaBlobDigest = from.view(at + BLOB_ENTRY.metaDigest, 32).slice()
+  return { metaBlobDigest, metaBlobSize: from.u64(at + BLOB_ENTRY.metaSize) }
 }
 
 /** The rules of "Blob table", last part: how long the chunk infos are for the features. */

@@ -137,7 +137,7 @@ class Writer {
         } else this.#placeLeaf(child, index)
       }
       for (let index = children.length - 1; index >= 0; index--) {
-        const child = children[index] as RafsNode
+        const child = children[index]
         if (child.children !== undefined) stack.push(child)
       }
     }
@@ -290,6 +290,11 @@ class Writer {
           'TOO_LARGE',
           `blob id ${blob.id} has ${id.length} bytes, RAFS v6 can hold ${BLOB_ENTRY.idLength}`,
         )
+      if ((blob.features & (BLOB_FEATURES.ENCRYPTED | BLOB_FEATURES.TARFS)) !== 0)
+        throw new RafsError(
+          'UNSUPPORTED',
+          `blob ${blob.id} is encrypted or a plain tar, which this version reads but does not write`,
+        )
       const blocks = Math.floor(blob.uncompressedSize / BLOCK_SIZE)
       if (blocks === 0) throw new RafsError('BAD_TABLE', `blob ${blob.id} has no data: RAFS v6 cannot name it`)
       const slot = DEVICES_AT + index * DEVICE_SLOT.size
@@ -319,6 +324,8 @@ class Writer {
     setU64(view, at + BLOB_ENTRY.metaCompressedSize, blob.metaCompressedSize)
     setU64(view, at + BLOB_ENTRY.metaUncompressedSize, blob.metaUncompressedSize)
     if (blob.tocDigest !== undefined) this.#bytes.set(blob.tocDigest, at + BLOB_ENTRY.tocDigest)
+    if (blob.metaBlobDigest !== undefined) this.#bytes.set(blob.metaBlobDigest, at + BLOB_ENTRY.metaDigest)
+    setU64(view, at + BLOB_ENTRY.metaSize, blob.metaBlobSize ?? 0)
   }
 
   #writeNode(node: RafsNode, place: Place): void {
@@ -401,7 +408,7 @@ class Writer {
       const at = isTail ? endAt : this.#shift + place.dataAt + number * BLOCK_SIZE
       let nameOffset = (stop - start) * DIRENT.size
       for (let index = start; index < stop; index++) {
-        const { name, node } = plan[index] as (typeof plan)[number]
+        const { name, node } = plan[index]
         const listed =
           node === 'self' ? directory : node === 'parent' ? (this.#parents.get(directory) ?? directory) : node
         const entry = at + (index - start) * DIRENT.size
