@@ -51,6 +51,8 @@ export interface Bootstrap {
   readonly root: Ino
   /** Number of inodes that the superblock claims. */
   readonly inodeCount: number
+  /** More paths than this cannot be in the bytes, unless directories share entries as no builder makes them. */
+  readonly entryLimit: number
   /** False: owner ids mean nothing and readers show their own. */
   readonly explicitOwners: boolean
   readonly hasXattrs: boolean

@@ -1,8 +1,8 @@
 import { ChunkInfo } from '../blob/index.ts'
 import { Attributes, type Bootstrap, type ChunkSpan, type Ino } from './bootstrap.ts'
 import { RafsError } from './errors.ts'
-import { isType, MODE } from './mode.ts'
-import { compareNames } from './names.ts'
+import { directoryType, isType, MODE } from './mode.ts'
+import { compareNames, SLASH } from './names.ts'
 
 /** One path of an image, as a dump prints it: JSON with these members, absent ones left out. */
 export interface DumpEntry {
@@ -42,46 +42,73 @@ export interface WalkEntry {
   /** `/` for the root, else absolute, as bytes. */
   readonly path: Uint8Array
   readonly ino: Ino
+  /** Names in the path: 0 for the root. */
+  readonly depth: number
+}
+
+/** Longest path that is followed, bytes: sixteen times what Linux takes in one call. Without it a chain of directories costs the square of its length. */
+const PATH_MAX = 0x1_0000
+
+/** An entry to visit; the path is joined when its turn comes, so that a large directory costs its names only. */
+interface Pending {
+  readonly parent: Uint8Array
+  readonly name: Uint8Array
+  readonly ino: Ino
+  /** DT_* as the directory says, 0 = unknown. */
+  readonly type: number
+  readonly depth: number
 }
 
 /**
- * All paths of an image, parents before what they hold, sorted bytewise by path within each directory. Bounded in depth and against loops: throws RafsError 'BAD_DIRECTORY' when a
- * directory is met a second time.
+ * All paths of an image, parents before what they hold, sorted bytewise by path within each directory. Time and memory are bounded by the bootstrap's length: throws RafsError 'BAD_DIRECTORY'
+ * when a directory is met a second time or out of order, says another type than the inode, or when there are more paths than the bytes can hold (entries used by many directories).
  */
 export function* walkBootstrap(image: Bootstrap): Generator<WalkEntry> {
-  const seen = new Set<Ino>([image.root])
-  const stack: Array<{ path: Uint8Array; ino: Ino; isDirectory: boolean }> = [
-    { path: new Uint8Array([0x2f]), ino: image.root, isDirectory: true },
-  ]
+  const seen = new Set<Ino>()
+  const attributes = new Attributes()
+  const nothing = new Uint8Array(0)
+  const stack: Pending[] = [{ parent: nothing, name: nothing, ino: image.root, type: 0, depth: 0 }]
+  let count = 0
   for (let at = stack.pop(); at !== undefined; at = stack.pop()) {
-    yield at
-    if (!at.isDirectory) continue
-    const { path: parent, ino: directory } = at
-    const children: typeof stack = []
-    let last: Uint8Array | undefined
-    image.list(directory, 0, (name, ino, type) => {
-      if (last !== undefined && compareNames(last, name) >= 0)
-        throw new RafsError(
-          'BAD_DIRECTORY',
-          `directory ${directory} is not in order; the bootstrap is damaged or crafted`,
-        )
-      last = name.slice()
-      const isDirectory = type === 4
-      if (isDirectory && seen.has(ino))
-        throw new RafsError('BAD_DIRECTORY', `directory ${ino} is met twice; the bootstrap is damaged or crafted`)
-      if (isDirectory) seen.add(ino)
-      children.push({ path: join(parent, last), ino, isDirectory })
-      return true
-    })
-    for (const child of children.reverse()) stack.push(child)
+    const { ino, depth } = at
+    if (++count > image.entryLimit) throw bad(ino, `it is path number ${count}, more than the bootstrap can hold`)
+    const path = depth === 0 ? new Uint8Array([SLASH]) : join(at.parent, at.name)
+    image.attributes(ino, attributes)
+    const { mode } = attributes
+    if (at.type !== 0 && at.type !== directoryType(mode))
+      throw bad(ino, `its directory says another type than its mode 0${mode.toString(8)}`)
+    yield { path, ino, depth }
+    if (!isType(mode, MODE.DIRECTORY)) continue
+    if (seen.has(ino)) throw bad(ino, 'it is met twice')
+    if (path.length > PATH_MAX) throw bad(ino, `its path has ${path.length} bytes, ${PATH_MAX} are followed`)
+    seen.add(ino)
+    pushChildren(image, ino, path, depth + 1, stack)
   }
+}
+
+/** Last child first, so that the first is popped first. */
+function pushChildren(image: Bootstrap, directory: Ino, path: Uint8Array, depth: number, stack: Pending[]): void {
+  const children: Pending[] = []
+  image.list(directory, 0, (name, ino, type) => {
+    const last = children.at(-1)
+    if (last !== undefined && compareNames(last.name, name) >= 0) throw bad(directory, 'its entries are not in order')
+    if (stack.length + children.length > image.entryLimit)
+      throw bad(directory, 'it has more entries than the bootstrap can hold')
+    children.push({ parent: path, name: name.slice(), ino, type, depth })
+    return true
+  })
+  for (const child of children.reverse()) stack.push(child)
+}
+
+function bad(ino: Ino, why: string): RafsError {
+  return new RafsError('BAD_DIRECTORY', `inode ${ino}: ${why}; the bootstrap is damaged or crafted`)
 }
 
 function join(parent: Uint8Array, name: Uint8Array): Uint8Array {
   const base = parent.length === 1 ? 0 : parent.length
   const path = new Uint8Array(base + 1 + name.length)
   path.set(parent.subarray(0, base))
-  path[base] = 0x2f
+  path[base] = SLASH
   path.set(name, base + 1)
   return path
 }

@@ -1,6 +1,6 @@
 import { RafsError } from './errors.ts'
 
-const SLASH = 0x2f
+export const SLASH = 0x2f
 const DOT = 0x2e
 
 /** Longest name that Linux takes. */

@@ -3,7 +3,7 @@ import { Attributes, type Bootstrap, type ChunkSpan, type Ino } from './bootstra
 import { walkBootstrap } from './dump.ts'
 import { RafsError } from './errors.ts'
 import { isType, MODE } from './mode.ts'
-import { compareNames } from './names.ts'
+import { compareNames, SLASH } from './names.ts'
 
 /** One chunk as files name it. Files that share a chunk share this object. */
 export interface RafsChunk {
@@ -145,27 +145,20 @@ export function readTree(image: Bootstrap): RafsTree {
   const attributes = new Attributes()
   const reader = new ChunkReader(image)
   const groups = new Map<Ino, LinkGroup>()
-  const directories = new Map<string, RafsNode>()
-  let root: RafsNode | undefined
-  for (const { path, ino } of walkBootstrap(image)) {
+  /** The directories that the walk is in, by depth. */
+  const inside: RafsNode[] = []
+  for (const { path, ino, depth } of walkBootstrap(image)) {
     image.attributes(ino, attributes)
-    const slash = path.lastIndexOf(0x2f)
-    const node = readNode(image, attributes, path.subarray(slash + 1), reader)
+    const node = readNode(image, attributes, path.slice(path.lastIndexOf(SLASH) + 1), reader)
     if (isType(node.mode, MODE.FILE) && attributes.nlink > 1) {
       const group = groups.get(ino) ?? { id: ino }
       groups.set(ino, group)
       node.link = group
     }
-    const key = Buffer.from(path).toString('latin1')
-    if (node.children !== undefined) directories.set(key, node)
-    if (root === undefined) {
-      root = node
-      continue
-    }
-    const parent = slash === 0 ? root : directories.get(key.slice(0, slash))
-    if (parent === undefined) throw new RafsError('BAD_DIRECTORY', 'a path whose directory was not met')
-    parent.children?.push(node)
+    if (node.children !== undefined) inside[depth] = node
+    if (depth > 0) inside[depth - 1]?.children?.push(node)
   }
+  const [root] = inside
   if (root === undefined) throw new RafsError('BAD_DIRECTORY', 'the image has no root')
   return { root, blobs: image.blobs }
 }

@@ -17,6 +17,7 @@ export class BootstrapV5 implements Bootstrap {
   readonly blobs: readonly BlobInfo[]
   readonly root = 1
   readonly inodeCount: number
+  readonly entryLimit: number
   readonly explicitOwners: boolean
   readonly hasXattrs: boolean
   readonly #from: ByteReader
@@ -30,6 +31,7 @@ export class BootstrapV5 implements Bootstrap {
     this.chunkSize = superblock.chunkSize
     this.blobs = superblock.blobs
     this.inodeCount = superblock.inodeCount
+    this.entryLimit = superblock.inodeTableEntries // each path has an entry of its own, hard links too
     this.explicitOwners = (superblock.flags & SUPER_FLAGS.EXPLICIT_UID_GID) !== 0
     this.hasXattrs = (superblock.flags & SUPER_FLAGS.HAS_XATTR) !== 0
     this.#at(this.root, MODE.DIRECTORY)

@@ -1,9 +1,8 @@
 import { RafsError } from '../errors.ts'
-import { compareNames, NAME_MAX } from '../names.ts'
+import { compareNames, NAME_MAX, SLASH } from '../names.ts'
 import type { RafsNode } from '../tree.ts'
 import { DIRENT } from './layout.ts'
 
-const SLASH = 0x2f
 const DOT = new Uint8Array([0x2e])
 const DOT_DOT = new Uint8Array([0x2e, 0x2e])
 

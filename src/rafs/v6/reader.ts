@@ -9,7 +9,7 @@ import { isType, MODE } from '../mode.ts'
 import { SUPER_FLAGS } from '../super-flags.ts'
 import { DirectoryV6 } from './directory.ts'
 import { InodeV6 } from './inode.ts'
-import { CHUNK_ADDRESS, DATA_LAYOUT } from './layout.ts'
+import { CHUNK_ADDRESS, DATA_LAYOUT, DIRENT } from './layout.ts'
 import { readSuperblock, type SuperblockV6 } from './superblock.ts'
 import { readXattrs } from './xattr.ts'
 
@@ -24,6 +24,7 @@ export class BootstrapV6 implements Bootstrap {
   readonly blobs: readonly BlobInfo[]
   readonly root: Ino
   readonly inodeCount: number
+  readonly entryLimit: number
   readonly explicitOwners: boolean
   readonly hasXattrs: boolean
   readonly #from: ByteReader
@@ -41,6 +42,7 @@ export class BootstrapV6 implements Bootstrap {
     this.blobs = superblock.blobs
     this.root = superblock.rootNid
     this.inodeCount = superblock.inodeCount
+    this.entryLimit = Math.floor(from.length / (DIRENT.size + 1)) + 1 // each path but the root's needs a dirent and a name
     this.explicitOwners = (superblock.flags & SUPER_FLAGS.EXPLICIT_UID_GID) !== 0
     this.hasXattrs = (superblock.flags & SUPER_FLAGS.HAS_XATTR) !== 0
     this.#load(this.root, MODE.DIRECTORY)
