@@ -88,10 +88,7 @@ export async function pushImage(options: PushOptions): Promise<PushedImage> {
       layers: pushed,
       compressed: sum((layer) => layer.compressed),
       uncompressed: sum((layer) => layer.uncompressed),
-      files: layers.reduce(
-        (total, layer) => total + layer.entries.filter((entry) => !('directory' in entry)).length,
-        0,
-      ),
+      files: layers.flatMap(({ entries }) => entries).filter((entry) => !isDirectory(entry)).length,
     }
   } finally {
     await client.close()
@@ -113,12 +110,16 @@ function withParents(layers: readonly LayerPlan[]): LayerPlan[] {
         if (!known.has(path)) all.push({ path, directory: true })
         known.add(path)
       }
-      if ('directory' in entry && known.has(entry.path)) continue
+      if (isDirectory(entry) && known.has(entry.path)) continue
       known.add(entry.path)
       all.push(entry)
     }
     return { name, entries: all }
   })
+}
+
+function isDirectory(entry: LayerEntry): boolean {
+  return 'directory' in entry || ('from' in entry && lstatSync(entry.from).isDirectory())
 }
 
 type Progress = (bytes: number) => void

@@ -98,17 +98,19 @@ class Pull {
     const config = this.#track(this.#config(manifest.config))
     const limit = pLimit(DOWNLOADS_AT_ONCE)
     const unpacking = manifest.layers.map((layer, index) => this.#layer(layer, index, limit))
-    const downloads = Promise.all(unpacking.map(({ downloaded }) => this.#track(downloaded)))
-    const results = Promise.all(unpacking.map(({ unpacked }) => this.#track(unpacked)))
-    results.catch(() => undefined) // told by the line after the next, or by that of the downloads
-    await downloads
-    const download = this.#seconds()
-    const layers = await results
+    const downloads = unpacking.map(({ downloaded }) => this.#track(downloaded))
+    const results = this.#track(Promise.all(unpacking.map(({ unpacked }) => this.#track(unpacked))))
+    let download = 0
+    const noteDownload = Promise.all(downloads).then(() => {
+      download = this.#seconds()
+    })
+    // All of them at once: the first failure ends the pull.
+    const [layers, imageConfig] = await Promise.all([results, config, this.#track(noteDownload)])
     const unpack = this.#seconds()
-    checkDiffIds(await config, layers)
+    checkDiffIds(imageConfig, layers)
     return {
       layers: layers.map(({ directory }) => directory),
-      config: await config,
+      config: imageConfig,
       bytes: this.#bytes,
       requests: this.#requests,
       entries: layers.reduce((sum, { entries }) => sum + entries, 0),
@@ -183,7 +185,9 @@ class Pull {
     }
   }
 
+  /** Remembers what `undo` waits for; a failure that comes before anybody waits is told when somebody does. */
   #track<T>(promise: Promise<T>): Promise<T> {
+    promise.catch(() => undefined)
     this.#running.push(promise)
     return promise
   }
