@@ -55,7 +55,11 @@ export interface PushedImage {
 }
 
 export const DEMO_ENTRYPOINT: readonly string[] = ['/usr/local/bin/node', '/app/server.mjs']
-export const DEMO_ENV: readonly string[] = ['PATH=/usr/local/bin:/usr/bin:/bin', 'HOME=/root', 'LANG=C.UTF-8']
+export const DEMO_ENV: readonly string[] = [
+  'PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin',
+  'HOME=/root',
+  'LANG=C.UTF-8',
+]
 
 /** The time of what has none of its own: the same plan gives the same image. */
 const MADE_AT = Date.UTC(2026, 0, 1) / 1000
