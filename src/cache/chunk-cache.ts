@@ -14,6 +14,7 @@ export interface ChunkCache {
   readonly blobId: string
   readonly dataFd: number
   readonly trusted: Uint8Array<SharedArrayBuffer>
+  /** Looks into the file when memory says no: what another process fetched counts. */
   claimed(chunk: number): boolean
   isTrusted(chunk: number): boolean
   /** Fills `into` from the data file, without regard to trust. False when the file is too short. */
@@ -22,8 +23,11 @@ export interface ChunkCache {
   trust(chunk: ChunkInfo, bytes: VerifiedChunk): void
   /** The bytes of a claimed chunk are wrong: withdraws the claim in the chunk map, so that it is fetched again. */
   distrust(chunk: number): void
-  /** Writes the data, then marks and trusts the chunk. CacheError 'NO_SPACE' leaves it unmarked: readers go on without the cache. */
+  /**
+   * Writes the data, trusts the chunk, then marks it; resolves when the mark is in the file. `bytes` must not change until then; `chunk` may be used again at once.
+   * CacheError 'NO_SPACE' leaves it unmarked: readers go on without the cache.
+   */
   store(chunk: ChunkInfo, bytes: VerifiedChunk): Promise<void>
-  /** Waits for stores under way. */
+  /** Waits for stores and reads under way, then closes the files: no thread may use `dataFd` any more. Later calls of it do nothing. */
   close(): Promise<void>
 }
