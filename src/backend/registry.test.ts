@@ -113,10 +113,17 @@ test('a login that changes in the configuration is taken up when the old one is 
   await readAndCompare(parts.backend, id)
 })
 
-test('a registry token that is refused gives way to the login', async () => {
-  const auth = { kind: 'bearer', tokenLifeMs: 60_000, ...USER } as const
-  await using parts = await setup({ auth }, { auth: AUTH, registryToken: 'stale' })
-  await readAndCompare(parts.backend, await push(parts.server, BLOB))
+test('a registry token that is refused gives way to the login, whatever kind the registry wants', async () => {
+  for (const auth of [
+    { kind: 'bearer', tokenLifeMs: 60_000, ...USER },
+    { kind: 'basic', ...USER },
+  ] as const) {
+    await using parts = await setup({ auth }, { auth: AUTH, registryToken: 'stale' })
+    const id = await push(parts.server, BLOB)
+    await Promise.all([0, 500_000, 1_000_000].map((offset) => readAndCompare(parts.backend, id, offset)))
+    await using alone = await setup({ auth }, { registryToken: 'stale' })
+    await assert.rejects(readAndCompare(alone.backend, await push(alone.server, BLOB)), { code: 'UNAUTHORIZED' })
+  }
 })
 
 test('redirects are followed, remembered, and rewritten as configured', async () => {

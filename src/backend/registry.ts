@@ -1,4 +1,11 @@
-import type { CredentialSource, Mirror, Reference, RegistryErrorCode, Repository } from '../registry/index.ts'
+import type {
+  ClientOptions,
+  CredentialSource,
+  Mirror,
+  Reference,
+  RegistryErrorCode,
+  Repository,
+} from '../registry/index.ts'
 import {
   anonymous,
   fromBase64,
@@ -21,7 +28,7 @@ export interface RegistryBackendOptions {
   readonly scheme?: string
   /** Base64 of `user:password`; blank = none. A function is asked again whenever the registry refuses a login, so that it may change. */
   readonly auth?: string | (() => string | undefined)
-  /** A bearer token, taken until the registry refuses it. */
+  /** A bearer token, taken until the registry refuses it; then `auth` is. */
   readonly registryToken?: string
   /** No certificate checks; plain HTTP where nobody speaks TLS. */
   readonly skipVerify?: boolean
@@ -88,33 +95,23 @@ export function registryBackend(options: RegistryBackendOptions): Backend {
 
 class RegistryBackend implements Backend {
   readonly name = 'registry'
-  readonly #client: RegistryClient
-  readonly #repository: Repository
-  readonly #where: string
+  readonly #options: RegistryBackendOptions
   readonly #attempts: number
+  readonly #clients: RegistryClient[] = []
   readonly #readers = new Set<RegistryReader>()
+  #repository: Repository
+  /** Asked when the registry token is refused; undefined when there is none, or when it is in use. */
+  #otherLogin: CredentialSource | undefined
   #closed = false
 
   constructor(options: RegistryBackendOptions) {
+    this.#options = options
     this.#attempts = 1 + (options.retryLimit ?? DEFAULT_RETRIES)
-    this.#where = `${options.host}/${options.repo}`
-    this.#client = new RegistryClient({
-      credentials: credentialsOf(options),
-      plainHttp: options.scheme === 'http' ? 'always' : options.skipVerify === true ? 'fallback' : 'never',
-      skipVerify: options.skipVerify ?? false,
-      connectTimeoutMs: options.connectTimeoutMs ?? DEFAULT_TIMEOUT_MS,
-      headersTimeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
-      bodyTimeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
-      retry: { attempts: this.#attempts, baseDelayMs: options.retryBaseMs ?? 100 },
-      redirect: redirectOf(options),
-      ...(options.ca === undefined ? {} : { ca: options.ca }),
-      ...(options.connectionsPerHost === undefined ? {} : { connectionsPerHost: options.connectionsPerHost }),
-      ...(options.userAgent === undefined ? {} : { userAgent: options.userAgent }),
-      ...(options.headers === undefined ? {} : { headers: options.headers }),
-    })
-    // Not parsed from text: a configuration's host may lack the dot that a reference's must have, and nothing is put before its "repo".
-    const reference: Reference = { host: options.host, repository: options.repo, tag: undefined, digest: undefined }
-    this.#repository = this.#client.repository(reference, { mirrors: options.mirrors ?? [] })
+    const { registryToken = '' } = options
+    const login = loginOf(options)
+    const token = registryToken.trim() === '' ? undefined : fromRegistryToken(registryToken.trim())
+    if (token !== undefined) this.#otherLogin = login
+    this.#repository = this.#connect(token ?? login ?? anonymous())
   }
 
   async open(blobId: string): Promise<BlobReader> {
@@ -122,12 +119,13 @@ class RegistryBackend implements Backend {
     if (!/^[0-9a-f]{64}$/.test(blobId))
       throw new BackendError(
         'BAD_OPTION',
-        `cannot open blob ${JSON.stringify(blobId.slice(0, 300))} of ${this.#where}: a registry keeps blobs by 64 hex digits of SHA-256`,
+        `cannot open blob ${JSON.stringify(blobId.slice(0, 300))} of ${this.#options.host}/${this.#options.repo}: a registry keeps blobs by 64 hex digits of SHA-256`,
       )
     const reader: RegistryReader = new RegistryReader({
-      repository: this.#repository,
+      repository: () => this.#repository,
+      refused: (used) => this.#refused(used),
       blobId,
-      where: this.#where,
+      where: `${this.#options.host}/${this.#options.repo}`,
       attempts: this.#attempts,
       onClose: () => this.#readers.delete(reader),
     })
@@ -138,12 +136,54 @@ class RegistryBackend implements Backend {
   async close(): Promise<void> {
     this.#closed = true
     await Promise.all([...this.#readers].map((reader) => reader.close()))
-    await this.#client.close()
+    await Promise.all(this.#clients.map((client) => client.close()))
+  }
+
+  /** A repository refused its login: true when there is another to try. */
+  #refused(used: Repository): boolean {
+    if (used === this.#repository) {
+      if (this.#otherLogin === undefined || this.#closed) return false
+      this.#repository = this.#connect(this.#otherLogin)
+      this.#otherLogin = undefined
+    }
+    return true
+  }
+
+  #connect(credentials: CredentialSource): Repository {
+    const client = new RegistryClient(clientOptions(this.#options, credentials, this.#attempts))
+    this.#clients.push(client)
+    // Not parsed from text: a configuration's host may lack the dot that a reference's must have, and nothing is put before its "repo".
+    const { host, repo: repository } = this.#options
+    const reference: Reference = { host, repository, tag: undefined, digest: undefined }
+    return client.repository(reference, { mirrors: this.#options.mirrors ?? [] })
+  }
+}
+
+function clientOptions(
+  options: RegistryBackendOptions,
+  credentials: CredentialSource,
+  attempts: number,
+): ClientOptions {
+  const { skipVerify = false, timeoutMs = DEFAULT_TIMEOUT_MS, connectTimeoutMs = DEFAULT_TIMEOUT_MS } = options
+  return {
+    credentials,
+    plainHttp: options.scheme === 'http' ? 'always' : skipVerify ? 'fallback' : 'never',
+    skipVerify,
+    connectTimeoutMs,
+    headersTimeoutMs: timeoutMs,
+    bodyTimeoutMs: timeoutMs,
+    retry: { attempts, baseDelayMs: options.retryBaseMs ?? 100 },
+    redirect: redirectOf(options),
+    ...(options.ca === undefined ? {} : { ca: options.ca }),
+    ...(options.connectionsPerHost === undefined ? {} : { connectionsPerHost: options.connectionsPerHost }),
+    ...(options.userAgent === undefined ? {} : { userAgent: options.userAgent }),
+    ...(options.headers === undefined ? {} : { headers: options.headers }),
   }
 }
 
 interface ReaderParts {
-  readonly repository: Repository
+  readonly repository: () => Repository
+  readonly refused: (used: Repository) => boolean
   readonly blobId: string
   readonly where: string
   readonly attempts: number
@@ -161,25 +201,27 @@ class RegistryReader implements BlobReader {
   }
 
   async size(signal: AbortSignal): Promise<number> {
-    const { repository, blobId } = this.#parts
-    const digest = sha256Digest(blobId)
-    this.#size ??= await this.#run('find the size', signal, (either) => repository.blobSize(digest, { signal: either }))
+    const digest = sha256Digest(this.#parts.blobId)
+    this.#size ??= await this.#run('find the size', signal, (repository, either) =>
+      repository.blobSize(digest, { signal: either }),
+    )
     return this.#size
   }
 
   async read(compressedOffset: number, into: Uint8Array, options: ReadOptions): Promise<void> {
-    const { repository, blobId, where } = this.#parts
+    const { blobId, where } = this.#parts
     const what = `read ${into.length} bytes at ${compressedOffset}`
     checkRange(`${what} of blob ${blobId} of ${where}`, compressedOffset, into.length)
-    const { onFilled } = options
-    await this.#run(what, options.signal, (signal) =>
-      repository.readRange(
-        sha256Digest(blobId),
-        compressedOffset,
-        into,
-        onFilled === undefined ? { signal } : { signal, onFilled },
-      ),
-    )
+    let filled = 0
+    await this.#run(what, options.signal, (repository, signal) => {
+      const from = filled // of an earlier login
+      const onFilled = (part: number): void => {
+        filled = from + part
+        options.onFilled?.(filled)
+      }
+      const rest = from === 0 ? into : into.subarray(from)
+      return repository.readRange(sha256Digest(blobId), compressedOffset + from, rest, { signal, onFilled })
+    })
   }
 
   async close(): Promise<void> {
@@ -188,42 +230,40 @@ class RegistryReader implements BlobReader {
     this.#parts.onClose()
   }
 
-  async #run<T>(what: string, signal: AbortSignal, act: (signal: AbortSignal) => Promise<T>): Promise<T> {
-    const named = `${what} of blob ${this.#parts.blobId} of ${this.#parts.where}`
+  async #run<T>(
+    what: string,
+    signal: AbortSignal,
+    act: (repository: Repository, signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    const { blobId, where, attempts, repository, refused } = this.#parts
+    const named = `${what} of blob ${blobId} of ${where}`
     const either = AbortSignal.any([this.#closing.signal, signal])
-    if (either.aborted) throw abortedRead(named, either)
-    const running = act(either)
-    this.#running.add(running)
-    try {
-      return await running
-    } catch (error) {
+    for (;;) {
       if (either.aborted) throw abortedRead(named, either)
-      throw translate(error, named, this.#parts.attempts)
-    } finally {
-      this.#running.delete(running)
+      const used = repository()
+      const running = act(used, either)
+      this.#running.add(running)
+      try {
+        return await running
+      } catch (error) {
+        if (either.aborted) throw abortedRead(named, either)
+        const again = error instanceof RegistryError && error.code === 'UNAUTHORIZED' && refused(used)
+        if (!again) throw translate(error, named, attempts)
+      } finally {
+        this.#running.delete(running)
+      }
     }
   }
 }
 
-/** The token first; once it was refused, `auth`, as nydusd does. */
-function credentialsOf(options: RegistryBackendOptions): CredentialSource {
-  const { registryToken, auth } = options
-  const login: CredentialSource = async (host) => {
-    const text = (typeof auth === 'function' ? auth() : auth)?.trim() ?? ''
-    return text === '' ? anonymous()(host) : fromBase64(text)(host)
-  }
-  // A broken login is told now, not at the first read of a mounted image.
-  if (typeof auth === 'string' && auth.trim() !== '') fromBase64(auth.trim())
-  if (registryToken === undefined || registryToken.trim() === '') return login
-  const token = fromRegistryToken(registryToken.trim())
-  if (auth === undefined || auth === '') return token
-  // The client asks once for its first requests, and again when it must log in elsewhere than with what it has.
-  let asked = false
-  return (host) => {
-    const first = !asked
-    asked = true
-    return first ? token(host) : login(host)
-  }
+/** Undefined when there is none. A broken one is told now, not at the first read of a mounted image. */
+function loginOf({ auth }: RegistryBackendOptions): CredentialSource | undefined {
+  if (typeof auth === 'function')
+    return async (host) => {
+      const text = auth()?.trim() ?? ''
+      return text === '' ? anonymous()(host) : fromBase64(text)(host)
+    }
+  return auth === undefined || auth.trim() === '' ? undefined : fromBase64(auth.trim())
 }
 
 function redirectOf(options: RegistryBackendOptions): { scheme?: 'http' | 'https'; host?: string } {
