@@ -26,6 +26,8 @@ await build({
   format: 'cjs',
   external: ['koffi', '@napi-rs/blake-hash', '@node-rs/crc32', 'undici'],
   define: { 'import.meta.url': 'bundleUrl', 'import.meta.dirname': '__dirname' },
-  banner: { js: "const bundleUrl = require('node:url').pathToFileURL(__filename).href;require('node:module').enableCompileCache?.();" },
+  banner: {
+    js: "const bundleUrl = require('node:url').pathToFileURL(__filename).href;require('node:module').enableCompileCache?.();",
+  },
   logLevel: 'warning',
 })

@@ -39,7 +39,8 @@ for (const path of readdirSync(src, { recursive: true, encoding: 'utf8' })) {
     if (other === room) continue
     const isTest = path.endsWith('.test.ts')
     const down = (FLOORS[other] ?? 99) < (FLOORS[room] ?? -1) || SIDEWAYS.has(`${room}>${other}`)
-    if (!down && !isTest) breaches.push(`${path}: ${room} (floor ${FLOORS[room]}) may not import ${other} (floor ${FLOORS[other]})`)
+    if (!down && !isTest)
+      breaches.push(`${path}: ${room} (floor ${FLOORS[room]}) may not import ${other} (floor ${FLOORS[other]})`)
     const door = target === `${other}/index.ts` || /^[^/]+\/[^/]+\/index\.ts$/.test(target)
     if (!door) breaches.push(`${path}: imports ${target} past the door ${other}/index.ts`)
   }

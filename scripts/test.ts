@@ -1,11 +1,12 @@
 /** Runs every test (or those whose path contains an argument) under node:test and exits with its code. */
 import { spawnSync } from 'node:child_process'
-import { readdirSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 
 const root = join(import.meta.dirname, '..')
 const wanted = process.argv.slice(2)
 const files = ['src', 'test', 'bench', 'demo']
+  .filter((folder) => existsSync(join(root, folder)))
   .flatMap((folder) =>
     readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((path) => join(folder, path)),
   )

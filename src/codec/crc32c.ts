@@ -26,8 +26,7 @@ let table: Uint32Array | undefined
 export function portableCrc32c(bytes: Uint8Array, seed = 0): number {
   table ??= makeTable()
   let crc = ~seed
-  for (let index = 0; index < bytes.length; index++)
-    crc = (table[(crc ^ (bytes[index] as number)) & 255] as number) ^ (crc >>> 8)
+  for (let index = 0; index < bytes.length; index++) crc = table[(crc ^ bytes[index]) & 255] ^ (crc >>> 8)
   return ~crc >>> 0
 }
 

@@ -27,7 +27,7 @@ export function compressLz4Block(from: Uint8Array, into: Uint8Array): number {
   while (at < matchLimit) {
     const word = read32(from, at)
     const slot = Math.imul(word, 0x9e37_79b1) >>> (32 - HASH_BITS)
-    const candidate = table[slot] as number // the slot is in the table's range
+    const candidate = table[slot] // the slot is in the table's range
     table[slot] = at
     if (candidate < 0 || at - candidate > MAX_DISTANCE || read32(from, candidate) !== word) {
       // Skips faster through what does not compress.
@@ -69,7 +69,7 @@ function writeSequence(
   let out = at + 1
   into[at] = (Math.min(literals, 15) << 4) | (distance === 0 ? 0 : Math.min(extra, 15))
   out = writeLength(into, out, literals)
-  if (literals < 32) for (let index = 0; index < literals; index++) into[out + index] = from[start + index] as number
+  if (literals < 32) for (let index = 0; index < literals; index++) into[out + index] = from[start + index]
   else into.set(from.subarray(start, start + literals), out)
   out += literals
   if (distance === 0) return out
@@ -92,13 +92,7 @@ function writeLength(into: Uint8Array, at: number, length: number): number {
 }
 
 function read32(from: Uint8Array, at: number): number {
-  return (
-    (from[at] as number) |
-    ((from[at + 1] as number) << 8) |
-    ((from[at + 2] as number) << 16) |
-    ((from[at + 3] as number) << 24) |
-    0
-  )
+  return from[at] | (from[at + 1] << 8) | (from[at + 2] << 16) | (from[at + 3] << 24) | 0
 }
 
 /** Fills `into` exactly from one block, or throws CodecError. Reads and writes inside both arrays only. */
@@ -106,16 +100,17 @@ export function decompressLz4Block(from: Uint8Array, into: Uint8Array): void {
   let at = 0
   let out = 0
   const readLength = (start: number): number => {
+    if (start < 15) return start
     let length = start
-    for (let byte = 255; start === 15 && byte === 255; length += byte) {
+    for (let byte = 255; byte === 255; length += byte) {
       if (at >= from.length) throw corrupt('it ends within a length')
-      byte = from[at++] as number
+      byte = from[at++]
     }
     return length
   }
   for (;;) {
     if (at >= from.length) throw corrupt('it ends without a last literal run')
-    const token = from[at++] as number
+    const token = from[at++]
     const literals = readLength(token >> 4)
     if (at + literals > from.length) throw corrupt('literals run past its end')
     if (out + literals > into.length) throw tooLong(into.length)
@@ -124,13 +119,13 @@ export function decompressLz4Block(from: Uint8Array, into: Uint8Array): void {
     out += literals
     if (at === from.length) break
     if (at + 2 > from.length) throw corrupt('it ends within an offset')
-    const distance = (from[at] as number) | ((from[at + 1] as number) << 8)
+    const distance = from[at] | (from[at + 1] << 8)
     at += 2
     if (distance === 0 || distance > out) throw corrupt(`a match starts ${distance} bytes back at output byte ${out}`)
     const length = readLength(token & 15) + MIN_MATCH
     if (out + length > into.length) throw tooLong(into.length)
     if (distance >= length) into.copyWithin(out, out - distance, out - distance + length)
-    else for (let index = 0; index < length; index++) into[out + index] = into[out + index - distance] as number
+    else for (let index = 0; index < length; index++) into[out + index] = into[out + index - distance]
     out += length
   }
   if (out < into.length) throw new CodecError('TRUNCATED', `lz4: ${out} bytes where ${into.length} were wanted`)

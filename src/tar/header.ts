@@ -55,19 +55,19 @@ export function parseNumber(
   field: string,
   archiveOffset: number,
 ): number {
-  const first = header[at] as number // inside the block
+  const first = header[at] // inside the block
   if (first >= 0x80) return parseBase256(header, at, length, field, archiveOffset)
   let index = at
   const end = at + length
   while (index < end && header[index] === SPACE) index++
   let value = 0
   for (; index < end; index++) {
-    const digit = (header[index] as number) - ZERO
+    const digit = header[index] - ZERO
     if (digit < 0 || digit > 7) break
     value = value * 8 + digit
   }
   for (; index < end; index++) {
-    const byte = header[index] as number
+    const byte = header[index]
     if (byte === 0) break
     if (byte !== SPACE) throw new TarError('BAD_HEADER', archiveOffset, `its ${field} is not an octal number`)
   }
@@ -76,11 +76,11 @@ export function parseNumber(
 
 /** Two's complement, big-endian; the first byte's high bit only says that it is base-256, the next one is the sign. */
 function parseBase256(header: Uint8Array, at: number, length: number, field: string, archiveOffset: number): number {
-  const first = header[at] as number
+  const first = header[at]
   const isNegative = (first & 0x40) !== 0
   let value = isNegative ? (first & 0x7f) - 0x80 : first & 0x7f
   for (let index = at + 1; index < at + length; index++) {
-    value = value * 256 + (header[index] as number)
+    value = value * 256 + header[index]
     if (!Number.isSafeInteger(value))
       throw new TarError('BAD_HEADER', archiveOffset, `its ${field} does not fit 53 bits`)
   }
@@ -93,7 +93,7 @@ export function checksumFits(header: Uint8Array): boolean {
   let signed = 0
   const [from, length] = HEADER.checksum
   for (let index = 0; index < BLOCK; index++) {
-    const byte = index >= from && index < from + length ? SPACE : (header[index] as number)
+    const byte = index >= from && index < from + length ? SPACE : header[index]
     unsigned += byte
     signed += byte < 128 ? byte : byte - 256
   }

@@ -43,7 +43,7 @@ function recordBounds(body: Uint8Array, at: number, archiveOffset: number): { st
   let length = 0
   let index = at
   for (; index < body.length && body[index] !== SPACE; index++) {
-    const digit = (body[index] as number) - 48
+    const digit = body[index] - 48
     if (digit < 0 || digit > 9 || index - at > 9)
       throw new TarError('BAD_EXTENSION', archiveOffset, 'a PAX record does not start with its length')
     length = length * 10 + digit

@@ -126,7 +126,7 @@ function decimal(text: string, archiveOffset: number): number {
 function pairs(numbers: readonly number[]): SparseRun[] {
   const runs: SparseRun[] = []
   for (let index = 0; index + 1 < numbers.length; index += 2)
-    runs.push({ offset: numbers[index] as number, length: numbers[index + 1] as number })
+    runs.push({ offset: numbers[index], length: numbers[index + 1] })
   return runs
 }
 
