@@ -1,0 +1,20 @@
+# Sourced by the launchers of this folder: runs the tool $tool of this package, installed at $home, with the Node 24 that comes with it.
+# Without that one (another processor, --omit=optional) the PATH's node serves, if it is new enough.
+case $(uname -m) in x86_64) arch=x64 ;; aarch64) arch=arm64 ;; *) arch=none ;; esac
+for node in "$home/node_modules/node-linux-$arch/bin/node" "${home%/*}/node-linux-$arch/bin/node" "${home%/*/*}/node-linux-$arch/bin/node"; do
+  [ -x "$node" ] && break
+  node=
+done
+if [ -z "$node" ]; then
+  node=$(command -v node) || node=/usr/bin/node
+  if ! "$node" -e 'process.exit(Number.parseInt(process.versions.node) < 24 ? 1 : 0)' 2>/dev/null; then
+    echo "$tool: needs Node 24 or newer, and $node is not; install this package with its optional dependencies (npm ci), which bring it" >&2
+    exit 1
+  fi
+fi
+if [ ! -f "$home/dist/$tool.cjs" ]; then
+  echo "$tool: $home/dist/$tool.cjs is missing; run \"npm run setup\" in $home" >&2
+  exit 1
+fi
+export UV_THREADPOOL_SIZE="${UV_THREADPOOL_SIZE:-16}"
+exec "$node" --disable-warning=ExperimentalWarning "$home/dist/$tool.cjs" "$@"
