@@ -9,7 +9,11 @@ test('a link carries every byte both ways and counts them', async () => {
   await once(server, 'listening')
   const address = server.address()
   assert(address !== null && typeof address === 'object')
-  const link = await Link.start({ bitsPerSecond: 1e9, roundTripMs: 2, target: { host: '127.0.0.1', port: address.port } })
+  const link = await Link.start({
+    bitsPerSecond: 1e9,
+    roundTripMs: 2,
+    target: { host: '127.0.0.1', port: address.port },
+  })
   try {
     const sent = Buffer.alloc(3_000_001, 'the quick brown fox')
     const socket = connect(link.port, '127.0.0.1')
@@ -30,7 +34,11 @@ test('bytes do not arrive sooner than bandwidth and delay allow', async () => {
   await once(server, 'listening')
   const address = server.address()
   assert(address !== null && typeof address === 'object')
-  const link = await Link.start({ bitsPerSecond: 10e6, roundTripMs: 40, target: { host: '127.0.0.1', port: address.port } })
+  const link = await Link.start({
+    bitsPerSecond: 10e6,
+    roundTripMs: 40,
+    target: { host: '127.0.0.1', port: address.port },
+  })
   try {
     const from = performance.now()
     const socket = connect(link.port, '127.0.0.1')

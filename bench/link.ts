@@ -144,7 +144,9 @@ export class Link {
     this.#options = options
     this.#up = new Direction(options.bitsPerSecond, options.roundTripMs / 2)
     this.#down = new Direction(options.bitsPerSecond, options.roundTripMs / 2)
-    this.#server = createServer({ noDelay: true, pauseOnConnect: true, allowHalfOpen: true }, (client) => this.#serve(client))
+    this.#server = createServer({ noDelay: true, pauseOnConnect: true, allowHalfOpen: true }, (client) =>
+      this.#serve(client),
+    )
   }
 
   static async start(options: LinkOptions): Promise<Link> {
@@ -211,7 +213,9 @@ export class Link {
     const nowMs = performance.now()
     this.counters.bytesUp += this.#up.run(nowMs)
     this.counters.bytesDown += this.#down.run(nowMs)
-    const busy = [...this.#up.flows, ...this.#down.flows].some((flow) => flow.waiting.length > 0 || flow.flying.length > 0)
+    const busy = [...this.#up.flows, ...this.#down.flows].some(
+      (flow) => flow.waiting.length > 0 || flow.flying.length > 0,
+    )
     if (busy) this.#wake()
   }
 }

@@ -7,7 +7,9 @@ export function median(figures: readonly number[]): number {
   const sorted = [...figures].sort((a, b) => a - b)
   const middle = sorted.length >> 1
   if (sorted.length === 0) return Number.NaN
-  return sorted.length % 2 === 1 ? (sorted[middle] ?? Number.NaN) : ((sorted[middle - 1] ?? 0) + (sorted[middle] ?? 0)) / 2
+  return sorted.length % 2 === 1
+    ? (sorted[middle] ?? Number.NaN)
+    : ((sorted[middle - 1] ?? 0) + (sorted[middle] ?? 0)) / 2
 }
 
 /** One thing to measure for each contender: gives its figure (the lower the better). */
@@ -16,7 +18,10 @@ export type Probe = () => Promise<number> | number
 /**
  * Runs all contenders in turn, `rounds` times (so that noise hits all of them alike), and gives the median of each. The order alternates.
  */
-export async function interleave(contenders: Readonly<Record<string, Probe>>, rounds: number): Promise<Record<string, number>> {
+export async function interleave(
+  contenders: Readonly<Record<string, Probe>>,
+  rounds: number,
+): Promise<Record<string, number>> {
   const figures: Record<string, number[]> = {}
   for (let round = 0; round < rounds; round++) {
     const entries = Object.entries(contenders)
@@ -29,7 +34,11 @@ export async function interleave(contenders: Readonly<Record<string, Probe>>, ro
 /** Runs a command and gives the seconds that it took; throws with its stderr when it fails. */
 export function timed(command: string, args: readonly string[], options: { readonly input?: string } = {}): number {
   const from = performance.now()
-  const { status, stderr, error } = spawnSync(command, args, { stdio: [options.input === undefined ? 'ignore' : 'pipe', 'ignore', 'pipe'], encoding: 'utf8', ...options })
+  const { status, stderr, error } = spawnSync(command, args, {
+    stdio: [options.input === undefined ? 'ignore' : 'pipe', 'ignore', 'pipe'],
+    encoding: 'utf8',
+    ...options,
+  })
   if (error) throw error
   if (status !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${status}: ${stderr}`)
   return (performance.now() - from) / 1000
@@ -48,7 +57,8 @@ export function memoryOf(pid: number): { rss: number; pss: number } {
     const field = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+)`, 'm').exec(text)?.[1] ?? 0) * 1024
     return { rss: field('Rss'), pss: field('Pss') }
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code === 'ENOENT' || (cause as NodeJS.ErrnoException).code === 'ESRCH') return { rss: 0, pss: 0 }
+    if ((cause as NodeJS.ErrnoException).code === 'ENOENT' || (cause as NodeJS.ErrnoException).code === 'ESRCH')
+      return { rss: 0, pss: 0 }
     throw cause
   }
 }

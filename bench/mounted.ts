@@ -37,7 +37,19 @@ export async function mountImage(wanted: MountWanted): Promise<MountedImage> {
   writeFileSync(config, JSON.stringify(daemonConfig(wanted, cache)))
   const before = statSync(at).dev
   const from = performance.now()
-  const args = ['--config', config, '--bootstrap', wanted.bootstrap, '--mountpoint', at, '--apisock', sock, '--log-level', 'warn', ...tools.daemonArgs]
+  const args = [
+    '--config',
+    config,
+    '--bootstrap',
+    wanted.bootstrap,
+    '--mountpoint',
+    at,
+    '--apisock',
+    sock,
+    '--log-level',
+    'warn',
+    ...tools.daemonArgs,
+  ]
   const daemon = spawn(tools.nydusd, args, { stdio: ['ignore', 'ignore', 'inherit'] })
   let apiSeconds = 0
   while (statSync(at).dev === before) {
@@ -46,7 +58,13 @@ export async function mountImage(wanted: MountWanted): Promise<MountedImage> {
     await sleep(1)
   }
   const mountedSeconds = (performance.now() - from) / 1000
-  return { at, pid: daemon.pid ?? 0, apiSeconds: apiSeconds || mountedSeconds, mountedSeconds, stop: () => stop(daemon) }
+  return {
+    at,
+    pid: daemon.pid ?? 0,
+    apiSeconds: apiSeconds || mountedSeconds,
+    mountedSeconds,
+    stop: () => stop(daemon),
+  }
 }
 
 function daemonConfig(wanted: MountWanted, cache: string): object {
@@ -91,7 +109,21 @@ const USES: Readonly<Record<string, (at: string) => number>> = {
 
 function random(at: string, jobs: number): number {
   const reads = 40_000 / jobs
-  const args = ['--name=r', `--filename=${join(at, 'large')}`, '--rw=randread', '--bs=4k', '--direct=1', '--ioengine=psync', `--numjobs=${jobs}`, '--thread', '--readonly', `--io_size=${reads * 4}k`, '--size=512m', '--randrepeat=1', '--output-format=terse']
+  const args = [
+    '--name=r',
+    `--filename=${join(at, 'large')}`,
+    '--rw=randread',
+    '--bs=4k',
+    '--direct=1',
+    '--ioengine=psync',
+    `--numjobs=${jobs}`,
+    '--thread',
+    '--readonly',
+    `--io_size=${reads * 4}k`,
+    '--size=512m',
+    '--randrepeat=1',
+    '--output-format=terse',
+  ]
   return timed('fio', args)
 }
 
@@ -99,7 +131,10 @@ function random(at: string, jobs: number): number {
  * Seconds of each use, daemon by daemon, on mounts whose data is in the daemon's cache ("warm": the kernel's caches are dropped before each).
  * Medians of `rounds` interleaved runs.
  */
-export async function measureUses(mounts: Readonly<Record<string, MountedImage>>, rounds: number): Promise<Record<string, Record<string, number>>> {
+export async function measureUses(
+  mounts: Readonly<Record<string, MountedImage>>,
+  rounds: number,
+): Promise<Record<string, Record<string, number>>> {
   const results: Record<string, Record<string, number>> = {}
   for (const mount of Object.values(mounts)) timed('sh', ['-c', 'tar cf - "$1" | cat >/dev/null', 'sh', mount.at])
   for (const [use, run] of Object.entries(USES)) {

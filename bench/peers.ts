@@ -12,13 +12,24 @@ export interface Tools {
 
 const BIN = join(import.meta.dirname, '../bin')
 
-export const OURS: Tools = { name: 'ours', nydusd: join(BIN, 'nydusd'), nydusImage: join(BIN, 'nydus-image'), daemonArgs: [] }
+export const OURS: Tools = {
+  name: 'ours',
+  nydusd: join(BIN, 'nydusd'),
+  nydusImage: join(BIN, 'nydus-image'),
+  daemonArgs: [],
+}
 
 /** The original tools, from the folder that `NYDUS_PEER_DIR` names; undefined when it is not set. Throws when it is set and they are not there. */
 export function peerTools(): Tools | undefined {
   const folder = process.env['NYDUS_PEER_DIR']
   if (folder === undefined || folder === '') return undefined
-  const tools: Tools = { name: 'peer', nydusd: join(folder, 'nydusd'), nydusImage: join(folder, 'nydus-image'), daemonArgs: ['--rlimit-nofile', '0'] }
-  for (const tool of [tools.nydusd, tools.nydusImage]) if (!existsSync(tool)) throw new Error(`NYDUS_PEER_DIR=${folder} has no ${tool.split('/').at(-1)}`)
+  const tools: Tools = {
+    name: 'peer',
+    nydusd: join(folder, 'nydusd'),
+    nydusImage: join(folder, 'nydus-image'),
+    daemonArgs: ['--rlimit-nofile', '0'],
+  }
+  for (const tool of [tools.nydusd, tools.nydusImage])
+    if (!existsSync(tool)) throw new Error(`NYDUS_PEER_DIR=${folder} has no ${tool.split('/').at(-1)}`)
   return tools
 }

@@ -1,5 +1,18 @@
 import { createHash } from 'node:crypto'
-import { chmodSync, copyFileSync, existsSync, lstatSync, mkdirSync, openSync, closeSync, readlinkSync, rmSync, symlinkSync, writeFileSync, writeSync } from 'node:fs'
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  closeSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
 import { type LayerEntry, planLayers } from '../demo/layers.ts'
 
@@ -42,7 +55,10 @@ export function writeSmallFiles(folder: string): void {
     const home = join(folder, `d${index >> 8}`)
     if ((index & 255) === 0) mkdirSync(home, { recursive: true })
     const size = createHash('sha1').update(String(index)).digest().readUInt16LE(0) & 8191
-    writeFileSync(join(home, `f${index & 255}.js`), Buffer.concat([Buffer.from(`// ${index}\n`), text.subarray(0, size)]))
+    writeFileSync(
+      join(home, `f${index & 255}.js`),
+      Buffer.concat([Buffer.from(`// ${index}\n`), text.subarray(0, size)]),
+    )
   }
 }
 

@@ -16,9 +16,37 @@ export interface LayerPlan {
 }
 
 const WANTED_FILES = 15_000
-const HOST_PROGRAMS = ['sh', 'ls', 'cat', 'cp', 'mkdir', 'rm', 'env', 'id', 'uname', 'sleep', 'tar', 'gzip', 'sed', 'grep', 'find', 'stat', 'date']
+const HOST_PROGRAMS = [
+  'sh',
+  'ls',
+  'cat',
+  'cp',
+  'mkdir',
+  'rm',
+  'env',
+  'id',
+  'uname',
+  'sleep',
+  'tar',
+  'gzip',
+  'sed',
+  'grep',
+  'find',
+  'stat',
+  'date',
+]
 /** What a base image carries besides programs; whatever of it the host has. */
-const HOST_DATA = ['/etc/ssl/certs', '/usr/share/zoneinfo', '/usr/share/perl5', '/usr/share/i18n', '/usr/lib/x86_64-linux-gnu/gconv', '/usr/share/doc', '/usr/share/terminfo', '/usr/share/locale', '/usr/share/perl']
+const HOST_DATA = [
+  '/etc/ssl/certs',
+  '/usr/share/zoneinfo',
+  '/usr/share/perl5',
+  '/usr/share/i18n',
+  '/usr/lib/x86_64-linux-gnu/gconv',
+  '/usr/share/doc',
+  '/usr/share/terminfo',
+  '/usr/share/locale',
+  '/usr/share/perl',
+]
 const HOST_DATA_FILES = 6000
 /** A file larger than this does not belong in a small userland. */
 const HOST_FILE_BYTES = 2 * 1024 * 1024
@@ -34,7 +62,10 @@ export function planLayers(packageRoot: string): LayerPlan[] {
   const modules = join(packageRoot, 'node_modules')
   const isRuntime = (path: string): boolean => path.startsWith(node) || basename(path).startsWith('.package-lock')
   const first = [{ path: 'app', directory: true } as const, ...tree(modules, 'app/node_modules', isRuntime)]
-  first.push({ path: 'app/release.mjs', text: "export const release = '1.0.0'\n" }, { path: 'app/server.mjs', text: '// replaced by the next layer\n' })
+  first.push(
+    { path: 'app/release.mjs', text: "export const release = '1.0.0'\n" },
+    { path: 'app/server.mjs', text: '// replaced by the next layer\n' },
+  )
   first.push({ path: 'app/old', directory: true }, { path: 'app/old/notes.txt', text: 'deleted by the next layer\n' })
   const second: LayerEntry[] = [
     { path: 'app', directory: true },
@@ -46,8 +77,15 @@ export function planLayers(packageRoot: string): LayerPlan[] {
   const layers = [userland, runtime, { name: 'release 1', entries: first }, { name: 'release 2', entries: second }]
   // A host with little to offer still gets an image of a real image's size: older releases stay in it for a rollback, as deployments keep them.
   for (let release = 1, count = countFiles(layers); count < WANTED_FILES && release < 20; release++) {
-    const kept = tree(modules, `srv/releases/${release}`, (path) => isRuntime(path) || lstatSync(path).size > HOST_FILE_BYTES)
-    layers.splice(2 + release, 0, { name: `kept release ${release}`, entries: [{ path: 'srv', directory: true }, { path: 'srv/releases', directory: true }, ...kept] })
+    const kept = tree(
+      modules,
+      `srv/releases/${release}`,
+      (path) => isRuntime(path) || lstatSync(path).size > HOST_FILE_BYTES,
+    )
+    layers.splice(2 + release, 0, {
+      name: `kept release ${release}`,
+      entries: [{ path: 'srv', directory: true }, { path: 'srv/releases', directory: true }, ...kept],
+    })
     count = countFiles(layers)
   }
   return layers
@@ -64,12 +102,18 @@ function planUserland(): LayerPlan {
   for (const program of programs.filter(exists)) addProgram(files, program)
   const entries: LayerEntry[] = withParents(files)
   for (const folder of ['tmp', 'proc', 'sys', 'dev', 'run', 'root']) entries.push({ path: folder, directory: true })
-  entries.push({ path: 'etc/passwd', text: 'root:x:0:0:root:/root:/bin/sh\n' }, { path: 'etc/hosts', text: '127.0.0.1 localhost\n' })
+  entries.push(
+    { path: 'etc/passwd', text: 'root:x:0:0:root:/root:/bin/sh\n' },
+    { path: 'etc/hosts', text: '127.0.0.1 localhost\n' },
+  )
   const known = new Set(entries.map(({ path }) => path))
   let data = 0
   for (const root of HOST_DATA.filter(exists)) {
     if (data >= HOST_DATA_FILES) break
-    const found = tree(root, root.slice(1), (path) => lstatSync(path).size > HOST_FILE_BYTES).slice(0, HOST_DATA_FILES - data)
+    const found = tree(root, root.slice(1), (path) => lstatSync(path).size > HOST_FILE_BYTES).slice(
+      0,
+      HOST_DATA_FILES - data,
+    )
     for (const parent of parents(root.slice(1))) if (!known.has(parent)) entries.push({ path: parent, directory: true })
     for (const parent of parents(root.slice(1))) known.add(parent)
     for (const entry of found) if (!known.has(entry.path)) entries.push(entry)
@@ -85,7 +129,10 @@ function planRuntime(node: string): LayerPlan {
   const entries = [...withParents(files), { path: 'usr/local', directory: true } as const]
   const known = new Set(entries.map(({ path }) => path))
   if (!known.has('usr')) entries.unshift({ path: 'usr', directory: true })
-  return { name: 'node', entries: [...entries, ...tree(node, 'usr/local', () => false).filter(({ path }) => path !== 'usr/local')] }
+  return {
+    name: 'node',
+    entries: [...entries, ...tree(node, 'usr/local', () => false).filter(({ path }) => path !== 'usr/local')],
+  }
 }
 
 /** Adds a program at its own path and the libraries that it loads; what is a link on the host is a plain file here. */
@@ -124,13 +171,17 @@ function tree(from: string, to: string, skip: (path: string) => boolean): LayerE
     const target = `${to}/${entry.name}`
     if (skip(path)) continue
     if (entry.isDirectory()) entries.push(...tree(path, target, skip))
-    else if (entry.isFile() || (entry.isSymbolicLink() && !readlinkSync(path).startsWith('/'))) entries.push({ path: target, from: path })
+    else if (entry.isFile() || (entry.isSymbolicLink() && !readlinkSync(path).startsWith('/')))
+      entries.push({ path: target, from: path })
   }
   return entries
 }
 
 function countFiles(layers: readonly LayerPlan[]): number {
-  return layers.reduce((sum, { entries }) => sum + entries.filter((entry) => !('deleted' in entry) && !('directory' in entry)).length, 0)
+  return layers.reduce(
+    (sum, { entries }) => sum + entries.filter((entry) => !('deleted' in entry) && !('directory' in entry)).length,
+    0,
+  )
 }
 
 function exists(path: string): boolean {

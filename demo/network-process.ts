@@ -36,7 +36,11 @@ process.on('SIGINT', () => undefined) // Ctrl-C reaches the whole group; the par
 
 async function start(wanted: NetworkStart): Promise<void> {
   registry = await startRegistry({ root: wanted.root, host: '127.0.0.1', port: 0 })
-  link = await Link.start({ bitsPerSecond: wanted.bitsPerSecond, roundTripMs: wanted.roundTripMs, target: { host: '127.0.0.1', port: registry.port } })
+  link = await Link.start({
+    bitsPerSecond: wanted.bitsPerSecond,
+    roundTripMs: wanted.roundTripMs,
+    target: { host: '127.0.0.1', port: registry.port },
+  })
   process.send?.({ started: { registry: registry.port, link: link.port } satisfies NetworkPorts })
 }
 
@@ -44,7 +48,11 @@ function count(): NetworkCount {
   if (registry === undefined || link === undefined) throw new Error('count before start')
   const requests = Object.values(registry.counters()).reduce((sum, route) => sum + route.requests, 0)
   const total = { bytes: link.counters.bytesDown, requests, connections: link.counters.connections }
-  const since = { bytes: total.bytes - counted.bytes, requests: total.requests - counted.requests, connections: total.connections - counted.connections }
+  const since = {
+    bytes: total.bytes - counted.bytes,
+    requests: total.requests - counted.requests,
+    connections: total.connections - counted.connections,
+  }
   counted = total
   return since
 }

@@ -13,7 +13,10 @@ export interface Network {
 
 /** Starts registry and link. Throws when the process cannot start them. */
 export async function startNetwork(wanted: NetworkStart): Promise<Network> {
-  const child = fork(join(import.meta.dirname, 'network-process.ts'), { execArgv: ['--disable-warning=ExperimentalWarning'], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+  const child = fork(join(import.meta.dirname, 'network-process.ts'), {
+    execArgv: ['--disable-warning=ExperimentalWarning'],
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  })
   const answer = async <T>(member: 'started' | 'counted', message: object): Promise<T> => {
     child.send(message)
     const ended = once(child, 'exit').then(([code]) => {

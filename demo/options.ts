@@ -52,6 +52,7 @@ export function parseOptions(args: readonly string[]): DemoOptions | 'help' {
 
 function positive(flag: string, text: string, least: number, most: number): number {
   const value = Number(text)
-  if (!Number.isFinite(value) || value < least || value > most) throw new Error(`${flag} must be a number from ${least} to ${most}, not "${text}"`)
+  if (!Number.isFinite(value) || value < least || value > most)
+    throw new Error(`${flag} must be a number from ${least} to ${most}, not "${text}"`)
   return value
 }

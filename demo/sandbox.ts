@@ -32,8 +32,28 @@ export async function runWorkload(root: string, workload: Workload, signal: Abor
   const inside = ['/bin/sh', '-c', 'cd "$0" && exec "$@"', workload.directory, ...workload.command]
   const child = spawn(
     'unshare',
-    ['--mount', '--pid', '--fork', '--kill-child=KILL', '--propagation', 'private', 'sh', '-ec', script, 'sh', root, root, ...inside],
-    { env: { ...workload.env }, stdio: ['ignore', 'pipe', 'pipe'], signal, killSignal: 'SIGKILL', timeout: DEADLINE_MS },
+    [
+      '--mount',
+      '--pid',
+      '--fork',
+      '--kill-child=KILL',
+      '--propagation',
+      'private',
+      'sh',
+      '-ec',
+      script,
+      'sh',
+      root,
+      root,
+      ...inside,
+    ],
+    {
+      env: { ...workload.env },
+      stdio: ['ignore', 'pipe', 'pipe'],
+      signal,
+      killSignal: 'SIGKILL',
+      timeout: DEADLINE_MS,
+    },
   )
   child.on('error', () => undefined) // An abort; told by `firstLine`'s rejection.
   try {
@@ -60,7 +80,12 @@ async function firstLine(child: ChildProcess, workload: Workload): Promise<strin
     })
     child.on('close', (code, killedBy) => {
       if (code === 0) resolve(output)
-      else reject(new Error(`${workload.command.join(' ')} ended with ${code ?? killedBy} before it was ready: ${errors.trim() || output.trim()}`))
+      else
+        reject(
+          new Error(
+            `${workload.command.join(' ')} ended with ${code ?? killedBy} before it was ready: ${errors.trim() || output.trim()}`,
+          ),
+        )
     })
   })
 }
