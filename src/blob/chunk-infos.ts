@@ -15,8 +15,11 @@ const MASK_20 = 0xf_ffff
 const MAX_UNCOMPRESSED = 2 ** 44
 const MAX_COMPRESSED = 2 ** 40
 
+/** Where a chunk lies. */
+export type PlacedChunk = Pick<ChunkInfo, 'index' | 'compressedOffset' | 'compressedSize' | 'uncompressedOffset' | 'uncompressedSize'>
+
 /** Writes one info of version 1 (two 64-bit words, little-endian). Throws 'TOO_LARGE' beyond its limits. */
-export function encodeInfoV1(chunk: ChunkInfo, into: DataView, at: number): void {
+export function encodeInfoV1(chunk: PlacedChunk, into: DataView, at: number): void {
   const { uncompressedOffset, uncompressedSize, compressedOffset, compressedSize } = chunk
   if (uncompressedOffset % 4096 !== 0 || uncompressedOffset >= MAX_UNCOMPRESSED || compressedOffset >= MAX_COMPRESSED) {
     throw new BlobError('TOO_LARGE', `chunk ${chunk.index} at ${uncompressedOffset} (stored at ${compressedOffset}) is beyond what a blob can hold; split the layer`)

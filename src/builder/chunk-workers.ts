@@ -9,6 +9,26 @@ import { BuilderError } from './errors.ts'
 const TASKS_PER_WORKER = 2
 const MAX_WORKERS = 8
 
+/** Builds that use the threads of this process. */
+let users = 0
+let shared: ChunkWorkers | undefined
+
+/** Runs a build with the threads that all builds of this process share; they end with the last build. */
+export async function withChunkWorkers<T>(build: (workers: ChunkWorkers) => Promise<T>): Promise<T> {
+  users += 1
+  shared ??= new ChunkWorkers()
+  const workers = shared
+  try {
+    return await build(workers)
+  } finally {
+    users -= 1
+    if (users === 0) {
+      shared = undefined
+      await workers.close()
+    }
+  }
+}
+
 interface Task {
   readonly id: number
   readonly count: number

@@ -1,3 +1,8 @@
+import { BlobError } from '../blob/index.ts'
+import { CodecError } from '../codec/index.ts'
+import { RafsError } from '../rafs/index.ts'
+import { TarError } from '../tar/index.ts'
+
 /** What can go wrong in the builder, for programs; the message is for people. */
 export type BuilderErrorCode =
   /** An option has a value that cannot be used, or two options contradict each other. */
@@ -28,4 +33,14 @@ export class BuilderError extends Error {
     super(message, options)
     this.code = code
   }
+}
+
+/** An error of a room below as one of this room's, with the same message; others are given back as they are. */
+export function coded(error: unknown): unknown {
+  if (error instanceof TarError) return new BuilderError('BAD_SOURCE', error.message, { cause: error })
+  if (error instanceof RafsError || error instanceof BlobError) {
+    return new BuilderError(error.code === 'TOO_LARGE' ? 'TOO_LARGE' : 'READBACK', error.message, { cause: error })
+  }
+  if (error instanceof CodecError) return new BuilderError('UNSUPPORTED', error.message, { cause: error })
+  return error
 }

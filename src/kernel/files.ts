@@ -11,6 +11,8 @@ export interface Xattr {
 }
 
 const LIST_MAX = 65536
+/** Filled and copied from within one call; a new one for each file would cost more than the call. */
+let answer: Uint8Array | undefined
 const ENODATA = 61
 const ENOTSUP = 95
 
@@ -18,7 +20,7 @@ const ENOTSUP = 95
 export function listXattrs(path: Path): Xattr[] {
   const c = libc()
   const file = cPath(path)
-  const buffer = new Uint8Array(LIST_MAX)
+  const buffer = (answer ??= new Uint8Array(LIST_MAX))
   const size = c.llistxattr(file, buffer, LIST_MAX)
   if (size < 0 && c.errno() === ENOTSUP) return []
   check(size, 'listxattr', `cannot list extended attributes of ${show(path)}`)
@@ -70,6 +72,17 @@ export function setTimes(path: Path, seconds: number, nanoseconds: number): void
     'utimensat',
     `cannot set the times of ${show(path)}`,
   )
+}
+
+const SEEK_DATA = 3
+const ENXIO = 6
+
+/** Where the first byte at or after `offset` lies that is no hole of a sparse file; undefined when only a hole is left. Moves the descriptor's own position. */
+export function seekData(fd: number, offset: number): number | undefined {
+  const c = libc()
+  const found = Number(c.lseek(fd, offset, SEEK_DATA))
+  if (found < 0 && c.errno() === ENXIO) return undefined
+  return check(found, 'lseek', `cannot look for data in descriptor ${fd}`)
 }
 
 const LOCKS = { shared: 1, exclusive: 2, unlock: 8 } as const

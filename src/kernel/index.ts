@@ -1,7 +1,7 @@
 /** The kernel room: Linux as typed values. Mounts, the FUSE wire and session, file calls that Node lacks. No word of Nydus in it. */
 export { KernelError } from './errors.ts'
 export type { Xattr } from './files.ts'
-export { changeOwner, listXattrs, lockFile, makeNode, setTimes, setXattr, tryLockFile } from './files.ts'
+export { changeOwner, listXattrs, lockFile, makeNode, seekData, setTimes, setXattr, tryLockFile } from './files.ts'
 export { FuseControl } from './fuse/control.ts'
 export type { FuseSessionFacts } from './fuse/init.ts'
 export { printRequest } from './fuse/print.ts'

@@ -20,6 +20,7 @@ export interface LibC {
   read: Native<[fd: number, address: number, size: number]>
   write: Native<[fd: number, address: number, size: number]>
   pread: Native<[fd: number, address: number, size: number, offset: number]>
+  lseek: Native<[fd: number, offset: number, whence: number]>
   mount: Native<[source: Path, target: Path, type: string, flags: number, data: string]>
   umount2: Native<[target: Path, flags: number]>
   flock: Native<[fd: number, operation: number]>
@@ -41,6 +42,7 @@ const SIGNATURES: Readonly<Record<Exclude<keyof LibC, 'errno' | 'address'>, stri
   read: 'long read(int, uintptr_t, size_t)',
   write: 'long write(int, uintptr_t, size_t)',
   pread: 'long pread(int, uintptr_t, size_t, int64_t)',
+  lseek: 'int64_t lseek(int, int64_t, int)',
   mount: 'int mount(const void*, const void*, const char*, ulong, const char*)',
   umount2: 'int umount2(const void*, int)',
   flock: 'int flock(int, int)',

@@ -1,0 +1,274 @@
+/**
+ * Writes a data blob front to back: chunks, then all that describes them. Source: docs/formats/blob.md, "Layouts".
+ */
+import { createHash } from 'node:crypto'
+import { type CompressionName, compressor, type DigestName } from '../codec/index.ts'
+import { BLOB_FEATURES, type BlobInfo } from './blob-info.ts'
+import { encodeMetaFile, encodeMetaHeader, META_HEADER_SIZE, metaFileOf } from './blob-meta.ts'
+import { encodeInfoV1, INFO_V1_SIZE } from './chunk-infos.ts'
+import { BlobError } from './errors.ts'
+import { encodeTarHeader } from './tar-header.ts'
+import { encodeToc, PARTS, type TocEntry, tocDigest } from './toc.ts'
+
+/** Numbers of chunks have 24 bits, and the original never gives out the last one. */
+const MAX_CHUNKS = 0xff_ffff
+const ALIGNMENT = 4096
+const DIGEST_SIZE = 32
+const BUFFER_BYTES = 1024 * 1024
+
+/** Takes the blob's bytes in order; `bytes` is valid until the promise settles. */
+export type BlobSink = (bytes: Uint8Array) => Promise<void> | void
+
+export interface BlobWriterOptions {
+  readonly chunkSize: number
+  readonly compression: CompressionName
+  readonly digest: DigestName
+  /** The bootstrap goes into the blob. */
+  readonly inlineBootstrap: boolean
+  /** A table of contents ends the blob, and chunk digests are in it. */
+  readonly toc: boolean
+  readonly sink: BlobSink
+}
+
+/** One chunk to append: what it is, and where it landed. */
+export interface AppendedChunk {
+  readonly digest: Uint8Array
+  readonly uncompressedSize: number
+  index: number
+  compressedOffset: number
+  compressedSize: number
+  uncompressedOffset: number
+}
+
+/** What a finished blob is. */
+export interface FinishedBlob {
+  /** SHA-256 of the bytes but for those of the digest array: the name that the original's builder gives. */
+  readonly id: string
+  /** All bytes of the blob. */
+  readonly size: number
+  readonly tocSize: number
+  readonly tocDigest: Uint8Array | undefined
+}
+
+/** Bytes that grow by doubling. */
+class GrowingBytes {
+  #bytes = Buffer.alloc(4096)
+  #length = 0
+
+  /** The place for `size` more bytes, zeroed. */
+  extend(size: number): Buffer {
+    const end = this.#length + size
+    if (end > this.#bytes.length) {
+      const larger = Buffer.alloc(Math.max(end, this.#bytes.length * 2))
+      larger.set(this.#bytes)
+      this.#bytes = larger
+    }
+    const place = this.#bytes.subarray(this.#length, end)
+    this.#length = end
+    return place
+  }
+
+  get bytes(): Buffer {
+    return this.#bytes.subarray(0, this.#length)
+  }
+}
+
+/**
+ * Order of calls: `append` for each chunk, `finishData` once; then, for an inlined bootstrap, `addBootstrap`; `finish` last. One call at a time. Nothing is kept of the
+ * chunks but 48 bytes each. The sink's errors pass through; after one the blob is to be thrown away.
+ */
+export class BlobWriter {
+  readonly #options: BlobWriterOptions
+  readonly #hash = createHash('sha256')
+  readonly #infos = new GrowingBytes()
+  readonly #digests = new GrowingBytes()
+  readonly #toc: TocEntry[] = []
+  readonly #buffer = Buffer.allocUnsafe(BUFFER_BYTES)
+  #buffered = 0
+  #size = 0
+  #chunkCount = 0
+  #uncompressedSize = 0
+  #meta: { readonly header: Uint8Array; readonly offset: number; readonly compressedSize: number; readonly compression: CompressionName } | undefined
+
+  constructor(options: BlobWriterOptions) {
+    this.#options = options
+  }
+
+  /** Bytes so far. */
+  get size(): number {
+    return this.#size
+  }
+
+  get chunkCount(): number {
+    return this.#chunkCount
+  }
+
+  /** Length of the uncompressed address space so far. */
+  get uncompressedSize(): number {
+    return this.#uncompressedSize
+  }
+
+  /** Appends a chunk as it is stored and fills in its place. Throws 'TOO_LARGE' beyond the format's limits. */
+  append(chunk: AppendedChunk, stored: Uint8Array): Promise<void> | void {
+    if (this.#chunkCount >= MAX_CHUNKS) throw new BlobError('TOO_LARGE', `a blob holds up to ${MAX_CHUNKS} chunks; use a larger chunk size or split the layer`)
+    chunk.index = this.#chunkCount
+    chunk.compressedOffset = this.#size
+    chunk.compressedSize = stored.length
+    chunk.uncompressedOffset = this.#uncompressedSize
+    const place = this.#infos.extend(INFO_V1_SIZE)
+    encodeInfoV1(chunk, new DataView(place.buffer, place.byteOffset, INFO_V1_SIZE), 0)
+    this.#digests.extend(DIGEST_SIZE).set(chunk.digest)
+    this.#chunkCount += 1
+    this.#uncompressedSize = Math.ceil((chunk.uncompressedOffset + chunk.uncompressedSize) / ALIGNMENT) * ALIGNMENT
+    return this.#write(stored)
+  }
+
+  /** Ends the chunks: writes what describes them. Without chunks there is nothing to describe. */
+  async finishData(): Promise<void> {
+    if (this.#chunkCount === 0) return
+    const dataSize = this.#size
+    if (this.#hasHeaders) await this.#writeHeader(PARTS.data, dataSize)
+    // Covers the header, but not its own uncompressed form: readers never check it, digests of the table do.
+    const digest = this.#hash.copy().digest()
+    this.#toc.push({ name: PARTS.data, compression: 'none', digest, compressedOffset: 0, compressedSize: dataSize, uncompressedSize: this.#uncompressedSize })
+    await this.#writeMeta()
+    if (this.#options.toc) await this.#writeDigests()
+  }
+
+  /** The bootstrap, compressed where a table of contents can say so. */
+  async addBootstrap(bytes: Uint8Array): Promise<void> {
+    const { stored, compression } = this.#options.toc ? compressed(bytes, 'zstd') : { stored: bytes, compression: 'none' as const }
+    this.#addEntry(PARTS.bootstrap, bytes, stored.length, compression)
+    await this.#write(stored)
+    await this.#writeHeader(PARTS.bootstrap, stored.length)
+  }
+
+  /** Ends the blob; all of it is in the sink afterwards. */
+  async finish(): Promise<FinishedBlob> {
+    let toc: Uint8Array | undefined
+    if (this.#options.toc && this.#toc.length > 0) {
+      toc = encodeToc(this.#toc)
+      await this.#write(toc)
+    }
+    await this.#flush()
+    return {
+      id: this.#hash.digest('hex'),
+      size: this.#size,
+      tocSize: toc?.length ?? 0,
+      tocDigest: toc === undefined ? undefined : tocDigest(toc),
+    }
+  }
+
+  /** How a bootstrap names this blob; after `finishData`, with the size that the bootstrap is to tell. */
+  info(more: Pick<BlobInfo, 'index' | 'id' | 'compressedSize' | 'tocSize' | 'tocDigest'>): BlobInfo {
+    const { chunkSize, compression, digest } = this.#options
+    return {
+      ...more,
+      features: this.#features,
+      chunkSize,
+      chunkCount: this.#chunkCount,
+      compression,
+      digest,
+      uncompressedSize: this.#uncompressedSize,
+      prefetchSize: 0,
+      metaOffset: this.#meta?.offset ?? 0,
+      metaCompressedSize: this.#meta?.compressedSize ?? 0,
+      metaUncompressedSize: this.#meta === undefined ? 0 : this.#infos.bytes.length,
+      metaCompression: this.#meta?.compression ?? 'none',
+    }
+  }
+
+  /** The compression context in the form of the cache file; undefined for a blob without chunks. After `finishData`. */
+  metaFile(): Uint8Array | undefined {
+    return this.#meta === undefined ? undefined : encodeMetaFile(this.#infos.bytes, this.#meta.header)
+  }
+
+  get #hasHeaders(): boolean {
+    return this.#options.inlineBootstrap || this.#options.toc
+  }
+
+  get #features(): number {
+    const { inlineBootstrap, toc } = this.#options
+    let features: number = BLOB_FEATURES.CAP_TAR_TOC | BLOB_FEATURES.ALIGNED
+    if (inlineBootstrap) features |= BLOB_FEATURES.INLINED_FS_META | BLOB_FEATURES.HAS_TAR_HEADER
+    if (toc) features |= BLOB_FEATURES.HAS_TOC | BLOB_FEATURES.HAS_TAR_HEADER
+    if (toc && this.#chunkCount > 0) features |= BLOB_FEATURES.INLINED_CHUNK_DIGEST
+    return features
+  }
+
+  async #writeMeta(): Promise<void> {
+    const infos = this.#infos.bytes
+    const offset = this.#size
+    const { stored, compression } = compressed(infos, this.#options.compression)
+    const compressedSize = stored.length
+    const header = encodeMetaHeader({ features: this.#features, compression, entries: this.#chunkCount, offset, compressedSize, uncompressedSize: infos.length })
+    this.#meta = { header, offset, compressedSize, compression }
+    this.#compareMeta(stored)
+    this.#addEntry(PARTS.meta, infos, compressedSize, compression)
+    await this.#write(stored)
+    this.#addEntry(PARTS.metaHeader, header, header.length, 'none')
+    await this.#write(header)
+    if (this.#hasHeaders) await this.#writeHeader(PARTS.meta, compressedSize + META_HEADER_SIZE)
+  }
+
+  /** Reads back what is about to be written: a context that does not fit makes every chunk unreadable. */
+  #compareMeta(stored: Uint8Array): void {
+    const meta = this.#meta
+    if (meta === undefined) return
+    const info = this.info({ index: 0, id: 'that is written', compressedSize: this.#size, tocSize: 0, tocDigest: undefined })
+    const back = metaFileOf(Buffer.concat([stored, meta.header]), info)
+    if (Buffer.compare(back, encodeMetaFile(this.#infos.bytes, meta.header)) !== 0) {
+      throw new BlobError('BAD_META', 'the compression context does not read back as it was meant; nothing was published, please report this')
+    }
+  }
+
+  async #writeDigests(): Promise<void> {
+    const digests = this.#digests.bytes
+    this.#addEntry(PARTS.digests, digests, digests.length, 'none')
+    await this.#store(digests)
+    await this.#writeHeader(PARTS.digests, digests.length)
+  }
+
+  #addEntry(name: string, plain: Uint8Array, storedSize: number, compression: CompressionName): void {
+    const digest = createHash('sha256').update(plain).digest()
+    this.#toc.push({ name, compression, digest, compressedOffset: this.#size, compressedSize: storedSize, uncompressedSize: plain.length })
+  }
+
+  async #writeHeader(name: string, size: number): Promise<void> {
+    await this.#write(encodeTarHeader(name, size))
+  }
+
+  #write(bytes: Uint8Array): Promise<void> | void {
+    this.#hash.update(bytes)
+    return this.#store(bytes)
+  }
+
+  /** Small pieces are gathered: a sink is called about once a MiB. */
+  #store(bytes: Uint8Array): Promise<void> | void {
+    this.#size += bytes.length
+    if (this.#buffered + bytes.length > BUFFER_BYTES) return this.#flushThen(bytes)
+    this.#buffer.set(bytes, this.#buffered)
+    this.#buffered += bytes.length
+  }
+
+  async #flushThen(bytes: Uint8Array): Promise<void> {
+    await this.#flush()
+    if (bytes.length >= BUFFER_BYTES) await this.#options.sink(bytes)
+    else {
+      this.#buffer.set(bytes)
+      this.#buffered = bytes.length
+    }
+  }
+
+  async #flush(): Promise<void> {
+    const length = this.#buffered
+    this.#buffered = 0
+    if (length > 0) await this.#options.sink(this.#buffer.subarray(0, length))
+  }
+}
+
+function compressed(plain: Uint8Array, wanted: CompressionName): { stored: Uint8Array; compression: CompressionName } {
+  const into = new Uint8Array(plain.length)
+  const size = compressor(wanted).compress(plain, into)
+  return size < 0 ? { stored: plain, compression: 'none' } : { stored: into.subarray(0, size), compression: wanted }
+}

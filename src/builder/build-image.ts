@@ -1,0 +1,121 @@
+import { createHash } from 'node:crypto'
+import { createReadStream } from 'node:fs'
+import { Artifact } from './artifact.ts'
+import { buildDirectoryLayer, buildLayer, type BuiltLayer } from './build-layer.ts'
+import { BuilderError } from './errors.ts'
+import type { LayerOptions, LayerRun } from './layer-options.ts'
+import { join } from 'node:path'
+
+/** A directory, or a tar (plain, gzip, zstd) in a file or FIFO; `-` is stdin. */
+export interface ImageSource {
+  readonly kind: 'directory' | 'tar'
+  readonly path: string
+}
+
+/** A file of that name, or one in that directory named by its digest. An existing FIFO is written to. */
+export interface OutputPlace {
+  readonly kind: 'file' | 'directory'
+  readonly path: string
+}
+
+export interface ImagePlaces {
+  readonly blob: OutputPlace
+  /** Undefined for an inlined bootstrap. */
+  readonly bootstrap: OutputPlace | undefined
+}
+
+export interface ImageRun {
+  readonly signal: AbortSignal
+  /** Bytes of the source that were read, now and then. */
+  readonly onBytes: (bytes: number) => void
+}
+
+export interface BuiltImage {
+  /** Undefined for an inlined bootstrap. */
+  readonly bootstrapPath: string | undefined
+  /** Undefined when no blob was written: the layer has no data of its own. */
+  readonly blobPath: string | undefined
+  /** Ids in table order; an inlined blob has its real one. */
+  readonly blobs: readonly string[]
+  readonly blobSize: number
+  /** Seconds by step, and counts, by the original's names. */
+  readonly trace: { readonly consumedTime: Readonly<Record<string, number>>; readonly events: Readonly<Record<string, number | string>> }
+}
+
+const READ_BYTES = 1024 * 1024
+
+/**
+ * Builds an image or layer into files. Each appears whole or not at all, and the blob before the bootstrap that speaks of it. Throws BuilderError, or the signal's reason; nothing
+ * is left behind then.
+ */
+export async function buildImage(source: ImageSource, places: ImagePlaces, options: LayerOptions, run: ImageRun): Promise<BuiltImage> {
+  const started = performance.now()
+  if ((places.bootstrap === undefined) !== options.inlineBootstrap) {
+    throw new BuilderError('BAD_OPTION', 'the bootstrap goes into the blob or has a place of its own, one of both')
+  }
+  const blob = await Artifact.create(placeOf(places.blob, 'blob'))
+  try {
+    const built = await buildFrom(source, { ...options, signal: run.signal, sink: (bytes) => blob.write(bytes) }, run.onBytes)
+    run.signal.throwIfAborted()
+    const ids = built.blobs.map(({ id }) => (options.inlineBootstrap && id.startsWith('x') ? built.blobId : id))
+    const blobPath = await publishBlob(blob, places.blob, built, options.blobId)
+    const bootstrapPath = places.bootstrap === undefined ? undefined : await publishBootstrap(places.bootstrap, built.bootstrap)
+    return { bootstrapPath, blobPath, blobs: ids, blobSize: built.blobSize, trace: traceOf(built, (performance.now() - started) / 1000) }
+  } finally {
+    await blob.discard()
+  }
+}
+
+function placeOf(place: OutputPlace, name: string): string {
+  return place.kind === 'file' ? place.path : join(place.path, name)
+}
+
+async function buildFrom(source: ImageSource, options: LayerOptions & LayerRun, onBytes: (bytes: number) => void): Promise<BuiltLayer> {
+  if (source.kind === 'directory') return await buildDirectoryLayer(source.path, { ...options, onBytes })
+  return await buildLayer(archiveOf(source.path, onBytes), options)
+}
+
+async function* archiveOf(path: string, onBytes: (bytes: number) => void): AsyncGenerator<Uint8Array> {
+  const stream = path === '-' ? process.stdin : createReadStream(path, { highWaterMark: READ_BYTES })
+  try {
+    for await (const bytes of stream as AsyncIterable<Buffer>) {
+      onBytes(bytes.length)
+      yield bytes
+    }
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).syscall === undefined) throw cause
+    throw new BuilderError('BAD_SOURCE', `cannot read the layer ${path}: ${(cause as Error).message}`, { cause })
+  } finally {
+    stream.destroy()
+  }
+}
+
+/** A layer that stored nothing has no blob; but a file or pipe that was asked for by name is there, empty. */
+async function publishBlob(blob: Artifact, place: OutputPlace, built: BuiltLayer, blobId: string | undefined): Promise<string | undefined> {
+  if (place.kind === 'file') return await blob.publish()
+  if (built.blobSize === 0) return undefined
+  return await blob.publish(blobId ?? built.blobId)
+}
+
+async function publishBootstrap(place: OutputPlace, bytes: Uint8Array): Promise<string> {
+  const artifact = await Artifact.create(placeOf(place, 'bootstrap'))
+  try {
+    await artifact.write(bytes)
+    return await artifact.publish(place.kind === 'file' ? undefined : createHash('sha256').update(bytes).digest('hex'))
+  } finally {
+    await artifact.discard()
+  }
+}
+
+function traceOf({ counts }: BuiltLayer, totalSeconds: number): BuiltImage['trace'] {
+  return {
+    consumedTime: { build_bootstrap: counts.bootstrapSeconds, build_tree: counts.treeSeconds, total_build: totalSeconds },
+    events: {
+      blob_uncompressed_size: counts.uncompressedSize,
+      dedup_chunks: counts.duplicateChunks,
+      dedup_uncompressed_size: counts.duplicateBytes,
+      egid: String(process.getegid?.() ?? 0),
+      euid: String(process.geteuid?.() ?? 0),
+    },
+  }
+}

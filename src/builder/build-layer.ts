@@ -1,0 +1,181 @@
+import { type BlobInfo, BlobWriter, type FinishedBlob } from '../blob/index.ts'
+import { INLINED_BLOB_ID, writeBootstrapV6 } from '../rafs/index.ts'
+import { ChunkPipeline, type Content } from './chunk-pipeline.ts'
+import { type ChunkWorkers, withChunkWorkers } from './chunk-workers.ts'
+import { type ChunkRecord, LayerDictionary } from './dictionary.ts'
+import { coded } from './errors.ts'
+import type { LayerOptions, LayerRun } from './layer-options.ts'
+import type { LayerNode } from './layer-tree.ts'
+import { checkConsistent, checkReadable, importedBlob } from './merge.ts'
+import { overlay } from './overlay.ts'
+import { dumpOrder, prefetchNodes, toRafsTree } from './rafs-tree.ts'
+import { readBack } from './readback.ts'
+import { loadParent } from './reference.ts'
+import { scanDirectory } from './sources/directory.ts'
+import { readTarLayer } from './sources/tar.ts'
+
+/** A layer that was built. */
+export interface BuiltLayer {
+  /** Plain, also where the blob has it compressed. An inlined one calls its own blob `xxx…`. */
+  readonly bootstrap: Uint8Array
+  /** The blob's compression context in the form of the cache's file; undefined when the layer stored no chunk. */
+  readonly blobMeta: Uint8Array | undefined
+  /** The blob's id as the original's builder computes it: its SHA-256, without the digest array where there is a table of contents. */
+  readonly blobId: string
+  /** Bytes that went into the sink. */
+  readonly blobSize: number
+  /** Blobs of the bootstrap's table, in its order. */
+  readonly blobs: readonly BlobInfo[]
+  readonly counts: LayerCounts
+}
+
+export interface LayerCounts {
+  /** Bytes of the blob's uncompressed address space. */
+  readonly uncompressedSize: number
+  readonly duplicateChunks: number
+  readonly duplicateBytes: number
+  /** Seconds. */
+  readonly treeSeconds: number
+  readonly bootstrapSeconds: number
+}
+
+/**
+ * Builds a layer from a tar: plain, gzip or zstd, told by its first bytes. Nothing of the layer but its tree is kept in memory. Throws BuilderError; the sink has part of a blob then. The same source
+ * and options give the same bytes, however many threads there are.
+ */
+export async function buildLayer(stream: AsyncIterable<Uint8Array>, options: LayerOptions & LayerRun): Promise<BuiltLayer> {
+  const { keepOwners, signal } = options
+  return await withBuild(options, (build) => build.fromTar((addContent) => readTarLayer(stream, { keepOwners, signal, addContent })))
+}
+
+/** Builds a layer from a directory. Throws as `buildLayer` does; 'SOURCE_CHANGED' when it does not hold still. */
+export async function buildDirectoryLayer(path: string, options: LayerOptions & LayerRun & { readonly onBytes: (bytes: number) => void }): Promise<BuiltLayer> {
+  return await withBuild(options, (build) => build.fromDirectory(path, options.onBytes))
+}
+
+async function withBuild(options: LayerOptions & LayerRun, run: (build: LayerBuild) => Promise<BuiltLayer>): Promise<BuiltLayer> {
+  try {
+    return await withChunkWorkers(async (workers) => {
+      const build = new LayerBuild(options, workers)
+      try {
+        return await run(build)
+      } finally {
+        build.close()
+      }
+    })
+  } catch (error) {
+    options.signal.throwIfAborted()
+    throw coded(error)
+  }
+}
+
+type AddContent = (content: Content) => Promise<readonly ChunkRecord[]>
+
+class LayerBuild {
+  readonly #options: LayerOptions & LayerRun
+  readonly #dictionary: LayerDictionary
+  readonly #pipeline: ChunkPipeline
+  readonly #blob: BlobWriter
+  readonly #parent: LayerNode | undefined
+  readonly #started = performance.now()
+
+  constructor(options: LayerOptions & LayerRun, workers: ChunkWorkers) {
+    const { chunkSize, compression, digest, inlineBootstrap, blobToc, sink, signal, parent } = options
+    this.#options = options
+    this.#dictionary = new LayerDictionary(options.dictionary)
+    this.#parent = parent === undefined ? undefined : this.#loadParent(parent)
+    this.#blob = new BlobWriter({ chunkSize, compression, digest, inlineBootstrap, toc: blobToc, sink })
+    this.#pipeline = new ChunkPipeline({
+      chunkSize,
+      algorithms: { compression, digest },
+      dictionary: this.#dictionary,
+      workers,
+      store: (record, bytes) => {
+        signal.throwIfAborted()
+        return this.#blob.append(record, bytes)
+      },
+    })
+  }
+
+  close(): void {
+    this.#pipeline.close()
+  }
+
+  /** A tar is read once, so contents are stored in its order. */
+  async fromTar(read: (addContent: AddContent) => Promise<LayerNode>): Promise<BuiltLayer> {
+    const layer = await read((content) => this.#pipeline.add(content))
+    await this.#pipeline.finish()
+    return await this.#finish(this.#overParent(layer))
+  }
+
+  /** A directory's files are stored in the order of the tree, those to be prefetched first. */
+  async fromDirectory(path: string, onBytes: (bytes: number) => void): Promise<BuiltLayer> {
+    const { keepOwners, signal, whiteoutSpec, prefetch } = this.#options
+    const dropWhiteouts = this.#parent === undefined ? whiteoutSpec : undefined
+    const { root: layer, contents } = scanDirectory(path, { keepOwners, dropWhiteouts, signal })
+    const root = this.#overParent(layer)
+    for (const node of new Set(dumpOrder(root, prefetch.policy === 'none' ? [] : prefetch.paths))) {
+      const content = contents.get(node)
+      if (content === undefined) continue
+      signal.throwIfAborted()
+      let isComplete = false
+      try {
+        node.chunks = await this.#pipeline.add(content)
+        isComplete = true
+      } finally {
+        content.close(isComplete)
+      }
+      onBytes(content.size)
+    }
+    await this.#pipeline.finish()
+    return await this.#finish(root)
+  }
+
+  #loadParent(parent: NonNullable<LayerOptions['parent']>): LayerNode {
+    checkReadable(parent, 'the parent bootstrap')
+    checkConsistent({ chunkSize: this.#options.chunkSize, explicitOwners: this.#options.keepOwners, version: 6 }, parent)
+    const { root, blobs, chunks } = loadParent(parent)
+    this.#dictionary.addParent(blobs, chunks)
+    return root
+  }
+
+  #overParent(layer: LayerNode): LayerNode {
+    return this.#parent === undefined ? layer : overlay(this.#parent, layer, this.#options.whiteoutSpec)
+  }
+
+  async #finish(root: LayerNode): Promise<BuiltLayer> {
+    const treeSeconds = (performance.now() - this.#started) / 1000
+    const blob = this.#blob
+    await blob.finishData()
+    let finished: FinishedBlob
+    let bootstrap: Uint8Array
+    let blobs: readonly BlobInfo[]
+    const before = performance.now()
+    if (this.#options.inlineBootstrap) {
+      blobs = this.#table({ id: INLINED_BLOB_ID, compressedSize: blob.size, tocSize: 0, tocDigest: undefined })
+      bootstrap = this.#bootstrap(root, blobs)
+      await blob.addBootstrap(bootstrap)
+      finished = await blob.finish()
+    } else {
+      finished = await blob.finish()
+      const { id, size, tocSize, tocDigest } = finished
+      blobs = this.#table({ id: this.#options.blobId ?? id, compressedSize: size, tocSize, tocDigest })
+      bootstrap = this.#bootstrap(root, blobs)
+    }
+    const counts = { ...this.#dictionary.counts, uncompressedSize: blob.uncompressedSize, treeSeconds, bootstrapSeconds: (performance.now() - before) / 1000 }
+    return { bootstrap, blobMeta: blob.metaFile(), blobId: finished.id, blobSize: finished.size, blobs, counts }
+  }
+
+  #table(own: Pick<BlobInfo, 'id' | 'compressedSize' | 'tocSize' | 'tocDigest'>): BlobInfo[] {
+    return this.#dictionary.blobs.map((entry, index) => (entry.kind === 'own' ? this.#blob.info({ ...own, index }) : importedBlob(entry.blob, index)))
+  }
+
+  #bootstrap(root: LayerNode, blobs: readonly BlobInfo[]): Uint8Array {
+    const { chunkSize, compression, digest, keepOwners, prefetch } = this.#options
+    const tree = toRafsTree(root, blobs)
+    const nodes = prefetch.policy === 'fs' ? prefetchNodes(tree.root, prefetch.paths) : []
+    const bytes = writeBootstrapV6(tree, { chunkSize, compression, digest, explicitOwners: keepOwners, alwaysXattrs: false, prefetch: nodes })
+    readBack(bytes, tree)
+    return bytes
+  }
+}

@@ -1,0 +1,37 @@
+import type { CompressionName, DigestName } from '../codec/index.ts'
+import type { Bootstrap } from '../rafs/index.ts'
+import type { ChunkDictionary } from './dictionary.ts'
+import type { PrefetchPolicy } from './prefetch.ts'
+import type { WhiteoutSpec } from './whiteout.ts'
+
+/** How a layer is built. */
+export interface LayerOptions {
+  /** Bytes; a power of two from 4 KiB to 16 MiB. */
+  readonly chunkSize: number
+  readonly compression: Exclude<CompressionName, 'gzip'>
+  readonly digest: DigestName
+  /** False: every owner becomes 0:0, and the image says that owners mean nothing. */
+  readonly keepOwners: boolean
+  /** The bootstrap goes into the blob, which is the only output then. */
+  readonly inlineBootstrap: boolean
+  /** The blob ends with a table of contents and holds the digests of its chunks. */
+  readonly blobToc: boolean
+  /** The blob's id instead of its digest; not with an inlined bootstrap. */
+  readonly blobId: string | undefined
+  /** How a directory marks deletions, and a layer over `parent`. Markers of a tar without parent stay as they are, for a merge. */
+  readonly whiteoutSpec: WhiteoutSpec
+  /** Absolute paths in the image, as `parsePrefetchPatterns` gives them. */
+  readonly prefetch: { readonly policy: PrefetchPolicy; readonly paths: readonly string[] }
+  /** Chunks that need not be stored again. */
+  readonly dictionary: ChunkDictionary | undefined
+  /** The image that the layer is laid over; the result is the whole image then. */
+  readonly parent: Bootstrap | undefined
+}
+
+/** What a build needs while it runs. */
+export interface LayerRun {
+  /** Aborting ends the build with the signal's reason. */
+  readonly signal: AbortSignal
+  /** Takes the blob's bytes in order; they are valid until the promise settles. */
+  readonly sink: (bytes: Uint8Array) => Promise<void> | void
+}

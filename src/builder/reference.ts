@@ -1,0 +1,74 @@
+import { readFile } from 'node:fs/promises'
+import { basename } from 'node:path'
+import { type BlobInfo, ChunkInfo } from '../blob/index.ts'
+import { type Bootstrap, openBootstrap, RafsError, readTree } from '../rafs/index.ts'
+import { ChunkDictionary, type ChunkRecord, type KnownChunk } from './dictionary.ts'
+import { BuilderError } from './errors.ts'
+import type { LayerOptions } from './layer-options.ts'
+import type { LayerNode } from './layer-tree.ts'
+import { checkConsistent, checkReadable, importedBlob } from './merge.ts'
+import { fromRafsTree, hybridPaths } from './rafs-tree.ts'
+
+type Wanted = Pick<LayerOptions, 'chunkSize' | 'keepOwners' | 'digest'>
+
+/**
+ * Opens a bootstrap whose chunks need not be stored again. Its blobs are not needed. Throws BuilderError: 'BAD_LAYER' for a file that is no bootstrap, 'INCONSISTENT' when
+ * its chunk size, version or owners are not those of the build, 'UNSUPPORTED' for kinds of blobs that cannot be referred to.
+ */
+export async function openDictionary(path: string, options: Wanted): Promise<ChunkDictionary> {
+  const image = await openReference(path, options)
+  return new ChunkDictionary(image.blobs, dictionaryChunks(image, options.digest))
+}
+
+/** Opens the bootstrap of the image that a layer is laid over. Throws as `openDictionary` does. */
+export async function openParent(path: string, options: Wanted): Promise<Bootstrap> {
+  return await openReference(path, options)
+}
+
+async function openReference(path: string, { chunkSize, keepOwners }: Wanted): Promise<Bootstrap> {
+  const image = openNamed(await readReference(path), path)
+  checkConsistent({ chunkSize, explicitOwners: keepOwners, version: 6 }, image)
+  checkReadable(image, path)
+  return image
+}
+
+async function readReference(path: string): Promise<Uint8Array> {
+  try {
+    return await readFile(path)
+  } catch (cause) {
+    throw new BuilderError('BAD_LAYER', `cannot read the bootstrap ${path}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
+  }
+}
+
+/** An inlined bootstrap does not know its blob's id: the name of its file, up to the first dot, is it. */
+function openNamed(bytes: Uint8Array, path: string): Bootstrap {
+  const inlinedBlobId = basename(path).split('.')[0]
+  try {
+    return openBootstrap(bytes, { inlinedBlobId })
+  } catch (cause) {
+    if (!(cause instanceof RafsError)) throw cause
+    throw new BuilderError('BAD_LAYER', `cannot use the bootstrap ${path}: ${cause.message}`, { cause })
+  }
+}
+
+/** Chunks of all blobs that were digested in the build's way, blob by blob. */
+function* dictionaryChunks(image: Bootstrap, digest: LayerOptions['digest']): Generator<KnownChunk> {
+  for (const blob of image.blobs) {
+    if (blob.digest !== digest) continue
+    const layout = image.layout(blob.index)
+    for (let index = 0; index < layout.chunkCount; index += 1) {
+      if (!layout.has(index)) continue
+      const chunk = new ChunkInfo()
+      layout.chunk(index, chunk)
+      yield Object.assign(chunk, { blobIndex: blob.index })
+    }
+  }
+}
+
+/** A parent image as the lower tree, and what of its data may be used again. */
+export function loadParent(parent: Bootstrap): { root: LayerNode; blobs: readonly BlobInfo[]; chunks: Set<ChunkRecord> } {
+  const root = fromRafsTree(readTree(parent))
+  const chunks = new Set<ChunkRecord>()
+  for (const [, node] of hybridPaths(root)) for (const chunk of node.chunks) chunks.add(chunk)
+  return { root, blobs: parent.blobs.map(importedBlob), chunks }
+}
