@@ -4,14 +4,18 @@ export type ConvertErrorCode =
   | 'NO_IMAGE'
   /** The source is a Nydus image already. */
   | 'ALREADY_NYDUS'
-  /** The source's parts contradict each other (diff ids, digests, media types). */
-  | 'BAD_SOURCE'
-  /** A flag asks for what this version does not do; the message names it. */
+  /** The image's parts contradict each other (diff ids, digests, media types), or its bootstrap layer is not one. */
+  | 'BAD_IMAGE'
+  /** An option asks for what this version does not do; the message names it. */
   | 'UNSUPPORTED'
+  /** An option has a value that cannot be used, or two options contradict each other. */
   | 'BAD_OPTION'
-  /** `check` found a difference; the findings name it. */
+  /** `check` found differences; the findings name them. */
   | 'CHECK_FAILED'
-  | 'ABORTED'
+  /** nydusd ended, or did not mount the image in time. */
+  | 'MOUNT_FAILED'
+  /** A file or folder of this machine cannot be written. */
+  | 'OUTPUT'
 
 /** An error of a conversion, a check or a mount of an image. */
 export class ConvertError extends Error {
