@@ -1,11 +1,11 @@
 import { statSync } from 'node:fs'
-import type { Command } from 'commander'
 import { BuilderError, type LayerOptions, type PrefetchPatterns } from '../../builder/index.ts'
-import { missing, refuseTogether } from './arguments.ts'
+import type { CommonFlags } from './arguments.ts'
 import { decimal, decimalOrHex } from './numbers.ts'
+import { osError } from './os-error.ts'
 
 /** Values of `create`'s options, as the parser gives them. */
-export interface CreateFlags {
+export interface CreateFlags extends CommonFlags {
   readonly type: string
   readonly bootstrap?: string
   readonly blobDir?: string
@@ -33,11 +33,7 @@ export interface CreateFlags {
   readonly attributes?: string
   readonly alignedChunk?: boolean
   readonly progress: 'auto' | 'plain' | 'json' | 'none'
-  readonly logFile?: string
-  readonly logLevel?: 'trace' | 'debug' | 'info' | 'warn' | 'error'
 }
-
-export const SOURCE_TYPES = ['directory', 'dir-rafs', 'estargz-rafs', 'estargz-ref', 'estargztoc-ref', 'tar-rafs', 'tar-tarfs', 'targz-rafs', 'targz-ref', 'stargz_index'] as const
 
 /** Names of types as messages have them. */
 const CANONICAL: Readonly<Record<string, string>> = { directory: 'dir-rafs', stargz_index: 'estargztoc-ref' }
@@ -49,17 +45,6 @@ const MAX_BLOB_ID = 255
 
 export function canonicalType(flags: CreateFlags): string {
   return CANONICAL[flags.type] ?? flags.type
-}
-
-/** Mistakes that the original's parser finds: exit code 2. */
-export function checkUsage(command: Command, flags: CreateFlags): void {
-  refuseTogether(command, '--bootstrap', '--blob-inline-meta')
-  refuseTogether(command, '--blob-inline-meta', '--blob-id')
-  for (const other of ['--blob-dir', '--blob', '--blob-inline-meta', '--compressor']) refuseTogether(command, other, '--blob-cache-dir')
-  const lacking: string[] = []
-  if (flags.bootstrap === undefined && flags.blobDir === undefined && flags.blobInlineMeta !== true) lacking.push('--bootstrap <bootstrap>')
-  if (canonicalType(flags) === 'estargztoc-ref' && flags.blobId === undefined) lacking.push('--blob-id <blob-id>')
-  if (lacking.length > 0) throw missing(command, lacking)
 }
 
 function bad(message: string): BuilderError {
@@ -125,20 +110,6 @@ function statOf(path: string): ReturnType<typeof statSync> {
     return statSync(path)
   } catch (cause) {
     throw new BuilderError('BAD_SOURCE', `failed to access path ${JSON.stringify(path)}`, { cause: new Error(osError(cause)) })
-  }
-}
-
-/** The original's words for the commonest of a system's errors. */
-export function osError(error: unknown): string {
-  switch ((error as NodeJS.ErrnoException).code) {
-    case 'ENOENT':
-      return 'No such file or directory (os error 2)'
-    case 'EACCES':
-      return 'Permission denied (os error 13)'
-    case 'EISDIR':
-      return 'Is a directory (os error 21)'
-    default:
-      return error instanceof Error ? error.message : String(error)
   }
 }
 

@@ -1,33 +1,21 @@
 /** `nydus-image`: builds, merges, checks and inspects RAFS images, with the original's command line. */
+import { CommanderError } from 'commander'
 import { createOutput, ExitError, runTool } from '../output.ts'
-import { createCommand, normalizeArguments, translateError } from './arguments.ts'
-import { checkCommand } from './check.ts'
-import { createImageCommand } from './create.ts'
-import { inspectCommand } from './inspect.ts'
-import { mergeCommand } from './merge.ts'
-import { versionText } from './version.ts'
-
-function program(signal: AbortSignal): ReturnType<typeof createCommand> {
-  const root = createCommand('nydus-image', 'Build, analyze, inspect or validate RAFS filesystems/Nydus accelerated container images')
-  root.usage('[OPTIONS] [COMMAND]').version(versionText(), '-V, --version', 'Print version')
-  for (const command of [createImageCommand, mergeCommand, checkCommand, inspectCommand]) root.addCommand(command(signal))
-  root.action(() => {
-    if (root.args.length > 0) throw new ExitError(2, '')
-    process.stdout.write('Usage: [OPTIONS] [COMMAND]\n')
-  })
-  return root
-}
+import { readCommandLine, UsageError } from './command-line.ts'
+import { createProgram } from './program.ts'
 
 async function main(): Promise<void> {
-  const output = createOutput('none')
-  await runTool(output, async (signal) => {
-    const root = program(signal)
-    const argv = normalizeArguments(process.argv.slice(2))
+  await runTool(createOutput('none'), async (signal) => {
+    const root = createProgram(signal)
     try {
-      await root.parseAsync(argv, { from: 'user' })
+      await root.parseAsync(readCommandLine(root, process.argv.slice(2)), { from: 'user' })
     } catch (error) {
-      const told = translateError(root, argv, error)
-      if (told !== undefined) throw told
+      if (error instanceof UsageError) {
+        process.stderr.write(error.message)
+        throw new ExitError(error.exitCode, '')
+      }
+      // Help and version end the parsing this way.
+      if (!(error instanceof CommanderError) || error.exitCode !== 0) throw error
     }
   })
 }

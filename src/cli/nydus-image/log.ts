@@ -1,34 +1,45 @@
 import { closeSync, openSync, writeSync } from 'node:fs'
-import type { LogLevel } from './arguments.ts'
-import { LOG_LEVELS } from './arguments.ts'
+import { ExitError } from '../output.ts'
+import { type CommonFlags, LOG_LEVELS, type LogLevel } from './arguments.ts'
 
 /** Lines in the original's form: `[2026-01-31 12:00:00.123456 +01:00] INFO text`. */
 export interface Log {
   info(text: string): void
   warn(text: string): void
   error(text: string): void
-  debug(text: string): void
-  close(): void
 }
 
-/** Appends to `file`, or writes to stderr. A file name without an extension gains `.log`, as in the original. */
-export function openLog(level: LogLevel, file: string | undefined): Log {
-  const path = file === undefined || /\.[^./]+$/.test(file) ? file : `${file}.log`
-  const fd = path === undefined ? 2 : openSync(path, 'a', 0o644)
+/** Runs `action` with the log that the flags ask for, and closes it. A file name without an extension gains `.log`, as in the original. */
+export async function withLog(flags: CommonFlags, action: (log: Log) => Promise<void>): Promise<void> {
+  const { logFile, logLevel = 'info' } = flags
+  const fd = logFile === undefined ? 2 : openLogFile(/\.[^./]+$/.test(logFile) ? logFile : `${logFile}.log`)
   const write = (at: LogLevel, text: string): void => {
-    if (LOG_LEVELS.indexOf(at) < LOG_LEVELS.indexOf(level)) return
-    const line = Buffer.from(`[${timestamp(new Date())}] ${at.toUpperCase()} ${text}\n`)
-    for (let written = 0; written < line.length; ) written += writeSync(fd, line, written)
+    if (LOG_LEVELS.indexOf(at) < LOG_LEVELS.indexOf(logLevel)) return
+    const line = `[${timestamp(new Date())}] ${at.toUpperCase()} ${text}\n`
+    if (fd === 2) process.stderr.write(line)
+    else writeAll(fd, Buffer.from(line))
   }
-  return {
-    info: (text) => write('info', text),
-    warn: (text) => write('warn', text),
-    error: (text) => write('error', text),
-    debug: (text) => write('debug', text),
-    close: () => {
-      if (fd !== 2) closeSync(fd)
-    },
+  try {
+    await action({
+      info: (text) => write('info', text),
+      warn: (text) => write('warn', text),
+      error: (text) => write('error', text),
+    })
+  } finally {
+    if (fd !== 2) closeSync(fd)
   }
+}
+
+function openLogFile(path: string): number {
+  try {
+    return openSync(path, 'a', 0o644)
+  } catch (cause) {
+    throw new ExitError(1, `cannot append to --log-file ${path}`, { cause })
+  }
+}
+
+function writeAll(fd: number, line: Uint8Array): void {
+  for (let written = 0; written < line.length; ) written += writeSync(fd, line, written)
 }
 
 function timestamp(at: Date): string {
@@ -36,5 +47,6 @@ function timestamp(at: Date): string {
   const offset = -at.getTimezoneOffset()
   const zone = `${offset < 0 ? '-' : '+'}${two(Math.floor(Math.abs(offset) / 60))}:${two(Math.abs(offset) % 60)}`
   const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`
-  return `${day} ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${String(at.getMilliseconds()).padStart(3, '0')}000 ${zone}`
+  const microseconds = `${String(at.getMilliseconds()).padStart(3, '0')}000`
+  return `${day} ${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${microseconds} ${zone}`
 }

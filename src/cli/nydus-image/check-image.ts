@@ -1,0 +1,98 @@
+import { type CheckFinding, checkBlobs, checkBootstrap } from '../../builder/index.ts'
+import type { Bootstrap } from '../../rafs/index.ts'
+import { ExitError } from '../output.ts'
+import type { CommonFlags } from './arguments.ts'
+import { openBootstrapFile } from './bootstrap-file.ts'
+import { blobLine, describeInodes } from './check-listing.ts'
+import { openBackend } from './config.ts'
+import { type Log, withLog } from './log.ts'
+import { compressorOf, writeResult } from './result.ts'
+
+/** Values of `check`'s options, as the parser gives them. */
+export interface CheckFlags extends CommonFlags {
+  readonly bootstrap?: string
+  readonly blobDir?: string
+  readonly config?: string
+  readonly verbose?: boolean
+  readonly outputJson?: string
+}
+
+/** More findings than this help nobody. */
+const MAX_SHOWN = 100
+
+/** `check`: all that is wrong goes to the log; then the result, in the original's words. */
+export async function checkImageFile(operand: string | undefined, flags: CheckFlags, signal: AbortSignal): Promise<void> {
+  await withLog(flags, async (log) => {
+    const path = flags.bootstrap ?? operand ?? ''
+    const started = performance.now()
+    const image = await openBootstrapFile(path)
+    const found = new Findings(log, path)
+    for (const finding of checkBootstrap(image)) found.add(finding)
+    const seconds = (performance.now() - started) / 1000
+    found.throwIfAny()
+    if (flags.verbose === true) await print(describeInodes(image))
+    // Programs give -B and mean the metadata alone.
+    if (flags.bootstrap === undefined) await checkData(image, flags, found, signal)
+    found.throwIfAny()
+    await print(['RAFS filesystem metadata is valid, referenced data blobs: \n', ...image.blobs.map(blobLine)])
+    await writeResult(flags.outputJson, resultOf(path, image, seconds), 0)
+  })
+}
+
+async function checkData(image: Bootstrap, flags: CheckFlags, found: Findings, signal: AbortSignal): Promise<void> {
+  const backend = await openBackend(flags)
+  if (backend === undefined) return
+  try {
+    for await (const finding of checkBlobs(image, backend, signal)) found.add(finding)
+  } finally {
+    await backend.close()
+  }
+}
+
+class Findings {
+  readonly #log: Log
+  readonly #path: string
+  #count = 0
+
+  constructor(log: Log, path: string) {
+    this.#log = log
+    this.#path = path
+  }
+
+  add({ part, object, message }: CheckFinding): void {
+    this.#count += 1
+    if (this.#count <= MAX_SHOWN) this.#log.error(`${part} ${object}: ${message}`)
+  }
+
+  throwIfAny(): void {
+    if (this.#count === 0) return
+    const what = `${this.#count === 1 ? 'one thing is' : `${this.#count} things are`} wrong with it, see the log`
+    throw new ExitError(1, `failed to check bootstrap ${JSON.stringify(this.#path)}`, { cause: new Error(what) })
+  }
+}
+
+function resultOf(path: string, image: Bootstrap, seconds: number): Parameters<typeof writeResult>[1] {
+  return {
+    bootstrapPath: path,
+    blobs: image.blobs.map(({ id }) => id),
+    trace: { consumedTime: { load_tree_from_bootstrap: seconds }, events: {} },
+    fsVersion: image.version,
+    compressor: compressorOf(image),
+  }
+}
+
+/** Writes to stdout as fast as it is read. */
+async function print(lines: Iterable<string>): Promise<void> {
+  let batch = ''
+  for (const line of lines) {
+    batch += line
+    if (batch.length < 0x1_0000) continue
+    await write(batch)
+    batch = ''
+  }
+  await write(batch)
+}
+
+async function write(text: string): Promise<void> {
+  await new Promise<void>((resolve, reject) => process.stdout.write(text, (error) => (error ? reject(error) : resolve())))
+}

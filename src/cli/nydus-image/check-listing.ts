@@ -1,0 +1,141 @@
+import { BLOB_FEATURES, type BlobInfo, ChunkInfo } from '../../blob/index.ts'
+import { Attributes, type Bootstrap, type ChunkSpan, type Ino, isType, MODE, walkBootstrap } from '../../rafs/index.ts'
+
+/** The original's words for features, in its order. */
+const FEATURE_WORDS: ReadonlyArray<readonly [number, string]> = [
+  [BLOB_FEATURES.ALIGNED, 'aligned'],
+  [BLOB_FEATURES.BATCH, 'batch'],
+  [BLOB_FEATURES.CAP_TAR_TOC, 'cap_toc'],
+  [BLOB_FEATURES.INLINED_CHUNK_DIGEST, 'chunk-digest'],
+  [BLOB_FEATURES.CHUNK_INFO_V2, 'chunk-v2'],
+  [BLOB_FEATURES.INLINED_FS_META, 'fs-meta'],
+  [BLOB_FEATURES.SEPARATE, 'separate'],
+  [BLOB_FEATURES.HAS_TAR_HEADER, 'tar-header'],
+  [BLOB_FEATURES.HAS_TOC, 'toc'],
+  [BLOB_FEATURES.ZRAN, 'zran'],
+  [BLOB_FEATURES.ENCRYPTED, 'encrypted'],
+  [BLOB_FEATURES.CHUNKDICT_GENERATED, 'is-chunkdict-generated'],
+]
+
+/** One line of `check`'s result. */
+export function blobLine(blob: BlobInfo): string {
+  const features = FEATURE_WORDS.filter(([bit]) => (blob.features & bit) !== 0).map(([, word]) => word)
+  const sizes = `compressed size ${blob.compressedSize}, uncompressed size ${blob.uncompressedSize}`
+  const chunks = `chunk size: ${blob.chunkSize}, chunk count: ${blob.chunkCount}`
+  return `\t ${blob.index}: ${blob.id}, ${sizes}, ${chunks}, features: ${features.join(' ')}\n`
+}
+
+/** Every inode and chunk on a line of its own, as `check -v` of the original prints them. */
+export function* describeInodes(image: Bootstrap): Generator<string> {
+  const childIndexes = image.version === 5 ? childIndexesOf(image) : new Map<Ino, number>()
+  const attributes = new Attributes()
+  const spans: ChunkSpan[] = []
+  for (const { path, ino } of walkBootstrap(image)) {
+    image.attributes(ino, attributes)
+    const isFile = isType(attributes.mode, MODE.FILE)
+    const count = isFile ? image.chunks(ino, 0, attributes.size, spans) : 0
+    yield `inode: ${inodeWords(image, path, attributes, childIndexes.get(ino) ?? 0)}\n`
+    yield* chunkLines(image, spans.slice(0, count))
+  }
+}
+
+/** RAFS v5 numbers entries breadth-first; a directory says at which number its own begin. */
+function childIndexesOf(image: Bootstrap): Map<Ino, number> {
+  const indexes = new Map<Ino, number>()
+  let next = 2
+  for (let level: Ino[] = [image.root]; level.length > 0; ) {
+    const below: Ino[] = []
+    for (const ino of level) {
+      if (indexes.has(ino)) continue
+      indexes.set(ino, next)
+      image.list(ino, 0, (_name, child, type) => {
+        next += 1
+        if (type === DIRECTORY) below.push(child)
+        return true
+      })
+    }
+    level = below
+  }
+  return indexes
+}
+
+/** DT_DIR of readdir. */
+const DIRECTORY = 4
+
+function inodeWords(image: Bootstrap, path: Uint8Array, of: Attributes, childIndex: number): string {
+  const isSymlink = isType(of.mode, MODE.SYMLINK)
+  const nameSize = path.length === 1 ? 1 : path.length - 1 - path.lastIndexOf(0x2f)
+  // The original keeps the low 16 bits of the size here, for v6 whatever the inode is.
+  const symlinkSize = image.version === 6 ? of.size & 0xffff : isSymlink ? of.size : 0
+  const link = isSymlink ? `Some(${quoted(image.readlink(of.ino))})` : 'None'
+  return [
+    `${typeWord(of)} ${quoted(path)}: index 0 ino ${of.ino} real_ino ${of.ino}`,
+    `child_index ${childIndex} child_count ${childCount(image, of)} i_nlink ${of.nlink} i_size ${of.size}`,
+    `i_blocks ${of.blocks} i_name_size ${nameSize} i_symlink_size ${symlinkSize} has_xattr ${of.hasXattrs}`,
+    `link ${link} i_mtime ${BigInt.asUintN(64, BigInt(of.mtime))} i_mtime_nsec ${of.mtimeNsec}`,
+  ].join(' ')
+}
+
+function typeWord({ mode, nlink }: Attributes): string {
+  if (isType(mode, MODE.DIRECTORY)) return 'dir'
+  if (isType(mode, MODE.SYMLINK)) return 'symlink'
+  if (isType(mode, MODE.FILE)) return nlink > 1 ? 'hardlink' : 'file'
+  return ''
+}
+
+/** Entries of a directory, chunks of anything else. */
+function childCount(image: Bootstrap, of: Attributes): number {
+  if (!isType(of.mode, MODE.DIRECTORY)) {
+    const hasChunks = isType(of.mode, MODE.FILE) || image.version === 6
+    return hasChunks ? Math.ceil(of.size / image.chunkSize) : 0
+  }
+  let count = 0
+  image.list(of.ino, 0, () => {
+    count += 1
+    return true
+  })
+  return count
+}
+
+function* chunkLines(image: Bootstrap, spans: readonly ChunkSpan[]): Generator<string> {
+  const chunk = new ChunkInfo()
+  for (const [i, span] of spans.entries()) {
+    const layout = image.layout(span.blobIndex)
+    if (!layout.has(span.chunkIndex)) continue
+    layout.chunk(span.chunkIndex, chunk)
+    const crc = chunk.crc32c === undefined ? '' : `, crc32 0x${chunk.crc32c.toString(16)}`
+    const place = `compressed ${chunk.compressedOffset}/${chunk.compressedSize}, uncompressed ${chunk.uncompressedOffset}/${chunk.uncompressedSize}`
+    const id = Buffer.from(chunk.digest).toString('hex')
+    yield `\t chunk: id ${id}, index ${chunk.index}, blob_index ${span.blobIndex}, file_offset ${i * image.chunkSize}, ${place}${crc}\n`
+  }
+}
+
+const ESCAPES: Readonly<Record<string, string>> = { '\0': '\\0', '\t': '\\t', '\n': '\\n', '\r': '\\r', '"': '\\"', '\\': '\\\\' }
+
+/** A name in quotes, as Rust shows it: text as it is, control characters and what is not UTF-8 as escapes. */
+export function quoted(name: Uint8Array): string {
+  let text = '"'
+  for (let at = 0; at < name.length; ) {
+    const [character, length] = characterAt(name, at)
+    at += length
+    if (character === undefined) text += `\\x${(name[at - 1] ?? 0).toString(16).toUpperCase().padStart(2, '0')}`
+    else if (ESCAPES[character] !== undefined) text += ESCAPES[character]
+    else if (/\p{C}/u.test(character)) text += `\\u{${character.codePointAt(0)?.toString(16)}}`
+    else text += character
+  }
+  return `${text}"`
+}
+
+/** The UTF-8 character at a place, and its length; undefined and 1 for a byte that begins none. */
+function characterAt(bytes: Uint8Array, at: number): readonly [string | undefined, number] {
+  const first = bytes[at] ?? 0
+  const length = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4
+  try {
+    return [STRICT.decode(bytes.subarray(at, at + length)), length]
+  } catch {
+    // Not UTF-8: names are bytes.
+    return [undefined, 1]
+  }
+}
+
+const STRICT = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })

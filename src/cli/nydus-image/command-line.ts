@@ -1,0 +1,208 @@
+import type { Argument, Command, Option } from 'commander'
+import { ALIASES, placeOf, rulesOf } from './arguments.ts'
+import { similar } from './similar.ts'
+
+const MORE = "\nFor more information, try '--help'.\n"
+
+/** A command line that cannot be understood, told in the original's words. Exit code 2. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError'
+  readonly exitCode = 2
+
+  constructor(problem: string, usage: string, tip = '') {
+    super(`error: ${problem}\n${tip}${usage === '' ? '' : `\n${usage}\n`}${MORE}`)
+  }
+}
+
+/**
+ * Checks a command line as the original's parser does, with its words, and gives it in the one form that needs no more interpretation: command, `--long=value`, `--`,
+ * operands. What the original's parser knows and the library does not: `-B=x`, aliases, values that look like options are none, nothing twice.
+ */
+export function readCommandLine(root: Command, argv: readonly string[]): string[] {
+  return new CommandLine(root, argv).read()
+}
+
+/** One pass over the words. */
+class CommandLine {
+  readonly #root: Command
+  readonly #rest: string[]
+  #command: Command
+  readonly #given = new Map<Option, string | undefined>()
+  readonly #operands: string[] = []
+
+  constructor(root: Command, argv: readonly string[]) {
+    this.#root = root
+    this.#command = root
+    this.#rest = [...argv]
+  }
+
+  read(): string[] {
+    for (let argument = this.#rest.shift(); argument !== undefined; argument = this.#rest.shift()) {
+      if (argument === '--') {
+        for (const operand of this.#rest.splice(0)) this.#operand(operand)
+      } else if (argument.startsWith('--')) {
+        if (argument === '--help') return this.#canonical('--help')
+        if (this.#isVersion(argument)) return ['--version']
+        this.#long(argument)
+      } else if (argument.startsWith('-') && argument !== '-') {
+        if (argument === '-h') return this.#canonical('--help')
+        if (this.#isVersion(argument)) return ['--version']
+        this.#short(argument)
+      } else if (this.#command === this.#root) {
+        if (argument === 'help') return this.#helpOf(this.#rest[0])
+        this.#enter(argument)
+        // Commands of later versions and those of other rooms read their own words.
+        if (this.#command.options.length === 0) return [argument, ...this.#rest]
+      } else this.#operand(argument)
+    }
+    this.#checkTogether()
+    return this.#canonical()
+  }
+
+
+  #isVersion(argument: string): boolean {
+    return this.#command === this.#root && (argument === '-V' || argument === '--version')
+  }
+
+  #helpOf(name: string | undefined): string[] {
+    if (name === undefined) return ['--help']
+    this.#enter(name)
+    return [name, '--help']
+  }
+
+  #enter(name: string): void {
+    const command = this.#root.commands.find((candidate) => candidate.name() === name)
+    if (command === undefined) {
+      const names = this.#root.commands.map((candidate) => candidate.name())
+      throw new UsageError(`unrecognized subcommand '${name}'`, this.#usage(), tip('subcommand', similar(name, [...names, 'help'])))
+    }
+    this.#command = command
+  }
+
+  #long(argument: string): void {
+    const equals = argument.indexOf('=')
+    const name = equals < 0 ? argument : argument.slice(0, equals)
+    const option = this.#command.options.find(({ long }) => long === name || long === ALIASES.get(name))
+    if (option === undefined) throw this.#unexpected(name)
+    this.#take(option, equals < 0 ? undefined : argument.slice(equals + 1))
+  }
+
+  /** `-v`, `-vJ x`, `-Bx`, `-B=x`. */
+  #short(argument: string): void {
+    for (let at = 1; at < argument.length; at += 1) {
+      const name = `-${argument[at]}`
+      const option = this.#command.options.find(({ short }) => short === name)
+      if (option === undefined) throw this.#unexpected(name)
+      if (option.isBoolean()) {
+        this.#take(option, undefined)
+        continue
+      }
+      const attached = argument.slice(at + 1)
+      return this.#take(option, attached === '' ? undefined : attached.replace(/^=/, ''))
+    }
+  }
+
+  #take(option: Option, attached: string | undefined): void {
+    const place = placeOf(option)
+    if (option.isBoolean()) {
+      if (attached !== undefined) throw new UsageError(`unexpected value '${attached}' for '${place}' found; no more were expected`, this.#usage())
+      if (this.#given.has(option)) throw this.#twice(place)
+      this.#given.set(option, undefined)
+      return
+    }
+    const value = attached ?? this.#nextValue()
+    const possible = option.argChoices === undefined ? '' : `\n  [possible values: ${option.argChoices.join(', ')}]`
+    if (value === undefined) throw new UsageError(`a value is required for '${place}' but none was supplied${possible}`, '')
+    if (option.argChoices !== undefined && !option.argChoices.includes(value)) {
+      throw new UsageError(`invalid value '${value}' for '${place}'${possible}`, '', tip('value', similar(value, option.argChoices)))
+    }
+    if (this.#given.has(option)) throw this.#twice(place)
+    this.#given.set(option, value)
+  }
+
+  #nextValue(): string | undefined {
+    const [next] = this.#rest
+    return next === undefined || (next.startsWith('-') && next !== '-') ? undefined : this.#rest.shift()
+  }
+
+  #operand(value: string): void {
+    const places = this.#command.registeredArguments
+    if (this.#operands.length >= places.length && places.at(-1)?.variadic !== true) throw this.#unexpected(value)
+    this.#operands.push(value)
+  }
+
+  #unexpected(argument: string): UsageError {
+    const isOption = argument.startsWith('-')
+    const near = argument.startsWith('--') ? similar(argument.slice(2), this.#command.options.map(({ long }) => (long ?? '').slice(2))) : undefined
+    const asValue = isOption && this.#command.registeredArguments.length > 0 ? `\n  tip: to pass '${argument}' as a value, use '-- ${argument}'\n` : ''
+    const advice = near === undefined ? asValue : tip('argument', `--${near}`)
+    return new UsageError(`unexpected argument '${argument}' found`, this.#usage(), advice)
+  }
+
+  #twice(place: string): UsageError {
+    return new UsageError(`the argument '${place}' cannot be used multiple times`, this.#usage())
+  }
+
+  #checkTogether(): void {
+    const rules = rulesOf(this.#command)
+    const has = (name: string): boolean => this.#indexOf(name) >= 0
+    for (const pair of rules.conflicts) {
+      if (!pair.every(has)) continue
+      // The one that was given first is the one that "cannot be used"; operands come last, wherever they stood.
+      const [first, second] = this.#indexOf(pair[0]) < this.#indexOf(pair[1]) ? pair : [pair[1], pair[0]]
+      throw new UsageError(`the argument '${this.#placeOf(first)}' cannot be used with '${this.#placeOf(second)}'`, this.#usageWith([], second))
+    }
+    const required = this.#command.registeredArguments.filter((argument, i) => argument.required && i >= this.#operands.length)
+    const lacking = [...rules.lacking(has, (name) => this.#valueOf(name)).map((name) => this.#placeOf(name, true)), ...required.map(operandPlace)]
+    if (lacking.length === 0) return
+    const list = lacking.map((place) => `\n  ${place}`).join('')
+    throw new UsageError(`the following required arguments were not provided:${list}`, this.#usageWith(lacking, undefined))
+  }
+
+  /** The position of an option or `<OPERAND>` among those that were given; -1 for none. */
+  #indexOf(name: string): number {
+    if (name.startsWith('<')) return this.#operands.length > 0 ? this.#given.size : -1
+    return [...this.#given.keys()].findIndex(({ long }) => long === name)
+  }
+
+  #valueOf(name: string): string | undefined {
+    return [...this.#given].find(([{ long }]) => long === name)?.[1]
+  }
+
+  #placeOf(name: string, isRequired = false): string {
+    if (name.startsWith('<')) return isRequired ? name : `[${name.slice(1, -1)}]`
+    const option = this.#command.options.find(({ long }) => long === name)
+    return option === undefined ? name : placeOf(option)
+  }
+
+  /** The usage line that says what can be given. */
+  #usage(): string {
+    const what = this.#command === this.#root ? ['[COMMAND]'] : this.#command.registeredArguments.map(operandPlace)
+    return ['Usage:', this.#name(), '[OPTIONS]', ...what].join(' ')
+  }
+
+  /** The usage line that says what was given and what is lacking. */
+  #usageWith(lacking: readonly string[], without: string | undefined): string {
+    const given = [...this.#given.keys()].filter(({ long }) => long !== without).map(placeOf)
+    const operands = this.#command.registeredArguments.map(operandPlace).filter((place) => place.startsWith('<') || this.#operands.length > 0)
+    return ['Usage:', this.#name(), ...new Set([...given, ...lacking.filter((place) => place.startsWith('-')), ...operands, ...lacking])].join(' ')
+  }
+
+  #name(): string {
+    return this.#command === this.#root ? this.#root.name() : `${this.#root.name()} ${this.#command.name()}`
+  }
+
+  #canonical(...end: string[]): string[] {
+    const options = [...this.#given].map(([{ long }, value]) => (value === undefined ? `${long}` : `${long}=${value}`))
+    const command = this.#command === this.#root ? [] : [this.#command.name()]
+    return [...command, ...options, ...end, ...(this.#operands.length > 0 ? ['--', ...this.#operands] : [])]
+  }
+}
+
+function operandPlace(argument: Argument): string {
+  return (argument.required ? `<${argument.name()}>` : `[${argument.name()}]`) + (argument.variadic ? '...' : '')
+}
+
+function tip(noun: string, word: string | undefined): string {
+  return word === undefined ? '' : `\n  tip: a similar ${noun} exists: '${word}'\n`
+}

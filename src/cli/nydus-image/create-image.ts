@@ -1,0 +1,56 @@
+import { buildImage, type ImagePlaces, openDictionary, openParent } from '../../builder/index.ts'
+import { createOutput } from '../output.ts'
+import {
+  canonicalType,
+  checkPlaces,
+  checkValues,
+  chunkDictPath,
+  type CreateFlags,
+  layerOptions,
+  refuseUnsupported,
+} from './create-options.ts'
+import { checkConfig } from './config.ts'
+import { type Log, withLog } from './log.ts'
+import { readPatterns } from './prefetch-input.ts'
+import { summary, writeResult } from './result.ts'
+
+/** `create`: builds an image or layer, logs what came out, writes the result for programs. */
+export async function createImage(source: string, flags: CreateFlags, signal: AbortSignal): Promise<void> {
+  await withLog(flags, (log) => create(source, flags, log, signal))
+}
+
+async function create(source: string, flags: CreateFlags, log: Log, signal: AbortSignal): Promise<void> {
+  const chunkSize = checkValues(flags)
+  const patterns = await readPatterns(flags.prefetchPolicy, source)
+  for (const warning of patterns.warnings) log.warn(warning)
+  checkPlaces(flags, source)
+  refuseUnsupported(flags)
+  if (flags.config !== undefined) await checkConfig(flags.config)
+  const options = layerOptions(flags, chunkSize, patterns)
+  const { chunkDict, parentBootstrap } = flags
+  const dictionary = chunkDict === undefined ? undefined : await openDictionary(chunkDictPath(chunkDict), options)
+  const parent = parentBootstrap === undefined ? undefined : await openParent(parentBootstrap, options)
+  const isDirectory = canonicalType(flags) === 'dir-rafs'
+  const progress = createOutput(flags.progress).progress('building', { total: 0, unit: 'bytes' })
+  try {
+    const built = await buildImage(
+      { kind: isDirectory ? 'directory' : 'tar', path: source },
+      placesOf(flags),
+      { ...options, dictionary, parent },
+      { signal, onBytes: (bytes) => progress.advance(bytes) },
+    )
+    log.info(summary(built))
+    await writeResult(flags.outputJson, { ...built, compressor: flags.compressor })
+  } finally {
+    progress.done()
+  }
+}
+
+function placesOf({ blob, blobDir = '.', blobInlineMeta, bootstrap }: CreateFlags): ImagePlaces {
+  const folder = { kind: 'directory', path: blobDir } as const
+  const inline = blobInlineMeta === true
+  return {
+    blob: blob === undefined ? folder : { kind: 'file', path: blob },
+    bootstrap: inline ? undefined : bootstrap === undefined ? folder : { kind: 'file', path: bootstrap },
+  }
+}

@@ -1,0 +1,23 @@
+import { Command } from 'commander'
+import { ExitError } from '../output.ts'
+
+/** Commands of the original that this version does not have. They are named in the help, and refused whatever their flags. */
+const LATER: ReadonlyArray<readonly [string, string]> = [
+  ['stat', 'Generate statistics information for RAFS filesystems'],
+  ['unpack', 'Unpack a RAFS filesystem to a tar file'],
+  ['export', 'Export RAFS filesystems as raw block disk images or tar files'],
+  ['compact', 'Compact specific nydus image, remove unused chunks in blobs, merge small blobs'],
+  ['optimize', 'Optimize By Prefetch'],
+  ['chunkdict', 'Deduplicate RAFS filesystem metadata'],
+]
+
+export function laterCommands(): Command[] {
+  return LATER.map(([name, description]) => {
+    const command = new Command(name).description(`${description} (not supported by this version)`)
+    command.argument('[arguments...]').allowUnknownOption().helpOption(false).helpCommand(false)
+    command.action(() => {
+      throw new ExitError(1, `the subcommand '${name}' is not supported by this version of nydus-image`)
+    })
+    return command
+  })
+}

@@ -1,0 +1,91 @@
+import { createHash } from 'node:crypto'
+import { stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { BuilderError, type MergeLayer, mergeImages, writeWhole } from '../../builder/index.ts'
+import type { Bootstrap } from '../../rafs/index.ts'
+import { ExitError } from '../output.ts'
+import { blobIdOf, openBootstrapFile } from './bootstrap-file.ts'
+import { checkConfig } from './config.ts'
+import { chunkDictPath } from './create-options.ts'
+import { type Log, withLog } from './log.ts'
+import { factsOf, type MergeFlags, type SourceFacts } from './merge-flags.ts'
+import { readPatterns } from './prefetch-input.ts'
+import { compressorOf, writeResult } from './result.ts'
+
+/** The original's exit code for layers that do not fit together; converters forget their cache and try again then. */
+const INCONSISTENT = 2
+
+/** `merge`: layers into one image. */
+export async function mergeImageFiles(sources: readonly string[], flags: MergeFlags, signal: AbortSignal): Promise<void> {
+  await withLog(flags, async (log) => {
+    try {
+      await merge(sources, flags, log, signal)
+    } catch (error) {
+      if (!(error instanceof BuilderError) || error.code !== 'INCONSISTENT') throw error
+      log.error(`message:${error.message}`)
+      throw new ExitError(INCONSISTENT, '')
+    }
+  })
+}
+
+async function merge(sources: readonly string[], flags: MergeFlags, log: Log, signal: AbortSignal): Promise<void> {
+  const started = performance.now()
+  await checkPlace(flags)
+  const facts = factsOf(flags, sources.length)
+  const dictionaryPath = flags.chunkDict === undefined ? undefined : chunkDictPath(flags.chunkDict)
+  if (flags.config !== undefined) await checkConfig(flags.config)
+  const { paths, warnings } = await readPatterns(flags.prefetchPolicy)
+  for (const warning of warnings) log.warn(warning)
+  const layers: MergeLayer[] = []
+  for (const [i, path] of sources.entries()) {
+    signal.throwIfAborted()
+    layers.push(layerOf(path, await openBootstrapFile(path), facts[i], flags.config !== undefined))
+  }
+  const { bootstrap, blobs } = mergeImages(layers, {
+    parent: await openOptional(flags.parentBootstrap),
+    dictionary: await openOptional(dictionaryPath),
+    whiteoutSpec: 'oci',
+    prefetchPaths: flags.prefetchPolicy === 'fs' ? paths : [],
+  })
+  signal.throwIfAborted()
+  const bootstrapPath = placeOf(flags, bootstrap)
+  await writeWhole(bootstrapPath, bootstrap)
+  const ids = blobs.map(({ id }) => id)
+  const trace = { consumedTime: { merge: (performance.now() - started) / 1000 }, events: {} }
+  await writeResult(flags.outputJson, { bootstrapPath, blobs: ids, trace, compressor: compressorOf(layers[0]?.image) })
+}
+
+/** The real id of a layer's own blob: as the lists say, else the name of its file; with a configuration, as the bootstrap says. */
+function layerOf(path: string, image: Bootstrap, facts: SourceFacts | undefined, knowsBlobs: boolean): MergeLayer {
+  const known = knowsBlobs ? undefined : (facts?.originalId ?? blobIdOf(path))
+  return {
+    name: path,
+    image,
+    blobId: facts?.blobDigest ?? known,
+    blobSize: facts?.blobSize,
+    tocDigest: facts?.tocDigest,
+    tocSize: facts?.tocSize,
+  }
+}
+
+async function openOptional(path: string | undefined): Promise<Bootstrap | undefined> {
+  return path === undefined || path === '' ? undefined : await openBootstrapFile(path)
+}
+
+async function checkPlace({ bootstrap, blobDir }: MergeFlags): Promise<void> {
+  if (bootstrap !== undefined) return
+  if (blobDir === undefined) {
+    const advice = 'please specify one to store the generated metadata blob file'
+    throw new ExitError(1, `both --bootstrap and --blob-dir are missing, ${advice}`)
+  }
+  try {
+    if ((await stat(blobDir)).isDirectory()) return
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+  }
+  throw new ExitError(1, 'Directory to store blobs does not exist')
+}
+
+function placeOf({ bootstrap, blobDir = '.' }: MergeFlags, bytes: Uint8Array): string {
+  return bootstrap ?? join(blobDir, createHash('sha256').update(bytes).digest('hex'))
+}

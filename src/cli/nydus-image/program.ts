@@ -1,0 +1,23 @@
+import type { Command } from 'commander'
+import { addCompletion } from '../completion.ts'
+import { createCommand } from './arguments.ts'
+import { checkCommand } from './check.ts'
+import { createImageCommand } from './create.ts'
+import { inspectCommand } from './inspect.ts'
+import { laterCommands } from './later-commands.ts'
+import { mergeCommand } from './merge.ts'
+import { versionText } from './version.ts'
+
+const DESCRIPTION = 'Build, analyze, inspect or validate RAFS filesystems/Nydus accelerated container images'
+
+/** The tool's commands; what they do is loaded when one of them runs. */
+export function createProgram(signal: AbortSignal): Command {
+  const root = createCommand('nydus-image', DESCRIPTION)
+  root.usage('[OPTIONS] [COMMAND]').version(versionText(), '-V, --version', 'Print version')
+  for (const command of [createImageCommand, mergeCommand, checkCommand, inspectCommand]) root.addCommand(command(signal))
+  for (const command of laterCommands()) root.addCommand(command)
+  addCompletion(root)
+  root.enablePositionalOptions()
+  root.action(() => void process.stdout.write('Usage: [OPTIONS] [COMMAND]\n'))
+  return root
+}
