@@ -6,6 +6,7 @@ import * as fc from 'fast-check'
 import { compressor, crc32c, CodecError, decompressor, digester } from './index.ts'
 import { portableCrc32c } from './crc32c.ts'
 import { portableLz4, lz4 } from './lz4.ts'
+import { openLibrary } from './native.ts'
 import { portableZstd, zstd } from './zstd.ts'
 
 const text = Buffer.from('a chunk of text that repeats itself, and repeats itself again. '.repeat(5000))
@@ -120,4 +121,9 @@ test('CRC-32C is that of iSCSI, native and portable', () => {
       assert.equal(crc32c(b, crc32c(a)), portableCrc32c(Buffer.concat([a, b])))
     }),
   )
+})
+
+test('zstd runs as machine code where koffi does', (t) => {
+  if (openLibrary(undefined) === undefined) return t.skip('koffi is not here')
+  assert.notEqual(zstd(), portableZstd)
 })

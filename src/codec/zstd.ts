@@ -16,7 +16,7 @@ function native(): { compress: Compressor['compress']; decompress: Decompressor[
       'size_t ZSTD_compressCCtx(void *ctx, uint8_t *dst, size_t capacity, const uint8_t *src, size_t size, int level)',
     decompressDCtx:
       'size_t ZSTD_decompressDCtx(void *ctx, uint8_t *dst, size_t capacity, const uint8_t *src, size_t size)',
-    isError: 'unsigned ZSTD_isError(size_t code)',
+    isError: 'unsigned int ZSTD_isError(size_t code)',
     errorCode: 'int ZSTD_getErrorCode(size_t code)',
   })
   if (zstd === undefined) return undefined
