@@ -12,12 +12,11 @@ function native(): { compress: Compressor['compress']; decompress: Decompressor[
   const zstd = functionsOf(openLibrary(undefined), {
     createCCtx: 'void *ZSTD_createCCtx()',
     createDCtx: 'void *ZSTD_createDCtx()',
+    // Declared signed: errors are the negated code, which as an unsigned 64-bit number would not survive in a JavaScript one.
     compressCCtx:
-      'size_t ZSTD_compressCCtx(void *ctx, uint8_t *dst, size_t capacity, const uint8_t *src, size_t size, int level)',
+      'int64_t ZSTD_compressCCtx(void *ctx, uint8_t *dst, size_t capacity, const uint8_t *src, size_t size, int level)',
     decompressDCtx:
-      'size_t ZSTD_decompressDCtx(void *ctx, uint8_t *dst, size_t capacity, const uint8_t *src, size_t size)',
-    isError: 'unsigned int ZSTD_isError(size_t code)',
-    errorCode: 'int ZSTD_getErrorCode(size_t code)',
+      'int64_t ZSTD_decompressDCtx(void *ctx, uint8_t *dst, size_t capacity, const uint8_t *src, size_t size)',
   })
   if (zstd === undefined) return undefined
   const compressing = zstd.createCCtx()
@@ -28,12 +27,12 @@ function native(): { compress: Compressor['compress']; decompress: Decompressor[
       const capacity = Math.min(into.length, from.length - 1)
       if (capacity <= 0) return -1
       const written = Number(zstd.compressCCtx(compressing, into, capacity, from, from.length, LEVEL))
-      return zstd.isError(written) ? -1 : written
+      return written < 0 ? -1 : written
     },
     decompress: (from, into) => {
       const written = Number(zstd.decompressDCtx(decompressing, into, into.length, from, from.length))
-      if (!zstd.isError(written)) return checkLength(written, into.length)
-      const code = Number(zstd.errorCode(written))
+      if (written >= 0) return checkLength(written, into.length)
+      const code = -written
       if (code === DESTINATION_TOO_SMALL)
         throw new CodecError('TOO_LONG', `zstd: more than the ${into.length} bytes wanted`)
       if (code === SOURCE_TOO_SMALL)
