@@ -1,5 +1,5 @@
 import { BLOB_FEATURES, type BlobInfo, ChunkInfo } from '../../blob/index.ts'
-import { Attributes, type Bootstrap, type ChunkSpan, type Ino, isType, MODE, walkBootstrap } from '../../rafs/index.ts'
+import { Attributes, type Bootstrap, type ChunkSpan, isType, MODE, walkBootstrap } from '../../rafs/index.ts'
 
 /** The original's words for features, in its order. */
 const FEATURE_WORDS: ReadonlyArray<readonly [number, string]> = [
@@ -27,42 +27,23 @@ export function blobLine(blob: BlobInfo): string {
 
 /** Every inode and chunk on a line of its own, as `check -v` of the original prints them. */
 export function* describeInodes(image: Bootstrap): Generator<string> {
-  const childIndexes = image.version === 5 ? childIndexesOf(image) : new Map<Ino, number>()
   const attributes = new Attributes()
   const spans: ChunkSpan[] = []
+  // RAFS v5 numbers what a directory holds when it comes to the directory; the root is 1.
+  let next = 2
   for (const { path, ino } of walkBootstrap(image)) {
     image.attributes(ino, attributes)
+    const children = childCount(image, attributes)
+    const isNumbered = image.version === 5 && isType(attributes.mode, MODE.DIRECTORY)
     const isFile = isType(attributes.mode, MODE.FILE)
     const count = isFile ? image.chunks(ino, 0, attributes.size, spans) : 0
-    yield `inode: ${inodeWords(image, path, attributes, childIndexes.get(ino) ?? 0)}\n`
+    yield `inode: ${inodeWords(image, path, attributes, { index: isNumbered ? next : 0, count: children })}\n`
+    if (isNumbered) next += children
     yield* chunkLines(image, spans.slice(0, count))
   }
 }
 
-/** RAFS v5 numbers entries breadth-first; a directory says at which number its own begin. */
-function childIndexesOf(image: Bootstrap): Map<Ino, number> {
-  const indexes = new Map<Ino, number>()
-  let next = 2
-  for (let level: Ino[] = [image.root]; level.length > 0; ) {
-    const below: Ino[] = []
-    for (const ino of level) {
-      if (indexes.has(ino)) continue
-      indexes.set(ino, next)
-      image.list(ino, 0, (_name, child, type) => {
-        next += 1
-        if (type === DIRECTORY) below.push(child)
-        return true
-      })
-    }
-    level = below
-  }
-  return indexes
-}
-
-/** DT_DIR of readdir. */
-const DIRECTORY = 4
-
-function inodeWords(image: Bootstrap, path: Uint8Array, of: Attributes, childIndex: number): string {
+function inodeWords(image: Bootstrap, path: Uint8Array, of: Attributes, children: { readonly index: number; readonly count: number }): string {
   const isSymlink = isType(of.mode, MODE.SYMLINK)
   const nameSize = path.length === 1 ? 1 : path.length - 1 - path.lastIndexOf(0x2f)
   // The original keeps the low 16 bits of the size here, for v6 whatever the inode is.
@@ -70,7 +51,7 @@ function inodeWords(image: Bootstrap, path: Uint8Array, of: Attributes, childInd
   const link = isSymlink ? `Some(${quoted(image.readlink(of.ino))})` : 'None'
   return [
     `${typeWord(of)} ${quoted(path)}: index 0 ino ${of.ino} real_ino ${of.ino}`,
-    `child_index ${childIndex} child_count ${childCount(image, of)} i_nlink ${of.nlink} i_size ${of.size}`,
+    `child_index ${children.index} child_count ${children.count} i_nlink ${of.nlink} i_size ${of.size}`,
     `i_blocks ${of.blocks} i_name_size ${nameSize} i_symlink_size ${symlinkSize} has_xattr ${of.hasXattrs}`,
     `link ${link} i_mtime ${BigInt.asUintN(64, BigInt(of.mtime))} i_mtime_nsec ${of.mtimeNsec}`,
   ].join(' ')
@@ -120,7 +101,7 @@ export function quoted(name: Uint8Array): string {
     at += length
     if (character === undefined) text += `\\x${(name[at - 1] ?? 0).toString(16).toUpperCase().padStart(2, '0')}`
     else if (ESCAPES[character] !== undefined) text += ESCAPES[character]
-    else if (/\p{C}/u.test(character)) text += `\\u{${character.codePointAt(0)?.toString(16)}}`
+    else if (character !== ' ' && /[\p{C}\p{Z}\p{Grapheme_Extend}]/u.test(character)) text += `\\u{${character.codePointAt(0)?.toString(16)}}`
     else text += character
   }
   return `${text}"`

@@ -1,5 +1,5 @@
 import type { Argument, Command, Option } from 'commander'
-import { ALIASES, placeOf, rulesOf } from './arguments.ts'
+import { ALIASES, placeOf, rulesOf, takesAnyWords } from './arguments.ts'
 import { similar } from './similar.ts'
 
 const MORE = "\nFor more information, try '--help'.\n"
@@ -51,8 +51,7 @@ class CommandLine {
       } else if (this.#command === this.#root) {
         if (argument === 'help') return this.#helpOf(this.#rest[0])
         this.#enter(argument)
-        // Commands of later versions and those of other rooms read their own words.
-        if (this.#command.options.length === 0) return [argument, ...this.#rest]
+        if (takesAnyWords(this.#command)) return [argument, ...this.#rest]
       } else this.#operand(argument)
     }
     this.#checkTogether()
@@ -111,11 +110,8 @@ class CommandLine {
       return
     }
     const value = attached ?? this.#nextValue()
-    const possible = option.argChoices === undefined ? '' : `\n  [possible values: ${option.argChoices.join(', ')}]`
-    if (value === undefined) throw new UsageError(`a value is required for '${place}' but none was supplied${possible}`, '')
-    if (option.argChoices !== undefined && !option.argChoices.includes(value)) {
-      throw new UsageError(`invalid value '${value}' for '${place}'${possible}`, '', tip('value', similar(value, option.argChoices)))
-    }
+    if (value === undefined) throw new UsageError(`a value is required for '${place}' but none was supplied${possible(option.argChoices)}`, '')
+    if (option.argChoices?.includes(value) === false) throw invalidValue(value, place, option.argChoices)
     if (this.#given.has(option)) throw this.#twice(place)
     this.#given.set(option, value)
   }
@@ -128,6 +124,8 @@ class CommandLine {
   #operand(value: string): void {
     const places = this.#command.registeredArguments
     if (this.#operands.length >= places.length && places.at(-1)?.variadic !== true) throw this.#unexpected(value)
+    const place = places[Math.min(this.#operands.length, places.length - 1)]
+    if (place?.argChoices?.includes(value) === false) throw invalidValue(value, operandPlace(place), place.argChoices)
     this.#operands.push(value)
   }
 
@@ -201,6 +199,14 @@ class CommandLine {
 
 function operandPlace(argument: Argument): string {
   return (argument.required ? `<${argument.name()}>` : `[${argument.name()}]`) + (argument.variadic ? '...' : '')
+}
+
+function possible(values: readonly string[] | undefined): string {
+  return values === undefined ? '' : `\n  [possible values: ${values.join(', ')}]`
+}
+
+function invalidValue(value: string, place: string, choices: readonly string[]): UsageError {
+  return new UsageError(`invalid value '${value}' for '${place}'${possible(choices)}`, '', tip('value', similar(value, choices)))
 }
 
 function tip(noun: string, word: string | undefined): string {

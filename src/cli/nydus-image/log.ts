@@ -1,6 +1,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { ExitError } from '../output.ts'
 import { type CommonFlags, LOG_LEVELS, type LogLevel } from './arguments.ts'
+import { osError } from './os-error.ts'
 
 /** Lines in the original's form: `[2026-01-31 12:00:00.123456 +01:00] INFO text`. */
 export interface Log {
@@ -33,8 +34,8 @@ export async function withLog(flags: CommonFlags, action: (log: Log) => Promise<
 function openLogFile(path: string): number {
   try {
     return openSync(path, 'a', 0o644)
-  } catch (cause) {
-    throw new ExitError(1, `cannot append to --log-file ${path}`, { cause })
+  } catch (error) {
+    throw new ExitError(1, `cannot append to --log-file ${path}`, { cause: new Error(osError(error)) })
   }
 }
 

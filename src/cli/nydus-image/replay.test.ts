@@ -1,0 +1,69 @@
+import assert from 'node:assert/strict'
+import { readFileSync, rmSync } from 'node:fs'
+import { describe, test } from 'node:test'
+import { noShared, type Ran, recordingFolder, runAll, sharedPath } from './testing.ts'
+
+interface Recorded {
+  readonly args: readonly string[]
+  readonly exit: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+const LATER = new Set(['stat', 'unpack', 'export', 'compact', 'optimize', 'chunkdict'])
+
+/** Where ours answers otherwise, and why. */
+const DIFFERENCES: ReadonlyMap<string, Partial<Ran>> = new Map<string, Partial<Ran>>([
+  // The original asks for --external-blob, which nobody has; its own nydusify runs into that.
+  ['create', { exit: 2 }],
+  ['create -B x -b y dirs/small', { exit: 0 }],
+  // Later work; it is refused before the file is looked for.
+  ['create -D work/o -B work/o.boot -t tar-rafs --attributes work/absent sources/small.tar', { exit: 1 }],
+  // The original aborts.
+  ['merge -B work/m --blob-sizes x images/v6-tar-zstd/bootstrap', { exit: 1 }],
+  // Tarfs is later work; that layers do not fit together is found after that.
+  ['merge -B work/m images/v6-tarfs-upper/bootstrap images/v6-tar-zstd/bootstrap', { exit: 1 }],
+  ['merge -B work/m --chunk-dict images/v6-tar-zstd/bootstrap images/v6-tarfs-upper/bootstrap', { exit: 1 }],
+  ['merge -B work/m --parent-bootstrap images/v6-tar-zstd/bootstrap images/v6-tarfs-upper/bootstrap', { exit: 1 }],
+  // Other words for the same thing.
+  ['create -D work/o -B work/o.boot -t tar-rafs --chunk-dict bootstrap=work/absent sources/small.tar', { exit: 1 }],
+  ['create -D work/o -B work/o.boot --parent-bootstrap work/absent dirs/small', { exit: 1 }],
+  ['check sources/empty.tar', { exit: 1 }],
+  ['inspect images/v6-tar-zstd/bootstrap -R icheck 999999', { exit: 1 }],
+])
+
+describe('command lines recorded from the original', { skip: noShared }, async () => {
+  if (noShared !== false) return
+  const all = JSON.parse(readFileSync(sharedPath('cli/nydus-image.json'), 'utf8')) as Recorded[]
+  const recorded = all.filter(({ args }) => !LATER.has(args[0] ?? ''))
+  const folder = recordingFolder()
+  const ran = await runAll(recorded.map(({ args }) => args), folder)
+  rmSync(folder, { recursive: true, force: true })
+
+  for (const [i, { args, ...wanted }] of recorded.entries()) {
+    test(`nydus-image ${args.join(' ').slice(0, 120)}`, () => {
+      const found = ran[i]
+      assert.ok(found)
+      const other = DIFFERENCES.get(args.join(' '))
+      if (other !== undefined) return assert.equal(found.exit, other.exit, found.stderr)
+      assert.equal(found.exit, wanted.exit, found.stderr)
+      assert.equal(found.stdout, wanted.stdout)
+      if (wanted.exit === 2 && wanted.stderr.startsWith('error:')) return assert.equal(found.stderr, wanted.stderr)
+      for (const words of messages(wanted.stderr)) assert.ok(found.stderr.includes(words), `${found.stderr}\nlacks: ${words}`)
+    })
+  }
+
+  test('commands of later versions are named in the refusal', async () => {
+    const later = all.filter(({ args }) => LATER.has(args[0] ?? ''))
+    for (const [i, { exit, stderr }] of (await runAll(later.map(({ args }) => args), process.cwd())).entries()) {
+      const name = later[i]?.args[0]
+      assert.deepEqual({ exit, stderr }, { exit: 1, stderr: `Error: the subcommand '${name}' is not supported by this version of nydus-image\n` })
+    }
+  })
+})
+
+/** What a message says, without times, places in source and the words around it. */
+function messages(stderr: string): string[] {
+  const lines = stderr.split('\n').filter((line) => !line.startsWith('[TIME] INFO RAFS') && line !== 'Caused by:')
+  return lines.map((line) => line.replace(/^\[TIME\] (INFO|ERROR) (\[[^\]]*\] )?|^Error: /, '').trim()).filter((words) => words !== 'build failed' && !words.startsWith('failed to create inspector'))
+}
