@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { join } from 'node:path'
 import { Artifact } from './artifact.ts'
 import { buildDirectoryLayer, buildLayer, type BuiltLayer } from './build-layer.ts'
 import { BuilderError } from './errors.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
-import { join } from 'node:path'
 
 /** A directory, or a tar (plain, gzip, zstd) in a file or FIFO; `-` is stdin. */
 export interface ImageSource {
@@ -76,17 +76,30 @@ async function buildFrom(source: ImageSource, options: LayerOptions & LayerRun, 
 }
 
 async function* archiveOf(path: string, onBytes: (bytes: number) => void): AsyncGenerator<Uint8Array> {
-  const stream = path === '-' ? process.stdin : createReadStream(path, { highWaterMark: READ_BYTES })
+  const pieces = path === '-' ? (process.stdin as AsyncIterable<Uint8Array>) : piecesOf(path)
   try {
-    for await (const bytes of stream as AsyncIterable<Buffer>) {
+    for await (const bytes of pieces) {
       onBytes(bytes.length)
       yield bytes
     }
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).syscall === undefined) throw cause
     throw new BuilderError('BAD_SOURCE', `cannot read the layer ${path}: ${(cause as Error).message}`, { cause })
+  }
+}
+
+/** Pieces are views of one buffer, each valid until the next one is asked for: reading a large layer makes no garbage. */
+async function* piecesOf(path: string): AsyncGenerator<Uint8Array> {
+  const file = await open(path)
+  try {
+    const buffer = new Uint8Array(READ_BYTES)
+    for (;;) {
+      const { bytesRead } = await file.read(buffer, 0, buffer.length, null)
+      if (bytesRead === 0) return
+      yield buffer.subarray(0, bytesRead)
+    }
   } finally {
-    stream.destroy()
+    await file.close()
   }
 }
 
@@ -108,14 +121,10 @@ async function publishBootstrap(place: OutputPlace, bytes: Uint8Array): Promise<
 }
 
 function traceOf({ counts }: BuiltLayer, totalSeconds: number): BuiltImage['trace'] {
-  return {
-    consumedTime: { build_bootstrap: counts.bootstrapSeconds, build_tree: counts.treeSeconds, total_build: totalSeconds },
-    events: {
-      blob_uncompressed_size: counts.uncompressedSize,
-      dedup_chunks: counts.duplicateChunks,
-      dedup_uncompressed_size: counts.duplicateBytes,
-      egid: String(process.getegid?.() ?? 0),
-      euid: String(process.geteuid?.() ?? 0),
-    },
-  }
+  const events: Record<string, number | string> = { egid: String(process.getegid?.() ?? 0), euid: String(process.geteuid?.() ?? 0) }
+  // As in the original, what did not happen is not told.
+  if (counts.storedBytes > 0) events['blob_uncompressed_size'] = counts.storedBytes
+  if (counts.duplicateChunks > 0) events['dedup_chunks'] = counts.duplicateChunks
+  if (counts.duplicateBytes > 0) events['dedup_uncompressed_size'] = counts.duplicateBytes
+  return { consumedTime: { build_bootstrap: counts.bootstrapSeconds, build_tree: counts.treeSeconds, total_build: totalSeconds }, events }
 }

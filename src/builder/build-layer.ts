@@ -30,8 +30,8 @@ export interface BuiltLayer {
 }
 
 export interface LayerCounts {
-  /** Bytes of the blob's uncompressed address space. */
-  readonly uncompressedSize: number
+  /** Plain bytes of the chunks that were stored. */
+  readonly storedBytes: number
   readonly duplicateChunks: number
   readonly duplicateBytes: number
   /** Seconds. */
@@ -162,7 +162,7 @@ class LayerBuild {
       blobs = this.#table({ id: this.#options.blobId ?? id, compressedSize: size, tocSize, tocDigest })
       bootstrap = this.#bootstrap(root, blobs)
     }
-    const counts = { ...this.#dictionary.counts, uncompressedSize: blob.uncompressedSize, treeSeconds, bootstrapSeconds: (performance.now() - before) / 1000 }
+    const counts = { ...this.#dictionary.counts, treeSeconds, bootstrapSeconds: (performance.now() - before) / 1000 }
     return { bootstrap, blobMeta: blob.metaFile(), blobId: finished.id, blobSize: finished.size, blobs, counts }
   }
 

@@ -67,7 +67,7 @@ export class LayerDictionary {
   readonly #blobs: TableBlob[] = []
   readonly #globalIndex = new Map<number, number>()
   #ownIndex: number | undefined
-  readonly counts = { duplicateChunks: 0, duplicateBytes: 0 }
+  readonly counts = { storedBytes: 0, duplicateChunks: 0, duplicateBytes: 0 }
 
   constructor(global: ChunkDictionary | undefined) {
     this.#global = global
@@ -97,6 +97,7 @@ export class LayerDictionary {
   /** A new chunk of the layer's own blob. */
   add(key: string, chunk: Pick<ChunkRecord, 'digest' | 'crc32c' | 'uncompressedSize'>): ChunkRecord {
     this.#ownIndex ??= this.#addBlob({ kind: 'own' })
+    this.counts.storedBytes += chunk.uncompressedSize
     const record: ChunkRecord = { ...chunk, blobIndex: this.#ownIndex, index: 0, compressedOffset: 0, compressedSize: 0, uncompressedOffset: 0, compressed: false }
     this.#remember(key, record)
     return record

@@ -2,7 +2,7 @@ import type { Compressor } from './compressor.ts'
 import type { Decompressor } from './decompressor.ts'
 import { CodecError } from './errors.ts'
 import { compressLz4Block, decompressLz4Block } from './lz4-block.ts'
-import { functionsOf, openLibrary } from './native.ts'
+import { functionsOf, keepSmaller, openLibrary, scratch } from './native.ts'
 
 interface Lz4 {
   readonly compress: Compressor['compress']
@@ -18,9 +18,9 @@ function native(): Lz4 | undefined {
   if (lz4 === undefined) return undefined
   return {
     compress: (from, into) => {
-      const capacity = Math.min(into.length, from.length - 1)
-      const written = capacity <= 0 ? 0 : Number(lz4.compress(from, into, from.length, capacity))
-      return written > 0 ? written : -1
+      const room = scratch(from.length)
+      const written = Number(lz4.compress(from, room, from.length, room.length))
+      return keepSmaller(room, written > 0 ? written : from.length, from, into)
     },
     decompress: (from, into) => {
       const written = Number(lz4.decompress(from, into, from.length, into.length))

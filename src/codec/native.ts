@@ -35,3 +35,19 @@ export function functionsOf<Name extends string>(
     return undefined
   }
 }
+
+let room = new Uint8Array(0)
+
+/** Memory of this thread, used again and again, in which `size` bytes compressed by zstd or LZ4 have room however badly they compress. */
+export function scratch(size: number): Uint8Array {
+  const bound = size + (size >>> 7) + 1024
+  if (room.length < bound) room = new Uint8Array(bound)
+  return room
+}
+
+/** Copies a result that is smaller than its source, and fits; gives its length, else -1. */
+export function keepSmaller(result: Uint8Array, length: number, from: Uint8Array, into: Uint8Array): number {
+  if (length >= from.length || length > into.length) return -1
+  into.set(result.subarray(0, length))
+  return length
+}

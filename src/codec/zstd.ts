@@ -2,7 +2,7 @@ import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import type { Compressor } from './compressor.ts'
 import type { Decompressor } from './decompressor.ts'
 import { CodecError } from './errors.ts'
-import { functionsOf, openLibrary } from './native.ts'
+import { functionsOf, keepSmaller, openLibrary, scratch } from './native.ts'
 
 /** The level of the original builder. */
 const LEVEL = 3
@@ -23,11 +23,11 @@ function native(): { compress: Compressor['compress']; decompress: Decompressor[
   const decompressing = zstd.createDCtx()
   return {
     compress: (from, into) => {
-      // One byte less than the input as capacity: a result that is not smaller is an error of zstd, "destination too small".
-      const capacity = Math.min(into.length, from.length - 1)
-      if (capacity <= 0) return -1
-      const written = Number(zstd.compressCCtx(compressing, into, capacity, from, from.length, LEVEL))
-      return written < 0 ? -1 : written
+      // Into a place of the worst case's size: with less room zstd gives up although its result would have fitted, and then
+      // chunks would be stored raw that the original compresses.
+      const room = scratch(from.length)
+      const written = Number(zstd.compressCCtx(compressing, room, room.length, from, from.length, LEVEL))
+      return keepSmaller(room, written < 0 ? from.length : written, from, into)
     },
     decompress: (from, into) => {
       const written = Number(zstd.decompressDCtx(decompressing, into, into.length, from, from.length))

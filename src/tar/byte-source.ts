@@ -74,7 +74,8 @@ export class ByteSource {
         return false
       }
       if (next.value.length > 0) {
-        this.#piece = next.value
+        // Not as a Buffer: whose `slice` is a view, and what is kept of an entry must be a copy.
+        this.#piece = new Uint8Array(next.value.buffer, next.value.byteOffset, next.value.length)
         this.#at = 0
         return true
       }

@@ -16,15 +16,21 @@ export function detectCompression(head: Uint8Array): LayerCompression {
   return 'none'
 }
 
-/** The plain bytes of a layer that is plain, gzip (any number of members) or zstd (any number of frames). Ends the source when it is left early. */
+/** For decompressors, which hold pieces while they ask for more. */
+async function* copied(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  for await (const piece of stream) yield new Uint8Array(piece)
+}
+
+/** The plain bytes of a layer that is plain, gzip (any number of members) or zstd (any number of frames). Ends the source when it is left early. Pieces, of the stream
+ * and given, are valid until the next one is asked for. */
 export async function* decompressed(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   const iterator = stream[Symbol.asyncIterator]()
   const head = await readHead(iterator)
   const whole = resume(head, iterator)
   const compression = detectCompression(head)
   if (compression === 'none') yield* whole
-  else if (compression === 'gzip') yield* through(whole, createGunzip({ chunkSize: OUTPUT_BYTES }), compression)
-  else yield* unzstd(whole)
+  else if (compression === 'gzip') yield* through(copied(whole), createGunzip({ chunkSize: OUTPUT_BYTES }), compression)
+  else yield* unzstd(copied(whole))
 }
 
 /** Small frames are done in one call: a stream each would cost more than their content. */
@@ -88,7 +94,7 @@ async function readHead(iterator: AsyncIterator<Uint8Array>): Promise<Uint8Array
   while (head.length < 4) {
     const { done, value } = await iterator.next()
     if (done === true) break
-    head = head.length === 0 ? value : Buffer.concat([head, value])
+    head = head.length === 0 && value.length >= 4 ? value : Buffer.concat([head, value])
   }
   return head
 }
