@@ -28,6 +28,8 @@ export interface RegistryBackendOptions {
   readonly scheme?: string
   /** Base64 of `user:password`; blank = none. A function is asked again whenever the registry refuses a login, so that it may change. */
   readonly auth?: string | (() => string | undefined)
+  /** Asked when `auth` gives nothing; default anonymous. */
+  readonly otherLogin?: CredentialSource
   /** A bearer token, taken until the registry refuses it; then `auth` is. */
   readonly registryToken?: string
   /** No certificate checks; plain HTTP where nobody speaks TLS. */
@@ -257,13 +259,13 @@ class RegistryReader implements BlobReader {
 }
 
 /** Undefined when there is none. A broken one is told now, not at the first read of a mounted image. */
-function loginOf({ auth }: RegistryBackendOptions): CredentialSource | undefined {
+function loginOf({ auth, otherLogin }: RegistryBackendOptions): CredentialSource | undefined {
   if (typeof auth === 'function')
     return async (host) => {
       const text = auth()?.trim() ?? ''
-      return text === '' ? anonymous()(host) : fromBase64(text)(host)
+      return text === '' ? (otherLogin ?? anonymous())(host) : fromBase64(text)(host)
     }
-  return auth === undefined || auth.trim() === '' ? undefined : fromBase64(auth.trim())
+  return auth === undefined || auth.trim() === '' ? otherLogin : fromBase64(auth.trim())
 }
 
 function redirectOf(options: RegistryBackendOptions): { scheme?: 'http' | 'https'; host?: string } {

@@ -30,6 +30,8 @@ export interface LibC {
   llistxattr: Native<[path: Path, list: Uint8Array, size: number]>
   lgetxattr: Native<[path: Path, name: Path, value: Uint8Array, size: number]>
   lsetxattr: Native<[path: Path, name: Path, value: Uint8Array, size: number, flags: number]>
+  getrlimit: Native<[resource: number, limits: Uint8Array]>
+  setrlimit: Native<[resource: number, limits: Uint8Array]>
   gettid: Native<[]>
   tgkill: Native<[process: number, thread: number, signal: number]>
   sigaction: Native<[signal: number, action: Uint8Array, old: null]>
@@ -52,6 +54,8 @@ const SIGNATURES: Readonly<Record<Exclude<keyof LibC, 'errno' | 'address'>, stri
   llistxattr: 'long llistxattr(const void*, void*, size_t)',
   lgetxattr: 'long lgetxattr(const void*, const void*, void*, size_t)',
   lsetxattr: 'int lsetxattr(const void*, const void*, const void*, size_t, int)',
+  getrlimit: 'int getrlimit(int, void*)',
+  setrlimit: 'int setrlimit(int, const void*)',
   gettid: 'int gettid()',
   tgkill: 'int tgkill(int, int, int)',
   sigaction: 'int sigaction(int, void*, void*)',

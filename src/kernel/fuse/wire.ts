@@ -109,6 +109,13 @@ export const INIT_FLAG = {
   HAS_RESEND: 39,
 } as const
 
+/** Messages that nobody asked for. Section "Notifications". */
+export const NOTIFY = { INVAL_INODE: 2, INVAL_ENTRY: 3 } as const
+/** 8 + 8 + 8 = 24 bytes: node, first byte, count (0 = to the end). */
+export const INVAL_INODE = { size: 24, node: 0 } as const
+/** 8 + 4 + 4 = 16 bytes, the name and a NUL. */
+export const INVAL_ENTRY = { size: 16, parent: 0, nameLength: 8 } as const
+
 /** Seconds that mean "for ever" to the kernel. */
 export const FOREVER = 0x7fff_ffff
 /** Pages of the largest READ. */
@@ -133,4 +140,5 @@ export const ERRNO = {
   ENOTTY: 25,
   EPROTO: 71,
   ENOTCONN: 107,
+  ESTALE: 116,
 } as const
