@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { DaemonError } from '../errors.ts'
+import { parseConfig } from './document.ts'
+import { settingsOf, withoutSecrets } from './settings.ts'
+
+const V1 = {
+  device: {
+    id: '/sn',
+    backend: { type: 'registry', config: { host: 'registry.example', repo: 'library/node', auth: 'dXNlcjpwYXNz' } },
+    cache: { type: 'blobcache', config: { work_dir: '/var/cache/nydus' } },
+  },
+  mode: 'direct',
+}
+const V2_TOML = `
+version = 2
+id = "mine"
+[backend]
+type = "localfs"
+[backend.localfs]
+dir = "/blobs"
+alt_dirs = ["/more"]
+[cache]
+type = "filecache"
+[cache.filecache]
+work_dir = "/cache"
+[rafs]
+batch_size = 4096
+[rafs.prefetch]
+enable = true
+threads = 3
+bandwidth_limit = 1000
+prefetch_all = true
+`
+
+test('version 1 becomes version 2, with its defaults', () => {
+  const { config, unknownKeys } = parseConfig(JSON.stringify({ ...V1, fs_prefetch: { enable: true } }), 'a')
+  assert.deepEqual(unknownKeys, [])
+  assert.equal(config.id, '/sn')
+  assert.equal(config.backend?.registry?.timeout, 5)
+  assert.equal(config.cache?.filecache?.work_dir, '/var/cache/nydus')
+  assert.deepEqual(config.cache.prefetch, {
+    enable: true,
+    threads: 8,
+    batch_size: 1 << 20,
+    bandwidth_limit: 0,
+    prefetch_all: true,
+    stream_prefetch: false,
+  })
+  assert.equal(settingsOf(config).readDeadlineMs, 50_000)
+})
+
+test('version 2 is TOML or JSON', () => {
+  const { config } = parseConfig(V2_TOML, 'a')
+  assert.deepEqual(parseConfig(JSON.stringify(config), 'a').config, config)
+  const settings = settingsOf(config)
+  assert.deepEqual(settings.source, { kind: 'localfs', blobFile: '', dir: '/blobs', altDirs: ['/more'] })
+  assert.deepEqual(settings.prefetch, { enabled: true, everything: true, requests: 3, bandwidth: 1000 })
+  assert.equal(settings.amplifyBytes, 4096)
+  assert.equal(settings.cacheDirectory, '/cache')
+})
+
+test('unknown keys are found at every level', () => {
+  const document = structuredClone(V1) as typeof V1 & { warmup: number }
+  document.warmup = 1
+  Object.assign(document.device.cache.config, { compressed: false })
+  assert.deepEqual(parseConfig(JSON.stringify(document), 'a').unknownKeys, ['device.cache.config.compressed', 'warmup'])
+  assert.deepEqual(parseConfig('version = 2\n[backend]\ntype = "oss"\n[backend.registy]\na = 1', 'a').unknownKeys, [
+    'backend.registy',
+  ])
+})
+
+test('a document that cannot be used names the key and shows no value', () => {
+  const cases: ReadonlyArray<readonly [string, RegExp]> = [
+    ['nope', /neither a JSON object nor TOML/],
+    ['[]', /neither/],
+    ['{"version":3}', /"version" is wrong/],
+    [JSON.stringify({ ...V1, mode: undefined }), /"mode" is missing/],
+    [JSON.stringify({ ...V1, device: { ...V1.device, backend: { type: 'http-proxy', config: {} } } }), /"device\.backend\.type" is wrong/],
+    [JSON.stringify({ ...V1, amplify_io: 2 ** 40 }), /"amplify_io" is wrong/],
+    [JSON.stringify({ ...V1, device: { ...V1.device, cache: { type: 'blobcache' } } }), /device\.cache/],
+    [`version = 2\nid = "${'x'.repeat(1 << 20)}"`, /more than 1048576/],
+    ['version = 2\n[backend]\ntype="registry"\n[backend.registry]\nhost="s3cret"\nrepo=1', /"backend\.registry\.repo" is wrong/],
+  ]
+  for (const [document, wanted] of cases)
+    assert.throws(
+      () => parseConfig(document, 'a'),
+      (error: DaemonError) => {
+        assert.ok(error instanceof DaemonError && error.code === 'BAD_CONFIG', document.slice(0, 200))
+        assert.match(error.message, wanted)
+        assert.doesNotMatch(error.message, /s3cret/)
+        return true
+      },
+    )
+})
+
+test('what this version does not do is refused, naming the key', () => {
+  const base = parseConfig(V2_TOML, 'a').config
+  const { backend, cache } = base
+  assert.ok(backend !== null && cache !== null)
+  const files = cache.filecache
+  assert.ok(files !== null)
+  const cases: ReadonlyArray<readonly [Partial<typeof base>, string]> = [
+    [{ backend: { ...backend, type: 'oss' } }, 'backend.type = "oss"'],
+    [{ backend: { ...backend, type: 's3' } }, 'backend.type = "s3"'],
+    [{ backend: { ...backend, type: 'localdisk' } }, 'backend.type = "localdisk"'],
+    [{ backend: { ...backend, type: 'http-proxy' } }, 'backend.type = "http-proxy"'],
+    [{ cache: { ...cache, compressed: true } }, 'cache.compressed'],
+    [{ cache: { ...cache, type: 'fscache' } }, 'cache.type = "fscache"'],
+    [{ cache: { ...cache, filecache: { ...files, enable_encryption: true } } }, 'cache.filecache.enable_encryption'],
+    [{ overlay: { upper_dir: '/u', work_dir: '/w' } }, 'overlay'],
+  ]
+  for (const [change, key] of cases)
+    assert.throws(
+      () => settingsOf({ ...base, ...change }),
+      (error: DaemonError) => error.code === 'UNSUPPORTED' && error.message.includes(key),
+    )
+  for (const missing of ['backend', 'cache', 'rafs'] as const)
+    assert.throws(() => settingsOf({ ...base, [missing]: null }), { code: 'BAD_CONFIG', message: new RegExp(missing) })
+})
+
+test('nothing secret is left in a document that is shown', () => {
+  const document = structuredClone(V1)
+  Object.assign(document.device.backend.config, {
+    registry_token: 'tok3n',
+    proxy: { url: 'http://me:pa55@proxy:1', ping_url: 'http://me:pa55@proxy:1/ping' },
+    mirrors: [{ host: 'https://me:pa55@mirror', headers: { Authorization: 'Bearer tok3n' } }],
+  })
+  const external = [{ patch: {}, type: 'x', config: { key: 'tok3n' } }]
+  const { config } = parseConfig(JSON.stringify({ ...document, device: { ...document.device, external_backends: external } }), 'a')
+  const shown = JSON.stringify(withoutSecrets(config))
+  assert.doesNotMatch(shown, /dXNlcjpwYXNz|tok3n|pa55/)
+  assert.match(shown, /"auth":null,"registry_token":null/)
+})

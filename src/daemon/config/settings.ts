@@ -1,0 +1,172 @@
+import { DaemonError } from '../errors.ts'
+import type { Config, RegistryConfig } from './schema.ts'
+
+/** What a mount does with its configuration; everything that this version cannot do has been refused. */
+export interface MountSettings {
+  readonly source:
+    | { readonly kind: 'localfs'; readonly blobFile: string; readonly dir: string; readonly altDirs: readonly string[] }
+    | { readonly kind: 'registry'; readonly registry: RegistryConfig }
+  /** Where verified chunks are kept; undefined = in memory only. */
+  readonly cacheDirectory: string | undefined
+  readonly amplifyBytes: number
+  readonly prefetch: {
+    readonly enabled: boolean
+    readonly everything: boolean
+    readonly requests: number
+    /** Bytes a second, 0 = no limit. */
+    readonly bandwidth: number
+  }
+  /** A read gives up after this. */
+  readonly readDeadlineMs: number
+  /** Keys that are accepted and have no effect here, for the log. */
+  readonly ignored: readonly string[]
+}
+
+/** Tries of one read of a registry when `retry_limit` is 0 or missing. */
+export const DEFAULT_RETRIES = 3
+const MAX_DEADLINE_MS = 120_000
+const LOCAL_DEADLINE_MS = 30_000
+const MAX_PREFETCH_REQUESTS = 32
+
+/** Turns a document into settings. Throws DaemonError 'UNSUPPORTED' or 'BAD_CONFIG' naming the key. */
+export function settingsOf(config: Config): MountSettings {
+  const { backend, cache, rafs } = config
+  if (backend === null) throw wrong('backend', 'no configuration information for backend')
+  if (cache === null) throw wrong('cache', 'no configuration information for cache')
+  if (rafs === null) throw wrong('rafs', 'no configuration information for rafs')
+  if (config.overlay !== null) throw unsupported('overlay', 'mount overlayfs over the read-only mount instead')
+  const { prefetch } = rafs
+  return {
+    source: sourceOf(backend),
+    cacheDirectory: cacheDirectoryOf(cache),
+    amplifyBytes: rafs.batch_size,
+    prefetch: {
+      enabled: prefetch.enable,
+      everything: prefetch.prefetch_all || prefetch.stream_prefetch,
+      requests: Math.max(1, Math.min(prefetch.threads, MAX_PREFETCH_REQUESTS)),
+      bandwidth: prefetch.bandwidth_limit,
+    },
+    readDeadlineMs: deadlineOf(backend.registry),
+    ignored: ignoredKeys(config),
+  }
+}
+
+function sourceOf(backend: NonNullable<Config['backend']>): MountSettings['source'] {
+  switch (backend.type) {
+    case 'localfs': {
+      if (backend.localfs === null) throw wrong('backend.localfs', 'the table is missing')
+      const { blob_file: blobFile, dir, alt_dirs: altDirs } = backend.localfs
+      if (blobFile === '' && dir === '') throw wrong('backend.localfs', 'give "dir" or "blob_file"')
+      return { kind: 'localfs', blobFile, dir, altDirs }
+    }
+    case 'registry': {
+      if (backend.registry === null) throw wrong('backend.registry', 'the table is missing')
+      const { proxy } = backend.registry
+      if (proxy.url !== '' || proxy.dragonfly_scheduler_endpoint !== '')
+        throw unsupported('backend.registry.proxy', 'leave "url" empty, or name a mirror in "mirrors"')
+      return { kind: 'registry', registry: backend.registry }
+    }
+    case 'localdisk':
+    case 'oss':
+    case 's3':
+    case 'http-proxy':
+      throw unsupported(`backend.type = "${backend.type}"`, 'use localfs or registry')
+    default:
+      return backend.type satisfies never
+  }
+}
+
+function cacheDirectoryOf(cache: NonNullable<Config['cache']>): string | undefined {
+  if (cache.compressed) throw unsupported('cache.compressed', 'leave it false: the cache keeps plain data')
+  switch (cache.type) {
+    case '':
+    case 'dummycache':
+      return undefined
+    case 'fscache':
+      throw unsupported('cache.type = "fscache"', 'use blobcache')
+    case 'blobcache':
+    case 'filecache': {
+      if (cache.filecache === null) throw wrong('cache.filecache', 'the table is missing')
+      if (cache.filecache.enable_encryption || cache.filecache.enable_convergent_encryption)
+        throw unsupported('cache.filecache.enable_encryption', 'leave it false')
+      if (cache.filecache.work_dir === '') throw wrong('cache.filecache.work_dir', 'it is empty')
+      return cache.filecache.work_dir
+    }
+    default:
+      return cache.type satisfies never
+  }
+}
+
+/** All tries of one read and some time for what waits before it; a time-out of 0 (none) must not mean a reader that hangs for ever. */
+function deadlineOf(registry: RegistryConfig | null): number {
+  if (registry === null) return LOCAL_DEADLINE_MS
+  if (registry.timeout === 0) return MAX_DEADLINE_MS
+  const tries = 1 + (registry.retry_limit === 0 ? DEFAULT_RETRIES : registry.retry_limit)
+  return Math.min(MAX_DEADLINE_MS, (registry.timeout + registry.connect_timeout) * 1000 * tries + 10_000)
+}
+
+function ignoredKeys(config: Config): string[] {
+  const { cache, rafs } = config
+  return [
+    ...(config.external_backends.length > 0 ? ['external_backends'] : []),
+    ...(rafs?.iostats_files === true ? ['rafs.iostats_files'] : []),
+    ...(rafs?.access_pattern === true ? ['rafs.access_pattern'] : []),
+    ...(rafs?.latest_read_files === true ? ['rafs.latest_read_files'] : []),
+    ...(cache?.filecache?.disable_indexed_map === true ? ['cache.filecache.disable_indexed_map'] : []),
+  ]
+}
+
+function wrong(key: string, what: string): DaemonError {
+  return new DaemonError('BAD_CONFIG', `cannot use the configuration: "${key}": ${what}`, {
+    wire: 'RAFS failed to handle request, Failed to load config: failed to parse configuration information`',
+  })
+}
+
+function unsupported(key: string, instead: string): DaemonError {
+  const message = `cannot use the configuration: this version does not do "${key}"; ${instead}`
+  return new DaemonError('UNSUPPORTED', message, {
+    wire: `RAFS failed to handle request, Failed to configure device: ${message}\``,
+  })
+}
+
+/** The document as the API may show it: without logins. */
+export function withoutSecrets(config: Config): Config {
+  const { backend } = config
+  if (backend === null) return config
+  const bucket = { access_key_id: '', access_key_secret: '' }
+  const proxied = <T extends { readonly proxy: { readonly url: string; readonly ping_url: string } }>(of: T): T => ({
+    ...of,
+    proxy: { ...of.proxy, url: withoutLogin(of.proxy.url), ping_url: withoutLogin(of.proxy.ping_url) },
+  })
+  return {
+    ...config,
+    cache:
+      config.cache?.filecache == null
+        ? config.cache
+        : { ...config.cache, filecache: { ...config.cache.filecache, encryption_key: '' } },
+    external_backends: config.external_backends.map((external) => ({ ...external, config: {} })),
+    backend: {
+      ...backend,
+      oss: backend.oss === null ? null : { ...proxied(backend.oss), ...bucket },
+      s3: backend.s3 === null ? null : { ...proxied(backend.s3), ...bucket },
+      registry: backend.registry === null ? null : registryWithoutSecrets(proxied(backend.registry)),
+      'http-proxy': backend['http-proxy'] === null ? null : proxied(backend['http-proxy']),
+    },
+  }
+}
+
+function registryWithoutSecrets(of: RegistryConfig): RegistryConfig {
+  const { mirrors, ...rest } = of
+  return {
+    ...rest,
+    auth: null,
+    registry_token: null,
+    ...(mirrors === undefined
+      ? {}
+      : { mirrors: mirrors.map((mirror) => ({ ...mirror, host: withoutLogin(mirror.host), headers: {} })) }),
+  }
+}
+
+function withoutLogin(url: string): string {
+  return url.replace(/^([a-z]+:\/\/)[^/@]*@/i, '$1')
+}
