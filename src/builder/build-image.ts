@@ -72,20 +72,35 @@ function placeOf(place: OutputPlace, name: string): string {
 
 async function buildFrom(source: ImageSource, options: LayerOptions & LayerRun, onBytes: (bytes: number) => void): Promise<BuiltLayer> {
   if (source.kind === 'directory') return await buildDirectoryLayer(source.path, { ...options, onBytes })
-  return await buildLayer(archiveOf(source.path, onBytes), options)
+  return await buildLayer(archiveOf(source.path, { signal: options.signal, onBytes }), options)
 }
 
-async function* archiveOf(path: string, onBytes: (bytes: number) => void): AsyncGenerator<Uint8Array> {
+async function* archiveOf(path: string, { signal, onBytes }: ImageRun): AsyncGenerator<Uint8Array> {
   const pieces = path === '-' ? (process.stdin as AsyncIterable<Uint8Array>) : piecesOf(path)
+  const iterator = pieces[Symbol.asyncIterator]()
   try {
-    for await (const bytes of pieces) {
-      onBytes(bytes.length)
-      yield bytes
+    for (;;) {
+      const { done, value } = await nextOrAborted(iterator, signal)
+      if (done === true) return
+      onBytes(value.length)
+      yield value
     }
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).syscall === undefined) throw cause
     throw new BuilderError('BAD_SOURCE', `cannot read the layer ${path}: ${(cause as Error).message}`, { cause })
+  } finally {
+    if (!signal.aborted) await iterator.return?.()
   }
+}
+
+/** A FIFO that nobody writes to blocks its reader for ever, even against signals: what waits for it is left behind, and the build ends. */
+async function nextOrAborted(iterator: AsyncIterator<Uint8Array>, signal: AbortSignal): Promise<IteratorResult<Uint8Array>> {
+  signal.throwIfAborted()
+  return await new Promise((resolve, reject) => {
+    const abort = (): void => reject(signal.reason as Error)
+    signal.addEventListener('abort', abort, { once: true })
+    void iterator.next().then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
+  })
 }
 
 /** Pieces are views of one buffer, each valid until the next one is asked for: reading a large layer makes no garbage. */

@@ -71,7 +71,7 @@ export async function runTool(output: Output, action: (signal: AbortSignal) => P
   const interrupted = new AbortController()
   let exitCode = 0
   const onSignal = (name: 'SIGINT' | 'SIGTERM'): void => {
-    if (interrupted.signal.aborted) process.exit(exitCode)
+    if (interrupted.signal.aborted) return void endNow(exitCode)
     exitCode = name === 'SIGINT' ? 130 : 143
     interrupted.abort(new ExitError(exitCode, `interrupted by ${name}`))
   }
@@ -85,6 +85,12 @@ export async function runTool(output: Output, action: (signal: AbortSignal) => P
     process.off('SIGINT', onSignal)
     process.off('SIGTERM', onSignal)
   }
+}
+
+/** Ends the process though a thread of it may wait in a read or open that never comes back (a FIFO that nobody opens): `process.exit` would wait for that thread. */
+export async function endNow(exitCode: number): Promise<void> {
+  const { exitNow } = await import('../kernel/index.ts')
+  exitNow(exitCode)
 }
 
 export function exitCodeOf(error: unknown): number {

@@ -65,15 +65,15 @@ class CommandLine {
 
   #helpOf(name: string | undefined): string[] {
     if (name === undefined) return ['--help']
-    this.#enter(name)
+    this.#enter(name, false)
     return [name, '--help']
   }
 
-  #enter(name: string): void {
+  #enter(name: string, mayAdvise = true): void {
     const command = this.#root.commands.find((candidate) => candidate.name() === name)
     if (command === undefined) {
       const names = this.#root.commands.map((candidate) => candidate.name())
-      throw new UsageError(`unrecognized subcommand '${name}'`, this.#usage(), tip('subcommand', similar(name, [...names, 'help'])))
+      throw new UsageError(`unrecognized subcommand '${name}'`, this.#usage(), tip('subcommand', mayAdvise ? similar(name, [...names, 'help']) : undefined))
     }
     this.#command = command
   }
@@ -104,7 +104,7 @@ class CommandLine {
   #take(option: Option, attached: string | undefined): void {
     const place = placeOf(option)
     if (option.isBoolean()) {
-      if (attached !== undefined) throw new UsageError(`unexpected value '${attached}' for '${place}' found; no more were expected`, this.#usage())
+      if (attached !== undefined) throw new UsageError(`unexpected value '${attached}' for '${place}' found; no more were expected`, this.#usageWith([place], undefined))
       if (this.#given.has(option)) throw this.#twice(place)
       this.#given.set(option, undefined)
       return
@@ -133,8 +133,9 @@ class CommandLine {
     const isOption = argument.startsWith('-')
     const near = argument.startsWith('--') ? similar(argument.slice(2), this.#command.options.map(({ long }) => (long ?? '').slice(2))) : undefined
     const asValue = isOption && this.#command.registeredArguments.length > 0 ? `\n  tip: to pass '${argument}' as a value, use '-- ${argument}'\n` : ''
-    const advice = near === undefined ? asValue : tip('argument', `--${near}`)
-    return new UsageError(`unexpected argument '${argument}' found`, this.#usage(), advice)
+    if (near === undefined) return new UsageError(`unexpected argument '${argument}' found`, this.#usage(), asValue)
+    const usage = this.#usageWith([this.#placeOf(`--${near}`)], undefined)
+    return new UsageError(`unexpected argument '${argument}' found`, usage, tip('argument', `--${near}`))
   }
 
   #twice(place: string): UsageError {
@@ -182,7 +183,7 @@ class CommandLine {
   /** The usage line that says what was given and what is lacking. */
   #usageWith(lacking: readonly string[], without: string | undefined): string {
     const given = [...this.#given.keys()].filter(({ long }) => long !== without).map(placeOf)
-    const operands = this.#command.registeredArguments.map(operandPlace).filter((place) => place.startsWith('<') || this.#operands.length > 0)
+    const operands = this.#command.registeredArguments.map(operandPlace).filter((place) => !lacking.includes(place.replace('[', '<').replace(']', '>')))
     return ['Usage:', this.#name(), ...new Set([...given, ...lacking.filter((place) => place.startsWith('-')), ...operands, ...lacking])].join(' ')
   }
 

@@ -21,7 +21,7 @@ export async function createImage(source: string, flags: CreateFlags, signal: Ab
 
 async function create(source: string, flags: CreateFlags, log: Log, signal: AbortSignal): Promise<void> {
   const chunkSize = checkValues(flags)
-  const patterns = await readPatterns(flags.prefetchPolicy, source)
+  const patterns = await readPatterns(flags.prefetchPolicy, signal, source)
   for (const warning of patterns.warnings) log.warn(warning)
   checkPlaces(flags, source)
   refuseUnsupported(flags)

@@ -8,7 +8,7 @@ export async function main(argv: readonly string[]): Promise<void> {
   await runTool(createOutput('none'), async (signal) => {
     const root = createProgram(signal)
     try {
-      await root.parseAsync(readCommandLine(root, argv), { from: 'user' })
+      await untilStuck(root.parseAsync(readCommandLine(root, argv), { from: 'user' }), signal)
     } catch (error) {
       if (error instanceof UsageError) {
         process.stderr.write(error.message)
@@ -19,4 +19,20 @@ export async function main(argv: readonly string[]): Promise<void> {
       if (error.exitCode !== 0) throw new ExitError(2, '')
     }
   })
+}
+
+/** After a signal the work has this long to clean up; then it is taken to wait for a pipe that never comes. */
+const CLEANUP_MS = 3000
+
+async function untilStuck(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const stuck = new Promise<never>((_, reject) => {
+    const give = (): void => reject(signal.reason as Error)
+    signal.addEventListener('abort', () => (timer = setTimeout(give, CLEANUP_MS)), { once: true })
+  })
+  try {
+    await Promise.race([work, stuck])
+  } finally {
+    clearTimeout(timer)
+  }
 }

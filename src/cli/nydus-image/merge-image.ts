@@ -34,7 +34,7 @@ async function merge(sources: readonly string[], flags: MergeFlags, log: Log, si
   const facts = factsOf(flags, sources.length)
   const dictionaryPath = flags.chunkDict === undefined ? undefined : chunkDictPath(flags.chunkDict)
   if (flags.config !== undefined) await checkConfig(flags.config)
-  const { paths, warnings } = await readPatterns(flags.prefetchPolicy)
+  const { paths, warnings } = await readPatterns(flags.prefetchPolicy, signal)
   for (const warning of warnings) log.warn(warning)
   const layers: MergeLayer[] = []
   for (const [i, path] of sources.entries()) {
