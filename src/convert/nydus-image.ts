@@ -40,7 +40,7 @@ const HISTORY = { created_by: 'Nydus Converter', comment: 'Nydus Bootstrap Layer
  * history gets one entry. Source: docs/formats/oci-image.md, "Config".
  */
 export function nydusConfig(sourceConfig: Uint8Array, blobs: readonly BlobLayer[], bootstrap: BootstrapLayer): Uint8Array {
-  return editedConfig(sourceConfig, 'compact', (diffIds, history) => ({
+  return editedConfig(sourceConfig, 'compact', (_, history) => ({
     diffIds: [...blobs.map(({ digest }) => digest), bootstrap.diffId],
     history: [...history, HISTORY],
   }))

@@ -27,7 +27,7 @@ export interface TestWorld extends AsyncDisposable {
 export async function testWorld(options: Partial<RegistryServerOptions> = {}): Promise<TestWorld> {
   const folder = await mkdtemp(join(tmpdir(), 'convert-test-'))
   const server = await startRegistry({ root: join(folder, 'registry'), host: '127.0.0.1', port: 0, ...options })
-  const client = new RegistryClient({ credentials: anonymous(), retry: { attempts: 3, baseMs: 1, maxMs: 2 } })
+  const client = new RegistryClient({ credentials: anonymous(), retry: { attempts: 5, baseDelayMs: 1, maxDelayMs: 2 } })
   return {
     server,
     client,
