@@ -10,7 +10,7 @@ const BATCH_BYTES = 1024 * 1024
 /** Budget of all batches, input and output; the limit of memory that a build takes, however large its files are. */
 const BATCHES_BYTES = 48 * 1024 * 1024
 const MIN_BATCHES = 3
-const MAX_BATCHES = 12
+const MAX_BATCHES = 20
 
 /** Takes new chunks in order; fills the record's offsets and number. `bytes` is valid until the promise settles. */
 export type StoreChunk = (record: ChunkRecord, bytes: Uint8Array) => Promise<void> | void

@@ -127,7 +127,7 @@ export function* dumpEntries(image: Bootstrap): Generator<DumpEntry> {
     image.attributes(ino, attributes)
     const text = escapePath(path)
     const entry = describe(image, attributes, text)
-    if (entry.type === 'file' && attributes.nlink > 1) {
+    if (entry.type !== 'dir' && attributes.nlink > 1) {
       const first = firstPaths.get(ino) ?? text
       firstPaths.set(ino, first)
       entry.hardlink = first

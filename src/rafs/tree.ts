@@ -150,7 +150,7 @@ export function readTree(image: Bootstrap): RafsTree {
   for (const { path, ino, depth } of walkBootstrap(image)) {
     image.attributes(ino, attributes)
     const node = readNode(image, attributes, path.slice(path.lastIndexOf(SLASH) + 1), reader)
-    if (isType(node.mode, MODE.FILE) && attributes.nlink > 1) {
+    if (node.children === undefined && attributes.nlink > 1) {
       const group = groups.get(ino) ?? { id: ino }
       groups.set(ino, group)
       node.link = group

@@ -162,6 +162,7 @@ class Writer {
           `${show(node)}: a symlink target of ${target.length} bytes; 1 to ${TARGET_MAX} are possible`,
         )
       this.#placeWithData(node, index, target.length)
+      if (node.link !== undefined) this.#linkPlaces.set(node.link, this.#place(node))
       return
     }
     const xattrs = this.#xattrs(node)

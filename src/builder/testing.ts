@@ -1,0 +1,172 @@
+/** For this room's tests: sources and images of the original, built again with ours. */
+import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { gunzipSync } from 'node:zlib'
+import { ChunkInfo } from '../blob/index.ts'
+import { makeNode, setTimes } from '../kernel/index.ts'
+import { Attributes, type Bootstrap, type ChunkSpan, dumpEntries, isType, MODE, walkBootstrap } from '../rafs/index.ts'
+import { buildLayer, type BuiltLayer, type LayerOptions } from './index.ts'
+
+const shared = join(import.meta.dirname, '../../../shared/fixtures')
+
+/** Why the large set of the original's files is not used, or false. */
+export const noShared: string | false = existsSync(join(shared, 'manifest.json')) ? false : 'no ../shared/fixtures beside the repository'
+
+export const DEFAULTS: LayerOptions = {
+  chunkSize: 0x10_0000,
+  compression: 'zstd',
+  digest: 'blake3',
+  keepOwners: true,
+  inlineBootstrap: false,
+  blobToc: false,
+  blobId: undefined,
+  whiteoutSpec: 'oci',
+  prefetch: { policy: 'none', paths: [] },
+  dictionary: undefined,
+  parent: undefined,
+}
+
+/** One image of the large set. */
+export interface SharedImage {
+  readonly id: string
+  readonly command: string
+  readonly exit: number
+  readonly reproducible?: boolean
+  readonly stdin?: string
+  readonly new_blobs?: readonly string[]
+  readonly tree?: string
+}
+
+export function sharedImages(): SharedImage[] {
+  return (JSON.parse(readFileSync(join(shared, 'manifest.json'), 'utf8')) as { images: SharedImage[] }).images
+}
+
+/** The path of a file of the large set. */
+export function sharedPath(...parts: string[]): string {
+  return join(shared, ...parts)
+}
+
+/** A folder that is gone after the test. */
+export function temporary(t: { after(done: () => void): void }): string {
+  const path = mkdtempSync(join(tmpdir(), 'nydus-builder-'))
+  t.after(() => rmSync(path, { recursive: true, force: true }))
+  return path
+}
+
+export function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex')
+}
+
+/** A source of the large set, as the commands name it: unpacked into `folder` when it is not there yet. */
+export function sourceOf(name: string, folder: string): string {
+  const plain = join(shared, name)
+  if (existsSync(plain)) return plain
+  const path = join(folder, name.replace('/', '-'))
+  if (existsSync(path)) return path
+  if (name.startsWith('dirs/')) unpackDirectory(name.slice(5), path)
+  else writeFileSync(path, gunzipSync(readFileSync(`${plain}.gz`)))
+  return path
+}
+
+/** Trees that have a socket, which no archive can hold. */
+const WITH_SOCKET: ReadonlySet<string> = new Set(['lower', 'core', 'mini'])
+const SOCKET_TIME = 1_700_000_047
+const LINKED_TIME = 1_700_000_030
+
+function unpackDirectory(name: string, at: string): void {
+  mkdirSync(at)
+  execFileSync('tar', ['--xattrs', '--xattrs-include=*', '--numeric-owner', '--warning=no-timestamp', '-xpf', join(shared, 'sources', `${name}.dir.tar.gz`), '-C', at])
+  // GNU tar makes hard links late, after it has set the time of the folder that they are in.
+  const linked = join(at, 'hard/sub')
+  if (existsSync(linked) && WITH_SOCKET.has(name)) setTimes(linked, LINKED_TIME, 0)
+  if (!WITH_SOCKET.has(name)) return
+  const { atime, mtime } = statSync(join(at, 'dev'))
+  makeNode(join(at, 'dev/socket'), 0o140755, 0)
+  setTimes(join(at, 'dev/socket'), SOCKET_TIME, 0)
+  utimesSync(join(at, 'dev'), atime, mtime)
+}
+
+/** The sink's bytes in one piece. */
+export class CollectedBlob {
+  readonly #parts: Buffer[] = []
+  readonly sink = (bytes: Uint8Array): void => {
+    this.#parts.push(Buffer.from(bytes))
+  }
+
+  get bytes(): Buffer {
+    return Buffer.concat(this.#parts)
+  }
+}
+
+export async function* inPieces(bytes: Uint8Array, size = 65_536): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size)
+}
+
+export interface BuiltForTest extends BuiltLayer {
+  readonly blob: Buffer
+}
+
+/** Builds a layer from the bytes of an archive. */
+export async function buildTar(archive: Uint8Array, options: Partial<LayerOptions> = {}, signal = new AbortController().signal): Promise<BuiltForTest> {
+  const collected = new CollectedBlob()
+  const built = await buildLayer(inPieces(archive), { ...DEFAULTS, ...options, signal, sink: collected.sink })
+  return { ...built, blob: collected.bytes }
+}
+
+/** All that an image says, without blob ids and stored sizes: these depend on the release of the compression library. */
+export function meaningOf(image: Bootstrap): unknown {
+  const spans: ChunkSpan[] = []
+  const attributes = new Attributes()
+  const places = [...walkBootstrap(image)].flatMap(({ path, ino }) => {
+    image.attributes(ino, attributes)
+    if (!isType(attributes.mode, MODE.FILE)) return []
+    const count = image.chunks(ino, 0, attributes.size, spans)
+    return [`${Buffer.from(path).toString('latin1')} ${spans.slice(0, count).map((span) => `${span.blobIndex}:${span.chunkIndex}@${span.chunkOffset}`).join(' ')}`]
+  })
+  return {
+    entries: [...dumpEntries(image)].map((entry) => JSON.stringify({ ...entry, xattrs: Object.entries(entry.xattrs ?? {}).sort() })),
+    places,
+    chunks: image.blobs.map(({ index }) => chunksOf(image, index)),
+    blobs: image.blobs.map(({ features, chunkCount, chunkSize, compression, digest, uncompressedSize, metaUncompressedSize }) => ({ features, chunkCount, chunkSize, compression, digest, uncompressedSize, metaUncompressedSize })),
+    prefetch: image.prefetch(),
+    inodeCount: image.inodeCount,
+    flags: [image.explicitOwners, image.hasXattrs],
+  }
+}
+
+function chunksOf(image: Bootstrap, blobIndex: number): string[] {
+  const layout = image.layout(blobIndex)
+  const info = new ChunkInfo()
+  const found: string[] = []
+  for (let index = 0; index < layout.chunkCount; index += 1) {
+    if (!layout.has(index)) continue
+    layout.chunk(index, info)
+    found.push(`${index} ${Buffer.from(info.digest).toString('hex')} ${info.uncompressedOffset}+${info.uncompressedSize} ${info.compressed} ${info.crc32c}`)
+  }
+  return found
+}
+
+/** Fails at the first difference, and shows only that. */
+export function assertSameMeaning(found: Bootstrap, wanted: Bootstrap): void {
+  const [a, b] = [meaningOf(found), meaningOf(wanted)] as [Record<string, unknown>, Record<string, unknown>]
+  for (const key of Object.keys(b)) assertSameLines(linesOf(a[key]), linesOf(b[key]), key)
+}
+
+function linesOf(value: unknown): string[] {
+  return (Array.isArray(value) ? value : [value]).map((one) => (typeof one === 'string' ? one : JSON.stringify(one)))
+}
+
+export function assertSameLines(found: readonly string[], wanted: readonly string[], what: string): void {
+  for (let at = 0; at < Math.max(found.length, wanted.length); at += 1) {
+    if (found[at] !== wanted[at]) assert.fail(`${what}: ${found[at]?.slice(0, 600)}\n  wanted: ${wanted[at]?.slice(0, 600)}`)
+  }
+}
+
+/** Files of a folder, for tests that nothing is left behind. */
+export function filesIn(path: string): string[] {
+  return readdirSync(path).sort()
+}
