@@ -71,20 +71,44 @@ export async function runTool(output: Output, action: (signal: AbortSignal) => P
   const interrupted = new AbortController()
   let exitCode = 0
   const onSignal = (name: 'SIGINT' | 'SIGTERM'): void => {
-    if (interrupted.signal.aborted) return void endNow(exitCode)
+    if (exitCode !== 0) return void endNow(exitCode)
     exitCode = name === 'SIGINT' ? 130 : 143
     interrupted.abort(new ExitError(exitCode, `interrupted by ${name}`))
   }
   process.on('SIGINT', onSignal)
   process.on('SIGTERM', onSignal)
+  let isOver = false
+  onBrokenStdout((error) => {
+    interrupted.abort(error)
+    if (isOver) output.fail(error)
+  })
   try {
     await action(interrupted.signal)
   } catch (error) {
     output.fail(interrupted.signal.aborted ? interrupted.signal.reason : error)
   } finally {
+    isOver = true
     process.off('SIGINT', onSignal)
     process.off('SIGTERM', onSignal)
   }
+}
+
+/** As the shell calls a program that SIGPIPE ended; Node ignores that signal. */
+const BROKEN_PIPE = 141
+let tellBrokenStdout: ((error: ExitError) => void) | undefined
+
+/** Results that cannot be written end the work: quietly when their reader has gone (`| head`), else with the reason. A log that cannot be written ends nothing. */
+function onBrokenStdout(tell: (error: ExitError) => void): void {
+  if (tellBrokenStdout === undefined) {
+    process.stdout.on('error', (cause: NodeJS.ErrnoException) => {
+      const hasNoReader = cause.code === 'EPIPE'
+      tellBrokenStdout?.(
+        hasNoReader ? new ExitError(BROKEN_PIPE, '') : new ExitError(1, 'cannot write to stdout', { cause }),
+      )
+    })
+    process.stderr.on('error', () => undefined)
+  }
+  tellBrokenStdout = tell
 }
 
 /** Ends the process though a thread of it may wait in a read or open that never comes back (a FIFO that nobody opens): `process.exit` would wait for that thread. */

@@ -14,6 +14,9 @@ import { type Log, withLog } from './log.ts'
 import { readPatterns } from './prefetch-input.ts'
 import { summary, writeResult } from './result.ts'
 
+/** A path cannot be opened when stdin is a socket, as some programs start others. */
+const STDIN: ReadonlySet<string> = new Set(['/dev/stdin', '/dev/fd/0', '/proc/self/fd/0'])
+
 /** `create`: builds an image or layer, logs what came out, writes the result for programs. */
 export async function createImage(source: string, flags: CreateFlags, signal: AbortSignal): Promise<void> {
   await withLog(flags, (log) => create(source, flags, log, signal))
@@ -34,7 +37,7 @@ async function create(source: string, flags: CreateFlags, log: Log, signal: Abor
   const progress = createOutput(flags.progress).progress('building', { total: 0, unit: 'bytes' })
   try {
     const built = await buildImage(
-      { kind: isDirectory ? 'directory' : 'tar', path: source },
+      { kind: isDirectory ? 'directory' : 'tar', path: STDIN.has(source) ? '-' : source },
       placesOf(flags),
       { ...options, dictionary, parent },
       { signal, onBytes: (bytes) => progress.advance(bytes) },

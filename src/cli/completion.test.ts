@@ -1,0 +1,76 @@
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { completionScript } from './completion.ts'
+import { createProgram } from './nydus-image/program.ts'
+
+const root = createProgram(new AbortController().signal)
+
+function lacks(shell: string): string | false {
+  return spawnSync(shell, ['-c', 'true']).status === 0 ? false : `there is no ${shell}`
+}
+
+describe('completion in bash', { skip: lacks('bash') }, () => {
+  let folder = ''
+  before(() => {
+    folder = mkdtempSync(join(tmpdir(), 'completion-'))
+    writeFileSync(join(folder, 'script'), completionScript(root, 'bash'))
+    writeFileSync(join(folder, 'image.boot'), '')
+    mkdirSync(join(folder, 'imagedir'))
+  })
+  after(() => rmSync(folder, { recursive: true, force: true }))
+
+  function bash(script: string): string {
+    const { status, stdout, stderr } = spawnSync('bash', ['--norc', '-c', `set -u; source ./script; ${script}`], { cwd: folder, encoding: 'utf8' })
+    assert.equal(status, 0, stderr)
+    return stdout
+  }
+
+  /** What Tab offers after these words, the last of which is being typed. */
+  function offered(...words: string[]): string[] {
+    const quoted = words.map((word) => `'${word}'`).join(' ')
+    const script = `COMP_WORDS=(nydus-image ${quoted}); COMP_CWORD=${words.length}; _nydus_image; printf '%s\\n' "\${COMPREPLY[@]}"`
+    return bash(script).split('\n').filter((word) => word !== '').sort()
+  }
+
+  test('bash knows the function for the tool', () => {
+    assert.equal(bash('complete -p nydus-image'), 'complete -F _nydus_image nydus-image\n')
+  })
+
+  for (const [name, words, wanted] of [
+    ['commands', ['che'], ['check']],
+    ['flags of a command', ['check', '--ver'], ['--verbose']],
+    ['short flags too', ['check', '-'], ['--blob-dir', '--bootstrap', '--config', '--help', '--log-file', '--log-level', '--output-json', '--verbose', '-B', '-C', '-D', '-J', '-L', '-h', '-l', '-v']],
+    ['choices of a flag', ['create', '--compressor', ''], ['lz4_block', 'none', 'zstd']],
+    ['choices of a short flag', ['create', '-v', ''], ['5', '6']],
+    ['choices after "="', ['create', '--digester', '=', 'b'], ['blake3']],
+    ['all choices after "="', ['create', '--features', '='], ['blob-toc']],
+    ['files for a flag with a file', ['create', '-B', 'im'], ['image.boot', 'imagedir']],
+    ['folders for a flag with a folder', ['create', '--blob-dir', 'im'], ['imagedir']],
+    ['files for an operand', ['check', 'image.'], ['image.boot']],
+    ['the words of an operand', ['completion', ''], ['bash', 'fish', 'zsh']],
+    ['flags of the tool itself', ['--ver'], ['--version']],
+    ['a global flag before the command', ['-l', 'warn', 'check', '--verb'], ['--verbose']],
+    ['nothing hidden', ['create', '--disable'], []],
+  ] as const) {
+    test(`offers ${name}`, () => assert.deepEqual(offered(...words), wanted))
+  }
+})
+
+for (const shell of ['zsh', 'fish'] as const) {
+  test(`the script for ${shell} parses`, { skip: lacks(shell) }, () => {
+    const { status, stderr } = spawnSync(shell, ['-n'], { input: completionScript(root, shell), encoding: 'utf8' })
+    assert.equal(status, 0, stderr)
+  })
+}
+
+test('every visible flag is in each script', () => {
+  for (const shell of ['bash', 'zsh', 'fish'] as const) {
+    const script = completionScript(root, shell)
+    const flags = root.commands.flatMap((command) => command.options).filter(({ hidden }) => !hidden)
+    for (const { long = '' } of flags) assert.ok(script.includes(shell === 'fish' ? `-l ${long.slice(2)}` : long), `${shell} lacks ${long}`)
+  }
+})
