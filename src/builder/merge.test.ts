@@ -1,0 +1,77 @@
+/** Merged images of the original, merged again. Their layers' bootstraps are named by the blob that they came out of. */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { basename } from 'node:path'
+import { test } from 'node:test'
+import { type Bootstrap, openBootstrap } from '../rafs/index.ts'
+import { BuilderError, checkBootstrap, mergeImages, type MergeLayer, type MergeOptions, parsePrefetchPatterns } from './index.ts'
+import { assertSameMeaning, buildTar, noShared, sharedImages, sharedPath } from './testing.ts'
+
+const PLAIN: MergeOptions = { parent: undefined, dictionary: undefined, whiteoutSpec: 'oci', prefetchPaths: [] }
+
+function layer(image: Bootstrap, name = 'layer', more: Partial<MergeLayer> = {}): MergeLayer {
+  return { name, image, blobId: undefined, blobSize: undefined, tocDigest: undefined, tocSize: undefined, ...more }
+}
+
+/** `layers/<blob>` is kept as the bootstrap of the image whose blob that is. */
+function openLayer(path: string, blobId?: string): Bootstrap {
+  if (!path.startsWith('layers/')) return openBootstrap(readFileSync(sharedPath(path)))
+  const id = basename(path)
+  const owner = (sharedImages() as Array<{ id: string; inline_blob?: string }>).find(({ inline_blob }) => inline_blob === `blobs/${id}`)
+  return openBootstrap(readFileSync(sharedPath('images', owner?.id ?? '', 'bootstrap')), { inlinedBlobId: blobId ?? id })
+}
+
+const merges = noShared === false ? sharedImages().filter(({ id, command, exit }) => id.startsWith('v6-') && exit === 0 && command.startsWith('nydus-image merge ')) : []
+const UNSUPPORTED = /zran|mixed|tarfs/
+
+for (const image of merges) {
+  const words = image.command.split(' ').slice(2)
+  const flags = new Map<string, string>()
+  while (words[0]?.startsWith('-') === true) flags.set(words.shift() ?? '', words.shift() ?? '')
+  const list = (flag: string): string[] | undefined => flags.get(flag)?.split(',')
+  const [digests, sizes] = [list('--blob-digests'), list('--blob-sizes')]
+  const open = (flag: string): Bootstrap | undefined => {
+    const path = flags.get(flag)?.replace('bootstrap=', '')
+    return path === undefined ? undefined : openLayer(path)
+  }
+  const merge = (): ReturnType<typeof mergeImages> =>
+    mergeImages(
+      words.map((path, at) => layer(openLayer(path, list('--original-blob-ids')?.[at]), path, { blobId: digests?.[at], blobSize: sizes === undefined ? undefined : Number(sizes[at]) })),
+      { ...PLAIN, parent: open('--parent-bootstrap'), dictionary: open('--chunk-dict'), prefetchPaths: parsePrefetchPatterns(Buffer.from(image.stdin ?? '')).paths },
+    )
+  if (UNSUPPORTED.test(image.id)) {
+    test(`says that it cannot merge ${image.id} yet`, () => {
+      assert.throws(merge, (error: unknown) => error instanceof BuilderError && error.code === 'UNSUPPORTED')
+    })
+    continue
+  }
+  test(`merges ${image.id} as the original does`, () => {
+    const theirs = readFileSync(sharedPath('images', image.id, 'bootstrap'))
+    const ours = merge()
+    const [found, wanted] = [openBootstrap(ours.bootstrap), openBootstrap(theirs)]
+    assert.deepEqual(found.blobs, wanted.blobs)
+    assertSameMeaning(found, wanted)
+    assert.equal(ours.bootstrap.length, theirs.length)
+    assert.deepEqual([...checkBootstrap(found)], [])
+    if (image.reproducible === true) assert.ok(Buffer.from(ours.bootstrap).equals(theirs))
+  })
+}
+
+test('the large set', { skip: noShared }, () => undefined)
+
+async function smallImage(archive: Uint8Array, options: Parameters<typeof buildTar>[1] = {}): Promise<Bootstrap> {
+  return openBootstrap((await buildTar(archive, options)).bootstrap)
+}
+
+const EMPTY = new Uint8Array(1024)
+
+test('layers that disagree are refused as inconsistent', async () => {
+  const [a, b, c] = [await smallImage(EMPTY), await smallImage(EMPTY, { chunkSize: 4096 }), await smallImage(EMPTY, { keepOwners: false })]
+  for (const other of [b, c]) {
+    assert.throws(() => mergeImages([layer(a), layer(other)], PLAIN), (error: unknown) => error instanceof BuilderError && error.code === 'INCONSISTENT')
+  }
+})
+
+test('nothing to merge is an error', () => {
+  assert.throws(() => mergeImages([], PLAIN), (error: unknown) => error instanceof BuilderError && error.code === 'BAD_OPTION')
+})
