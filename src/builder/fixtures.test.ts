@@ -92,7 +92,8 @@ for (const image of noShared === false ? sharedImages().filter(isOurs) : []) {
     assert.deepEqual([...checkBootstrap(openBootstrap(ours))], [])
     if (/--compressor (none|lz4_block)/.test(image.command) || isByteEqual(image)) {
       assert.deepEqual(built.blobs, theirs.blobs)
-      for (const id of image.new_blobs ?? []) assert.ok(readFileSync(join(at, id)).equals(readFileSync(sharedPath('blobs', id))), `blob ${id}`)
+      const { new_blobs } = JSON.parse(readFileSync(sharedPath('images', image.id, 'image.json'), 'utf8')) as { new_blobs: string[] }
+      for (const id of new_blobs) assert.ok(readFileSync(join(at, id)).equals(readFileSync(sharedPath('blobs', id))), `blob ${id}`)
     }
     if (isByteEqual(image)) assert.ok(ours.equals(theirBootstrap), 'the bootstrap has the same bytes')
   })

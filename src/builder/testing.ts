@@ -37,7 +37,6 @@ export interface SharedImage {
   readonly exit: number
   readonly reproducible?: boolean
   readonly stdin?: string
-  readonly new_blobs?: readonly string[]
   readonly tree?: string
 }
 
