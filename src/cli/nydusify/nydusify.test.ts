@@ -1,0 +1,72 @@
+import assert from 'node:assert/strict'
+import { existsSync } from 'node:fs'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { runAll } from './testing.ts'
+
+const CASES = JSON.parse(await readFile(join(import.meta.dirname, 'testdata/command-lines.json'), 'utf8')) as ReadonlyArray<{
+  readonly args: readonly string[]
+  readonly exit: number
+  readonly message: string
+  readonly help: boolean
+}>
+
+let folder = ''
+before(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'nydusify-test-'))
+})
+after(() => rm(folder, { recursive: true, force: true }))
+
+/** The message of the last line of the log. */
+function messageOf(stderr: string): string {
+  const last = stderr.trimEnd().split('\n').at(-1) ?? ''
+  const quoted = / msg=("(?:[^"\\]|\\.)*"|\S+)/.exec(last)?.[1]
+  if (quoted === undefined) return last
+  return quoted.startsWith('"') ? (JSON.parse(quoted) as string) : quoted
+}
+
+test("the original's answers to command lines", async () => {
+  const ran = await runAll(CASES.map(({ args }) => args), folder)
+  for (const [index, { args, exit, message, help }] of CASES.entries()) {
+    const { status, stdout, stderr } = ran[index] ?? assert.fail()
+    const line = `nydusify ${args.join(' ')}\n${stderr}`
+    assert.equal(status, exit, line)
+    assert.ok(messageOf(stderr).startsWith(message), `${line}\nwanted: ${message}`)
+    assert.equal(stdout !== '', help, line)
+  }
+  assert.equal(existsSync(join(folder, 'work')), false, 'nothing is left')
+})
+
+test('what this version does not do is said in one line that names it', async () => {
+  const both = ['--source', 'localhost:1/a', '--target', 'localhost:1/b']
+  const cases: ReadonlyArray<readonly [readonly string[], RegExp]> = [
+    [['convert', ...both, '--oci-ref'], /^--oci-ref \(zran\) is not supported/],
+    [['convert', ...both, '--fs-version', '5'], /^--fs-version 5 is not supported/],
+    [['convert', ...both, '--backend-type', 'oss', '--backend-config', '{"access_key_secret":"hush"}'], /^--backend-type oss is not supported/],
+    [['convert', ...both, '--build-cache-tag', 'cache'], /^--build-cache and --build-cache-tag are not supported/],
+    [['copy', '--source', 'a'], /^nydusify copy is not part of this version/],
+    [['pack', '--name', 'x'], /^nydusify build is not part of this version/],
+    [['chunkdict', 'generate'], /^nydusify chunkdict is not part/],
+  ]
+  const ran = await runAll(cases.map(([args]) => args), folder)
+  for (const [index, [, wanted]] of cases.entries()) {
+    const { status, stderr } = ran[index] ?? assert.fail()
+    assert.equal(status, 1)
+    assert.match(messageOf(stderr), wanted)
+    assert.doesNotMatch(stderr, /hush/)
+    assert.equal(stderr.trimEnd().split('\n').length, 1)
+  }
+})
+
+test('help teaches with examples; version; completion; help of a command', async () => {
+  const ran = await runAll([['--version'], ['completion', 'bash'], ['convert', '--help'], ['check', '-h'], ['mount', '-help'], ['help', 'view'], ['--help']], folder)
+  const [version = assert.fail(), completion = assert.fail(), ...helps] = ran
+  for (const { status, stdout } of helps) {
+    assert.equal(status, 0)
+    assert.match(stdout, /Examples:\n {2}nydusify /)
+  }
+  assert.match(version.stdout, /^Nydusify version \nVersion\t: v\d+\.\d+\.\d+/)
+  assert.match(completion.stdout, /merge-platform/)
+})
