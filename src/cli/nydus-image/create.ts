@@ -19,7 +19,7 @@ const SOURCE_TYPES = [
 const EXAMPLES = `
 Examples:
   # a directory: blob and bootstrap into ./out, each named by its digest
-  nydus-image create -D out /path/to/rootfs
+  nydus-image create -D out rootfs
   # a layer, as a converter does: one blob that carries its bootstrap and a table of contents
   zcat layer.tar.gz | nydus-image create -t tar-rafs --blob-inline-meta --features blob-toc -b layer.blob -
 
