@@ -7,8 +7,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import { ChunkInfo } from '../blob/index.ts'
+import { decompressor, digester } from '../codec/index.ts'
 import { makeNode, setTimes } from '../kernel/index.ts'
 import { Attributes, type Bootstrap, type ChunkSpan, dumpEntries, isType, MODE, walkBootstrap } from '../rafs/index.ts'
+import { type TarHeader, TarWriter } from '../tar/index.ts'
 import { buildLayer, type BuiltLayer, type LayerOptions } from './index.ts'
 
 const shared = join(import.meta.dirname, '../../../shared/fixtures')
@@ -168,4 +170,47 @@ export function assertSameLines(found: readonly string[], wanted: readonly strin
 /** Files of a folder, for tests that nothing is left behind. */
 export function filesIn(path: string): string[] {
   return readdirSync(path).sort()
+}
+
+/** An archive as a list of entries; content as bytes. */
+export type ArchiveEntry = Partial<Omit<TarHeader, 'path' | 'link'>> & { readonly path: string | Uint8Array; readonly link?: string; readonly content?: Uint8Array }
+
+export async function tarOf(entries: readonly ArchiveEntry[]): Promise<Buffer> {
+  const parts: Buffer[] = []
+  const writer = new TarWriter((bytes) => void parts.push(Buffer.from(bytes)))
+  for (const { path, content, link, ...header } of entries) {
+    const type = header.type ?? 'file'
+    const linked = link === undefined ? {} : { link: Buffer.from(link) }
+    await writer.add({ mode: type === 'directory' ? 0o755 : 0o644, ...header, ...linked, path: Buffer.from(path), type, size: content?.length ?? 0 }, content === undefined ? [] : [content])
+  }
+  await writer.finish()
+  return Buffer.concat(parts)
+}
+
+/** A file's bytes out of blobs, each chunk verified. */
+export function contentOf(image: Bootstrap, blobs: readonly Uint8Array[], path: string): Buffer {
+  let ino = image.root
+  for (const name of path.split('/').filter((part) => part !== '')) ino = image.lookup(ino, Buffer.from(name)) ?? assert.fail(`${path} is not there`)
+  return inodeContent(image, blobs, ino)
+}
+
+export function inodeContent(image: Bootstrap, blobs: readonly Uint8Array[], ino: number): Buffer {
+  const attributes = new Attributes()
+  image.attributes(ino, attributes)
+  const spans: ChunkSpan[] = []
+  const count = image.chunks(ino, 0, attributes.size, spans)
+  const info = new ChunkInfo()
+  return Buffer.concat(
+    spans.slice(0, count).map(({ blobIndex, chunkIndex }) => {
+      image.layout(blobIndex).chunk(chunkIndex, info)
+      const { compression, digest } = image.blobs[blobIndex] ?? assert.fail('no such blob')
+      const plain = new Uint8Array(info.uncompressedSize)
+      const stored = blobs[blobIndex]?.subarray(info.compressedOffset, info.compressedOffset + info.compressedSize) ?? assert.fail('no such blob')
+      decompressor(info.compressed ? compression : 'none').decompress(stored, plain)
+      const found = new Uint8Array(32)
+      digester(digest).digest(plain, found)
+      assert.deepEqual(found, info.digest)
+      return plain
+    }),
+  )
 }
