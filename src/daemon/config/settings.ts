@@ -30,14 +30,14 @@ const MAX_PREFETCH_REQUESTS = 32
 
 /** Turns a document into settings. Throws DaemonError 'UNSUPPORTED' or 'BAD_CONFIG' naming the key. */
 export function settingsOf(config: Config): MountSettings {
-  const { backend, cache, rafs } = config
-  if (backend === null) throw wrong('backend', 'no configuration information for backend')
+  const { cache, rafs } = config
+  const source = blobSourceOf(config)
   if (cache === null) throw wrong('cache', 'no configuration information for cache')
   if (rafs === null) throw wrong('rafs', 'no configuration information for rafs')
   if (config.overlay !== null) throw unsupported('overlay', 'mount overlayfs over the read-only mount instead')
   const { prefetch } = rafs
   return {
-    source: sourceOf(backend),
+    source,
     cacheDirectory: cacheDirectoryOf(cache),
     amplifyBytes: rafs.batch_size,
     prefetch: {
@@ -46,12 +46,14 @@ export function settingsOf(config: Config): MountSettings {
       requests: Math.max(1, Math.min(prefetch.threads, MAX_PREFETCH_REQUESTS)),
       bandwidth: prefetch.bandwidth_limit,
     },
-    readDeadlineMs: deadlineOf(backend.registry),
+    readDeadlineMs: deadlineOf(config.backend?.registry ?? null),
     ignored: ignoredKeys(config),
   }
 }
 
-function sourceOf(backend: NonNullable<Config['backend']>): MountSettings['source'] {
+/** Where blobs come from, of a document that need not describe a mount. Throws as `settingsOf` does. */
+export function blobSourceOf({ backend }: Config): MountSettings['source'] {
+  if (backend === null) throw wrong('backend', 'no configuration information for backend')
   switch (backend.type) {
     case 'localfs': {
       if (backend.localfs === null) throw wrong('backend.localfs', 'the table is missing')
