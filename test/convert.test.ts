@@ -9,7 +9,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { pushImage, sampleLayers, tarOf } from '../src/convert/testing.ts'
-import { anonymous, fromPassword, parseReference, RegistryClient, type RegistryServer, startRegistry } from '../src/registry/index.ts'
+import { unmount } from '../src/kernel/index.ts'
+import {
+  anonymous,
+  fromPassword,
+  parseReference,
+  RegistryClient,
+  type RegistryServer,
+  startRegistry,
+} from '../src/registry/index.ts'
 
 const TOOL = join(import.meta.dirname, '../src/cli/nydusify/index.ts')
 
@@ -28,7 +36,8 @@ interface Ran {
 
 async function nydusify(args: readonly string[], env: NodeJS.ProcessEnv = {}, input = ''): Promise<Ran> {
   const child = spawn(process.execPath, [TOOL, ...args], { cwd: folder, env: { HOME: folder, ...env } })
-  const read = async (stream: NodeJS.ReadableStream): Promise<string> => Buffer.concat(await Array.fromAsync(stream as AsyncIterable<Buffer>)).toString()
+  const read = async (stream: NodeJS.ReadableStream): Promise<string> =>
+    Buffer.concat(await Array.fromAsync(stream as AsyncIterable<Buffer>)).toString()
   child.stdin.end(input)
   const status = new Promise<number | null>((resolve) => child.once('exit', resolve))
   const [stdout, stderr] = await Promise.all([read(child.stdout), read(child.stderr)])
@@ -55,10 +64,28 @@ describe('against a registry', () => {
 
   test('convert and check, by flags and by the environment, in Go form', async () => {
     const name = `${server.host}/app:1`
-    const converted = await nydusify(['-l', 'info', 'convert', '-source', name, '-target-suffix=-nydus', '--oci=true', '--output-json', 'run.json', '--work-dir', 'work'])
+    const converted = await nydusify([
+      '-l',
+      'info',
+      'convert',
+      '-source',
+      name,
+      '-target-suffix=-nydus',
+      '--oci=true',
+      '--output-json',
+      'run.json',
+      '--work-dir',
+      'work',
+    ])
     assert.equal(converted.status, 0, converted.stderr)
     const metrics = JSON.parse(await readFile(join(folder, 'run.json'), 'utf8')) as Record<string, number>
-    assert.deepEqual(Object.keys(metrics), ['SourceImageSize', 'TargetImageSize', 'SourcePullElapsed', 'ConversionElapsed', 'TargetPushElapsed'])
+    assert.deepEqual(Object.keys(metrics), [
+      'SourceImageSize',
+      'TargetImageSize',
+      'SourcePullElapsed',
+      'ConversionElapsed',
+      'TargetPushElapsed',
+    ])
     assert.ok(Object.values(metrics).every((value) => Number.isInteger(value) && value > 0))
     assert.equal(existsSync(join(folder, 'work')), false)
     const checked = await nydusify(['check', '--json'], { SOURCE: name, TARGET: `${name}-nydus`, WORK_DIR: 'out' })
@@ -69,7 +96,15 @@ describe('against a registry', () => {
   })
 
   test('a failed check: each finding a line and in the JSON, exit code 1', async () => {
-    const { status, stdout, stderr, message } = await nydusify(['check', '--target', `${server.host}/app:1`, '--multi-platform', '--json', '--work-dir', 'out'])
+    const { status, stdout, stderr, message } = await nydusify([
+      'check',
+      '--target',
+      `${server.host}/app:1`,
+      '--multi-platform',
+      '--json',
+      '--work-dir',
+      'out',
+    ])
     assert.equal(status, 1)
     assert.match(message, /^validate manifest failed: 1 difference, the first: /)
     assert.match(stderr, /level=error msg=.*the Nydus one is missing/)
@@ -78,10 +113,24 @@ describe('against a registry', () => {
 
   test('prefetch patterns come from stdin; metrics of a failure are null', async () => {
     const name = `${server.host}/app:1`
-    const ran = await nydusify(['convert', '--source', name, '--target', `${server.host}/app:p`, '--prefetch-patterns', '--work-dir', 'work'], {}, '/bin\nrelative\n')
+    const ran = await nydusify(
+      ['convert', '--source', name, '--target', `${server.host}/app:p`, '--prefetch-patterns', '--work-dir', 'work'],
+      {},
+      '/bin\nrelative\n',
+    )
     assert.equal(ran.status, 0, ran.stderr)
     assert.match(ran.stderr, /level=warning msg="Illegal file path relative/)
-    const failed = await nydusify(['convert', '--source', `${server.host}/app:none`, '--target', `${server.host}/app:x`, '--output-json', 'failed.json', '--work-dir', 'work'])
+    const failed = await nydusify([
+      'convert',
+      '--source',
+      `${server.host}/app:none`,
+      '--target',
+      `${server.host}/app:x`,
+      '--output-json',
+      'failed.json',
+      '--work-dir',
+      'work',
+    ])
     assert.equal(failed.status, 1)
     assert.equal(await readFile(join(folder, 'failed.json'), 'utf8'), 'null\n')
   })
@@ -89,7 +138,22 @@ describe('against a registry', () => {
   test('Ctrl-C while an upload hangs: exit code 130, nothing in the work directory', async () => {
     server.resetCounters()
     server.fail({ match: { route: 'upload', method: 'PUT' }, times: 10, fault: { kind: 'stall', afterBytes: 0 } })
-    const child = spawn(process.execPath, [TOOL, 'convert', '--source', `${server.host}/app:1`, '--target', `${server.host}/other:1`, '--work-dir', 'kept', '--compressor', 'none'], { cwd: folder, env: { HOME: folder }, stdio: 'ignore' })
+    const child = spawn(
+      process.execPath,
+      [
+        TOOL,
+        'convert',
+        '--source',
+        `${server.host}/app:1`,
+        '--target',
+        `${server.host}/other:1`,
+        '--work-dir',
+        'kept',
+        '--compressor',
+        'none',
+      ],
+      { cwd: folder, env: { HOME: folder }, stdio: 'ignore' },
+    )
     const exit = new Promise<number | null>((resolve) => child.once('exit', resolve))
     while (server.counters().upload.requests < 2) await new Promise((resolve) => setTimeout(resolve, 10))
     child.kill('SIGINT')
@@ -111,7 +175,9 @@ describe('against a registry', () => {
 })
 
 const DOCKER_REGISTRY = '/usr/bin/docker-registry'
-const skipWithoutDebian = existsSync(DOCKER_REGISTRY) ? false : `${DOCKER_REGISTRY} is not installed (apt-get install docker-registry)`
+const skipWithoutDebian = existsSync(DOCKER_REGISTRY)
+  ? false
+  : `${DOCKER_REGISTRY} is not installed (apt-get install docker-registry)`
 /** bcrypt of "hush-hush" for user "me", cost 4. */
 const HTPASSWD = 'me:$2y$04$WKhFiPLyGBVEGuGOKHJGBOG4kyov8V8L0sNe5izsIpsikTGMRsoHG'
 
@@ -128,12 +194,21 @@ async function debianRegistry(): Promise<{ readonly host: string } & AsyncDispos
   const root = await mkdtemp(join(tmpdir(), 'docker-registry-'))
   const port = await freePort()
   await writeFile(join(root, 'htpasswd'), `${HTPASSWD}\n`)
-  const lines = ['version: 0.1', 'log: {level: error}', `storage: {filesystem: {rootdirectory: ${root}/data}}`, `http: {addr: "127.0.0.1:${port}"}`, `auth: {htpasswd: {realm: test, path: ${root}/htpasswd}}`]
+  const lines = [
+    'version: 0.1',
+    'log: {level: error}',
+    `storage: {filesystem: {rootdirectory: ${root}/data}}`,
+    `http: {addr: "127.0.0.1:${port}"}`,
+    `auth: {htpasswd: {realm: test, path: ${root}/htpasswd}}`,
+  ]
   await writeFile(join(root, 'config.yml'), `${lines.join('\n')}\n`)
   const child = spawn(DOCKER_REGISTRY, ['serve', join(root, 'config.yml')], { stdio: 'ignore' })
   const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()))
   for (let tries = 0; tries < 200; tries += 1) {
-    const up = await fetch(`http://127.0.0.1:${port}/v2/`).then((answer) => answer.arrayBuffer().then(() => true), () => false)
+    const up = await fetch(`http://127.0.0.1:${port}/v2/`).then(
+      (answer) => answer.arrayBuffer().then(() => true),
+      () => false,
+    )
     if (up) break
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
@@ -147,18 +222,26 @@ async function debianRegistry(): Promise<{ readonly host: string } & AsyncDispos
   }
 }
 
-test("Debian's docker-registry with a login: push, convert to a merged index with referrer, check", { skip: skipWithoutDebian }, async () => {
+test("Debian's docker-registry with a login: push, convert to a merged index with referrer, check", {
+  skip: skipWithoutDebian,
+}, async () => {
   await using registry = await debianRegistry()
   const docker = join(folder, 'docker')
   await mkdir(docker, { recursive: true })
-  await writeFile(join(docker, 'config.json'), JSON.stringify({ auths: { [registry.host]: { auth: Buffer.from('me:hush-hush').toString('base64') } } }))
+  await writeFile(
+    join(docker, 'config.json'),
+    JSON.stringify({ auths: { [registry.host]: { auth: Buffer.from('me:hush-hush').toString('base64') } } }),
+  )
 
   const client = new RegistryClient({ credentials: fromPassword('me', 'hush-hush') })
   await pushImage(client.repository(parseReference(`${registry.host}/app:1`)), await sampleLayers(), { docker: true })
   await client.close()
   const env = { DOCKER_CONFIG: docker }
   const names = ['--source', `${registry.host}/app:1`, '--target', `${registry.host}/nydus/app:1`]
-  const converted = await nydusify(['convert', ...names, '--merge-platform', '--oci', '--with-referrer', '--work-dir', 'work'], env)
+  const converted = await nydusify(
+    ['convert', ...names, '--merge-platform', '--oci', '--with-referrer', '--work-dir', 'work'],
+    env,
+  )
   assert.equal(converted.status, 0, converted.stderr)
   const checked = await nydusify(['check', ...names, '--multi-platform', '--work-dir', 'out'], env)
   assert.equal(checked.status, 0, checked.stderr)
@@ -171,7 +254,12 @@ test("Debian's docker-registry with a login: push, convert to a merged index wit
 /** The original tools; the folder has nydusify, nydusd and nydus-image. */
 const PEERS = process.env['NYDUS_PEER_DIR'] ?? ''
 const peer = (name: string): string => join(PEERS, name)
-const skipWithoutPeers = PEERS === '' ? 'NYDUS_PEER_DIR is not set: the original tools are not here' : ['nydusify', 'nydusd', 'nydus-image'].every((name) => existsSync(peer(name))) ? false : `NYDUS_PEER_DIR=${PEERS} lacks nydusify, nydusd or nydus-image`
+const skipWithoutPeers =
+  PEERS === ''
+    ? 'NYDUS_PEER_DIR is not set: the original tools are not here'
+    : ['nydusify', 'nydusd', 'nydus-image'].every((name) => existsSync(peer(name)))
+      ? false
+      : `NYDUS_PEER_DIR=${PEERS} lacks nydusify, nydusd or nydus-image`
 const isRoot = process.getuid?.() === 0 && existsSync('/dev/fuse')
 
 /** Nothing that the original's own check gets wrong: no trusted.* attributes, no directory that is deleted and made anew. */
@@ -189,28 +277,52 @@ async function peerLayers(): Promise<Buffer[]> {
       { path: 'opaque/', type: 'directory' },
       { path: 'opaque/below', type: 'file', content: 'hidden' },
     ]),
-    await tarOf([root, { path: 'etc/', type: 'directory', uid: 7, gid: 8 }, { path: 'etc/.wh.gone', type: 'file' }, { path: 'opaque/', type: 'directory' }, { path: 'opaque/.wh..wh..opq', type: 'file' }, { path: 'opaque/above', type: 'file', content: 'shown' }]),
+    await tarOf([
+      root,
+      { path: 'etc/', type: 'directory', uid: 7, gid: 8 },
+      { path: 'etc/.wh.gone', type: 'file' },
+      { path: 'opaque/', type: 'directory' },
+      { path: 'opaque/.wh..wh..opq', type: 'file' },
+      { path: 'opaque/above', type: 'file', content: 'shown' },
+    ]),
   ]
 }
 
-test('the original nydusify check and nydus-image check accept our image', { skip: skipWithoutPeers || (isRoot ? false : 'the original check mounts: it needs root and /dev/fuse') }, async () => {
+test('the original nydusify check and nydus-image check accept our image', {
+  skip: skipWithoutPeers || (isRoot ? false : 'the original check mounts: it needs root and /dev/fuse'),
+}, async () => {
   const server = await startRegistry({ root: join(folder, 'peer-registry'), host: '127.0.0.1', port: 0 })
   try {
     const client = new RegistryClient({ credentials: anonymous() })
     await pushImage(client.repository(parseReference(`${server.host}/app:1`)), await peerLayers())
     await client.close()
-    for (const [index, flags] of [[], ['--oci', '--compressor', 'lz4_block', '--chunk-size', '0x1000'], ['--compressor', 'none', '--with-referrer']].entries()) {
+    for (const [index, flags] of [
+      [],
+      ['--oci', '--compressor', 'lz4_block', '--chunk-size', '0x1000'],
+      ['--compressor', 'none', '--with-referrer'],
+    ].entries()) {
       const names = ['--source', `${server.host}/app:1`, '--target', `${server.host}/app:nydus${index}`]
       const converted = await nydusify(['convert', ...names, ...flags, '--work-dir', 'work'])
       assert.equal(converted.status, 0, converted.stderr)
       const daemon = join(folder, 'peer-nydusd')
       // The original wants more descriptors than a container may give.
       await writeFile(daemon, `#!/bin/sh\nexec '${peer('nydusd')}' --rlimit-nofile 0 "$@"\n`, { mode: 0o755 })
-      const args = ['check', ...names, '--nydus-image', peer('nydus-image'), '--nydusd', daemon, '--work-dir', join(folder, 'peer-out')]
+      const args = [
+        'check',
+        ...names,
+        '--nydus-image',
+        peer('nydus-image'),
+        '--nydusd',
+        daemon,
+        '--work-dir',
+        join(folder, 'peer-out'),
+      ]
       const checked = await run(peer('nydusify'), args)
       assert.equal(checked.status, 0, `${flags.join(' ')}\n${checked.stdout}${checked.stderr}`)
       const boot = join(folder, 'peer-out/target/nydus_bootstrap/image/image.boot')
-      const { status, stdout, stderr } = spawnSync(peer('nydus-image'), ['check', '-v', '--bootstrap', boot], { encoding: 'utf8' })
+      const { status, stdout, stderr } = spawnSync(peer('nydus-image'), ['check', '-v', '--bootstrap', boot], {
+        encoding: 'utf8',
+      })
       assert.equal(status, 0, stdout + stderr)
     }
   } finally {
@@ -219,10 +331,92 @@ test('the original nydusify check and nydus-image check accept our image', { ski
 })
 
 /** The server runs in this process: nothing here may block it. */
-async function run(program: string, args: readonly string[]): Promise<{ status: number | null; stdout: string; stderr: string }> {
+async function run(
+  program: string,
+  args: readonly string[],
+): Promise<{ status: number | null; stdout: string; stderr: string }> {
   const child = spawn(program, args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] })
-  const read = async (stream: NodeJS.ReadableStream): Promise<string> => Buffer.concat(await Array.fromAsync(stream as AsyncIterable<Buffer>)).toString()
+  const read = async (stream: NodeJS.ReadableStream): Promise<string> =>
+    Buffer.concat(await Array.fromAsync(stream as AsyncIterable<Buffer>)).toString()
   const status = new Promise<number | null>((resolve) => child.once('exit', resolve))
   const [stdout, stderr] = await Promise.all([read(child.stdout), read(child.stderr)])
   return { status: await status, stdout, stderr }
+}
+
+const mounters = [
+  {
+    name: 'our nydusd',
+    skip: isRoot ? false : 'mounting needs root and /dev/fuse',
+    script: `exec '${process.execPath}' '${join(import.meta.dirname, '../src/cli/nydusd/index.ts')}' "$@"`,
+  },
+  {
+    name: 'the original nydusd',
+    skip: skipWithoutPeers || (isRoot ? false : 'mounting needs root and /dev/fuse'),
+    script: `exec '${peer('nydusd')}' --rlimit-nofile 0 "$@"`,
+  },
+]
+for (const { name, skip, script } of mounters) {
+  for (const ending of ['SIGINT', 'kill -9 of nydusd'] as const) {
+    test(`nydusify mount with ${name}: the files are there; after ${ending} no mount, process or file`, {
+      skip,
+    }, async () => {
+      const server = await startRegistry({ root: join(folder, 'mount-registry'), host: '127.0.0.1', port: 0 })
+      const pidFile = join(folder, 'nydusd.pid')
+      const daemon = join(folder, 'nydusd.sh')
+      const mountPath = join(folder, 'mnt')
+      try {
+        const client = new RegistryClient({ credentials: anonymous() })
+        await pushImage(client.repository(parseReference(`${server.host}/app:1`)), await peerLayers())
+        await client.close()
+        const converted = await nydusify([
+          'convert',
+          '--source',
+          `${server.host}/app:1`,
+          '--target',
+          `${server.host}/app:n`,
+          '--work-dir',
+          'work',
+        ])
+        assert.equal(converted.status, 0, converted.stderr)
+        await writeFile(daemon, `#!/bin/sh\necho $$ > '${pidFile}'\n${script}\n`, { mode: 0o755 })
+        const child = spawn(
+          process.execPath,
+          [
+            TOOL,
+            'mount',
+            '--target',
+            `${server.host}/app:n`,
+            '--mount-path',
+            mountPath,
+            '--nydusd',
+            daemon,
+            '--work-dir',
+            'mount-work',
+          ],
+          { cwd: folder, env: { HOME: folder }, stdio: ['ignore', 'ignore', 'pipe'] },
+        )
+        const exit = new Promise<number | null>((resolve) => child.once('exit', resolve))
+        let log = ''
+        await new Promise<void>((resolve, reject) => {
+          child.stderr.on('data', (text: Buffer) => {
+            log += text.toString()
+            if (log.includes('SIGINT/SIGTERM')) resolve()
+          })
+          child.once('exit', () => reject(new Error(log)))
+        })
+        assert.deepEqual(await readFile(join(mountPath, 'bin/app')), Buffer.alloc(2_500_000, 'many chunks; '))
+        assert.equal(await readFile(join(mountPath, 'opaque/above'), 'utf8'), 'shown')
+        const pid = Number(await readFile(pidFile, 'utf8'))
+        if (ending === 'SIGINT') child.kill('SIGINT')
+        else process.kill(pid, 'SIGKILL')
+        assert.equal(await exit, ending === 'SIGINT' ? 0 : 1, log)
+        assert.equal(existsSync(`/proc/${pid}`), false)
+        assert.equal((await readFile('/proc/self/mountinfo', 'utf8')).includes(mountPath), false)
+        assert.equal(existsSync(join(folder, 'mount-work')), false)
+      } finally {
+        await server.close()
+        await unmount(mountPath, true)
+      }
+    })
+  }
 }

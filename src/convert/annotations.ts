@@ -32,5 +32,7 @@ export function bootstrapLayer(image: ImageManifest): Descriptor | undefined {
 
 /** True for an index entry that says it is a Nydus manifest, in either form. */
 export function saysNydus(entry: Descriptor): boolean {
-  return entry.artifactType === NYDUS_ARTIFACT_TYPE || entry.platform?.['os.features']?.includes(LEGACY_OS_FEATURE) === true
+  return (
+    entry.artifactType === NYDUS_ARTIFACT_TYPE || entry.platform?.['os.features']?.includes(LEGACY_OS_FEATURE) === true
+  )
 }

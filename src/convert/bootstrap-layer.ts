@@ -20,7 +20,10 @@ export interface BlobWithMeta extends BlobLayer {
 }
 
 /** Packs the merged bootstrap and the blobs' compression contexts; the same parts give the same bytes on every machine. */
-export async function packBootstrapLayer(bootstrap: Uint8Array, blobs: readonly BlobWithMeta[]): Promise<BootstrapLayer & { readonly bytes: Uint8Array }> {
+export async function packBootstrapLayer(
+  bootstrap: Uint8Array,
+  blobs: readonly BlobWithMeta[],
+): Promise<BootstrapLayer & { readonly bytes: Uint8Array }> {
   const parts: Uint8Array[] = []
   const tar = new TarWriter((bytes) => void parts.push(Buffer.from(bytes)))
   await tar.add({ path: Buffer.from(FOLDER), type: 'directory', mode: 0o755 })
@@ -29,7 +32,15 @@ export async function packBootstrapLayer(bootstrap: Uint8Array, blobs: readonly 
   for (const { digest, blobMeta } of blobs) {
     if (blobMeta === undefined || packed.has(digest)) continue
     packed.add(digest)
-    await tar.add({ path: Buffer.from(`${FOLDER}/${digestHex(digest)}${META_SUFFIX}`), type: 'file', mode: 0o444, size: blobMeta.length }, [blobMeta])
+    await tar.add(
+      {
+        path: Buffer.from(`${FOLDER}/${digestHex(digest)}${META_SUFFIX}`),
+        type: 'file',
+        mode: 0o444,
+        size: blobMeta.length,
+      },
+      [blobMeta],
+    )
   }
   await tar.finish()
   const plain = Buffer.concat(parts)
@@ -50,8 +61,13 @@ export interface UnpackedBootstrap {
 /**
  * Fetches and unpacks a bootstrap layer. Throws 'BAD_IMAGE' when it is none: too large, no gzip or tar, a path that leads out of it, no bootstrap in it.
  */
-export async function fetchBootstrapLayer(repository: Repository, layer: Descriptor, signal: AbortSignal): Promise<UnpackedBootstrap> {
-  const bad = (why: string, cause?: unknown): ConvertError => new ConvertError('BAD_IMAGE', `cannot use bootstrap layer ${layer.digest}: ${why}`, { cause })
+export async function fetchBootstrapLayer(
+  repository: Repository,
+  layer: Descriptor,
+  signal: AbortSignal,
+): Promise<UnpackedBootstrap> {
+  const bad = (why: string, cause?: unknown): ConvertError =>
+    new ConvertError('BAD_IMAGE', `cannot use bootstrap layer ${layer.digest}: ${why}`, { cause })
   if (layer.size > MAX_STORED_BYTES) throw bad(`it has ${layer.size} bytes, ${MAX_STORED_BYTES} are read`)
   const stored = await repository.blob(layer.digest, MAX_STORED_BYTES, { signal })
   let plain: Uint8Array
@@ -67,7 +83,8 @@ export async function fetchBootstrapLayer(repository: Repository, layer: Descrip
     throw bad((cause as Error).message, cause)
   }
   const bootstrap = files.get(BOOTSTRAP_PATH)
-  if (bootstrap === undefined) throw bad(`it holds no ${BOOTSTRAP_PATH}; it holds: ${[...files.keys()].join(', ').slice(0, 300) || 'nothing'}`)
+  if (bootstrap === undefined)
+    throw bad(`it holds no ${BOOTSTRAP_PATH}; it holds: ${[...files.keys()].join(', ').slice(0, 300) || 'nothing'}`)
   return { files, bootstrap, diffId: digestOf(plain) }
 }
 
@@ -76,12 +93,18 @@ async function* readFiles(tar: Uint8Array): AsyncGenerator<readonly [string, Uin
   try {
     for (let entry = await reader.next(); entry !== undefined; entry = await reader.next()) {
       if (entry.type === 'directory') continue
-      const path = Buffer.from(entry.path).toString('utf8').replace(/^(\.\/)+/, '')
+      const path = Buffer.from(entry.path)
+        .toString('utf8')
+        .replace(/^(\.\/)+/, '')
       const names = path.split('/')
-      if (entry.type !== 'file' || names.some((name) => name === '' || name === '..' || name === '.' || name.includes('\0'))) {
+      if (
+        entry.type !== 'file' ||
+        names.some((name) => name === '' || name === '..' || name === '.' || name.includes('\0'))
+      ) {
         throw new ConvertError('BAD_IMAGE', `its entry ${JSON.stringify(path)} is no plain file below the layer's root`)
       }
-      if (entry.size > tar.length) throw new ConvertError('BAD_IMAGE', `its entry ${JSON.stringify(path)} says it has ${entry.size} bytes`)
+      if (entry.size > tar.length)
+        throw new ConvertError('BAD_IMAGE', `its entry ${JSON.stringify(path)} says it has ${entry.size} bytes`)
       const content = Buffer.alloc(entry.size)
       for (let filled = 0; filled < content.length; ) filled += await readSome(reader, content.subarray(filled))
       yield [path, content]

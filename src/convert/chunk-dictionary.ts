@@ -25,7 +25,11 @@ export async function fetchDictionary(
   signal: AbortSignal,
 ): Promise<DictionaryImage> {
   const { nydus } = await openPair(repository, platform, signal)
-  if (nydus?.bootstrap === undefined) throw new ConvertError('NO_IMAGE', `cannot use ${formatReference(repository.reference)} as chunk dictionary: it is no Nydus image`)
+  if (nydus?.bootstrap === undefined)
+    throw new ConvertError(
+      'NO_IMAGE',
+      `cannot use ${formatReference(repository.reference)} as chunk dictionary: it is no Nydus image`,
+    )
   const { bootstrap } = await fetchBootstrapLayer(repository, nydus.bootstrap, signal)
   const path = join(workDirectory, 'chunk-dictionary.boot')
   await writeWhole(path, bootstrap)
@@ -58,7 +62,10 @@ export async function copyBlob(
   signal: AbortSignal,
 ): Promise<void> {
   const { digest, size, from, to } = blob
-  const mountFrom = from.reference.host === to.reference.host && from.reference.repository !== to.reference.repository ? [from.reference.repository] : []
+  const mountFrom =
+    from.reference.host === to.reference.host && from.reference.repository !== to.reference.repository
+      ? [from.reference.repository]
+      : []
   const source = { digest, size, open: () => from.blobStream(digest, { size, signal }) }
   await retry.run(() => to.uploadBlob(source, { signal, mountFrom }), signal)
 }

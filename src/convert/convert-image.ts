@@ -1,6 +1,15 @@
 import { availableParallelism } from 'node:os'
 import type { LayerOptions } from '../builder/index.ts'
-import { type Descriptor, type Digest, digestOf, formatReference, hostPlatform, MEDIA_TYPES, type Platform, type Repository } from '../registry/index.ts'
+import {
+  type Descriptor,
+  type Digest,
+  digestOf,
+  formatReference,
+  hostPlatform,
+  MEDIA_TYPES,
+  type Platform,
+  type Repository,
+} from '../registry/index.ts'
 import { copyBlob, type DictionaryImage, fetchDictionary } from './chunk-dictionary.ts'
 import { goJson } from './go-json.ts'
 import { type ConvertedLayer, convertLayer } from './layer.ts'
@@ -63,7 +72,11 @@ const MAX_LAYERS = 4
  * Converts an image of one registry into a Nydus image of another (or the same). The tag is pushed last: until then the target shows what it showed before. What was uploaded
  * before a failure is found again by the next try. Throws ConvertError, RegistryError, BuilderError or the signal's reason; the work directory is clean then.
  */
-export async function convertImage(request: ConversionRequest, watch: ConversionWatch, signal: AbortSignal): Promise<ConvertedImage> {
+export async function convertImage(
+  request: ConversionRequest,
+  watch: ConversionWatch,
+  signal: AbortSignal,
+): Promise<ConvertedImage> {
   const started = performance.now()
   const sources = await openSources(request.source, request.platforms, signal)
   watch.onSource(layersOf(sources.images).reduce((sum, { layer }) => sum + layer.size, 0))
@@ -126,7 +139,13 @@ class Conversion {
     if (dictionary === undefined) return undefined
     const config = images[0]?.config ?? hostPlatform()
     const wanted = { chunkSize, keepOwners: true, digest: 'blake3' } as const
-    return await fetchDictionary(dictionary, { os: config.os, architecture: config.architecture }, this.#workDirectory, wanted, this.#signal)
+    return await fetchDictionary(
+      dictionary,
+      { os: config.os, architecture: config.architecture },
+      this.#workDirectory,
+      wanted,
+      this.#signal,
+    )
   }
 
   async layers(images: readonly OpenedImage[], dictionary: DictionaryImage | undefined): Promise<Layers> {
@@ -162,7 +181,11 @@ class Conversion {
   }
 
   /** Pushes bootstraps, configs and manifests; the tag last. */
-  async push(sources: SourceImages, layers: Layers, dictionary: DictionaryImage | undefined): Promise<{ digest: Digest; size: number }> {
+  async push(
+    sources: SourceImages,
+    layers: Layers,
+    dictionary: DictionaryImage | undefined,
+  ): Promise<{ digest: Digest; size: number }> {
     const { isMerged } = this.#request
     const made: Array<{ readonly image: OpenedImage; readonly manifest: Document }> = []
     let size = 0
@@ -185,7 +208,11 @@ class Conversion {
     return { digest: await this.#tag(mergedIndex(plain, nydus)), size }
   }
 
-  async #pushNydus(image: OpenedImage, layers: Layers, dictionary: DictionaryImage | undefined): Promise<{ manifest: Document; contentSize: number }> {
+  async #pushNydus(
+    image: OpenedImage,
+    layers: Layers,
+    dictionary: DictionaryImage | undefined,
+  ): Promise<{ manifest: Document; contentSize: number }> {
     const { target, retry, prefetchPaths, builderVersion, toOci, withReferrer, isMerged, source } = this.#request
     const own = image.manifest.layers.flatMap(({ digest }) => layers.get(digest) ?? [])
     const merged = await mergeLayers(own, { prefetchPaths, dictionary, target, retry, signal: this.#signal })
@@ -195,7 +222,11 @@ class Conversion {
     await this.#pushBytes(config.digest, configBytes)
     const manifest = nydusManifest(
       {
-        source: { manifest: image.manifest, descriptor: image.descriptor, reference: formatReference(source.reference) },
+        source: {
+          manifest: image.manifest,
+          descriptor: image.descriptor,
+          reference: formatReference(source.reference),
+        },
         blobs: merged.blobs,
         bootstrap: merged.bootstrap,
         builderVersion,
@@ -205,27 +236,43 @@ class Conversion {
       },
       config,
     )
-    return { manifest, contentSize: merged.blobs.reduce((sum, { size }) => sum + size, merged.bootstrap.size + config.size) }
+    return {
+      manifest,
+      contentSize: merged.blobs.reduce((sum, { size }) => sum + size, merged.bootstrap.size + config.size),
+    }
   }
 
   /** The plain image beside the Nydus one: its layers come along. */
   async #pushPlain(image: OpenedImage): Promise<{ descriptor: Descriptor; contentSize: number }> {
     const { source, target, retry } = this.#request
     const twin = plainTwin(image)
-    await inParallel(image.manifest.layers, MAX_LAYERS, this.#signal, ({ digest, size }, signal) => copyBlob({ digest, size, from: source, to: target }, retry, signal))
+    await inParallel(image.manifest.layers, MAX_LAYERS, this.#signal, ({ digest, size }, signal) =>
+      copyBlob({ digest, size, from: source, to: target }, retry, signal),
+    )
     await this.#pushBytes(digestOf(EMPTY_LAYER), EMPTY_LAYER)
     await this.#pushBytes(twin.config.digest, twin.config.bytes)
     await this.#pushManifest(twin.descriptor.digest, twin.manifest)
-    const contentSize = image.manifest.layers.reduce((sum, { size }) => sum + size, EMPTY_LAYER.length + twin.config.bytes.length)
+    const contentSize = image.manifest.layers.reduce(
+      (sum, { size }) => sum + size,
+      EMPTY_LAYER.length + twin.config.bytes.length,
+    )
     return { descriptor: twin.descriptor, contentSize }
   }
 
   /** The source's index with the converted manifests in it. */
-  #index({ index }: SourceImages, made: ReadonlyArray<{ readonly image: OpenedImage; readonly manifest: Document }>): Document {
+  #index(
+    { index }: SourceImages,
+    made: ReadonlyArray<{ readonly image: OpenedImage; readonly manifest: Document }>,
+  ): Document {
     const { toOci } = this.#request
     const sourceType = index?.descriptor.mediaType ?? MEDIA_TYPES.ociIndex
     const mediaType = toOci ? MEDIA_TYPES.ociIndex : sourceType
-    const manifests = made.map(({ image, manifest: { bytes, mediaType: type } }) => ({ ...image.entry, mediaType: type, digest: digestOf(bytes), size: bytes.length }))
+    const manifests = made.map(({ image, manifest: { bytes, mediaType: type } }) => ({
+      ...image.entry,
+      mediaType: type,
+      digest: digestOf(bytes),
+      size: bytes.length,
+    }))
     return { bytes: goJson('index', { ...index?.index, schemaVersion: 2, mediaType, manifests }, 'compact'), mediaType }
   }
 
@@ -237,7 +284,10 @@ class Conversion {
 
   async #pushManifest(ref: string, { bytes, mediaType }: Document): Promise<Digest> {
     const { target, retry } = this.#request
-    const { digest } = await retry.run(() => target.pushManifest(ref, bytes, mediaType, { signal: this.#signal }), this.#signal)
+    const { digest } = await retry.run(
+      () => target.pushManifest(ref, bytes, mediaType, { signal: this.#signal }),
+      this.#signal,
+    )
     return digest
   }
 

@@ -12,12 +12,22 @@ interface Form {
   readonly parts: ReadonlyMap<string, Form>
 }
 
-function form(members: readonly string[], more: { always?: readonly string[]; maps?: readonly string[]; parts?: Readonly<Record<string, Form>> } = {}): Form {
-  return { members, always: new Set(more.always), maps: new Set(more.maps), parts: new Map(Object.entries(more.parts ?? {})) }
+function form(
+  members: readonly string[],
+  more: { always?: readonly string[]; maps?: readonly string[]; parts?: Readonly<Record<string, Form>> } = {},
+): Form {
+  return {
+    members,
+    always: new Set(more.always),
+    maps: new Set(more.maps),
+    parts: new Map(Object.entries(more.parts ?? {})),
+  }
 }
 
 /** Source of all member orders: the structs of the OCI image specification, `specs-go/v1` (1.1). */
-const PLATFORM = form(['architecture', 'os', 'os.version', 'os.features', 'variant'], { always: ['architecture', 'os'] })
+const PLATFORM = form(['architecture', 'os', 'os.version', 'os.features', 'variant'], {
+  always: ['architecture', 'os'],
+})
 const DESCRIPTOR = form(['mediaType', 'digest', 'size', 'urls', 'annotations', 'data', 'platform', 'artifactType'], {
   always: ['mediaType', 'digest', 'size'],
   maps: ['annotations'],
@@ -37,18 +47,26 @@ const RUN_CONFIG = form(
   ['User', 'ExposedPorts', 'Env', 'Entrypoint', 'Cmd', 'Volumes', 'WorkingDir', 'Labels', 'StopSignal', 'ArgsEscaped'],
   { maps: ['ExposedPorts', 'Volumes', 'Labels'] },
 )
-const IMAGE_CONFIG = form(['created', 'author', 'architecture', 'os', 'os.version', 'os.features', 'variant', 'config', 'rootfs', 'history'], {
-  always: ['architecture', 'os', 'config', 'rootfs'],
-  parts: {
-    config: RUN_CONFIG,
-    rootfs: form(['type', 'diff_ids'], { always: ['type', 'diff_ids'] }),
-    history: form(['created', 'created_by', 'author', 'comment', 'empty_layer']),
+const IMAGE_CONFIG = form(
+  ['created', 'author', 'architecture', 'os', 'os.version', 'os.features', 'variant', 'config', 'rootfs', 'history'],
+  {
+    always: ['architecture', 'os', 'config', 'rootfs'],
+    parts: {
+      config: RUN_CONFIG,
+      rootfs: form(['type', 'diff_ids'], { always: ['type', 'diff_ids'] }),
+      history: form(['created', 'created_by', 'author', 'comment', 'empty_layer']),
+    },
   },
-})
+)
 
 /** What can be written. */
 export type DocumentKind = 'manifest' | 'index' | 'config' | 'run-config'
-const FORMS: Readonly<Record<DocumentKind, Form>> = { manifest: MANIFEST, index: INDEX, config: IMAGE_CONFIG, 'run-config': RUN_CONFIG }
+const FORMS: Readonly<Record<DocumentKind, Form>> = {
+  manifest: MANIFEST,
+  index: INDEX,
+  config: IMAGE_CONFIG,
+  'run-config': RUN_CONFIG,
+}
 
 /** `indented`: by two spaces, as the original writes manifests; `compact`: as it writes configs. */
 export function goJson(kind: DocumentKind, document: object, layout: 'indented' | 'compact'): Uint8Array {
@@ -62,7 +80,8 @@ function ordered(value: JsonObject, by: Form): JsonObject {
     const member = value[name]
     if (by.always.has(name) ? member !== undefined : !isEmpty(member)) written.push([name, formed(name, member, by)])
   }
-  for (const [name, member] of Object.entries(value)) if (!by.members.includes(name) && member !== undefined) written.push([name, member])
+  for (const [name, member] of Object.entries(value))
+    if (!by.members.includes(name) && member !== undefined) written.push([name, member])
   return Object.fromEntries(written)
 }
 
@@ -89,7 +108,13 @@ function isObject(value: unknown): value is JsonObject {
 }
 
 /** Go writes these characters as escapes wherever they stand; outside of strings JSON has none of them. */
-const ESCAPED: Readonly<Record<string, string>> = { '<': '\\u003c', '>': '\\u003e', '&': '\\u0026', '\u2028': '\\u2028', '\u2029': '\\u2029' }
+const ESCAPED: Readonly<Record<string, string>> = {
+  '<': '\\u003c',
+  '>': '\\u003e',
+  '&': '\\u0026',
+  '\u2028': '\\u2028',
+  '\u2029': '\\u2029',
+}
 
 function escapeForHtml(json: string): string {
   return json.replace(/[<>&\u2028\u2029]/g, (character) => ESCAPED[character] ?? character)

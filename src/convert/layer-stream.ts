@@ -94,7 +94,10 @@ async function readHead(stream: AsyncGenerator<Uint8Array, void, undefined>): Pr
   return head
 }
 
-async function* gunzipped(stream: AsyncIterable<Uint8Array>, layer: Descriptor): AsyncGenerator<Uint8Array, void, undefined> {
+async function* gunzipped(
+  stream: AsyncIterable<Uint8Array>,
+  layer: Descriptor,
+): AsyncGenerator<Uint8Array, void, undefined> {
   const source = Readable.from(stream, { objectMode: false, highWaterMark: OUTPUT_BYTES })
   const gunzip = createGunzip({ chunkSize: OUTPUT_BYTES })
   let sourceError: Error | undefined
@@ -107,7 +110,9 @@ async function* gunzipped(stream: AsyncIterable<Uint8Array>, layer: Descriptor):
     for await (const bytes of gunzip as AsyncIterable<Buffer>) yield bytes
   } catch (cause) {
     if (sourceError !== undefined) throw sourceError
-    throw new ConvertError('BAD_IMAGE', `cannot unpack layer ${layer.digest}: gzip says ${(cause as Error).message}`, { cause })
+    throw new ConvertError('BAD_IMAGE', `cannot unpack layer ${layer.digest}: gzip says ${(cause as Error).message}`, {
+      cause,
+    })
   } finally {
     source.destroy()
     gunzip.destroy()
@@ -124,12 +129,18 @@ function openEnded(generator: AsyncGenerator<Uint8Array, void, undefined>): Asyn
   }
 }
 
-async function* joined(head: Uint8Array, rest: AsyncGenerator<Uint8Array, void, undefined>): AsyncGenerator<Uint8Array, void, undefined> {
+async function* joined(
+  head: Uint8Array,
+  rest: AsyncGenerator<Uint8Array, void, undefined>,
+): AsyncGenerator<Uint8Array, void, undefined> {
   yield head
   yield* { [Symbol.asyncIterator]: () => openEnded(rest) }
 }
 
-async function* counted(stream: AsyncIterable<Uint8Array>, onRead: (bytes: number) => void): AsyncGenerator<Uint8Array, void, undefined> {
+async function* counted(
+  stream: AsyncIterable<Uint8Array>,
+  onRead: (bytes: number) => void,
+): AsyncGenerator<Uint8Array, void, undefined> {
   for await (const bytes of stream) {
     onRead(bytes.length)
     yield bytes

@@ -63,7 +63,10 @@ export async function convertLayer(task: LayerTask): Promise<ConvertedLayer> {
 /** Throws 'BAD_IMAGE' for what is no tar: encrypted layers, artifacts, blobs of Nydus. */
 export function checkLayerType(layer: { readonly digest: string; readonly mediaType: string }): void {
   if (LAYER_TYPES.has(layer.mediaType)) return
-  throw new ConvertError('BAD_IMAGE', `cannot read layer ${layer.digest}: its media type is ${layer.mediaType}, which is no tar; only images of plain, gzip or zstd layers can be converted`)
+  throw new ConvertError(
+    'BAD_IMAGE',
+    `cannot read layer ${layer.digest}: its media type is ${layer.mediaType}, which is no tar; only images of plain, gzip or zstd layers can be converted`,
+  )
 }
 
 async function buildInto(file: FileHandle, { origin, options }: LayerTask): Promise<Omit<ConvertedLayer, 'outcome'>> {
@@ -89,6 +92,10 @@ async function writeAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
   try {
     for (let at = 0; at < bytes.length; ) at += (await file.write(bytes, at)).bytesWritten
   } catch (cause) {
-    throw new ConvertError('OUTPUT', `cannot write to the work directory: ${(cause as Error).message}; choose another with --work-dir`, { cause })
+    throw new ConvertError(
+      'OUTPUT',
+      `cannot write to the work directory: ${(cause as Error).message}; choose another with --work-dir`,
+      { cause },
+    )
   }
 }

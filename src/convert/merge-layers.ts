@@ -33,9 +33,18 @@ export async function mergeLayers(layers: readonly ConvertedLayer[], request: Me
     tocDigest: undefined,
     tocSize: undefined,
   }))
-  const merged = mergeImages(inputs, { parent: undefined, dictionary: dictionary?.image, whiteoutSpec: 'oci', prefetchPaths })
+  const merged = mergeImages(inputs, {
+    parent: undefined,
+    dictionary: dictionary?.image,
+    whiteoutSpec: 'oci',
+    prefetchPaths,
+  })
   const own = new Set(layers.map(({ digest }) => digestHex(digest)))
   const foreign = merged.blobs.filter(({ id }) => !own.has(id))
-  const brought = dictionary === undefined ? [] : await bringBlobs(dictionary, foreign, request.target, request.retry, request.signal)
-  return { bootstrap: await packBootstrapLayer(merged.bootstrap, layers), blobs: [...layers.map(({ digest, size }) => ({ digest, size })), ...brought] }
+  const brought =
+    dictionary === undefined ? [] : await bringBlobs(dictionary, foreign, request.target, request.retry, request.signal)
+  return {
+    bootstrap: await packBootstrapLayer(merged.bootstrap, layers),
+    blobs: [...layers.map(({ digest, size }) => ({ digest, size })), ...brought],
+  }
 }

@@ -1,4 +1,12 @@
-import { type Descriptor, type Digest, digestOf, type ImageManifest, MEDIA_TYPES, parseDigest, type Platform } from '../registry/index.ts'
+import {
+  type Descriptor,
+  type Digest,
+  digestOf,
+  type ImageManifest,
+  MEDIA_TYPES,
+  parseDigest,
+  type Platform,
+} from '../registry/index.ts'
 import { ANNOTATIONS, NYDUS_ARTIFACT_TYPE } from './annotations.ts'
 import { goJson } from './go-json.ts'
 import { type Document, editedConfig } from './nydus-image.ts'
@@ -26,7 +34,11 @@ export function plainTwin(source: OpenedImage): PlainTwin {
     diffIds: [EMPTY_LAYER_DIFF_ID, ...diffIds],
     history: [HISTORY, ...history],
   }))
-  const config = { bytes: configBytes, digest: digestOf(configBytes), mediaType: isOci ? MEDIA_TYPES.ociConfig : MEDIA_TYPES.dockerConfig }
+  const config = {
+    bytes: configBytes,
+    digest: digestOf(configBytes),
+    mediaType: isOci ? MEDIA_TYPES.ociConfig : MEDIA_TYPES.dockerConfig,
+  }
   const provenance = { [ANNOTATIONS.sourceDigest]: descriptor.digest }
   const emptyLayer: Descriptor = {
     mediaType: isOci ? MEDIA_TYPES.ociLayerGzip : MEDIA_TYPES.dockerLayerGzip,
@@ -56,15 +68,30 @@ export function plainTwin(source: OpenedImage): PlainTwin {
 
 /** A Nydus manifest as it stands in a merged index. */
 export function nydusTwin(source: OpenedImage, { bytes, mediaType }: Document): Descriptor {
-  return { mediaType, digest: digestOf(bytes), size: bytes.length, platform: platformOf(source), artifactType: NYDUS_ARTIFACT_TYPE }
+  return {
+    mediaType,
+    digest: digestOf(bytes),
+    size: bytes.length,
+    platform: platformOf(source),
+    artifactType: NYDUS_ARTIFACT_TYPE,
+  }
 }
 
 /** The index of plain images and their Nydus twins. */
 export function mergedIndex(plain: readonly Descriptor[], nydus: readonly Descriptor[]): Document {
-  return { bytes: goJson('index', { schemaVersion: 2, manifests: [...plain, ...nydus] }, 'indented'), mediaType: MEDIA_TYPES.ociIndex }
+  return {
+    bytes: goJson('index', { schemaVersion: 2, manifests: [...plain, ...nydus] }, 'indented'),
+    mediaType: MEDIA_TYPES.ociIndex,
+  }
 }
 
 /** What the source's index said, else what its config says. */
 export function platformOf({ entry, config }: OpenedImage): Platform {
-  return entry?.platform ?? { architecture: config.architecture, os: config.os, ...(config.variant === undefined ? {} : { variant: config.variant }) }
+  return (
+    entry?.platform ?? {
+      architecture: config.architecture,
+      os: config.os,
+      ...(config.variant === undefined ? {} : { variant: config.variant }),
+    }
+  )
 }

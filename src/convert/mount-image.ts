@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { mkdir, realpath, rm, writeFile } from 'node:fs/promises'
 import { request } from 'node:http'
-import { join, resolve } from 'node:path'
+import { basename, dirname, join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { readMountInfo, unmount } from '../kernel/index.ts'
 import { formatReference, type Platform, type Repository } from '../registry/index.ts'
 import { fetchBootstrapLayer } from './bootstrap-layer.ts'
 import { emptyOutputFolder } from './check/output-files.ts'
@@ -41,7 +42,11 @@ const STOP_MS = 10_000
 export async function mountImage(request: MountRequest, watch: MountWatch, signal: AbortSignal): Promise<void> {
   const { target, platform, workDirectory } = request
   const { nydus } = await openPair(target, platform, signal)
-  if (nydus === undefined) throw new ConvertError('NO_IMAGE', `${formatReference(target.reference)} is no Nydus image; convert it first: nydusify convert`)
+  if (nydus === undefined)
+    throw new ConvertError(
+      'NO_IMAGE',
+      `${formatReference(target.reference)} is no Nydus image; convert it first: nydusify convert`,
+    )
   await emptyOutputFolder(workDirectory)
   try {
     const places = await prepare(request, nydus, signal)
@@ -60,7 +65,11 @@ interface MountPlaces {
 /** Writes what nydusd wants, under the original's names. The configuration may hold a login: nobody else may read it. */
 async function prepare(request: MountRequest, nydus: OpenedImage, signal: AbortSignal): Promise<MountPlaces> {
   const folder = resolve(request.workDirectory)
-  const places = { bootstrap: join(folder, 'nydus_bootstrap'), config: join(folder, 'fs/nydusd_config.json'), socket: join(folder, 'fs/nydus_api.sock') }
+  const places = {
+    bootstrap: join(folder, 'nydus_bootstrap'),
+    config: join(folder, 'fs/nydusd_config.json'),
+    socket: join(folder, 'fs/nydus_api.sock'),
+  }
   const cache = join(folder, 'fs/nydus_blobs')
   await mkdir(cache, { recursive: true, mode: 0o750 })
   await mkdir(request.mountPath, { recursive: true, mode: 0o750 })
@@ -81,9 +90,26 @@ async function prepare(request: MountRequest, nydus: OpenedImage, signal: AbortS
   return places
 }
 
-async function serve({ nydusd, mountPath }: MountRequest, { bootstrap, config, socket }: MountPlaces, watch: MountWatch, signal: AbortSignal): Promise<void> {
+async function serve(
+  { nydusd, mountPath }: MountRequest,
+  { bootstrap, config, socket }: MountPlaces,
+  watch: MountWatch,
+  signal: AbortSignal,
+): Promise<void> {
   signal.throwIfAborted()
-  const args = ['--config', config, '--mountpoint', resolve(mountPath), '--bootstrap', bootstrap, '--apisock', socket, '--log-level', 'warn']
+  const args = [
+    '--config',
+    config,
+    '--mountpoint',
+    resolve(mountPath),
+    '--bootstrap',
+    bootstrap,
+    '--apisock',
+    socket,
+    '--log-level',
+    'warn',
+  ]
+  const before = await mountsAt(mountPath)
   const daemon = new Daemon(nydusd, args)
   try {
     await daemon.started(socket, signal)
@@ -91,7 +117,15 @@ async function serve({ nydusd, mountPath }: MountRequest, { bootstrap, config, s
     await daemon.ended(signal)
   } finally {
     await daemon.stop()
+    // A nydusd that was killed leaves a dead mount.
+    for (let left = (await mountsAt(mountPath)) - before; left > 0; left -= 1) await unmount(resolve(mountPath), true)
   }
+}
+
+async function mountsAt(path: string): Promise<number> {
+  // Of the folder above: the mount point itself may be dead, and asking it would fail.
+  const place = join(await realpath(dirname(resolve(path))), basename(path))
+  return (await readMountInfo()).filter(({ at }) => at === place).length
 }
 
 /** A nydusd of ours. In a process group of its own, so that Ctrl-C reaches it through us, after we know of it. */
@@ -107,8 +141,12 @@ class Daemon {
         this.#isRunning = false
         done(how)
       }
-      this.#child.once('error', (error: NodeJS.ErrnoException) => end(error.code === 'ENOENT' ? `${program} does not exist; name it with --nydusd` : error.message))
-      this.#child.once('exit', (code, name) => end(name === null ? `it ended with exit code ${code}` : `it was ended by ${name}`))
+      this.#child.once('error', (error: NodeJS.ErrnoException) =>
+        end(error.code === 'ENOENT' ? `${program} does not exist; name it with --nydusd` : error.message),
+      )
+      this.#child.once('exit', (code, name) =>
+        end(name === null ? `it ended with exit code ${code}` : `it was ended by ${name}`),
+      )
     })
   }
 
@@ -118,7 +156,11 @@ class Daemon {
     while (this.#isRunning) {
       signal.throwIfAborted()
       if ((await askState(socket)) === 'RUNNING') return
-      if (performance.now() > deadline) throw new ConvertError('MOUNT_FAILED', `nydusd did not mount the image within ${READY_MS / 1000} s; run it with --log-level debug to see why`)
+      if (performance.now() > deadline)
+        throw new ConvertError(
+          'MOUNT_FAILED',
+          `nydusd did not mount the image within ${READY_MS / 1000} s; run it with --log-level debug to see why`,
+        )
       await delay(POLL_MS, undefined, { signal })
     }
     throw new ConvertError('MOUNT_FAILED', `nydusd could not mount the image: ${await this.#exit}`)
@@ -131,7 +173,8 @@ class Daemon {
       if (signal.aborted) done(undefined)
     })
     const how = await Promise.race([this.#exit, aborted])
-    if (how !== undefined && !signal.aborted) throw new ConvertError('MOUNT_FAILED', `nydusd is gone, and the mount with it: ${how}`)
+    if (how !== undefined && !signal.aborted)
+      throw new ConvertError('MOUNT_FAILED', `nydusd is gone, and the mount with it: ${how}`)
   }
 
   /** Asks it to unmount and end; it is killed when it does not. */
@@ -167,7 +210,9 @@ function askState(socketPath: string): Promise<string | undefined> {
 function stateIn(body: string): string | undefined {
   try {
     const info: unknown = JSON.parse(body)
-    return typeof info === 'object' && info !== null && 'state' in info && typeof info.state === 'string' ? info.state : undefined
+    return typeof info === 'object' && info !== null && 'state' in info && typeof info.state === 'string'
+      ? info.state
+      : undefined
   } catch {
     // An answer cut short: asked again.
     return undefined

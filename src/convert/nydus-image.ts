@@ -39,7 +39,11 @@ const HISTORY = { created_by: 'Nydus Converter', comment: 'Nydus Bootstrap Layer
  * The config of the Nydus image: everything of the source's is kept; `rootfs.diff_ids` becomes the blobs' digests and the bootstrap's diff id, and the
  * history gets one entry. Source: docs/formats/oci-image.md, "Config".
  */
-export function nydusConfig(sourceConfig: Uint8Array, blobs: readonly BlobLayer[], bootstrap: BootstrapLayer): Uint8Array {
+export function nydusConfig(
+  sourceConfig: Uint8Array,
+  blobs: readonly BlobLayer[],
+  bootstrap: BootstrapLayer,
+): Uint8Array {
   return editedConfig(sourceConfig, 'compact', (_, history) => ({
     diffIds: [...blobs.map(({ digest }) => digest), bootstrap.diffId],
     history: [...history, HISTORY],
@@ -50,10 +54,16 @@ export function nydusConfig(sourceConfig: Uint8Array, blobs: readonly BlobLayer[
 export function editedConfig(
   config: Uint8Array,
   layout: 'compact' | 'indented',
-  edit: (diffIds: readonly unknown[], history: readonly unknown[]) => { readonly diffIds: readonly unknown[]; readonly history: readonly unknown[] },
+  edit: (
+    diffIds: readonly unknown[],
+    history: readonly unknown[],
+  ) => { readonly diffIds: readonly unknown[]; readonly history: readonly unknown[] },
 ): Uint8Array {
   // The document was parsed and checked when it was fetched.
-  const parsed = JSON.parse(Buffer.from(config).toString('utf8')) as { rootfs?: { diff_ids?: unknown[] | null }; history?: unknown[] | null }
+  const parsed = JSON.parse(Buffer.from(config).toString('utf8')) as {
+    rootfs?: { diff_ids?: unknown[] | null }
+    history?: unknown[] | null
+  }
   const { diffIds, history } = edit(parsed.rootfs?.diff_ids ?? [], parsed.history ?? [])
   return goJson('config', { ...parsed, rootfs: { type: 'layers', diff_ids: diffIds }, history }, layout)
 }

@@ -7,7 +7,11 @@ export class PushRetry {
   readonly #delayMs: number
   readonly #onRetry: (error: RegistryError, left: number) => void
 
-  constructor(options: { readonly count: number; readonly delayMs: number; readonly onRetry: (error: RegistryError, left: number) => void }) {
+  constructor(options: {
+    readonly count: number
+    readonly delayMs: number
+    readonly onRetry: (error: RegistryError, left: number) => void
+  }) {
     this.#count = options.count
     this.#delayMs = options.delayMs
     this.#onRetry = options.onRetry

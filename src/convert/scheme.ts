@@ -1,26 +1,24 @@
 import { referenceTarget, RegistryError, type Repository } from '../registry/index.ts'
 
+/** How to connect: to whatever the registry speaks, or with one try of HTTPS. */
+export type ConnectMode = 'either' | 'https-once'
+
 /**
- * Finds out how a registry is spoken to, for a configuration that has to say it: HTTPS, or HTTP where that gets no answer. The image's name is resolved on the way. Throws the error of HTTPS
- * when HTTP gets none either.
+ * Opens a repository and finds out whether its registry speaks HTTPS or plain HTTP, for a configuration that has to say it. The image's name is resolved on the way. Throws RegistryError.
  */
 export async function openWithScheme(
-  connect: (scheme: 'https' | 'http') => Repository,
+  connect: (mode: ConnectMode) => Repository,
   signal: AbortSignal,
 ): Promise<{ readonly repository: Repository; readonly scheme: 'https' | 'http' }> {
-  const secure = connect('https')
+  const repository = connect('either')
+  const name = referenceTarget(repository.reference)
+  await repository.resolve(name, { signal })
   try {
-    await secure.resolve(referenceTarget(secure.reference), { signal })
-    return { repository: secure, scheme: 'https' }
+    await connect('https-once').resolve(name, { signal })
+    return { repository, scheme: 'https' }
   } catch (error) {
-    if (!(error instanceof RegistryError) || (error.code !== 'UNREACHABLE' && error.code !== 'TIMEOUT')) throw error
-    const plain = connect('http')
-    try {
-      await plain.resolve(referenceTarget(plain.reference), { signal })
-    } catch (second) {
-      // What HTTP says is news only when somebody answered.
-      throw second instanceof RegistryError && (second.code === 'UNREACHABLE' || second.code === 'TIMEOUT') ? error : second
-    }
-    return { repository: plain, scheme: 'http' }
+    // Somebody answered a moment ago, and it was not by HTTPS.
+    if (error instanceof RegistryError && error.code === 'UNREACHABLE') return { repository, scheme: 'http' }
+    throw error
   }
 }

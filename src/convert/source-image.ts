@@ -79,20 +79,33 @@ export async function openPair(repository: Repository, platform: Platform, signa
  * Finds the plain images to convert: those of the platforms, or all. Throws 'NO_IMAGE' when a platform is missing, 'ALREADY_NYDUS', 'BAD_IMAGE' when layers
  * and diff ids do not fit each other; RegistryError.
  */
-export async function openSources(repository: Repository, platforms: readonly Platform[] | 'all', signal: AbortSignal): Promise<SourceImages> {
+export async function openSources(
+  repository: Repository,
+  platforms: readonly Platform[] | 'all',
+  signal: AbortSignal,
+): Promise<SourceImages> {
   const top = await repository.manifest(referenceTarget(repository.reference), { signal })
-  if (top.parsed.kind === 'image') return { index: undefined, images: [convertible(await complete(repository, top, undefined, signal))] }
+  if (top.parsed.kind === 'image')
+    return { index: undefined, images: [convertible(await complete(repository, top, undefined, signal))] }
   const { index } = top.parsed
   const images: OpenedImage[] = []
   for (const entry of chooseEntries(repository, index, platforms)) {
     const manifest = await repository.manifest(entry.digest, { signal })
     if (manifest.parsed.kind === 'image') images.push(convertible(await complete(repository, manifest, entry, signal)))
   }
-  if (images.length === 0) throw new ConvertError('NO_IMAGE', `${formatReference(repository.reference)} has no image that could be converted; it offers: ${offered(index)}`)
+  if (images.length === 0)
+    throw new ConvertError(
+      'NO_IMAGE',
+      `${formatReference(repository.reference)} has no image that could be converted; it offers: ${offered(index)}`,
+    )
   return { index: { descriptor: top.descriptor, index }, images }
 }
 
-function chooseEntries(repository: Repository, index: ImageIndex, platforms: readonly Platform[] | 'all'): readonly Descriptor[] {
+function chooseEntries(
+  repository: Repository,
+  index: ImageIndex,
+  platforms: readonly Platform[] | 'all',
+): readonly Descriptor[] {
   const plain = index.manifests.filter((entry) => !saysNydus(entry) && !isAttestation(entry))
   if (platforms === 'all') return plain
   const chosen = new Set<Descriptor>()
@@ -115,25 +128,48 @@ function isFor({ platform }: Descriptor, wanted: Platform, index: ImageIndex): b
 }
 
 function noImage({ reference }: Repository, index: ImageIndex, platform: Platform): ConvertError {
-  return new ConvertError('NO_IMAGE', `${formatReference(reference)} has no image for ${formatPlatform(platform)}; it offers: ${offered(index)}; choose with --platform`)
+  return new ConvertError(
+    'NO_IMAGE',
+    `${formatReference(reference)} has no image for ${formatPlatform(platform)}; it offers: ${offered(index)}; choose with --platform`,
+  )
 }
 
 function offered(index: ImageIndex): string {
-  const platforms = index.manifests.flatMap((entry) => (entry.platform === undefined || isAttestation(entry) ? [] : [formatPlatform(entry.platform)]))
+  const platforms = index.manifests.flatMap((entry) =>
+    entry.platform === undefined || isAttestation(entry) ? [] : [formatPlatform(entry.platform)],
+  )
   return [...new Set(platforms)].slice(0, 20).join(', ') || 'nothing'
 }
 
-async function complete(repository: Repository, { descriptor, parsed }: Manifest, entry: Descriptor | undefined, signal: AbortSignal): Promise<OpenedImage> {
-  if (parsed.kind !== 'image') throw new ConvertError('NO_IMAGE', `${descriptor.digest} is an index within an index; name the inner one by its digest`)
+async function complete(
+  repository: Repository,
+  { descriptor, parsed }: Manifest,
+  entry: Descriptor | undefined,
+  signal: AbortSignal,
+): Promise<OpenedImage> {
+  if (parsed.kind !== 'image')
+    throw new ConvertError(
+      'NO_IMAGE',
+      `${descriptor.digest} is an index within an index; name the inner one by its digest`,
+    )
   const { image: manifest } = parsed
   const configBytes = await repository.blob(manifest.config.digest, CONFIG_LIMIT, { signal })
-  return { repository, descriptor, entry, manifest, configBytes, config: parseImageConfig(configBytes), bootstrap: bootstrapLayer(manifest) }
+  return {
+    repository,
+    descriptor,
+    entry,
+    manifest,
+    configBytes,
+    config: parseImageConfig(configBytes),
+    bootstrap: bootstrapLayer(manifest),
+  }
 }
 
 function convertible(image: OpenedImage): OpenedImage {
   const { repository, config, manifest, bootstrap } = image
   const name = formatReference(repository.reference)
-  if (bootstrap !== undefined) throw new ConvertError('ALREADY_NYDUS', `${name} is a Nydus image already; there is nothing to convert`)
+  if (bootstrap !== undefined)
+    throw new ConvertError('ALREADY_NYDUS', `${name} is a Nydus image already; there is nothing to convert`)
   if (config.rootfs.diff_ids.length === manifest.layers.length) return image
   throw new ConvertError(
     'BAD_IMAGE',

@@ -4,7 +4,14 @@ import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
-import type { Descriptor, Digest, ImageManifest, RegistryServer, RegistryServerOptions, Repository } from '../registry/index.ts'
+import type {
+  Descriptor,
+  Digest,
+  ImageManifest,
+  RegistryServer,
+  RegistryServerOptions,
+  Repository,
+} from '../registry/index.ts'
 import { anonymous, digestOf, MEDIA_TYPES, parseReference, RegistryClient, startRegistry } from '../registry/index.ts'
 import { type TarHeader, TarWriter } from '../tar/index.ts'
 import { type ConversionRequest, type ConvertedImage, convertImage } from './convert-image.ts'
@@ -13,7 +20,9 @@ import { PushRetry } from './push-retry.ts'
 
 /** Images of the original tools, as an OCI layout with what was observed of them. */
 export const FIXTURES = join(import.meta.dirname, '../../../shared/fixtures/oci')
-export const skipWithoutFixtures = existsSync(join(FIXTURES, 'index.json')) ? false : 'the original tools\' images are not here (../shared/fixtures/oci)'
+export const skipWithoutFixtures = existsSync(join(FIXTURES, 'index.json'))
+  ? false
+  : "the original tools' images are not here (../shared/fixtures/oci)"
 
 export interface TestWorld extends AsyncDisposable {
   readonly server: RegistryServer
@@ -55,8 +64,21 @@ export async function tarOf(entries: readonly EntryText[]): Promise<Buffer> {
   const tar = new TarWriter((bytes) => void parts.push(Buffer.from(bytes)))
   for (const { path, link, content = '', xattrs = {}, ...rest } of entries) {
     const bytes = Buffer.from(content)
-    const attributes = Object.entries(xattrs).map(([name, value]) => ({ name: Buffer.from(name), value: Buffer.from(value) }))
-    await tar.add({ mode: rest.type === 'directory' ? 0o755 : 0o644, ...rest, path: Buffer.from(path), link: Buffer.from(link ?? ''), xattrs: attributes, size: bytes.length }, rest.type === 'file' ? [bytes] : [])
+    const attributes = Object.entries(xattrs).map(([name, value]) => ({
+      name: Buffer.from(name),
+      value: Buffer.from(value),
+    }))
+    await tar.add(
+      {
+        mode: rest.type === 'directory' ? 0o755 : 0o644,
+        ...rest,
+        path: Buffer.from(path),
+        link: Buffer.from(link ?? ''),
+        xattrs: attributes,
+        size: bytes.length,
+      },
+      rest.type === 'file' ? [bytes] : [],
+    )
   }
   await tar.finish()
   return Buffer.concat(parts)
@@ -80,15 +102,27 @@ export interface ImageOptions {
   readonly diffIds?: readonly string[]
 }
 
-const LAYER_TYPE = { gzip: MEDIA_TYPES.ociLayerGzip, zstd: MEDIA_TYPES.ociLayerZstd, none: MEDIA_TYPES.ociLayer } as const
+const LAYER_TYPE = {
+  gzip: MEDIA_TYPES.ociLayerGzip,
+  zstd: MEDIA_TYPES.ociLayerZstd,
+  none: MEDIA_TYPES.ociLayer,
+} as const
 
 /** Pushes an image of these layers by its digest, and under the repository's tag when it has one. */
-export async function pushImage(repository: Repository, layers: readonly Buffer[], options: ImageOptions = {}): Promise<Descriptor> {
+export async function pushImage(
+  repository: Repository,
+  layers: readonly Buffer[],
+  options: ImageOptions = {},
+): Promise<Descriptor> {
   const { compression = 'gzip', architecture = 'amd64', docker = false } = options
   const descriptors: Descriptor[] = []
   for (const tar of layers) {
-    const stored = compression === 'gzip' ? gzipSync(tar, { level: 1 }) : compression === 'zstd' ? zstdCompressSync(tar) : tar
-    descriptors.push({ mediaType: docker ? MEDIA_TYPES.dockerLayerGzip : LAYER_TYPE[compression], ...(await push(repository, stored)) })
+    const stored =
+      compression === 'gzip' ? gzipSync(tar, { level: 1 }) : compression === 'zstd' ? zstdCompressSync(tar) : tar
+    descriptors.push({
+      mediaType: docker ? MEDIA_TYPES.dockerLayerGzip : LAYER_TYPE[compression],
+      ...(await push(repository, stored)),
+    })
   }
   const config = await push(
     repository,
@@ -103,8 +137,17 @@ export async function pushImage(repository: Repository, layers: readonly Buffer[
     ),
   )
   const mediaType = docker ? MEDIA_TYPES.dockerManifest : MEDIA_TYPES.ociManifest
-  const manifest = { schemaVersion: 2, mediaType, config: { mediaType: docker ? MEDIA_TYPES.dockerConfig : MEDIA_TYPES.ociConfig, ...config }, layers: descriptors }
-  return await repository.pushManifest(repository.reference.tag ?? digestOf(Buffer.from(JSON.stringify(manifest))), Buffer.from(JSON.stringify(manifest)), mediaType)
+  const manifest = {
+    schemaVersion: 2,
+    mediaType,
+    config: { mediaType: docker ? MEDIA_TYPES.dockerConfig : MEDIA_TYPES.ociConfig, ...config },
+    layers: descriptors,
+  }
+  return await repository.pushManifest(
+    repository.reference.tag ?? digestOf(Buffer.from(JSON.stringify(manifest))),
+    Buffer.from(JSON.stringify(manifest)),
+    mediaType,
+  )
 }
 
 /** Layers with what images are made of: hard links, xattrs, devices, whiteouts, opaque directories, replaced files, odd names. */
@@ -116,7 +159,12 @@ export async function sampleLayers(): Promise<Buffer[]> {
     { path: 'bin/again', type: 'hardlink', link: 'bin/app' },
     { path: 'bin/sh', type: 'symlink', mode: 0o777, link: 'app' },
     { path: 'etc/', type: 'directory', uid: 7, gid: 8 },
-    { path: 'etc/passwd', type: 'file', content: 'root:x:0:0\n', xattrs: { 'user.note': 'kept', 'trusted.secret': 'too' } },
+    {
+      path: 'etc/passwd',
+      type: 'file',
+      content: 'root:x:0:0\n',
+      xattrs: { 'user.note': 'kept', 'trusted.secret': 'too' },
+    },
     { path: 'etc/gone', type: 'file', content: 'deleted above' },
     { path: 'etc/replaced', type: 'file', content: 'old' },
     { path: 'opaque/', type: 'directory' },
@@ -144,7 +192,12 @@ export async function sampleLayers(): Promise<Buffer[]> {
 }
 
 /** Converts `name:plain` to `name:nydus`, unless said otherwise. */
-export async function convert(world: TestWorld, name: string, changes: Partial<ConversionRequest> = {}, signal: AbortSignal = new AbortController().signal): Promise<ConvertedImage & { layers: ConvertedLayer[] }> {
+export async function convert(
+  world: TestWorld,
+  name: string,
+  changes: Partial<ConversionRequest> = {},
+  signal: AbortSignal = new AbortController().signal,
+): Promise<ConvertedImage & { layers: ConvertedLayer[] }> {
   const layers: ConvertedLayer[] = []
   const converted = await convertImage(
     {
@@ -180,12 +233,24 @@ export async function fixtureBlob(digest: string): Promise<Buffer> {
 }
 
 /** The manifest of an image of the original tools, by its name there. */
-export async function fixtureManifest(name: string): Promise<{ readonly digest: Digest; readonly mediaType: string; readonly bytes: Buffer; readonly manifest: ImageManifest }> {
+export async function fixtureManifest(
+  name: string,
+): Promise<{
+  readonly digest: Digest
+  readonly mediaType: string
+  readonly bytes: Buffer
+  readonly manifest: ImageManifest
+}> {
   const index = JSON.parse(await readFile(join(FIXTURES, 'index.json'), 'utf8')) as { manifests: Descriptor[] }
   const entry = index.manifests.find(({ annotations }) => annotations?.['org.opencontainers.image.ref.name'] === name)
   if (entry === undefined) throw new Error(`no fixture ${name}`)
   const bytes = await fixtureBlob(entry.digest)
-  return { digest: entry.digest, mediaType: entry.mediaType, bytes, manifest: JSON.parse(bytes.toString()) as ImageManifest }
+  return {
+    digest: entry.digest,
+    mediaType: entry.mediaType,
+    bytes,
+    manifest: JSON.parse(bytes.toString()) as ImageManifest,
+  }
 }
 
 /** Pushes an image of the original tools as it is. */

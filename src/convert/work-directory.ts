@@ -21,7 +21,11 @@ export async function openWorkDirectory(base: string): Promise<WorkDirectory> {
       },
     }
   } catch (cause) {
-    throw new ConvertError('OUTPUT', `cannot use work directory ${base}: ${(cause as Error).message}; choose another with --work-dir`, { cause })
+    throw new ConvertError(
+      'OUTPUT',
+      `cannot use work directory ${base}: ${(cause as Error).message}; choose another with --work-dir`,
+      { cause },
+    )
   }
 }
 

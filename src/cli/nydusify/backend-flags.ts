@@ -12,14 +12,19 @@ export interface StorageFlags {
 }
 
 /** Reads `--PREFIXbackend-type` and its kin; mistakes in the original's order and words. Undefined: blobs are in the registry. */
-export function storageFlags(prefix: '' | 'source-' | 'target-', given: { readonly type?: string; readonly config?: string; readonly configFile?: string }): StorageFlags | undefined {
+export function storageFlags(
+  prefix: '' | 'source-' | 'target-',
+  given: { readonly type?: string; readonly config?: string; readonly configFile?: string },
+): StorageFlags | undefined {
   if (given.type === undefined || given.type === '') return undefined
   const type = TYPES.find((known) => known === given.type)
   if (type === undefined) throw new ExitError(1, `--${prefix}backend-type should be one of [${TYPES.join(' ')}]`)
   const { config = '', configFile = '' } = given
-  if (config !== '' && configFile !== '') throw new ExitError(1, '--backend-config conflicts with --backend-config-file')
+  if (config !== '' && configFile !== '')
+    throw new ExitError(1, '--backend-config conflicts with --backend-config-file')
   const text = configFile === '' ? config : readText(configFile)
-  if (text.trim() === '') throw new ExitError(1, `backend configuration is empty, please specify option '--${prefix}backend-config'`)
+  if (text.trim() === '')
+    throw new ExitError(1, `backend configuration is empty, please specify option '--${prefix}backend-config'`)
   return { type, config: text }
 }
 
@@ -27,7 +32,9 @@ function readText(path: string): string {
   try {
     return readFileSync(path, 'utf8')
   } catch (cause) {
-    throw new ExitError(1, `parse backend config file: cannot read ${path}: ${(cause as NodeJS.ErrnoException).code}`, { cause })
+    throw new ExitError(1, `parse backend config file: cannot read ${path}: ${(cause as NodeJS.ErrnoException).code}`, {
+      cause,
+    })
   }
 }
 
@@ -36,12 +43,16 @@ export function openStorage({ type, config }: StorageFlags, flag: string): Backe
   if (type !== 'localfs') throw unsupportedStorage(type, flag)
   const parsed = parseConfig(config, flag)
   const dir = typeof parsed === 'object' && parsed !== null && 'dir' in parsed ? parsed.dir : undefined
-  if (typeof dir !== 'string' || dir === '') throw new ConvertError('BAD_OPTION', `cannot use the configuration of ${flag} localfs: write {"dir": "FOLDER"}`)
+  if (typeof dir !== 'string' || dir === '')
+    throw new ConvertError('BAD_OPTION', `cannot use the configuration of ${flag} localfs: write {"dir": "FOLDER"}`)
   return localfsBackend({ dir })
 }
 
 export function unsupportedStorage(type: string, flag: string): ConvertError {
-  return new ConvertError('UNSUPPORTED', `${flag} ${type} is not supported in this version: blobs are kept in the registry; leave the flag out`)
+  return new ConvertError(
+    'UNSUPPORTED',
+    `${flag} ${type} is not supported in this version: blobs are kept in the registry; leave the flag out`,
+  )
 }
 
 /** JSON text from a flag. The text may hold secrets: no message shows it. */

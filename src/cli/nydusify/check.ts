@@ -4,7 +4,15 @@ import { formatPlatform, formatReference, hostPlatform, type Platform } from '..
 import { toolVersion } from '../nydus-image/version.ts'
 import { createOutput, ExitError } from '../output.ts'
 import { openStorage, storageFlags } from './backend-flags.ts'
-import { type CommandContext, createCommand, onOff, type ProgressFlags, progressOption, requireFlags, value } from './command.ts'
+import {
+  type CommandContext,
+  createCommand,
+  onOff,
+  type ProgressFlags,
+  progressOption,
+  requireFlags,
+  value,
+} from './command.ts'
 import { Connections, imageName } from './connections.ts'
 import type { Log } from './log.ts'
 
@@ -41,17 +49,36 @@ export function checkCommand(context: CommandContext): Command {
     .addOption(value('--target <reference>', 'Target (Nydus) image reference', { env: 'TARGET' }))
     .addOption(onOff('--source-insecure', 'Skip verifying server certs for HTTPS source registry', 'SOURCE_INSECURE'))
     .addOption(onOff('--target-insecure', 'Skip verifying server certs for HTTPS target registry', 'TARGET_INSECURE'))
-    .addOption(value('--target-backend-type <type>', "Where the target's blobs are when not in its registry: localfs", { env: 'BACKEND_TYPE' }))
-    .addOption(value('--target-backend-config <json>', 'Its configuration: {"dir": "FOLDER"}', { env: 'BACKEND_CONFIG' }))
+    .addOption(
+      value('--target-backend-type <type>', "Where the target's blobs are when not in its registry: localfs", {
+        env: 'BACKEND_TYPE',
+      }),
+    )
+    .addOption(
+      value('--target-backend-config <json>', 'Its configuration: {"dir": "FOLDER"}', { env: 'BACKEND_CONFIG' }),
+    )
     .addOption(value('--target-backend-config-file <file>', 'The same in a file', { env: 'BACKEND_CONFIG_FILE' }))
-    .addOption(onOff('--multi-platform', 'Verify that the image contains an image index with both OCI and Nydus manifests', 'MULTI_PLATFORM'))
+    .addOption(
+      onOff(
+        '--multi-platform',
+        'Verify that the image contains an image index with both OCI and Nydus manifests',
+        'MULTI_PLATFORM',
+      ),
+    )
     .addOption(value('--platform <os/arch>', 'Which image of an index', { fallback: formatPlatform(hostPlatform()) }))
-    .addOption(value('--work-dir <folder>', 'Folder for the results; EMPTIED first', { env: 'WORK_DIR', fallback: './output' }))
+    .addOption(
+      value('--work-dir <folder>', 'Folder for the results; EMPTIED first', { env: 'WORK_DIR', fallback: './output' }),
+    )
     .addOption(onOff('--json', 'Print the findings as one JSON object on stdout'))
     .addOption(progressOption())
     .addOption(value('--nydus-image <path>', 'Accepted and not needed', { env: 'NYDUS_IMAGE' }))
     .addOption(value('--nydusd <path>', 'Accepted and not needed', { env: 'NYDUSD' }))
-  for (const flags of ['--source-backend-type <type>', '--source-backend-config <json>', '--source-backend-config-file <file>']) command.addOption(value(flags, 'Not needed: plain images are in the registry').hideHelp())
+  for (const flags of [
+    '--source-backend-type <type>',
+    '--source-backend-config <json>',
+    '--source-backend-config-file <file>',
+  ])
+    command.addOption(value(flags, 'Not needed: plain images are in the registry').hideHelp())
   return command.action(async (flags: CheckFlags) => {
     requireFlags(command, ['target'])
     const log = context.openLog()
@@ -65,10 +92,14 @@ export function checkCommand(context: CommandContext): Command {
 
 async function run(flags: CheckFlags, log: Log, signal: AbortSignal): Promise<void> {
   storageFlags('source-', pick(flags.sourceBackendType, flags.sourceBackendConfig, flags.sourceBackendConfigFile))
-  const storage = storageFlags('target-', pick(flags.targetBackendType, flags.targetBackendConfig, flags.targetBackendConfigFile))
+  const storage = storageFlags(
+    'target-',
+    pick(flags.targetBackendType, flags.targetBackendConfig, flags.targetBackendConfigFile),
+  )
   const platform = checkedPlatform(flags.platform)
   await using connections = new Connections()
-  const open = (name: string, what: string, insecure = false): ReturnType<Connections['open']> => connections.open(imageName(name, what), { insecure, plainHttp: 'fallback' })
+  const open = (name: string, what: string, insecure = false): ReturnType<Connections['open']> =>
+    connections.open(imageName(name, what), { insecure, plainHttp: 'fallback' })
   const target = open(flags.target, 'target', flags.targetInsecure)
   const source = flags.source ? open(flags.source, 'source', flags.sourceInsecure) : undefined
   const targetBlobs = storage && openStorage(storage, '--target-backend-type')
@@ -78,7 +109,15 @@ async function run(flags: CheckFlags, log: Log, signal: AbortSignal): Promise<vo
   const image = formatReference(target.reference)
   try {
     await checkImage(
-      { source, target, targetBlobs, platform, wantsBoth: flags.multiPlatform === true, outputFolder: flags.workDir, version: toolVersion() },
+      {
+        source,
+        target,
+        targetBlobs,
+        platform,
+        wantsBoth: flags.multiPlatform === true,
+        outputFolder: flags.workDir,
+        version: toolVersion(),
+      },
       {
         onRule: (rule) => log.info(`checking ${rule}`, { image }),
         onTotal: (bytes) => progress.setTotal(bytes),
@@ -106,13 +145,22 @@ function summaryOf(findings: readonly ImageFinding[]): string {
   return `validate ${first?.rule} failed: ${count}, the first: ${first?.object}: ${first?.message}`
 }
 
-export function pick(type: string | undefined, config: string | undefined, configFile: string | undefined): { type?: string; config?: string; configFile?: string } {
-  return { ...(type === undefined ? {} : { type }), ...(config === undefined ? {} : { config }), ...(configFile === undefined ? {} : { configFile }) }
+export function pick(
+  type: string | undefined,
+  config: string | undefined,
+  configFile: string | undefined,
+): { type?: string; config?: string; configFile?: string } {
+  return {
+    ...(type === undefined ? {} : { type }),
+    ...(config === undefined ? {} : { config }),
+    ...(configFile === undefined ? {} : { configFile }),
+  }
 }
 
 /** `os/arch`, in the original's words when it is not. */
 export function checkedPlatform(text: string): Platform {
   const [os, architecture, ...rest] = text.split('/')
-  if (os === undefined || os === '' || architecture === undefined || architecture === '' || rest.length > 1) throw new ExitError(1, `invalid platform format, ${text}`)
+  if (os === undefined || os === '' || architecture === undefined || architecture === '' || rest.length > 1)
+    throw new ExitError(1, `invalid platform format, ${text}`)
   return { os, architecture, ...(rest[0] === undefined ? {} : { variant: rest[0] }) }
 }

@@ -17,14 +17,22 @@ export interface ProgressFlags {
 
 /** A command that stops reading flags at the first operand, and leaves it to us to say what is wrong. */
 export function createCommand(name: string, description: string): Command {
-  const command = new Command(name).description(description).helpCommand(false).exitOverride().allowExcessArguments(true)
+  const command = new Command(name)
+    .description(description)
+    .helpCommand(false)
+    .exitOverride()
+    .allowExcessArguments(true)
   command.configureOutput({ writeErr: () => undefined, outputError: () => undefined })
   command.configureHelp({ helpWidth: 120 })
   return command.helpOption('-h, --help', 'show help')
 }
 
 /** A flag with a value, also from the environment variable of the original. */
-export function value(flags: string, description: string, more: { readonly env?: string; readonly fallback?: string } = {}): Option {
+export function value(
+  flags: string,
+  description: string,
+  more: { readonly env?: string; readonly fallback?: string } = {},
+): Option {
   const option = new Option(flags, description)
   if (more.fallback !== undefined) option.default(more.fallback)
   return more.env === undefined ? option : option.env(more.env)
@@ -37,7 +45,9 @@ export function onOff(flags: string, description: string, env?: string): Option 
 }
 
 export function progressOption(): Option {
-  return new Option('--progress <mode>', 'how progress is shown').choices(['auto', 'plain', 'json', 'none']).default('auto')
+  return new Option('--progress <mode>', 'how progress is shown')
+    .choices(['auto', 'plain', 'json', 'none'])
+    .default('auto')
 }
 
 /** A mistake in the command line: the help is shown on stdout and the mistake on stderr, as in the original. */
@@ -57,7 +67,10 @@ export function requireFlags(command: Command, names: readonly string[]): void {
     return given === undefined || given === ''
   })
   if (missing.length === 0) return
-  throw new UsageError(helpOf(command), missing.length === 1 ? `Required flag "${missing[0]}" not set` : `Required flags "${missing.join(', ')}" not set`)
+  throw new UsageError(
+    helpOf(command),
+    missing.length === 1 ? `Required flag "${missing[0]}" not set` : `Required flags "${missing.join(', ')}" not set`,
+  )
 }
 
 /** An error of the parser in the original's words; `undefined` for help and version, which are none; any other error as it is. */
@@ -82,7 +95,9 @@ function incorrect(command: Command, message: string): UsageError {
 
 /** The command whose flags were being read: the first operand names it. */
 function commandOf(root: Command, args: readonly string[]): Command {
-  const command = root.commands.find((candidate) => args.includes(candidate.name()) || candidate.aliases().some((alias) => args.includes(alias)))
+  const command = root.commands.find(
+    (candidate) => args.includes(candidate.name()) || candidate.aliases().some((alias) => args.includes(alias)),
+  )
   const rest = args.slice(args.findIndex((arg) => arg === command?.name()) + 1)
   return command?.commands.find((candidate) => rest[0] === candidate.name()) ?? command ?? root
 }

@@ -1,4 +1,11 @@
-import { fromDockerConfig, parseReference, type Reference, RegistryClient, RegistryError, type Repository } from '../../registry/index.ts'
+import {
+  fromDockerConfig,
+  parseReference,
+  type Reference,
+  RegistryClient,
+  RegistryError,
+  type Repository,
+} from '../../registry/index.ts'
 import { ExitError } from '../output.ts'
 
 /** Connections of one run; closed together. */
@@ -6,9 +13,31 @@ export class Connections implements AsyncDisposable {
   readonly #clients: RegistryClient[] = []
 
   /** `plainHttp`: 'fallback' tries HTTPS, then HTTP where nobody speaks TLS, as the original does. */
-  open(reference: Reference, options: { readonly insecure: boolean; readonly plainHttp: 'fallback' | 'always' | 'never' }): Repository {
+  open(
+    reference: Reference,
+    options: { readonly insecure: boolean; readonly plainHttp: 'fallback' | 'always' },
+  ): Repository {
     const { insecure, plainHttp } = options
-    const client = new RegistryClient({ credentials: fromDockerConfig(), skipVerify: insecure, plainHttp })
+    return this.#repository(
+      new RegistryClient({ credentials: fromDockerConfig(), skipVerify: insecure, plainHttp }),
+      reference,
+    )
+  }
+
+  /** HTTPS and nothing else, and one try of each request. */
+  openOnce(reference: Reference, insecure: boolean): Repository {
+    return this.#repository(
+      new RegistryClient({
+        credentials: fromDockerConfig(),
+        skipVerify: insecure,
+        plainHttp: 'never',
+        retry: { attempts: 1 },
+      }),
+      reference,
+    )
+  }
+
+  #repository(client: RegistryClient, reference: Reference): Repository {
     this.#clients.push(client)
     return client.repository(reference)
   }

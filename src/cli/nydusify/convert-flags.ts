@@ -61,17 +61,24 @@ function unsupported(message: string): ConvertError {
 
 /** Mistakes that the original finds before it asks a registry, in its order and words. */
 export function checkConvertFlags(flags: ConvertFlags): void {
-  if (given(flags.sourceArchive)) mustExist(flags.sourceArchive, `source archive not accessible: ${flags.sourceArchive}`)
-  if (given(flags.targetArchive)) mustExist(dirname(flags.targetArchive), `target archive directory not accessible: ${dirname(flags.targetArchive)}`)
+  if (given(flags.sourceArchive))
+    mustExist(flags.sourceArchive, `source archive not accessible: ${flags.sourceArchive}`)
+  if (given(flags.targetArchive))
+    mustExist(dirname(flags.targetArchive), `target archive directory not accessible: ${dirname(flags.targetArchive)}`)
   if (given(flags.target) && given(flags.targetSuffix)) throw bad('--target conflicts with --target-suffix')
   if (!given(flags.target) && !given(flags.targetSuffix)) throw bad('--target or --target-suffix is required')
-  const storage = storageFlags('', { ...(flags.backendType && { type: flags.backendType }), ...(flags.backendConfig && { config: flags.backendConfig }), ...(flags.backendConfigFile && { configFile: flags.backendConfigFile }) })
+  const storage = storageFlags('', {
+    ...(flags.backendType && { type: flags.backendType }),
+    ...(flags.backendConfig && { config: flags.backendConfig }),
+    ...(flags.backendConfigFile && { configFile: flags.backendConfigFile }),
+  })
   if (given(flags.buildCache) && given(flags.buildCacheTag)) throw bad('--build-cache conflicts with --build-cache-tag')
   const records = Number(flags.buildCacheMaxRecords)
   if (!Number.isInteger(records) || records < 1) throw bad('--build-cache-max-records should be greater than 0')
   if (records > MAX_RECORDS) throw bad(`--build-cache-max-records should not be greater than ${MAX_RECORDS}`)
   if (flags.fsVersion !== '5' && flags.fsVersion !== '6') throw bad('--fs-version should be one of [5 6]')
-  if (given(flags.prefetchDir) && flags.prefetchPatterns === true) throw bad('--prefetch-dir conflicts with --prefetch-patterns')
+  if (given(flags.prefetchDir) && flags.prefetchPatterns === true)
+    throw bad('--prefetch-dir conflicts with --prefetch-patterns')
   if (given(flags.chunkDict)) dictionaryName(flags.chunkDict)
   if (storage !== undefined) throw unsupportedStorage(storage.type, '--backend-type')
   refuseUnsupported(flags)
@@ -85,23 +92,38 @@ function mustExist(path: string, message: string): void {
   try {
     statSync(path)
   } catch (cause) {
-    throw new ExitError(1, `${message}: stat ${path}: ${(cause as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file or directory' : (cause as Error).message}`)
+    throw new ExitError(
+      1,
+      `${message}: stat ${path}: ${(cause as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file or directory' : (cause as Error).message}`,
+    )
   }
 }
 
 /** What this version does not do is said at once, before anything is fetched. */
 function refuseUnsupported(flags: ConvertFlags): void {
   const { batchSize } = flags
-  if (given(flags.sourceArchive)) throw unsupported('--source-archive is not supported in this version: push the archive to a registry and name it with --source')
-  if (given(flags.targetArchive)) throw unsupported('--target-archive is not supported in this version: leave it out and the image is pushed to --target')
-  if (given(flags.sourceBackendType)) throw unsupported('--source-backend-type (model images) is not supported in this version')
+  if (given(flags.sourceArchive))
+    throw unsupported(
+      '--source-archive is not supported in this version: push the archive to a registry and name it with --source',
+    )
+  if (given(flags.targetArchive))
+    throw unsupported(
+      '--target-archive is not supported in this version: leave it out and the image is pushed to --target',
+    )
+  if (given(flags.sourceBackendType))
+    throw unsupported('--source-backend-type (model images) is not supported in this version')
   if (given(flags.buildCache) || given(flags.buildCacheTag)) {
-    throw unsupported('--build-cache and --build-cache-tag are not supported in this version: leave them out; blobs that the target has are not uploaded again')
+    throw unsupported(
+      '--build-cache and --build-cache-tag are not supported in this version: leave them out; blobs that the target has are not uploaded again',
+    )
   }
-  if (flags.ociRef === true) throw unsupported('--oci-ref (zran) is not supported in this version: leave it out to convert the layers')
+  if (flags.ociRef === true)
+    throw unsupported('--oci-ref (zran) is not supported in this version: leave it out to convert the layers')
   if (flags.reverse === true) throw unsupported('--reverse is not supported in this version')
-  if (flags.fsVersion === '5') throw unsupported('--fs-version 5 is not supported in this version: it writes RAFS v6; leave the flag out')
-  if (parseSize(batchSize) !== 0) throw unsupported(`--batch-size ${batchSize} is not supported in this version: leave it out`)
+  if (flags.fsVersion === '5')
+    throw unsupported('--fs-version 5 is not supported in this version: it writes RAFS v6; leave the flag out')
+  if (parseSize(batchSize) !== 0)
+    throw unsupported(`--batch-size ${batchSize} is not supported in this version: leave it out`)
 }
 
 /** The reference in `bootstrap:registry:REFERENCE`. */
@@ -110,8 +132,12 @@ export function dictionaryName(text: string): string {
   const wrong = (why: string): ExitError => bad(`parse chunk dict arguments: ${why}`)
   if (rest.length === 0) throw wrong('invalid args')
   if (format !== 'bootstrap') throw wrong(`invalid chunk dict format ${format}, should be [bootstrap]`)
-  if (source !== 'registry' && source !== 'local') throw wrong(`invalid chunk dict source ${source}, should be [registry local]`)
-  if (source === 'local') throw unsupported('--chunk-dict bootstrap:local:… is not supported: blobs of the dictionary have to be in a registry; write bootstrap:registry:REFERENCE')
+  if (source !== 'registry' && source !== 'local')
+    throw wrong(`invalid chunk dict source ${source}, should be [registry local]`)
+  if (source === 'local')
+    throw unsupported(
+      '--chunk-dict bootstrap:local:… is not supported: blobs of the dictionary have to be in a registry; write bootstrap:registry:REFERENCE',
+    )
   return rest.join(':')
 }
 
@@ -125,7 +151,10 @@ export function targetName({ source, target = '', targetSuffix = '' }: ConvertFl
 
 /** `--platform` and `--all-platforms`; the latter wins, as in the original. */
 export function platformsOf({ allPlatforms, platform }: ConvertFlags): readonly Platform[] | 'all' {
-  const names = platform.split(',').map((name) => name.trim()).filter((name) => name !== '')
+  const names = platform
+    .split(',')
+    .map((name) => name.trim())
+    .filter((name) => name !== '')
   const platforms = names.map((name) => {
     try {
       if (!name.includes('/')) throw bad('no slash')
@@ -158,12 +187,24 @@ function parseSize(text: string): number | undefined {
   return /^(?:0[xX][0-9a-fA-F]{1,8}|\d{1,10})$/.test(text) ? Number(text) : undefined
 }
 
-export function retryOf({ pushRetryCount, pushRetryDelay }: ConvertFlags): { readonly count: number; readonly delayMs: number } {
-  if (!/^\d{1,4}$/.test(pushRetryCount)) throw bad(`invalid value ${JSON.stringify(pushRetryCount)} for flag -push-retry-count: parse error`)
+export function retryOf({ pushRetryCount, pushRetryDelay }: ConvertFlags): {
+  readonly count: number
+  readonly delayMs: number
+} {
+  if (!/^\d{1,4}$/.test(pushRetryCount))
+    throw bad(`invalid value ${JSON.stringify(pushRetryCount)} for flag -push-retry-count: parse error`)
   return { count: Number(pushRetryCount), delayMs: parseDuration(pushRetryDelay) }
 }
 
-const UNITS_MS: Readonly<Record<string, number>> = { ns: 1e-6, us: 1e-3, 'µs': 1e-3, ms: 1, s: 1000, m: 60_000, h: 3_600_000 }
+const UNITS_MS: Readonly<Record<string, number>> = {
+  ns: 1e-6,
+  us: 1e-3,
+  µs: 1e-3,
+  ms: 1,
+  s: 1000,
+  m: 60_000,
+  h: 3_600_000,
+}
 const MAX_DELAY_MS = 24 * 3_600_000
 
 /** Go's durations: `5s`, `1m30s`, `1.5h`. Milliseconds. */
@@ -172,6 +213,7 @@ function parseDuration(text: string): number {
   const length = parts.reduce((sum, [whole]) => sum + whole.length, 0)
   const total = parts.reduce((sum, [, amount, unit]) => sum + Number(amount) * (UNITS_MS[unit ?? ''] ?? 0), 0)
   if (text === '0') return 0
-  if (parts.length === 0 || length !== text.length || total > MAX_DELAY_MS) throw bad(`parse push retry delay: time: invalid duration ${JSON.stringify(text)}`)
+  if (parts.length === 0 || length !== text.length || total > MAX_DELAY_MS)
+    throw bad(`parse push retry delay: time: invalid duration ${JSON.stringify(text)}`)
   return total
 }

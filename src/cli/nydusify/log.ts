@@ -20,7 +20,10 @@ export class Log {
     const stderr = new Log('info', 2)
     if (flags.debug === true) return new Log('debug', 2)
     const level = parseLevel(flags.logLevel)
-    if (level === undefined) stderr.warning(`failed to parse log level(${flags.logLevel}): not a valid logrus Level: ${JSON.stringify(flags.logLevel)}\ndefault log level(info) will be used`)
+    if (level === undefined)
+      stderr.warning(
+        `failed to parse log level(${flags.logLevel}): not a valid logrus Level: ${JSON.stringify(flags.logLevel)}\ndefault log level(info) will be used`,
+      )
     if (flags.logFile === undefined || flags.logFile === '') return new Log(level ?? 'info', 2)
     try {
       return new Log(level ?? 'info', openSync(flags.logFile, 'a', 0o644))
@@ -86,7 +89,9 @@ function now(): string {
 }
 
 function shownFields(fields: Fields): string {
-  return Object.entries(fields).map(([name, value]) => ` ${name}=${quoted(String(value))}`).join('')
+  return Object.entries(fields)
+    .map(([name, value]) => ` ${name}=${quoted(String(value))}`)
+    .join('')
 }
 
 function quoted(text: string): string {

@@ -7,11 +7,14 @@ import { createProgram, switchesOf } from './program.ts'
 /** Errors end the program with a line of the log, as in the original. */
 function fail(error: unknown): void {
   process.exitCode = exitCodeOf(error)
-  const text = describeError(error).replace(/^Error: /, '').trimEnd()
+  const text = describeError(error)
+    .replace(/^Error: /, '')
+    .trimEnd()
   if (text === '') return
   if (error instanceof UsageError) process.stdout.write(error.help)
   if (error instanceof ExitError && error.exitCode === 3) process.stderr.write(`${text}\n`)
-  else Log.open({ logLevel: 'info' }).fatal(text.replace(/\nCaused by:\n\s*/, ': ').replaceAll(/\n\s+(?:\d+: )?/g, ': '))
+  else
+    Log.open({ logLevel: 'info' }).fatal(text.replace(/\nCaused by:\n\s*/, ': ').replaceAll(/\n\s+(?:\d+: )?/g, ': '))
 }
 
 /** Runs one command line; the exit code is the process's. */

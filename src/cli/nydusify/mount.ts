@@ -31,17 +31,28 @@ Examples:
 Needs root and /dev/fuse. --work-dir is EMPTIED first and removed at the end.`
 
 export function mountCommand(context: CommandContext): Command {
-  const command = createCommand('mount', 'Mount the nydus image as a filesystem').alias('view').addHelpText('after', EXAMPLES)
+  const command = createCommand('mount', 'Mount the nydus image as a filesystem')
+    .alias('view')
+    .addHelpText('after', EXAMPLES)
   command
     .addOption(value('--target <reference>', 'Target (Nydus) image reference', { env: 'TARGET' }))
     .addOption(onOff('--target-insecure', 'Skip verifying server certs for HTTPS target registry', 'TARGET_INSECURE'))
-    .addOption(value('--backend-type <type>', "Where the image's blobs are when not in its registry: localfs", { env: 'BACKEND_TYPE' }))
+    .addOption(
+      value('--backend-type <type>', "Where the image's blobs are when not in its registry: localfs", {
+        env: 'BACKEND_TYPE',
+      }),
+    )
     .addOption(value('--backend-config <json>', 'Its configuration: {"dir": "FOLDER"}', { env: 'BACKEND_CONFIG' }))
     .addOption(value('--backend-config-file <file>', 'The same in a file', { env: 'BACKEND_CONFIG_FILE' }))
     .addOption(onOff('--prefetch', 'Enable full image data prefetch', 'PREFETCH'))
     .addOption(value('--mount-path <folder>', 'Path to mount the image', { env: 'MOUNT_PATH', fallback: './image-fs' }))
     .addOption(value('--platform <os/arch>', 'Which image of an index', { fallback: formatPlatform(hostPlatform()) }))
-    .addOption(value('--work-dir <folder>', 'Working directory; EMPTIED first, removed at the end', { env: 'WORK_DIR', fallback: './tmp' }))
+    .addOption(
+      value('--work-dir <folder>', 'Working directory; EMPTIED first, removed at the end', {
+        env: 'WORK_DIR',
+        fallback: './tmp',
+      }),
+    )
     .addOption(value('--nydusd <path>', 'The nydusd program; by default the one of this package', { env: 'NYDUSD' }))
   return command.action(async (flags: MountFlags) => {
     requireFlags(command, ['target'])
@@ -61,19 +72,32 @@ async function run(flags: MountFlags, log: Log, signal: AbortSignal): Promise<vo
   const reference = imageName(flags.target, 'target')
   const insecure = flags.targetInsecure === true
   await using connections = new Connections()
-  const { repository, scheme } = await openWithScheme((wanted) => connections.open(reference, { insecure, plainHttp: wanted === 'http' ? 'always' : 'never' }), signal)
+  const { repository, scheme } = await openWithScheme(
+    (mode) =>
+      mode === 'either'
+        ? connections.open(reference, { insecure, plainHttp: 'fallback' })
+        : connections.openOnce(reference, insecure),
+    signal,
+  )
   const request: MountRequest = {
     target: repository,
     platform,
     mountPath: flags.mountPath,
     workDirectory: flags.workDir,
     nydusd: flags.nydusd ?? ownNydusd(),
-    storage: storage === undefined ? { type: 'registry', config: await registryConfig(reference, scheme, insecure) } : { type: storage.type, config: parseConfig(storage.config, '--backend-type') },
+    storage:
+      storage === undefined
+        ? { type: 'registry', config: await registryConfig(reference, scheme, insecure) }
+        : { type: storage.type, config: parseConfig(storage.config, '--backend-type') },
     prefetch: flags.prefetch === true,
   }
   log.info(`Mounting Nydus image to ${flags.mountPath}`)
   try {
-    await mountImage(request, { onMounted: () => log.info('Please send signal SIGINT/SIGTERM to umount the file system') }, signal)
+    await mountImage(
+      request,
+      { onMounted: () => log.info('Please send signal SIGINT/SIGTERM to umount the file system') },
+      signal,
+    )
   } catch (error) {
     if (!signal.aborted) throw error
   }
@@ -84,9 +108,16 @@ async function run(flags: MountFlags, log: Log, signal: AbortSignal): Promise<vo
 /** What nydusd needs to read from the registry; the login stays in a file that only we can read. */
 async function registryConfig(reference: Reference, scheme: string, insecure: boolean): Promise<object> {
   const login = await fromDockerConfig()(reference.host)
-  const auth = login.kind === 'basic' ? Buffer.from(`${login.username}:${login.password.reveal()}`).toString('base64') : undefined
+  const auth =
+    login.kind === 'basic' ? Buffer.from(`${login.username}:${login.password.reveal()}`).toString('base64') : undefined
   const host = reference.host === 'docker.io' ? 'registry-1.docker.io' : reference.host
-  return { scheme, host, repo: reference.repository, ...(auth === undefined ? {} : { auth }), ...(insecure ? { skip_verify: true } : {}) }
+  return {
+    scheme,
+    host,
+    repo: reference.repository,
+    ...(auth === undefined ? {} : { auth }),
+    ...(insecure ? { skip_verify: true } : {}),
+  }
 }
 
 /** The launcher of this package: the bundle lies one folder below the package, the source three. */

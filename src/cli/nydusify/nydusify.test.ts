@@ -6,7 +6,9 @@ import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { runAll } from './testing.ts'
 
-const CASES = JSON.parse(await readFile(join(import.meta.dirname, 'testdata/command-lines.json'), 'utf8')) as ReadonlyArray<{
+const CASES = JSON.parse(
+  await readFile(join(import.meta.dirname, 'testdata/command-lines.json'), 'utf8'),
+) as ReadonlyArray<{
   readonly args: readonly string[]
   readonly exit: number
   readonly message: string
@@ -28,7 +30,10 @@ function messageOf(stderr: string): string {
 }
 
 test("the original's answers to command lines", async () => {
-  const ran = await runAll(CASES.map(({ args }) => args), folder)
+  const ran = await runAll(
+    CASES.map(({ args }) => args),
+    folder,
+  )
   for (const [index, { args, exit, message, help }] of CASES.entries()) {
     const { status, stdout, stderr } = ran[index] ?? assert.fail()
     const line = `nydusify ${args.join(' ')}\n${stderr}`
@@ -44,13 +49,19 @@ test('what this version does not do is said in one line that names it', async ()
   const cases: ReadonlyArray<readonly [readonly string[], RegExp]> = [
     [['convert', ...both, '--oci-ref'], /^--oci-ref \(zran\) is not supported/],
     [['convert', ...both, '--fs-version', '5'], /^--fs-version 5 is not supported/],
-    [['convert', ...both, '--backend-type', 'oss', '--backend-config', '{"access_key_secret":"hush"}'], /^--backend-type oss is not supported/],
+    [
+      ['convert', ...both, '--backend-type', 'oss', '--backend-config', '{"access_key_secret":"hush"}'],
+      /^--backend-type oss is not supported/,
+    ],
     [['convert', ...both, '--build-cache-tag', 'cache'], /^--build-cache and --build-cache-tag are not supported/],
     [['copy', '--source', 'a'], /^nydusify copy is not part of this version/],
     [['pack', '--name', 'x'], /^nydusify build is not part of this version/],
     [['chunkdict', 'generate'], /^nydusify chunkdict is not part/],
   ]
-  const ran = await runAll(cases.map(([args]) => args), folder)
+  const ran = await runAll(
+    cases.map(([args]) => args),
+    folder,
+  )
   for (const [index, [, wanted]] of cases.entries()) {
     const { status, stderr } = ran[index] ?? assert.fail()
     assert.equal(status, 1)
@@ -61,7 +72,18 @@ test('what this version does not do is said in one line that names it', async ()
 })
 
 test('help teaches with examples; version; completion; help of a command', async () => {
-  const ran = await runAll([['--version'], ['completion', 'bash'], ['convert', '--help'], ['check', '-h'], ['mount', '-help'], ['help', 'view'], ['--help']], folder)
+  const ran = await runAll(
+    [
+      ['--version'],
+      ['completion', 'bash'],
+      ['convert', '--help'],
+      ['check', '-h'],
+      ['mount', '-help'],
+      ['help', 'view'],
+      ['--help'],
+    ],
+    folder,
+  )
   const [version = assert.fail(), completion = assert.fail(), ...helps] = ran
   for (const { status, stdout } of helps) {
     assert.equal(status, 0)

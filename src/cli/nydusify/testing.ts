@@ -11,7 +11,11 @@ export interface Ran {
 
 /** Runs them one after the other, in a folder and an environment of their own. Their stdin is empty. */
 export async function runAll(commands: ReadonlyArray<readonly string[]>, cwd: string): Promise<Ran[]> {
-  const child = spawn(process.execPath, [fileURLToPath(import.meta.url)], { cwd, env: { HOME: cwd }, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+  const child = spawn(process.execPath, [fileURLToPath(import.meta.url)], {
+    cwd,
+    env: { HOME: cwd },
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  })
   child.send(commands)
   try {
     return await new Promise<Ran[]>((resolve, reject) => {
@@ -35,7 +39,7 @@ async function replay(commands: ReadonlyArray<readonly string[]>): Promise<Ran[]
     }
     process.exitCode = 0
     await main(args)
-    ran.push({ status: Number(process.exitCode), ...written })
+    ran.push({ status: process.exitCode, ...written })
   }
   process.exitCode = 0
   return ran

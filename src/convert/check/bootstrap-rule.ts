@@ -13,12 +13,18 @@ export interface CheckedBootstrap {
 }
 
 /** The bootstrap's own checks, and what it and the manifest say of each other. */
-export function checkImageBootstrap(side: ImageFinding['image'], opened: OpenedImage, unpacked: UnpackedBootstrap): CheckedBootstrap {
+export function checkImageBootstrap(
+  side: ImageFinding['image'],
+  opened: OpenedImage,
+  unpacked: UnpackedBootstrap,
+): CheckedBootstrap {
   const layer = opened.bootstrap?.digest ?? ''
   const findings: ImageFinding[] = []
-  const add = (object: string, message: string): void => void findings.push({ image: side, rule: 'bootstrap', object, message })
+  const add = (object: string, message: string): void =>
+    void findings.push({ image: side, rule: 'bootstrap', object, message })
   const wanted = opened.config.rootfs.diff_ids.at(-1)
-  if (wanted !== unpacked.diffId) add(layer, `invalid bootstrap layer diff id: ${unpacked.diffId} (calculated) != ${wanted} (in image config)`)
+  if (wanted !== unpacked.diffId)
+    add(layer, `invalid bootstrap layer diff id: ${unpacked.diffId} (calculated) != ${wanted} (in image config)`)
   let image: Bootstrap
   try {
     image = openBootstrap(unpacked.bootstrap)
@@ -27,7 +33,8 @@ export function checkImageBootstrap(side: ImageFinding['image'], opened: OpenedI
     return { image: undefined, findings }
   }
   const version = opened.bootstrap?.annotations?.[ANNOTATIONS.fsVersion]
-  if (version !== undefined && version !== String(image.version)) add(layer, `the manifest says RAFS v${version}, the bootstrap is v${image.version}`)
+  if (version !== undefined && version !== String(image.version))
+    add(layer, `the manifest says RAFS v${version}, the bootstrap is v${image.version}`)
   for (const { object, message } of checkBootstrap(image)) add(object, message)
   findings.push(...lostBlobs(side, opened, image))
   return { image, findings }
@@ -39,6 +46,12 @@ function* lostBlobs(side: ImageFinding['image'], { manifest }: OpenedImage, imag
   if (named.length === 0 || named.some(({ annotations }) => annotations?.[ANNOTATIONS.reference] !== undefined)) return
   const ids = new Set(named.map(({ digest }) => digestHex(digest)))
   for (const { id } of image.blobs) {
-    if (!ids.has(id)) yield { image: side, rule: 'bootstrap', object: id, message: 'the bootstrap refers to this blob, and no layer of the manifest is it' }
+    if (!ids.has(id))
+      yield {
+        image: side,
+        rule: 'bootstrap',
+        object: id,
+        message: 'the bootstrap refers to this blob, and no layer of the manifest is it',
+      }
   }
 }

@@ -74,14 +74,25 @@ export async function checkImage(request: CheckRequest, watch: CheckWatch, signa
 }
 
 function* missingVariants({ plain, nydus }: ImagePair, { reference }: Repository): Generator<ImageFinding> {
-  const missing = (what: string): ImageFinding => ({ image: 'target', rule: 'manifest', object: formatReference(reference), message: `it is no index with both images: the ${what} one is missing` })
+  const missing = (what: string): ImageFinding => ({
+    image: 'target',
+    rule: 'manifest',
+    object: formatReference(reference),
+    message: `it is no index with both images: the ${what} one is missing`,
+  })
   if (plain === undefined) yield missing('plain')
   if (nydus === undefined) yield missing('Nydus')
 }
 
 type Report = (findings: Iterable<ImageFinding>) => void
 
-async function openChecked(side: ImageFinding['image'], pair: ImagePair, request: CheckRequest, report: Report, signal: AbortSignal): Promise<CheckedImage> {
+async function openChecked(
+  side: ImageFinding['image'],
+  pair: ImagePair,
+  request: CheckRequest,
+  report: Report,
+  signal: AbortSignal,
+): Promise<CheckedImage> {
   const folder = join(request.outputFolder, side)
   await writeDocuments(folder, pair)
   const { nydus } = pair
@@ -100,14 +111,26 @@ async function openChecked(side: ImageFinding['image'], pair: ImagePair, request
   }
 }
 
-async function compareFiles(source: CheckedImage, target: CheckedImage, request: CheckRequest, watch: CheckWatch, report: Report, signal: AbortSignal): Promise<void> {
+async function compareFiles(
+  source: CheckedImage,
+  target: CheckedImage,
+  request: CheckRequest,
+  watch: CheckWatch,
+  report: Report,
+  signal: AbortSignal,
+): Promise<void> {
   if (target.bootstrap === undefined) {
     if (target.nydus === undefined) report(comparePlain(source, target))
     return
   }
   const image = target.bootstrap
   const layers = source.plain?.manifest.layers ?? []
-  watch.onTotal([...layers, ...image.blobs.map(({ compressedSize }) => ({ size: compressedSize }))].reduce((sum, { size }) => sum + size, 0))
+  watch.onTotal(
+    [...layers, ...image.blobs.map(({ compressedSize }) => ({ size: compressedSize }))].reduce(
+      (sum, { size }) => sum + size,
+      0,
+    ),
+  )
   const blobs = request.targetBlobs ?? repositoryBackend(request.target)
   for await (const finding of checkData(image, counting(blobs, watch), signal)) report([finding])
   if (source.plain !== undefined) report(await comparePlainSource(source.plain, image, watch, signal))
@@ -115,7 +138,12 @@ async function compareFiles(source: CheckedImage, target: CheckedImage, request:
 }
 
 /** A source that cannot be read as it says is a finding of the source, and says nothing of the target. */
-async function comparePlainSource(plain: NonNullable<ImagePair['plain']>, image: Bootstrap, watch: CheckWatch, signal: AbortSignal): Promise<ImageFinding[]> {
+async function comparePlainSource(
+  plain: NonNullable<ImagePair['plain']>,
+  image: Bootstrap,
+  watch: CheckWatch,
+  signal: AbortSignal,
+): Promise<ImageFinding[]> {
   try {
     return await compareWithPlain(plain, image, (bytes) => watch.onRead(bytes), signal)
   } catch (error) {
@@ -136,7 +164,12 @@ function* comparePlain({ plain: source }: CheckedImage, { plain: target }: Check
   const diffIds = target?.config.rootfs.diff_ids ?? []
   const wanted = source?.config.rootfs.diff_ids ?? []
   if (wanted.join() === diffIds.slice(-wanted.length).join()) return
-  yield { image: 'target', rule: 'filesystem', object: target?.descriptor.digest ?? '', message: 'the target is no Nydus image, and its layers are not those of the source' }
+  yield {
+    image: 'target',
+    rule: 'filesystem',
+    object: target?.descriptor.digest ?? '',
+    message: 'the target is no Nydus image, and its layers are not those of the source',
+  }
 }
 
 function counting(backend: Backend, watch: CheckWatch): Backend {

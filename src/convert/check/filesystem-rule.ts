@@ -8,17 +8,30 @@ import type { ImageFinding } from './finding.ts'
 
 /** Every chunk of the target is fetched and its digest compared. */
 export async function* checkData(image: Bootstrap, blobs: Backend, signal: AbortSignal): AsyncGenerator<ImageFinding> {
-  for await (const { object, message } of checkBlobs(image, blobs, signal)) yield { image: 'target', rule: 'filesystem', object, message }
+  for await (const { object, message } of checkBlobs(image, blobs, signal))
+    yield { image: 'target', rule: 'filesystem', object, message }
 }
 
 /** The plain source, its layers laid over each other, against the target's tree: attributes, links, xattrs, digests of all chunks. */
-export async function compareWithPlain(source: OpenedImage, target: Bootstrap, onRead: (bytes: number) => void, signal: AbortSignal): Promise<ImageFinding[]> {
+export async function compareWithPlain(
+  source: OpenedImage,
+  target: Bootstrap,
+  onRead: (bytes: number) => void,
+  signal: AbortSignal,
+): Promise<ImageFinding[]> {
   for (const layer of source.manifest.layers) checkLayerType(layer)
   const streams = new LayerSequence(source, onRead, signal)
   try {
-    const root = await readSourceTree(streams.openers(), { chunkSize: target.chunkSize, digest: target.blobs[0]?.digest ?? 'blake3', signal })
+    const root = await readSourceTree(streams.openers(), {
+      chunkSize: target.chunkSize,
+      digest: target.blobs[0]?.digest ?? 'blake3',
+      signal,
+    })
     await streams.finish()
-    return Array.from(compareWithImage(root, target), ({ object, message }): ImageFinding => ({ image: 'target', rule: 'filesystem', object, message }))
+    return Array.from(
+      compareWithImage(root, target),
+      ({ object, message }): ImageFinding => ({ image: 'target', rule: 'filesystem', object, message }),
+    )
   } finally {
     await streams.abandon()
   }
@@ -63,9 +76,17 @@ class LayerSequence {
 
 /** Two Nydus images: what the trees show must be equal; times and counts of links are not looked at, as with a plain source. */
 export function* compareWithNydus(source: Bootstrap, target: Bootstrap): Generator<ImageFinding> {
-  const finding = (object: string, message: string): ImageFinding => ({ image: 'target', rule: 'filesystem', object, message })
+  const finding = (object: string, message: string): ImageFinding => ({
+    image: 'target',
+    rule: 'filesystem',
+    object,
+    message,
+  })
   if (source.chunkSize !== target.chunkSize) {
-    yield finding('/', `source and target have chunks of ${source.chunkSize} and ${target.chunkSize} bytes: their contents cannot be compared by digests; compare each with the plain image`)
+    yield finding(
+      '/',
+      `source and target have chunks of ${source.chunkSize} and ${target.chunkSize} bytes: their contents cannot be compared by digests; compare each with the plain image`,
+    )
     return
   }
   const wanted = new Map(Array.from(dumpEntries(source), (entry) => [entry.path, shownParts(entry)]))
@@ -75,13 +96,21 @@ export function* compareWithNydus(source: Bootstrap, target: Bootstrap): Generat
     if (other === undefined) yield finding(entry.path, 'file not found in source image')
     else {
       const found = shownParts(entry)
-      for (const [name, text] of Object.entries(found)) if (other[name] !== text) yield finding(entry.path, `file not match in target image: ${name} is ${text}, the source's is ${other[name]}`)
+      for (const [name, text] of Object.entries(found))
+        if (other[name] !== text)
+          yield finding(
+            entry.path,
+            `file not match in target image: ${name} is ${text}, the source's is ${other[name]}`,
+          )
     }
   }
   for (const path of wanted.keys()) yield finding(path, 'file not found in target image')
 }
 
-function shownParts({ path: _, mtime: _mtime, mtime_nsec: _nsec, nlink: _nlink, size, type, chunks, ...rest }: DumpEntry): Record<string, string> {
-  const parts = { type, ...(type === 'dir' ? {} : { size }), content: chunks, ...rest }
-  return Object.fromEntries(Object.entries(parts).map(([name, value]) => [name, JSON.stringify(value) ?? 'absent']))
+/** What is compared, as text. */
+const COMPARED = ['type', 'size', 'mode', 'uid', 'gid', 'rdev', 'target', 'hardlink', 'xattrs', 'chunks'] as const
+
+function shownParts(entry: DumpEntry): Record<string, string> {
+  const names = COMPARED.filter((name) => name !== 'size' || entry.type !== 'dir')
+  return Object.fromEntries(names.map((name) => [name, JSON.stringify(entry[name]) ?? 'absent']))
 }

@@ -26,13 +26,26 @@ export function* compareConfigs(source: ImagePair, target: ImagePair): Generator
 
 function* checkDiffIds(side: Side, image: OpenedImage): Generator<ImageFinding> {
   const [diffIds, layers] = [image.config.rootfs.diff_ids.length, image.manifest.layers.length]
-  if (diffIds !== layers) yield finding(side, image, `invalid diff ids in image config: ${diffIds} (diff ids) != ${layers} (layers)`)
+  if (diffIds !== layers)
+    yield finding(side, image, `invalid diff ids in image config: ${diffIds} (diff ids) != ${layers} (layers)`)
 }
 
 function* checkLayers(side: Side, image: OpenedImage): Generator<ImageFinding> {
   for (const { digest, mediaType, annotations } of image.manifest.layers.slice(0, -1)) {
-    if (mediaType !== MEDIA_TYPES.ociLayerNydusBlob) yield { image: side, rule: 'manifest', object: digest, message: `its media type is ${mediaType}, a Nydus blob's is ${MEDIA_TYPES.ociLayerNydusBlob}` }
-    if (annotations?.[ANNOTATIONS.blob] !== 'true') yield { image: side, rule: 'manifest', object: digest, message: `it lacks the annotation ${ANNOTATIONS.blob}: "true"` }
+    if (mediaType !== MEDIA_TYPES.ociLayerNydusBlob)
+      yield {
+        image: side,
+        rule: 'manifest',
+        object: digest,
+        message: `its media type is ${mediaType}, a Nydus blob's is ${MEDIA_TYPES.ociLayerNydusBlob}`,
+      }
+    if (annotations?.[ANNOTATIONS.blob] !== 'true')
+      yield {
+        image: side,
+        rule: 'manifest',
+        object: digest,
+        message: `it lacks the annotation ${ANNOTATIONS.blob}: "true"`,
+      }
   }
 }
 
@@ -49,5 +62,10 @@ function differences(a: Readonly<Record<string, unknown>>, b: Readonly<Record<st
 }
 
 function finding(side: Side, image: OpenedImage, message: string): ImageFinding {
-  return { image: side, rule: 'manifest', object: `${formatReference(image.repository.reference)} (${image.descriptor.digest})`, message }
+  return {
+    image: side,
+    rule: 'manifest',
+    object: `${formatReference(image.repository.reference)} (${image.descriptor.digest})`,
+    message,
+  }
 }

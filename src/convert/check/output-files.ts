@@ -15,7 +15,10 @@ const BOOTSTRAP_FOLDER = 'nydus_bootstrap'
 export async function emptyOutputFolder(path: string): Promise<void> {
   const [folder, here] = await Promise.all([realPath(path), realpath('.')])
   if (`${here}${sep}`.startsWith(folder === sep ? sep : `${folder}${sep}`)) {
-    throw new ConvertError('BAD_OPTION', `--work-dir ${path} would be emptied, and it holds the current folder; name a folder for the results only`)
+    throw new ConvertError(
+      'BAD_OPTION',
+      `--work-dir ${path} would be emptied, and it holds the current folder; name a folder for the results only`,
+    )
   }
   await rm(path, { recursive: true, force: true })
 }

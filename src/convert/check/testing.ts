@@ -4,7 +4,12 @@ import type { TestWorld } from '../testing.ts'
 import { checkImage, type CheckRequest } from './check-image.ts'
 
 /** Checks a target, with a source or without; gives each finding as `RULE OBJECT: MESSAGE`. */
-export async function checkWorld(world: TestWorld, source: string | Repository | undefined, target: string | Repository, changes: Partial<CheckRequest> = {}): Promise<string[]> {
+export async function checkWorld(
+  world: TestWorld,
+  source: string | Repository | undefined,
+  target: string | Repository,
+  changes: Partial<CheckRequest> = {},
+): Promise<string[]> {
   const findings: string[] = []
   const opened = (name: string | Repository): Repository => (typeof name === 'string' ? world.repository(name) : name)
   const request: CheckRequest = {
@@ -17,8 +22,13 @@ export async function checkWorld(world: TestWorld, source: string | Repository |
     version: 'v0',
     ...changes,
   }
-  const onFinding = ({ rule, object, message }: { rule: string; object: string; message: string }): void => void findings.push(`${rule} ${object}: ${message}`)
-  const count = await checkImage(request, { onRule: () => undefined, onTotal: () => undefined, onRead: () => undefined, onFinding }, new AbortController().signal)
+  const onFinding = ({ rule, object, message }: { rule: string; object: string; message: string }): void =>
+    void findings.push(`${rule} ${object}: ${message}`)
+  const count = await checkImage(
+    request,
+    { onRule: () => undefined, onTotal: () => undefined, onRead: () => undefined, onFinding },
+    new AbortController().signal,
+  )
   if (count !== findings.length) throw new Error(`${count} findings, ${findings.length} were told`)
   return findings
 }
