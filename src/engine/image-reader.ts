@@ -1,5 +1,6 @@
 import type { Bootstrap, ChunkSpan } from '../rafs/index.ts'
 import type { Backend } from '../backend/index.ts'
+import type { DecodePool } from './decode-pool.ts'
 
 /**
  * What another thread needs to answer reads by itself while data is there: plain values that `postMessage` can carry.
@@ -10,6 +11,8 @@ export interface HotImage {
     readonly dataFd: number
     /** A byte a chunk, 1 = verified bytes are in the data file. */
     readonly trusted: Uint8Array<SharedArrayBuffer>
+    /** A byte a chunk, 1 = somebody read some of it. Tells which guesses of the engine were good. */
+    readonly touched: Uint8Array<SharedArrayBuffer>
   }>
 }
 
@@ -17,7 +20,7 @@ export interface HotImage {
 export interface EngineLimits {
   /** A read that cannot be answered by then fails with EngineError 'TIMEOUT' (and its reader gets EIO). */
   readonly readDeadlineMs: number
-  /** Demand fetches may grow to this many stored bytes when neighbouring chunks are missing too; 0 = only what was asked for. */
+  /** Most stored bytes that a demand fetch may take beyond what was asked for, when neighbouring chunks are missing too; 0 = only what was asked for. */
   readonly amplifyBytes: number
   /** Backend requests at once: for demand, and for prefetch while no demand waits. */
   readonly demandRequests: number
@@ -75,5 +78,7 @@ export interface ImageParts {
   readonly backend: Backend
   /** Where the chunk caches lie; undefined keeps chunks in memory only. */
   readonly cacheDirectory: string | undefined
+  /** Shared by all images of the process. */
+  readonly decoders: DecodePool
   readonly limits: EngineLimits
 }

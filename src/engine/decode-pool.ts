@@ -1,0 +1,105 @@
+import { availableParallelism } from 'node:os'
+import { Worker } from 'node:worker_threads'
+import { type DecodeOutcome, type DecodeTask, decodeTask } from './decode-task.ts'
+import { EngineError } from './errors.ts'
+
+/** Tasks with no more plain bytes than this are done at once, on the thread that asks: sending them away and back takes longer. */
+const INLINE_BYTES = 48 * 1024
+/** Tasks that a thread holds: one runs, one is there when it ends. */
+const TASKS_PER_THREAD = 2
+const MAX_THREADS = 4
+
+interface Waiting {
+  readonly task: DecodeTask
+  readonly resolve: (outcomes: DecodeOutcome[]) => void
+  readonly reject: (error: Error) => void
+}
+
+interface Member {
+  readonly worker: Worker
+  readonly tasks: Map<number, Waiting>
+}
+
+/** The threads that decode and verify, shared by all images of a process. They start with the first large task and end with `close`. */
+export class DecodePool {
+  readonly #threads: number
+  readonly #members: Member[] = []
+  readonly #queue: Waiting[] = []
+  #nextId = 1
+  #closed = false
+
+  constructor(threads = Math.min(availableParallelism(), MAX_THREADS)) {
+    this.#threads = Math.max(1, threads)
+  }
+
+  /** One outcome a chunk. The task's buffers must not change until then. Rejects with EngineError 'CLOSED', or 'BACKEND' when a thread died. */
+  async run(task: DecodeTask): Promise<DecodeOutcome[]> {
+    if (this.#closed) throw closed()
+    let plain = 0
+    for (const { plainSize } of task.chunks) plain += plainSize
+    if (plain <= INLINE_BYTES) return decodeTask(task)
+    const { promise, resolve, reject } = Promise.withResolvers<DecodeOutcome[]>()
+    this.#queue.push({ task, resolve, reject })
+    this.#dispatch()
+    return await promise
+  }
+
+  /** Ends the threads; tasks under way are rejected. */
+  async close(): Promise<void> {
+    this.#closed = true
+    for (const { reject } of this.#queue.splice(0)) reject(closed())
+    const members = this.#members.splice(0)
+    for (const member of members) for (const { reject } of member.tasks.values()) reject(closed())
+    await Promise.all(members.map(({ worker }) => worker.terminate()))
+  }
+
+  #dispatch(): void {
+    while (this.#queue.length > 0) {
+      let least: Member | undefined
+      for (const member of this.#members)
+        if (least === undefined || member.tasks.size < least.tasks.size) least = member
+      if ((least === undefined || least.tasks.size > 0) && this.#members.length < this.#threads) least = this.#start()
+      if (least === undefined || least.tasks.size >= TASKS_PER_THREAD) return
+      const waiting = this.#queue.shift()
+      if (waiting === undefined) return
+      const id = this.#nextId++
+      least.tasks.set(id, waiting)
+      least.worker.ref()
+      least.worker.postMessage({ id, task: waiting.task })
+    }
+  }
+
+  #start(): Member {
+    const file = import.meta.url.endsWith('.ts') ? './decode-worker.ts' : './decode-worker.cjs'
+    const worker = new Worker(new URL(file, import.meta.url), {
+      resourceLimits: { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 64 },
+    })
+    const member: Member = { worker, tasks: new Map() }
+    worker.on('message', ({ id, outcomes }: { id: number; outcomes: DecodeOutcome[] }) => {
+      const done = member.tasks.get(id)
+      member.tasks.delete(id)
+      if (member.tasks.size === 0) worker.unref() // an idle thread does not keep the process
+      done?.resolve(outcomes)
+      this.#dispatch()
+    })
+    worker.on('error', (error) => this.#lost(member, error))
+    worker.on('exit', () => this.#lost(member, undefined))
+    worker.unref()
+    this.#members.push(member)
+    return member
+  }
+
+  /** A thread that died takes its tasks with it; the next task starts another. */
+  #lost(member: Member, cause: Error | undefined): void {
+    const at = this.#members.indexOf(member)
+    if (at >= 0) this.#members.splice(at, 1)
+    for (const { reject } of member.tasks.values())
+      reject(new EngineError('BACKEND', 'a thread that decodes chunks ended', { cause }))
+    member.tasks.clear()
+    if (!this.#closed) this.#dispatch()
+  }
+}
+
+function closed(): EngineError {
+  return new EngineError('CLOSED', 'cannot decode: the pool is closed')
+}

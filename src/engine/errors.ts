@@ -1,0 +1,18 @@
+/**
+ * - `TIMEOUT`: the read's deadline is over. `BACKEND`: the bytes could not be had (the cause tells why).
+ * - `BAD_DIGEST`: the bytes that came are not what the image says, twice.
+ * - `UNSUPPORTED`: the image stores data in a way that this version cannot read.
+ * - `CLOSED`: the image was closed. `ABORTED`: the reader's signal.
+ */
+export type EngineErrorCode = 'TIMEOUT' | 'BACKEND' | 'BAD_DIGEST' | 'UNSUPPORTED' | 'CLOSED' | 'ABORTED'
+
+/** A read that got no bytes. */
+export class EngineError extends Error {
+  override readonly name = 'EngineError'
+  readonly code: EngineErrorCode
+
+  constructor(code: EngineErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.code = code
+  }
+}

@@ -1,0 +1,154 @@
+import { CacheError } from '../cache/index.ts'
+import { acceptReceipt, type ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
+import type { DecodeChunk, DecodeOutcome, DecodeTask } from './decode-task.ts'
+import type { DecodePool } from './decode-pool.ts'
+import { EngineError } from './errors.ts'
+import { type ImageBlob, storedSize } from './image-blob.ts'
+import type { FetchRange } from './plan.ts'
+import type { SharedBuffers } from './shared-buffers.ts'
+
+/** Chunks decoded in one task: enough to be worth a message, few enough to let the threads share the work. */
+const TASK_BYTES = 256 * 1024
+
+/** What happens to the chunks of a fetch. */
+export interface FetchEvents {
+  /** Takes a verified chunk; its bytes may be used until the promise settles. */
+  readonly onChunk: (chunk: ChunkInfo, bytes: VerifiedChunk) => Promise<void>
+  /** A chunk came, and is wrong. */
+  readonly onBadChunk: (chunk: ChunkInfo, reason: string) => void
+}
+
+export interface FetchParts {
+  readonly decoders: DecodePool
+  readonly buffers: SharedBuffers
+  readonly signal: AbortSignal
+}
+
+interface Arriving {
+  readonly info: ChunkInfo
+  readonly task: DecodeChunk
+  /** Byte of the range after which the chunk is complete. */
+  readonly end: number
+}
+
+/**
+ * Reads a range of a blob; each chunk is decoded and verified as soon as its bytes are there. Settles when all chunks were handed on, also those of a range whose end could not be
+ * had: then it throws the backend's error.
+ */
+export async function fetchRange(
+  blob: ImageBlob,
+  range: FetchRange,
+  parts: FetchParts,
+  events: FetchEvents,
+): Promise<void> {
+  const { decoders, buffers, signal } = parts
+  const chunks = arrivals(blob, range)
+  const stored = buffers.take(range.length)
+  const plain = buffers.take(range.plainLength)
+  const handed: Array<Promise<void>> = []
+  let next = 0
+  const onFilled = (filled: number): void => {
+    while (next < chunks.length && chunks[next].end <= filled) {
+      const group = nextGroup(chunks, next, filled)
+      next += group.length
+      const task = taskOf(
+        blob,
+        stored,
+        plain,
+        group.map((each) => each.task),
+      )
+      handed.push(decoders.run(task).then((outcomes) => handOn(blob, plain, group, outcomes, events)))
+    }
+  }
+  let failure: unknown
+  try {
+    const reader = await blob.reader()
+    await reader.read(range.compressedOffset, new Uint8Array(stored, 0, range.length), { signal, onFilled })
+    onFilled(range.length)
+  } catch (error) {
+    failure = error
+  }
+  const ends = await Promise.allSettled(handed)
+  failure ??= ends.find((end) => end.status === 'rejected')?.reason
+  // After a failure somebody may still write into the buffers: they are not used again.
+  if (failure !== undefined) throw failure as Error
+  buffers.give(stored)
+  buffers.give(plain)
+}
+
+function arrivals(blob: ImageBlob, range: FetchRange): Arriving[] {
+  let plainAt = 0
+  return range.chunks.map((chunk) => {
+    const info = blob.chunk(chunk)
+    const task = placed(info, info.compressedOffset - range.compressedOffset, plainAt)
+    plainAt += info.uncompressedSize
+    return { info, task, end: task.storedAt + task.storedSize }
+  })
+}
+
+function placed(info: ChunkInfo, storedAt: number, plainAt: number): DecodeChunk {
+  const { index, uncompressedSize: plainSize, compressed, encrypted, digest } = info
+  return { index, storedAt, storedSize: storedSize(info), plainAt, plainSize, compressed, encrypted, digest }
+}
+
+/** Complete chunks from `first` on, as many as make a task. */
+function nextGroup(chunks: readonly Arriving[], first: number, filled: number): Arriving[] {
+  const group = [chunks[first]]
+  let bytes = chunks[first].task.plainSize
+  for (let index = first + 1; index < chunks.length && chunks[index].end <= filled; index++) {
+    bytes += chunks[index].task.plainSize
+    if (bytes > TASK_BYTES) break
+    group.push(chunks[index])
+  }
+  return group
+}
+
+function taskOf(
+  blob: ImageBlob,
+  stored: SharedArrayBuffer | undefined,
+  plain: SharedArrayBuffer,
+  chunks: readonly DecodeChunk[],
+): DecodeTask {
+  const { id, compression, digest } = blob.info
+  return { blobId: id, compression, digest, stored, plain, chunks }
+}
+
+async function handOn(
+  blob: ImageBlob,
+  plain: SharedArrayBuffer,
+  group: readonly Arriving[],
+  outcomes: readonly DecodeOutcome[],
+  events: FetchEvents,
+): Promise<void> {
+  const kept = group.map(async ({ info, task }, index) => {
+    const outcome = outcomes[index]
+    if (!outcome.verified) return events.onBadChunk(info, outcome.reason)
+    const bytes = new Uint8Array(plain, task.plainAt, task.plainSize)
+    await events.onChunk(info, acceptReceipt(outcome, bytes, info, blob.info.id))
+  })
+  await Promise.all(kept) // at most as many as fit into TASK_BYTES
+}
+
+/** Reads a chunk that the cache claims to have, and verifies it. Undefined when the claim is false; the bytes may be used until `release`. */
+export async function readClaimed(
+  blob: ImageBlob,
+  chunk: number,
+  parts: Pick<FetchParts, 'decoders' | 'buffers'>,
+): Promise<{ info: ChunkInfo; bytes: VerifiedChunk; release: () => void } | undefined> {
+  const { cache } = blob
+  if (cache === undefined) throw new EngineError('BACKEND', `blob ${blob.info.id} has no cache`)
+  const info = blob.chunk(chunk)
+  const plain = parts.buffers.take(info.uncompressedSize)
+  const bytes = new Uint8Array(plain, 0, info.uncompressedSize)
+  const release = (): void => parts.buffers.give(plain)
+  try {
+    if (!(await cache.readUnverified(info.uncompressedOffset, bytes))) return undefined
+  } catch (error) {
+    if (error instanceof CacheError && error.code !== 'CLOSED') return undefined // what cannot be read is not there
+    throw error
+  }
+  const task = { ...placed(info, 0, 0), storedSize: 0, compressed: false }
+  const [outcome] = await parts.decoders.run(taskOf(blob, undefined, plain, [task]))
+  if (!outcome.verified) return undefined
+  return { info, bytes: acceptReceipt(outcome, bytes, info, blob.info.id), release }
+}

@@ -1,0 +1,60 @@
+/** Bytes that may be fetched ahead before anything is known of the image. */
+const ALLOWANCE_BYTES = 1 << 20
+/** Later: this share of what was read for good reason. */
+const SHARE = 0.25
+/** One request takes at most this part of what is left, so that one bad guess does not spend all. */
+const PART = 4
+/** Guesses looked at in one go. */
+const SWEEP = 4096
+
+interface Guess {
+  readonly touched: Uint8Array
+  readonly chunk: number
+  readonly bytes: number
+}
+
+/**
+ * How much a request may take beyond what was asked for. Neighbours that are fetched and then read save a round trip each; those that nobody reads are waste, and waste stays below a
+ * quarter of what was read (and a first MiB): so images whose files are read in the order of the blob get large requests, and those read here and there get small ones.
+ */
+export class GrowBudget {
+  readonly #maxBytes: number
+  readonly #guesses: Guess[] = []
+  #readBytes = 0
+  #unreadBytes = 0
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes
+  }
+
+  /** Somebody asked for this chunk. */
+  demanded(bytes: number): void {
+    this.#readBytes += bytes
+  }
+
+  /** This chunk came along; `touched[chunk]` becomes 1 when it is read. */
+  guessed(touched: Uint8Array, chunk: number, bytes: number): void {
+    this.#unreadBytes += bytes
+    this.#guesses.push({ touched, chunk, bytes })
+  }
+
+  /** Bytes that the next request may take beyond what is wanted. */
+  next(): number {
+    this.#sweep()
+    const left = ALLOWANCE_BYTES + this.#readBytes * SHARE - this.#unreadBytes
+    return Math.min(this.#maxBytes, Math.max(0, Math.floor(left / PART)))
+  }
+
+  #sweep(): void {
+    const from = Math.max(0, this.#guesses.length - SWEEP)
+    let kept = from
+    for (let index = from; index < this.#guesses.length; index++) {
+      const guess = this.#guesses[index]
+      if (guess.touched[guess.chunk] === 1) {
+        this.#unreadBytes -= guess.bytes
+        this.#readBytes += guess.bytes
+      } else this.#guesses[kept++] = guess
+    }
+    this.#guesses.length = kept
+  }
+}

@@ -1,0 +1,158 @@
+import type { Backend, BlobReader } from '../backend/index.ts'
+import { type BlobInfo, type BlobLayout, ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
+import { type ChunkCache, CacheError, openChunkCache } from '../cache/index.ts'
+import { type Bootstrap, RafsError } from '../rafs/index.ts'
+import { EngineError } from './errors.ts'
+import type { ChunkPart, InFlightChunk } from './in-flight.ts'
+import type { MemoryStore } from './memory-store.ts'
+import type { ChunkPlace, PlannedBlob } from './plan.ts'
+
+/** Chunks larger than this, as stored, are in no image that a builder made. */
+const MAX_STORED_BYTES = 32 << 20
+
+export interface ImageBlobParts {
+  readonly bootstrap: Bootstrap
+  readonly info: BlobInfo
+  readonly backend: Backend
+  readonly cacheDirectory: string | undefined
+  readonly memory: MemoryStore
+}
+
+/** One blob of an open image: where its chunks are, which are here, and which are on their way. */
+export class ImageBlob implements PlannedBlob {
+  readonly index: number
+  readonly info: BlobInfo
+  readonly chunkCount: number
+  readonly cache: ChunkCache | undefined
+  readonly trusted: Uint8Array<SharedArrayBuffer>
+  readonly touched: Uint8Array<SharedArrayBuffer>
+  readonly inFlight = new Map<number, InFlightChunk>()
+  /** Missing chunks that somebody waits for and no request was made for yet. */
+  readonly wanted = new Set<number>()
+  readonly #bootstrap: Bootstrap
+  readonly #backend: Backend
+  readonly #memory: MemoryStore
+  readonly #info = new ChunkInfo()
+  #reader: Promise<BlobReader> | undefined
+
+  private constructor(parts: ImageBlobParts, chunkCount: number, cache: ChunkCache | undefined) {
+    this.index = parts.info.index
+    this.info = parts.info
+    this.chunkCount = chunkCount
+    this.cache = cache
+    this.trusted = cache?.trusted ?? new Uint8Array(new SharedArrayBuffer(chunkCount))
+    this.touched = new Uint8Array(new SharedArrayBuffer(chunkCount))
+    this.#bootstrap = parts.bootstrap
+    this.#backend = parts.backend
+    this.#memory = parts.memory
+  }
+
+  /** Opens the blob's cache files, if it is to have any. Throws CacheError. */
+  static async open(parts: ImageBlobParts): Promise<ImageBlob> {
+    const { info, cacheDirectory } = parts
+    // Only images of old tools lack these, and their records tell them; the pass over all records is spared the others.
+    const isTold = info.chunkCount > 0 && info.uncompressedSize > 0
+    const layout = isTold ? undefined : parts.bootstrap.layout(info.index)
+    const chunkCount = layout?.chunkCount ?? info.chunkCount
+    const uncompressedSize = Math.ceil((layout?.uncompressedSize ?? info.uncompressedSize) / 4096) * 4096
+    const cache =
+      cacheDirectory === undefined
+        ? undefined
+        : await openChunkCache({ directory: cacheDirectory, blobId: info.id, chunkCount, uncompressedSize })
+    return new ImageBlob(parts, chunkCount, cache)
+  }
+
+  get #layout(): BlobLayout {
+    return this.#bootstrap.layout(this.index)
+  }
+
+  place(chunk: number, into: ChunkPlace): boolean {
+    try {
+      if (!this.#layout.has(chunk)) return false
+      this.#layout.chunk(chunk, this.#info)
+    } catch (error) {
+      if (error instanceof RafsError) return false // a damaged record describes nothing
+      throw error
+    }
+    into.compressedOffset = this.#info.compressedOffset
+    into.storedSize = storedSize(this.#info)
+    into.plainSize = this.#info.uncompressedSize
+    return into.storedSize <= MAX_STORED_BYTES
+  }
+
+  /** A record of its own for the caller. */
+  chunk(chunk: number): ChunkInfo {
+    const info = new ChunkInfo()
+    this.#layout.chunk(chunk, info)
+    return info
+  }
+
+  /** Is the chunk described, and small enough to be had? */
+  has(chunk: number): boolean {
+    return this.#layout.has(chunk)
+  }
+
+  isMissing(chunk: number): boolean {
+    return !this.isHere(chunk) && !this.inFlight.has(chunk) && this.cache?.claimed(chunk) !== true
+  }
+
+  isHere(chunk: number): boolean {
+    return this.trusted[chunk] === 1 || this.#memory.has(this.index, chunk)
+  }
+
+  /** Fills the part from memory or the data file. False when the chunk is not here (any more). */
+  async readPart(part: ChunkPart, into: Uint8Array): Promise<boolean> {
+    const kept = this.#memory.get(this.index, part.chunk)
+    if (kept !== undefined) {
+      into.set(kept.subarray(part.offsetInChunk, part.offsetInChunk + part.length))
+      return true
+    }
+    if (this.cache === undefined || this.trusted[part.chunk] !== 1) return false
+    this.#layout.chunk(part.chunk, this.#info)
+    const from = this.#info.uncompressedOffset + part.offsetInChunk
+    if (await this.cache.readUnverified(from, into)) return true
+    this.cache.distrust(part.chunk) // somebody cut the file
+    return false
+  }
+
+  /** Writes the chunk to the cache, or where that cannot be keeps it in memory. Gives where it is now. Never throws. */
+  async keep(chunk: ChunkInfo, bytes: VerifiedChunk): Promise<'cached' | 'in memory'> {
+    if (this.cache !== undefined) {
+      try {
+        await this.cache.store(chunk, bytes)
+        return 'cached'
+      } catch (error) {
+        // A full or broken disk: readers go on without it. Everything else is a bug.
+        if (!(error instanceof CacheError)) throw error
+      }
+    }
+    this.#memory.put(this.index, chunk.index, bytes)
+    return 'in memory'
+  }
+
+  reader(): Promise<BlobReader> {
+    this.#reader ??= this.#backend.open(this.info.id).catch((error: unknown) => {
+      this.#reader = undefined // the next read tries again
+      throw error
+    })
+    return this.#reader
+  }
+
+  async close(): Promise<void> {
+    try {
+      await (await this.#reader)?.close()
+    } finally {
+      await this.cache?.close()
+    }
+  }
+
+  /** The error for a chunk that the image does not describe. */
+  unknown(chunk: number): EngineError {
+    return new EngineError('BACKEND', `the image does not describe chunk ${chunk} of blob ${this.info.id}`)
+  }
+}
+
+/** Old images leave the stored size of raw chunks 0. */
+export function storedSize(chunk: ChunkInfo): number {
+  return chunk.compressed || chunk.compressedSize > 0 ? chunk.compressedSize : chunk.uncompressedSize
+}

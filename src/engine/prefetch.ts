@@ -1,0 +1,222 @@
+import { setImmediate as turn } from 'node:timers/promises'
+import { Attributes, type Bootstrap, ChunkSpan, type Ino, isType, MODE } from '../rafs/index.ts'
+import type { Clock } from './clock.ts'
+import type { ImageBlob } from './image-blob.ts'
+import type { PrefetchPlan } from './image-reader.ts'
+import { ChunkPlace, type FetchRange } from './plan.ts'
+import type { Schedule } from './schedule.ts'
+
+const MAX_PLAIN_BYTES = 8 << 20
+/** Requests at once: the link is kept busy by two; more only make a reader wait longer. */
+const MAX_REQUESTS = 2
+const FIRST_PAUSE_MS = 500
+const LONGEST_PAUSE_MS = 30_000
+/** Inodes looked at before other work gets a turn. */
+const SLICE = 512
+
+export interface PrefetchWork {
+  readonly requests: number
+  readonly clock: Clock
+  /** Makes a claimed chunk trusted, or missing. */
+  readonly verify: (blob: ImageBlob, chunk: number) => Promise<void>
+  /** False when it failed. */
+  readonly fetch: (blob: ImageBlob, range: FetchRange) => Promise<boolean>
+}
+
+interface Wanted {
+  readonly blob: ImageBlob
+  readonly chunk: number
+}
+
+/** Fetches ahead what a plan names, in its order, each chunk once, while nobody waits for anything else. */
+export class Prefetcher {
+  readonly #bootstrap: Bootstrap
+  readonly #blobs: readonly ImageBlob[]
+  readonly #schedule: Schedule
+  readonly #work: PrefetchWork
+  #running: { readonly abort: AbortController; readonly ended: Promise<void> } | undefined
+
+  constructor(bootstrap: Bootstrap, blobs: readonly ImageBlob[], schedule: Schedule, work: PrefetchWork) {
+    this.#bootstrap = bootstrap
+    this.#blobs = blobs
+    this.#schedule = schedule
+    this.#work = work
+  }
+
+  /** Replaces the plan before. Settles when all of it is done or was given up. */
+  async start(plan: PrefetchPlan): Promise<void> {
+    const before = this.stop()
+    const abort = new AbortController()
+    const ended = before.then(() => this.#run(plan, abort.signal))
+    this.#running = { abort, ended }
+    await ended
+  }
+
+  async stop(): Promise<void> {
+    const running = this.#running
+    this.#running = undefined
+    running?.abort.abort(new Error('prefetch was stopped'))
+    await running?.ended.catch(() => undefined) // who started it has the error
+  }
+
+  async #run(plan: PrefetchPlan, signal: AbortSignal): Promise<void> {
+    const chunks = this.#chunks(plan)
+    const pieces = new Pieces(chunks, this.#schedule, this.#work)
+    const requests = Math.max(1, Math.min(MAX_REQUESTS, this.#work.requests))
+    try {
+      await Promise.all(Array.from({ length: requests }, () => this.#loop(pieces, signal)))
+    } catch (error) {
+      if (!signal.aborted) throw error
+    }
+  }
+
+  async #loop(pieces: Pieces, signal: AbortSignal): Promise<void> {
+    let pauseMs = FIRST_PAUSE_MS
+    for (;;) {
+      signal.throwIfAborted()
+      const piece = await pieces.next()
+      if (piece === undefined) return
+      const { blob, range } = piece
+      const memoryBytes = range.length + range.plainLength
+      await this.#schedule.startPrefetch(memoryBytes, signal)
+      // A reader may have had it meanwhile.
+      const missing = range.chunks.every((chunk) => blob.isMissing(chunk))
+      const from = this.#work.clock.now()
+      const isDone = !missing || (await this.#work.fetch(blob, range))
+      this.#schedule.endPrefetch(memoryBytes, missing && isDone ? range.length : 0, this.#work.clock.now() - from)
+      if (!missing) pieces.again(blob, range.chunks)
+      if (isDone) pauseMs = FIRST_PAUSE_MS
+      else {
+        await this.#work.clock.sleep(pauseMs, signal)
+        pauseMs = Math.min(LONGEST_PAUSE_MS, pauseMs * 2)
+      }
+    }
+  }
+
+  /** All chunks of a plan in its order; some may come more than once. */
+  async *#chunks(plan: PrefetchPlan): AsyncGenerator<Wanted> {
+    const root = this.#bootstrap.root
+    const listed = plan.table ? this.#bootstrap.prefetch() : []
+    const isEverything = plan.everything || listed.includes(root)
+    for (const ino of listed) if (ino !== root) yield* this.#below(ino)
+    for (const path of plan.paths) {
+      const ino = this.#find(path)
+      if (ino === root) {
+        yield* this.#all()
+        return
+      }
+      if (ino !== undefined) yield* this.#below(ino)
+    }
+    if (isEverything) yield* this.#all()
+  }
+
+  async *#all(): AsyncGenerator<Wanted> {
+    for (const blob of this.#blobs) {
+      for (let chunk = 0; chunk < blob.chunkCount; chunk++) {
+        if (chunk % SLICE === SLICE - 1) await turn()
+        if (blob.has(chunk)) yield { blob, chunk }
+      }
+    }
+  }
+
+  #find(path: Uint8Array): Ino | undefined {
+    let ino: Ino | undefined = this.#bootstrap.root
+    const attributes = new Attributes()
+    for (const name of Buffer.from(path).toString('latin1').split('/')) {
+      if (name === '' || name === '.') continue
+      if (ino === undefined) return undefined
+      this.#bootstrap.attributes(ino, attributes)
+      if (!isType(attributes.mode, MODE.DIRECTORY)) return undefined
+      ino = this.#bootstrap.lookup(ino, Buffer.from(name, 'latin1'))
+    }
+    return ino
+  }
+
+  /** The chunks of a file, or of all files below a directory. */
+  async *#below(from: Ino): AsyncGenerator<Wanted> {
+    const attributes = new Attributes()
+    const spans: ChunkSpan[] = []
+    const open: Ino[] = [from]
+    let left = this.#bootstrap.entryLimit + 1
+    for (let ino = open.pop(); ino !== undefined && left-- > 0; ino = open.pop()) {
+      if (left % SLICE === 0) await turn()
+      this.#bootstrap.attributes(ino, attributes)
+      if (isType(attributes.mode, MODE.DIRECTORY)) {
+        const children: Ino[] = []
+        this.#bootstrap.list(ino, 0, (_name, child) => {
+          children.push(child)
+          return true
+        })
+        open.push(...children.toReversed())
+      } else if (isType(attributes.mode, MODE.FILE)) {
+        const count = this.#bootstrap.chunks(ino, 0, attributes.size, spans)
+        for (let index = 0; index < count; index++) {
+          const blob = this.#blobs[spans[index].blobIndex]
+          if (blob !== undefined) yield { blob, chunk: spans[index].chunkIndex }
+        }
+      }
+    }
+  }
+}
+
+/** Makes requests of a sequence of chunks: neighbours that follow each other come together, up to the size that the schedule likes. */
+class Pieces {
+  readonly #chunks: AsyncGenerator<Wanted>
+  readonly #schedule: Schedule
+  readonly #work: PrefetchWork
+  readonly #returned: Wanted[] = []
+  #turn: Promise<unknown> = Promise.resolve()
+
+  constructor(chunks: AsyncGenerator<Wanted>, schedule: Schedule, work: PrefetchWork) {
+    this.#chunks = chunks
+    this.#schedule = schedule
+    this.#work = work
+  }
+
+  /** One caller at a time; the others wait. */
+  next(): Promise<{ blob: ImageBlob; range: FetchRange } | undefined> {
+    const piece = this.#turn.then(() => this.#next())
+    this.#turn = piece.catch(() => undefined)
+    return piece
+  }
+
+  /** Chunks of a piece that was not fetched: those still missing come again. */
+  again(blob: ImageBlob, chunks: readonly number[]): void {
+    for (const chunk of chunks) if (blob.isMissing(chunk)) this.#returned.push({ blob, chunk })
+  }
+
+  async #next(): Promise<{ blob: ImageBlob; range: FetchRange } | undefined> {
+    const place = new ChunkPlace()
+    const most = this.#schedule.pieceBytes
+    let blob: ImageBlob | undefined
+    const chunks: number[] = []
+    let [from, to, plain] = [0, 0, 0]
+    for (let wanted = await this.#missing(); wanted !== undefined; wanted = await this.#missing()) {
+      if (!wanted.blob.place(wanted.chunk, place)) continue
+      const end = place.compressedOffset + place.storedSize
+      const follows = blob === wanted.blob && place.compressedOffset >= to && place.compressedOffset - to <= 4096
+      const fits = end - from <= most && plain + place.plainSize <= MAX_PLAIN_BYTES
+      if (blob !== undefined && !(follows && fits)) {
+        this.#returned.unshift(wanted)
+        break
+      }
+      if (blob === undefined) from = place.compressedOffset
+      blob = wanted.blob
+      to = end
+      plain += place.plainSize
+      chunks.push(wanted.chunk)
+    }
+    return blob && { blob, range: { compressedOffset: from, length: to - from, chunks, plainLength: plain } }
+  }
+
+  /** The next chunk that is neither here nor on its way; claimed ones are verified on the way. */
+  async #missing(): Promise<Wanted | undefined> {
+    for (;;) {
+      const wanted = this.#returned.shift() ?? (await this.#chunks.next()).value
+      if (wanted === undefined) return undefined
+      const { blob, chunk } = wanted
+      if (blob.cache?.claimed(chunk) === true && !blob.isHere(chunk)) await this.#work.verify(blob, chunk)
+      if (blob.isMissing(chunk)) return wanted
+    }
+  }
+}
