@@ -144,6 +144,9 @@ class LayerBuild {
   }
 
   async #finish(root: LayerNode): Promise<BuiltLayer> {
+    // What only chunks needed is let go before the bootstrap takes its memory.
+    this.#pipeline.close()
+    this.#dictionary.close()
     const treeSeconds = (performance.now() - this.#started) / 1000
     const blob = this.#blob
     await blob.finishData()

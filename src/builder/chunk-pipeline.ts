@@ -10,7 +10,10 @@ const BATCH_BYTES = 1024 * 1024
 /** Budget of all batches, input and output; the limit of memory that a build takes, however large its files are. */
 const BATCHES_BYTES = 48 * 1024 * 1024
 const MIN_BATCHES = 3
-const MAX_BATCHES = 20
+const MAX_BATCHES = 16
+
+/** Whole digests of 32 bytes. */
+const SLAB_BYTES = 64 * 1024
 
 /** Takes new chunks in order; fills the record's offsets and number. `bytes` is valid until the promise settles. */
 export type StoreChunk = (record: ChunkRecord, bytes: Uint8Array) => Promise<void> | void
@@ -37,9 +40,13 @@ export interface PipelineOptions {
 /** A chunk on its way: `slot` in its batch, or REPEATED_ZEROS, which has no bytes there. */
 interface Pending {
   readonly into: ChunkRecord[]
+  readonly at: number
   readonly slot: number
 }
 const REPEATED_ZEROS = -1
+/** As in the original; and for all files, a bootstrap of half a GiB. */
+const MAX_FILE_CHUNKS = 2 ** 24
+const MAX_LISTED_CHUNKS = 2 ** 26
 /** Chunks of a batch, with those that have no bytes in it. */
 const MAX_PENDING = 4096
 
@@ -69,6 +76,9 @@ export class ChunkPipeline {
   #batches = 0
   #current: Job | undefined
   #submitted = 0
+  #listed = 0
+  #slab = new Uint8Array(0)
+  #slabUsed = 0
   #error: unknown
   #wake: (() => void) | undefined
   #storing = false
@@ -89,13 +99,14 @@ export class ChunkPipeline {
   async add(content: Content): Promise<ChunkRecord[]> {
     const { chunkSize } = this.#options
     const { size } = content
-    const chunks: ChunkRecord[] = []
-    for (let offset = 0; offset < size; offset += chunkSize) {
+    // Of exact length: one that grows would have room for 17, and most files have one chunk.
+    const chunks = new Array<ChunkRecord>(this.#count(content))
+    for (let offset = 0, at = 0; offset < size; offset += chunkSize, at += 1) {
       const length = Math.min(chunkSize, size - offset)
       const job = this.#roomNow(length) ?? (await this.#room(length))
       if (length === chunkSize && this.#zeros?.digest !== undefined && content.holes !== undefined && content.holes.nextData(offset) >= offset + length) {
         content.holes.skip(length)
-        job.pending.push({ into: chunks, slot: REPEATED_ZEROS })
+        job.pending.push({ into: chunks, at, slot: REPEATED_ZEROS })
         continue
       }
       const into = job.batch.input.subarray(job.batch.filled, job.batch.filled + length)
@@ -105,7 +116,7 @@ export class ChunkPipeline {
         if (got <= 0) throw shrunk(content, offset + filled)
         filled += got
       }
-      this.#append(job, chunks, into)
+      this.#append(job, chunks, at, into)
     }
     return chunks
   }
@@ -122,17 +133,26 @@ export class ChunkPipeline {
     this.#error ??= new BuilderError('ABORTED', 'the build was ended')
     for (const id of this.#ids.values()) this.#options.workers.release(id)
     this.#ids.clear()
+    this.#free.length = 0
   }
 
-  #append(job: Job, chunks: ChunkRecord[], bytes: Uint8Array): void {
+  /** Chunks of a file, bounded: a few bytes of a crafted archive can announce a file of zeros that takes all memory to list. */
+  #count({ name, size }: Content): number {
+    const count = Math.ceil(size / this.#options.chunkSize)
+    this.#listed += count
+    if (count <= MAX_FILE_CHUNKS && this.#listed <= MAX_LISTED_CHUNKS) return count
+    throw new BuilderError('TOO_LARGE', `${name} has ${size} bytes, ${count} chunks; a file may have ${MAX_FILE_CHUNKS} and all together ${MAX_LISTED_CHUNKS}: use a larger chunk size`)
+  }
+
+  #append(job: Job, chunks: ChunkRecord[], at: number, bytes: Uint8Array): void {
     if (bytes.length === this.#options.chunkSize && this.#isZeros(bytes)) {
       if (this.#zeros?.digest !== undefined) {
-        job.pending.push({ into: chunks, slot: REPEATED_ZEROS })
+        job.pending.push({ into: chunks, at, slot: REPEATED_ZEROS })
         return
       }
     }
     this.#submitted += bytes.length
-    job.pending.push({ into: chunks, slot: job.batch.add(bytes.length) })
+    job.pending.push({ into: chunks, at, slot: job.batch.add(bytes.length) })
   }
 
   #isZeros(bytes: Uint8Array): boolean {
@@ -219,7 +239,7 @@ export class ChunkPipeline {
     for (const job of [...this.#jobs]) {
       if (job.state === 'digesting') break
       if (job.state !== 'digested') continue
-      for (const { into, slot } of job.pending) into.push(slot === REPEATED_ZEROS ? this.#zeroRecord() : this.#decideChunk(job, slot))
+      for (const { into, at, slot } of job.pending) into[at] = slot === REPEATED_ZEROS ? this.#zeroRecord() : this.#decideChunk(job, slot)
       job.state = 'compressing'
       const isStored = job.fresh.length === 0 || this.#options.algorithms.compression === 'none'
       if (isStored) job.state = 'compressed'
@@ -245,9 +265,21 @@ export class ChunkPipeline {
       return known
     }
     batch.setStoredSize(slot, 0)
-    const record = dictionary.add(key, { digest: digest.slice(), crc32c: batch.crc32c(slot), uncompressedSize: length })
+    const record = dictionary.add(key, { digest: this.#keep(digest), crc32c: batch.crc32c(slot), uncompressedSize: length })
     job.fresh.push({ slot, record })
     return record
+  }
+
+  /** A copy in memory shared with other digests: a buffer each would take more room than its 32 bytes. */
+  #keep(digest: Uint8Array): Uint8Array {
+    if (this.#slabUsed === this.#slab.length) {
+      this.#slab = new Uint8Array(SLAB_BYTES)
+      this.#slabUsed = 0
+    }
+    const copy = this.#slab.subarray(this.#slabUsed, this.#slabUsed + digest.length)
+    this.#slabUsed += digest.length
+    copy.set(digest)
+    return copy
   }
 
   #zeroRecord(): ChunkRecord {

@@ -103,6 +103,12 @@ export class LayerDictionary {
     return record
   }
 
+  /** No more chunks come: lets go of what only finding them needs. */
+  close(): void {
+    this.#layered.clear()
+    this.#used.clear()
+  }
+
   #findLayered(key: string, uncompressedSize: number): ChunkRecord | undefined {
     const record = this.#layered.get(key)
     return record?.uncompressedSize === uncompressedSize ? record : undefined

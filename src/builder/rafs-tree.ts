@@ -115,14 +115,23 @@ export function dumpOrder(root: LayerNode, patterns: readonly string[]): LayerNo
   return files.sort((a, b) => a.rank - b.rank).map(({ node }) => node)
 }
 
+/** All nodes that are no directories, in the order of the format; one with several names several times. */
+function* nodesOf(root: LayerNode): Generator<LayerNode> {
+  const open = [root]
+  for (let directory = open.pop(); directory !== undefined; directory = open.pop()) {
+    const children = sortedChildren(directory)
+    for (const [, node] of children) if (node.children === undefined) yield node
+    for (const [, node] of children.reverse()) if (node.children !== undefined) open.push(node)
+  }
+}
+
 /** Nodes that have several names. */
 class LinkGroups {
   readonly #groups = new Map<LayerNode, LinkGroup>()
 
   constructor(root: LayerNode) {
     const seen = new Set<LayerNode>()
-    for (const [, node] of hybridPaths(root)) {
-      if (node.children !== undefined) continue
+    for (const node of nodesOf(root)) {
       if (!seen.has(node)) seen.add(node)
       else if (!this.#groups.has(node)) this.#groups.set(node, { id: this.#groups.size + 1 })
     }
