@@ -24,7 +24,10 @@ describe('completion in bash', { skip: lacks('bash') }, () => {
   after(() => rmSync(folder, { recursive: true, force: true }))
 
   function bash(script: string): string {
-    const { status, stdout, stderr } = spawnSync('bash', ['--norc', '-c', `set -u; source ./script; ${script}`], { cwd: folder, encoding: 'utf8' })
+    const { status, stdout, stderr } = spawnSync('bash', ['--norc', '-c', `set -u; source ./script; ${script}`], {
+      cwd: folder,
+      encoding: 'utf8',
+    })
     assert.equal(status, 0, stderr)
     return stdout
   }
@@ -33,7 +36,10 @@ describe('completion in bash', { skip: lacks('bash') }, () => {
   function offered(...words: string[]): string[] {
     const quoted = words.map((word) => `'${word}'`).join(' ')
     const script = `COMP_WORDS=(nydus-image ${quoted}); COMP_CWORD=${words.length}; _nydus_image; printf '%s\\n' "\${COMPREPLY[@]}"`
-    return bash(script).split('\n').filter((word) => word !== '').sort()
+    return bash(script)
+      .split('\n')
+      .filter((word) => word !== '')
+      .sort()
   }
 
   test('bash knows the function for the tool', () => {
@@ -43,7 +49,28 @@ describe('completion in bash', { skip: lacks('bash') }, () => {
   for (const [name, words, wanted] of [
     ['commands', ['che'], ['check']],
     ['flags of a command', ['check', '--ver'], ['--verbose']],
-    ['short flags too', ['check', '-'], ['--blob-dir', '--bootstrap', '--config', '--help', '--log-file', '--log-level', '--output-json', '--verbose', '-B', '-C', '-D', '-J', '-L', '-h', '-l', '-v']],
+    [
+      'short flags too',
+      ['check', '-'],
+      [
+        '--blob-dir',
+        '--bootstrap',
+        '--config',
+        '--help',
+        '--log-file',
+        '--log-level',
+        '--output-json',
+        '--verbose',
+        '-B',
+        '-C',
+        '-D',
+        '-J',
+        '-L',
+        '-h',
+        '-l',
+        '-v',
+      ],
+    ],
     ['choices of a flag', ['create', '--compressor', ''], ['lz4_block', 'none', 'zstd']],
     ['choices of a short flag', ['create', '-v', ''], ['5', '6']],
     ['choices after "="', ['create', '--digester', '=', 'b'], ['blake3']],
@@ -66,10 +93,18 @@ test('the script for zsh parses', { skip: lacks('zsh') }, () => {
 })
 
 test('fish offers commands, flags and choices', { skip: lacks('fish') }, () => {
-  const asked = ['nydus-image che', 'nydus-image check --ver', 'nydus-image create --compressor ', 'nydus-image completion b']
+  const asked = [
+    'nydus-image che',
+    'nydus-image check --ver',
+    'nydus-image create --compressor ',
+    'nydus-image completion b',
+  ]
   const script = `${completionScript(root, 'fish')}${asked.map((line) => `complete -C '${line}'\n`).join('')}`
   const { stdout, stderr } = spawnSync('fish', ['--no-config', '-c', script], { encoding: 'utf8' })
-  const words = stdout.trim().split('\n').map((line) => line.split('\t')[0])
+  const words = stdout
+    .trim()
+    .split('\n')
+    .map((line) => line.split('\t')[0])
   assert.deepEqual(words, ['check', '--verbose', 'lz4_block', 'none', 'zstd', 'bash'], stderr)
 })
 
@@ -77,6 +112,7 @@ test('every visible flag is in each script', () => {
   for (const shell of ['bash', 'zsh', 'fish'] as const) {
     const script = completionScript(root, shell)
     const flags = root.commands.flatMap((command) => command.options).filter(({ hidden }) => !hidden)
-    for (const { long = '' } of flags) assert.ok(script.includes(shell === 'fish' ? `-l ${long.slice(2)}` : long), `${shell} lacks ${long}`)
+    for (const { long = '' } of flags)
+      assert.ok(script.includes(shell === 'fish' ? `-l ${long.slice(2)}` : long), `${shell} lacks ${long}`)
   }
 })

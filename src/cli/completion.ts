@@ -56,7 +56,10 @@ function placeOf(command: Command): Place {
     name: command.name(),
     description: command.summary() || command.description(),
     options: [...command.options.filter(({ hidden }) => !hidden).map(flagOf), help],
-    words: [...command.commands.map((sub) => sub.name()), ...command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? [])],
+    words: [
+      ...command.commands.map((sub) => sub.name()),
+      ...command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []),
+    ],
   }
 }
 
@@ -66,7 +69,13 @@ function flagOf(option: Option): Flag {
     short: option.short,
     long: option.long ?? option.short ?? '',
     description: option.description.split('\n')[0] ?? '',
-    takes: option.isBoolean() ? 'nothing' : option.argChoices !== undefined ? 'words' : isDirectory ? 'directory' : 'file',
+    takes: option.isBoolean()
+      ? 'nothing'
+      : option.argChoices !== undefined
+        ? 'words'
+        : isDirectory
+          ? 'directory'
+          : 'file',
     words: option.argChoices ?? [],
   }
 }
@@ -111,8 +120,11 @@ function bashValues(place: Place, command: string): string[] {
   return place.options
     .filter(({ takes }) => takes !== 'nothing')
     .map((flag) => {
-      const patterns = namesOf(flag).map((flagName) => `${command}:${flagName}`).join('|')
-      const how = flag.takes === 'words' ? `-W ${quote(flag.words.join(' '))}` : flag.takes === 'directory' ? '-d' : '-f'
+      const patterns = namesOf(flag)
+        .map((flagName) => `${command}:${flagName}`)
+        .join('|')
+      const how =
+        flag.takes === 'words' ? `-W ${quote(flag.words.join(' '))}` : flag.takes === 'directory' ? '-d' : '-f'
       const files = flag.takes === 'words' ? '' : 'compopt -o filenames 2>/dev/null; '
       return `    ${patterns}) ${files}mapfile -t COMPREPLY < <(compgen ${how} -- "$current"); return ;;\n`
     })
@@ -120,7 +132,8 @@ function bashValues(place: Place, command: string): string[] {
 
 function bashWords(place: Place, pattern: string): string {
   const flags = place.options.flatMap(namesOf).join(' ')
-  const operands = place.words.length > 0 ? `compgen -W ${quote(place.words.join(' '))} -- "$current"` : 'compgen -f -- "$current"'
+  const operands =
+    place.words.length > 0 ? `compgen -W ${quote(place.words.join(' '))} -- "$current"` : 'compgen -f -- "$current"'
   const files = place.words.length > 0 ? '' : 'compopt -o filenames 2>/dev/null; '
   return `    ${pattern})
       case $current in
@@ -156,7 +169,14 @@ if [ "$funcstack[1]" = ${name} ]; then ${name} "$@"; else compdef ${name} ${root
 function zshFlags(place: Place): string[] {
   return place.options.flatMap((flag) => {
     const text = flag.description.replaceAll(/[[\]:\\]/g, '\\$&')
-    const value = flag.takes === 'words' ? `:value:(${flag.words.join(' ')})` : flag.takes === 'directory' ? ':directory:_files -/' : flag.takes === 'file' ? ':value:_files' : ''
+    const value =
+      flag.takes === 'words'
+        ? `:value:(${flag.words.join(' ')})`
+        : flag.takes === 'directory'
+          ? ':directory:_files -/'
+          : flag.takes === 'file'
+            ? ':value:_files'
+            : ''
     return namesOf(flag).map((flagName) => quote(`${flagName}[${text}]${value}`))
   })
 }
@@ -183,7 +203,10 @@ function fishScript(root: Place, commands: readonly Place[]): string {
 }
 
 function fishFlag({ short, long, takes, words }: Flag): string {
-  const names = [short === undefined || short.startsWith('--') ? '' : `-s ${short.slice(1)} `, `-l ${long.replace(/^-+/, '')}`].join('')
+  const names = [
+    short === undefined || short.startsWith('--') ? '' : `-s ${short.slice(1)} `,
+    `-l ${long.replace(/^-+/, '')}`,
+  ].join('')
   switch (takes) {
     case 'nothing':
       return names

@@ -43,7 +43,11 @@ function helpsOf(source: string): Map<string, string> {
 }
 
 function help(source: string, ...command: string[]): string {
-  const { stdout, stderr } = spawnSync(process.execPath, ['--disable-warning=ExperimentalWarning', source, ...command, '--help'], { encoding: 'utf8', timeout: 30_000 })
+  const { stdout, stderr } = spawnSync(
+    process.execPath,
+    ['--disable-warning=ExperimentalWarning', source, ...command, '--help'],
+    { encoding: 'utf8', timeout: 30_000 },
+  )
   assert.match(stdout, /--help/, stderr)
   return stdout
 }

@@ -78,7 +78,7 @@ export function addImageOptions(command: Command): void {
   command.addOption(valueOption('-B, --bootstrap <path>', '[Deprecated] File path of RAFS meta blob/bootstrap'))
   command.addOption(valueOption('-D, --blob-dir <path>', 'Directory that holds the data blobs'))
   command.addOption(
-    valueOption('-C, --config <path>', "Configuration file of nydusd, which says where the data blobs are"),
+    valueOption('-C, --config <path>', 'Configuration file of nydusd, which says where the data blobs are'),
   )
   setRules(command, {
     conflicts: [['--bootstrap', '<BOOTSTRAP>']],

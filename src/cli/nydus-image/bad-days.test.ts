@@ -15,8 +15,9 @@ let tar = ''
 before(() => {
   folder = mkdtempSync(join(tmpdir(), 'bad-days-'))
   mkdirSync(join(folder, 'tree'))
-  for (let i = 0; i < 4; i += 1) writeFileSync(join(folder, 'tree', `file-${i}`), Buffer.alloc(1 << 20, `${i} lines of text\n`))
-  writeFileSync(join(folder, 'tree/noise'), noise(3 << 20))
+  for (let i = 0; i < 4; i += 1)
+    writeFileSync(join(folder, 'tree', `file-${i}`), Buffer.alloc(1 << 17, `${i} lines of text\n`))
+  writeFileSync(join(folder, 'tree/noise'), noise(1 << 19))
   tar = join(folder, 'tree.tar')
   execFileSync('tar', ['-cf', tar, '-C', join(folder, 'tree'), '.'])
   const built = run(['create', '-t', 'tar-rafs', '-B', 'wanted.boot', '-b', 'wanted.blob', 'tree.tar'], folder)
@@ -38,7 +39,10 @@ function noise(size: number): Uint8Array {
 }
 
 function start(args: readonly string[], stdin: 'ignore' | 'pipe' = 'ignore'): ChildProcess {
-  return spawn(process.execPath, ['--disable-warning=ExperimentalWarning', TOOL, ...args], { cwd: folder, stdio: [stdin, 'pipe', 'pipe'] })
+  return spawn(process.execPath, ['--disable-warning=ExperimentalWarning', TOOL, ...args], {
+    cwd: folder,
+    stdio: [stdin, 'pipe', 'pipe'],
+  })
 }
 
 function assertWanted(blob: string, bootstrap: string): void {
@@ -79,7 +83,11 @@ test('a blob whose reader goes away is told in one line, and no bootstrap appear
 for (const [what, args, stdin] of [
   ['a FIFO that nobody writes to', ['-b', 'stuck/blob', '-B', 'stuck/boot', 'silent.fifo'], 'ignore'],
   ['stdin that stays silent', ['-b', 'stuck/blob', '-B', 'stuck/boot', '-'], 'pipe'],
-  ['prefetch patterns that do not come', ['-b', 'stuck/blob', '-B', 'stuck/boot', '--prefetch-policy', 'fs', 'tree.tar'], 'pipe'],
+  [
+    'prefetch patterns that do not come',
+    ['-b', 'stuck/blob', '-B', 'stuck/boot', '--prefetch-policy', 'fs', 'tree.tar'],
+    'pipe',
+  ],
 ] as const) {
   test(`Ctrl-C ends a build that waits for ${what}, and leaves nothing`, async () => {
     rmSync(join(folder, 'stuck'), { recursive: true, force: true })
@@ -108,10 +116,12 @@ async function waitsForInput(tool: ChildProcess): Promise<void> {
   assert.fail('the tool did not come up')
 }
 
-test('a full disk is told in one line, and nothing is left on it', { skip: !isRoot && 'mounting a small disk needs root' }, async () => {
+test('a full disk is told in one line, and nothing is left on it', {
+  skip: !isRoot && 'mounting a small disk needs root',
+}, async () => {
   const small = join(folder, 'small')
   mkdirSync(small)
-  await mountTmpfs(small, 1 << 20)
+  await mountTmpfs(small, 1 << 18)
   try {
     const built = run(['create', '-D', 'small', '-B', 'full.boot', 'tree'], folder)
     assert.equal(built.exit, 1)
@@ -133,7 +143,12 @@ test('results that cannot be written fail the command; a log that cannot does no
   try {
     const script = (redirect: string): number => {
       const words = `"${process.execPath}" --disable-warning=ExperimentalWarning "${TOOL}" check wanted.boot ${redirect}; echo $?`
-      return Number(execFileSync('sh', ['-c', words], { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim().split('\n').at(-1))
+      return Number(
+        execFileSync('sh', ['-c', words], { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })
+          .trim()
+          .split('\n')
+          .at(-1),
+      )
     }
     assert.equal(script('> /dev/full'), 1)
     assert.equal(script('2> /dev/full'), 0)
@@ -147,19 +162,34 @@ test('a reader that has seen enough ends a listing quietly', () => {
   const image = join(import.meta.dirname, '../../rafs/testdata/v6-merge3.bootstrap')
   const script = `{ "$0" --disable-warning=ExperimentalWarning "$1" check -v "$2" 2> told; echo $? > code; } | head -c 10`
   execFileSync('sh', ['-c', script, process.execPath, TOOL, image], { cwd: folder })
-  assert.deepEqual([readFileSync(join(folder, 'told'), 'utf8'), readFileSync(join(folder, 'code'), 'utf8')], ['', '141\n'])
+  assert.deepEqual(
+    [readFileSync(join(folder, 'told'), 'utf8'), readFileSync(join(folder, 'code'), 'utf8')],
+    ['', '141\n'],
+  )
 })
 
 test('damaged blobs are found when it is said where they are', async () => {
   mkdirSync(join(folder, 'blobs'))
-  const before = [['create', '-l', 'error', '-D', 'blobs', '-B', 'data.boot', 'tree'], ['check', '-D', 'blobs', 'data.boot']]
-  assert.deepEqual((await runAll(before, folder)).map(({ exit }) => exit), [0, 0])
+  const before = [
+    ['create', '-l', 'error', '-D', 'blobs', '-B', 'data.boot', 'tree'],
+    ['check', '-D', 'blobs', 'data.boot'],
+  ]
+  assert.deepEqual(
+    (await runAll(before, folder)).map(({ exit }) => exit),
+    [0, 0],
+  )
   const blob = join(folder, 'blobs', readdirSync(join(folder, 'blobs'))[0] ?? '')
   const bytes = readFileSync(blob)
   bytes[20] = (bytes[20] ?? 0) ^ 1
   writeFileSync(blob, bytes)
   // With -B the metadata alone is meant, as other programs expect.
-  const [damaged, metadata] = await runAll([['check', '-D', 'blobs', 'data.boot'], ['check', '-D', 'blobs', '-B', 'data.boot']], folder)
+  const [damaged, metadata] = await runAll(
+    [
+      ['check', '-D', 'blobs', 'data.boot'],
+      ['check', '-D', 'blobs', '-B', 'data.boot'],
+    ],
+    folder,
+  )
   assert.deepEqual([damaged?.exit, metadata?.exit], [1, 0])
   assert.match(damaged?.stderr ?? '', /ERROR blob [0-9a-f]{64}: chunk \d+ \(bytes \d+ to \d+\)/)
 })

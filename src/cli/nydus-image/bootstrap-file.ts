@@ -7,7 +7,8 @@ import { osError } from './os-error.ts'
 /** Opens a bootstrap from its file. One that came out of its own blob does not know the blob's id: the name of the file, up to the first dot, is it. */
 export async function openBootstrapFile(path: string): Promise<Bootstrap> {
   const bytes = await readBootstrap(path)
-  if (bytes.length === 0) throw new ExitError(1, 'failed to fill whole buffer', { cause: new Error(`${path} is empty`) })
+  if (bytes.length === 0)
+    throw new ExitError(1, 'failed to fill whole buffer', { cause: new Error(`${path} is empty`) })
   try {
     return openBootstrap(bytes, { inlinedBlobId: blobIdOf(path) })
   } catch (error) {

@@ -4,7 +4,7 @@ import { ExitError } from '../output.ts'
 import type { CommonFlags } from './arguments.ts'
 import { openBootstrapFile } from './bootstrap-file.ts'
 import { blobLine, describeInodes } from './check-listing.ts'
-import { openBackend } from './config.ts'
+import { openBackend } from './blob-source.ts'
 import { type Log, withLog } from './log.ts'
 import { compressorOf, writeResult } from './result.ts'
 
@@ -21,7 +21,11 @@ export interface CheckFlags extends CommonFlags {
 const MAX_SHOWN = 100
 
 /** `check`: all that is wrong goes to the log; then the result, in the original's words. */
-export async function checkImageFile(operand: string | undefined, flags: CheckFlags, signal: AbortSignal): Promise<void> {
+export async function checkImageFile(
+  operand: string | undefined,
+  flags: CheckFlags,
+  signal: AbortSignal,
+): Promise<void> {
   await withLog(flags, async (log) => {
     const path = flags.bootstrap ?? operand ?? ''
     const started = performance.now()
@@ -94,5 +98,7 @@ async function print(lines: Iterable<string>): Promise<void> {
 }
 
 async function write(text: string): Promise<void> {
-  await new Promise<void>((resolve, reject) => process.stdout.write(text, (error) => (error ? reject(error) : resolve())))
+  await new Promise<void>((resolve, reject) =>
+    process.stdout.write(text, (error) => (error ? reject(error) : resolve())),
+  )
 }

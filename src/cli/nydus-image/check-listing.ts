@@ -43,7 +43,12 @@ export function* describeInodes(image: Bootstrap): Generator<string> {
   }
 }
 
-function inodeWords(image: Bootstrap, path: Uint8Array, of: Attributes, children: { readonly index: number; readonly count: number }): string {
+function inodeWords(
+  image: Bootstrap,
+  path: Uint8Array,
+  of: Attributes,
+  children: { readonly index: number; readonly count: number },
+): string {
   const isSymlink = isType(of.mode, MODE.SYMLINK)
   const nameSize = path.length === 1 ? 1 : path.length - 1 - path.lastIndexOf(0x2f)
   // The original keeps the low 16 bits of the size here, for v6 whatever the inode is.
@@ -91,7 +96,14 @@ function* chunkLines(image: Bootstrap, spans: readonly ChunkSpan[]): Generator<s
   }
 }
 
-const ESCAPES: Readonly<Record<string, string>> = { '\0': '\\0', '\t': '\\t', '\n': '\\n', '\r': '\\r', '"': '\\"', '\\': '\\\\' }
+const ESCAPES: Readonly<Record<string, string>> = {
+  '\0': '\\0',
+  '\t': '\\t',
+  '\n': '\\n',
+  '\r': '\\r',
+  '"': '\\"',
+  '\\': '\\\\',
+}
 
 /** A name in quotes, as Rust shows it: text as it is, control characters and what is not UTF-8 as escapes. */
 export function quoted(name: Uint8Array): string {
@@ -101,7 +113,8 @@ export function quoted(name: Uint8Array): string {
     at += length
     if (character === undefined) text += `\\x${(name[at - 1] ?? 0).toString(16).toUpperCase().padStart(2, '0')}`
     else if (ESCAPES[character] !== undefined) text += ESCAPES[character]
-    else if (character !== ' ' && /[\p{C}\p{Z}\p{Grapheme_Extend}]/u.test(character)) text += `\\u{${character.codePointAt(0)?.toString(16)}}`
+    else if (character !== ' ' && /[\p{C}\p{Z}\p{Grapheme_Extend}]/u.test(character))
+      text += `\\u{${character.codePointAt(0)?.toString(16)}}`
     else text += character
   }
   return `${text}"`

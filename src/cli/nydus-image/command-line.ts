@@ -58,7 +58,6 @@ class CommandLine {
     return this.#canonical()
   }
 
-
   #isVersion(argument: string): boolean {
     return this.#command === this.#root && (argument === '-V' || argument === '--version')
   }
@@ -73,7 +72,11 @@ class CommandLine {
     const command = this.#root.commands.find((candidate) => candidate.name() === name)
     if (command === undefined) {
       const names = this.#root.commands.map((candidate) => candidate.name())
-      throw new UsageError(`unrecognized subcommand '${name}'`, this.#usage(), tip('subcommand', mayAdvise ? similar(name, [...names, 'help']) : undefined))
+      throw new UsageError(
+        `unrecognized subcommand '${name}'`,
+        this.#usage(),
+        tip('subcommand', mayAdvise ? similar(name, [...names, 'help']) : undefined),
+      )
     }
     this.#command = command
   }
@@ -104,13 +107,18 @@ class CommandLine {
   #take(option: Option, attached: string | undefined): void {
     const place = placeOf(option)
     if (option.isBoolean()) {
-      if (attached !== undefined) throw new UsageError(`unexpected value '${attached}' for '${place}' found; no more were expected`, this.#usageWith([place], undefined))
+      if (attached !== undefined)
+        throw new UsageError(
+          `unexpected value '${attached}' for '${place}' found; no more were expected`,
+          this.#usageWith([place], undefined),
+        )
       if (this.#given.has(option)) throw this.#twice(place)
       this.#given.set(option, undefined)
       return
     }
     const value = attached ?? this.#nextValue()
-    if (value === undefined) throw new UsageError(`a value is required for '${place}' but none was supplied${possible(option.argChoices)}`, '')
+    if (value === undefined)
+      throw new UsageError(`a value is required for '${place}' but none was supplied${possible(option.argChoices)}`, '')
     if (option.argChoices?.includes(value) === false) throw invalidValue(value, place, option.argChoices)
     if (this.#given.has(option)) throw this.#twice(place)
     this.#given.set(option, value)
@@ -131,8 +139,16 @@ class CommandLine {
 
   #unexpected(argument: string): UsageError {
     const isOption = argument.startsWith('-')
-    const near = argument.startsWith('--') ? similar(argument.slice(2), this.#command.options.map(({ long }) => (long ?? '').slice(2))) : undefined
-    const asValue = isOption && this.#command.registeredArguments.length > 0 ? `\n  tip: to pass '${argument}' as a value, use '-- ${argument}'\n` : ''
+    const near = argument.startsWith('--')
+      ? similar(
+          argument.slice(2),
+          this.#command.options.map(({ long }) => (long ?? '').slice(2)),
+        )
+      : undefined
+    const asValue =
+      isOption && this.#command.registeredArguments.length > 0
+        ? `\n  tip: to pass '${argument}' as a value, use '-- ${argument}'\n`
+        : ''
     if (near === undefined) return new UsageError(`unexpected argument '${argument}' found`, this.#usage(), asValue)
     const usage = this.#usageWith([this.#placeOf(`--${near}`)], undefined)
     return new UsageError(`unexpected argument '${argument}' found`, usage, tip('argument', `--${near}`))
@@ -149,13 +165,24 @@ class CommandLine {
       if (!pair.every(has)) continue
       // The one that was given first is the one that "cannot be used"; operands come last, wherever they stood.
       const [first, second] = this.#indexOf(pair[0]) < this.#indexOf(pair[1]) ? pair : [pair[1], pair[0]]
-      throw new UsageError(`the argument '${this.#placeOf(first)}' cannot be used with '${this.#placeOf(second)}'`, this.#usageWith([], second))
+      throw new UsageError(
+        `the argument '${this.#placeOf(first)}' cannot be used with '${this.#placeOf(second)}'`,
+        this.#usageWith([], second),
+      )
     }
-    const required = this.#command.registeredArguments.filter((argument, i) => argument.required && i >= this.#operands.length)
-    const lacking = [...rules.lacking(has, (name) => this.#valueOf(name)).map((name) => this.#placeOf(name, true)), ...required.map(operandPlace)]
+    const required = this.#command.registeredArguments.filter(
+      (argument, i) => argument.required && i >= this.#operands.length,
+    )
+    const lacking = [
+      ...rules.lacking(has, (name) => this.#valueOf(name)).map((name) => this.#placeOf(name, true)),
+      ...required.map(operandPlace),
+    ]
     if (lacking.length === 0) return
     const list = lacking.map((place) => `\n  ${place}`).join('')
-    throw new UsageError(`the following required arguments were not provided:${list}`, this.#usageWith(lacking, undefined))
+    throw new UsageError(
+      `the following required arguments were not provided:${list}`,
+      this.#usageWith(lacking, undefined),
+    )
   }
 
   /** The position of an option or `<OPERAND>` among those that were given; -1 for none. */
@@ -183,8 +210,14 @@ class CommandLine {
   /** The usage line that says what was given and what is lacking. */
   #usageWith(lacking: readonly string[], without: string | undefined): string {
     const given = [...this.#given.keys()].filter(({ long }) => long !== without).map(placeOf)
-    const operands = this.#command.registeredArguments.map(operandPlace).filter((place) => !lacking.includes(place.replace('[', '<').replace(']', '>')))
-    return ['Usage:', this.#name(), ...new Set([...given, ...lacking.filter((place) => place.startsWith('-')), ...operands, ...lacking])].join(' ')
+    const operands = this.#command.registeredArguments
+      .map(operandPlace)
+      .filter((place) => !lacking.includes(place.replace('[', '<').replace(']', '>')))
+    return [
+      'Usage:',
+      this.#name(),
+      ...new Set([...given, ...lacking.filter((place) => place.startsWith('-')), ...operands, ...lacking]),
+    ].join(' ')
   }
 
   #name(): string {
@@ -207,7 +240,11 @@ function possible(values: readonly string[] | undefined): string {
 }
 
 function invalidValue(value: string, place: string, choices: readonly string[]): UsageError {
-  return new UsageError(`invalid value '${value}' for '${place}'${possible(choices)}`, '', tip('value', similar(value, choices)))
+  return new UsageError(
+    `invalid value '${value}' for '${place}'${possible(choices)}`,
+    '',
+    tip('value', similar(value, choices)),
+  )
 }
 
 function tip(noun: string, word: string | undefined): string {

@@ -1,5 +1,6 @@
 import { buildImage, type ImagePlaces, openDictionary, openParent } from '../../builder/index.ts'
 import { createOutput } from '../output.ts'
+import { checkConfig } from './blob-source.ts'
 import {
   canonicalType,
   checkPlaces,
@@ -9,7 +10,6 @@ import {
   layerOptions,
   refuseUnsupported,
 } from './create-options.ts'
-import { checkConfig } from './config.ts'
 import { type Log, withLog } from './log.ts'
 import { readPatterns } from './prefetch-input.ts'
 import { summary, writeResult } from './result.ts'
@@ -28,7 +28,7 @@ async function create(source: string, flags: CreateFlags, log: Log, signal: Abor
   for (const warning of patterns.warnings) log.warn(warning)
   checkPlaces(flags, source)
   refuseUnsupported(flags)
-  if (flags.config !== undefined) await checkConfig(flags.config)
+  await checkConfig(flags.config)
   const options = layerOptions(flags, chunkSize, patterns)
   const { chunkDict, parentBootstrap } = flags
   const dictionary = chunkDict === undefined ? undefined : await openDictionary(chunkDictPath(chunkDict), options)

@@ -56,7 +56,8 @@ export function checkValues(flags: CreateFlags): number {
   if ((flags.blobId ?? '').length > MAX_BLOB_ID) throw bad(`blob id is limited to length ${MAX_BLOB_ID}`)
   if (flags.blobOffset !== undefined) decimal(flags.blobOffset, 'blob offset')
   const chunkSize = flags.chunkSize === undefined ? DEFAULT_CHUNK_SIZE : decimalOrHex(flags.chunkSize, 'chunk size')
-  if (!isPowerOfTwo(chunkSize) || chunkSize < MIN_CHUNK_SIZE || chunkSize > MAX_CHUNK_SIZE) throw bad(`invalid chunk size: ${chunkSize}`)
+  if (!isPowerOfTwo(chunkSize) || chunkSize < MIN_CHUNK_SIZE || chunkSize > MAX_CHUNK_SIZE)
+    throw bad(`invalid chunk size: ${chunkSize}`)
   checkBatchSize(flags, chunkSize)
   return chunkSize
 }
@@ -66,7 +67,8 @@ function checkBatchSize(flags: CreateFlags, chunkSize: number): void {
   if (size === 0) return
   if (flags.fsVersion === '5') throw bad('`--batch-size` with non-zero value conflicts with `--fs-version 5`')
   const type = canonicalType(flags)
-  if (!['dir-rafs', 'tar-rafs', 'targz-rafs', 'estargz-rafs'].includes(type)) throw bad(`unsupported ConversionType for batch chunk: ${type}`)
+  if (!['dir-rafs', 'tar-rafs', 'targz-rafs', 'estargz-rafs'].includes(type))
+    throw bad(`unsupported ConversionType for batch chunk: ${type}`)
   if (!isPowerOfTwo(size) || size < MIN_CHUNK_SIZE || size > chunkSize) throw bad(`invalid batch size: ${size}`)
 }
 
@@ -78,13 +80,16 @@ function isPowerOfTwo(value: number): boolean {
 export function checkPlaces(flags: CreateFlags, source: string): void {
   const type = canonicalType(flags)
   if (flags.blobCacheDir !== undefined) {
-    if (['tar-tarfs', 'estargztoc-ref', 'estargz-rafs', 'estargz-ref'].includes(type)) throw bad(`conversion type \`${type}\` conflicts with \`--blob-cache-dir\``)
+    if (['tar-tarfs', 'estargztoc-ref', 'estargz-rafs', 'estargz-ref'].includes(type))
+      throw bad(`conversion type \`${type}\` conflicts with \`--blob-cache-dir\``)
     if (!isDirectory(flags.blobCacheDir)) throw bad('directory to store blob cache does not exist')
   } else if (type !== 'estargztoc-ref') checkBlobPlace(flags, type)
-  if (type === 'estargztoc-ref' && flags.blobDataSize === undefined) throw bad("no value specified for '--blob-data-size'")
+  if (type === 'estargztoc-ref' && flags.blobDataSize === undefined)
+    throw bad("no value specified for '--blob-data-size'")
   checkSource(type, source)
   checkTypeConflicts(flags, type)
-  if (flags.features !== undefined && flags.fsVersion === '5') throw bad("`--features blob-toc` can't be used with `--version 5` ")
+  if (flags.features !== undefined && flags.fsVersion === '5')
+    throw bad("`--features blob-toc` can't be used with `--version 5` ")
 }
 
 function checkBlobPlace(flags: CreateFlags, type: string): void {
@@ -109,7 +114,9 @@ function statOf(path: string): ReturnType<typeof statSync> {
   try {
     return statSync(path)
   } catch (cause) {
-    throw new BuilderError('BAD_SOURCE', `failed to access path ${JSON.stringify(path)}`, { cause: new Error(osError(cause)) })
+    throw new BuilderError('BAD_SOURCE', `failed to access path ${JSON.stringify(path)}`, {
+      cause: new Error(osError(cause)),
+    })
   }
 }
 
@@ -121,8 +128,10 @@ function checkTypeConflicts(flags: CreateFlags, type: string): void {
   const refuse = (is: boolean | undefined, option: string): void => {
     if (is === true) throw bad(`conversion type '${type}' conflicts with '${option}'`)
   }
-  if (type !== 'estargztoc-ref' && flags.prefetchPolicy === 'blob') throw bad(`conversion type ${type} conflicts with '--prefetch-policy blob'`)
-  if (flags.fsVersion === '5') throw bad(`'--fs-version 5' conflicts with conversion type '${type}', only V6 is supported`)
+  if (type !== 'estargztoc-ref' && flags.prefetchPolicy === 'blob')
+    throw bad(`conversion type ${type} conflicts with '--prefetch-policy blob'`)
+  if (flags.fsVersion === '5')
+    throw bad(`'--fs-version 5' conflicts with conversion type '${type}', only V6 is supported`)
   if (REF_TYPES.has(type)) refuse((flags.blobId ?? '').trim() !== '', '--blob-id')
   if (isTarfs) {
     refuse(flags.chunkDict !== undefined, '--chunk-dict')
@@ -137,7 +146,11 @@ function checkTypeConflicts(flags: CreateFlags, type: string): void {
 /** What this version does not do is said, never passed over in silence. */
 export function refuseUnsupported(flags: CreateFlags): void {
   const refuse = (is: boolean, option: string): void => {
-    if (is) throw new BuilderError('UNSUPPORTED', `${option} is not supported by this version of nydus-image; it builds RAFS v6 from directories, tar, tar.gz and tar.zst`)
+    if (is)
+      throw new BuilderError(
+        'UNSUPPORTED',
+        `${option} is not supported by this version of nydus-image; it builds RAFS v6 from directories, tar, tar.gz and tar.zst`,
+      )
   }
   const type = canonicalType(flags)
   refuse(type.endsWith('-ref') || type.endsWith('tarfs'), `--type ${flags.type}`)

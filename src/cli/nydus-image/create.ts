@@ -59,14 +59,19 @@ export function createImageCommand(signal: AbortSignal): Command {
 function addOutputOptions(command: Command): void {
   command
     .addOption(
-      valueOption('-t, --type <type>', 'Conversion type, also --source-type: [default: dir-rafs]', SOURCE_TYPES).default(
-        'dir-rafs',
-      ),
+      valueOption(
+        '-t, --type <type>',
+        'Conversion type, also --source-type: [default: dir-rafs]',
+        SOURCE_TYPES,
+      ).default('dir-rafs'),
     )
     .addOption(valueOption('-B, --bootstrap <path>', 'File path to save the generated RAFS metadata blob'))
     .addOption(valueOption('-D, --blob-dir <path>', 'Directory path to save generated RAFS metadata and data blobs'))
     .addOption(
-      valueOption('-b, --blob <path>', 'File path to save the generated RAFS data blob; an existing FIFO is written to'),
+      valueOption(
+        '-b, --blob <path>',
+        'File path to save the generated RAFS data blob; an existing FIFO is written to',
+      ),
     )
     .option('--blob-inline-meta', 'Inline RAFS metadata and blob metadata into the data blob, also --inline-bootstrap')
     .addOption(valueOption('--blob-id <id>', 'Id of the generated RAFS data blob instead of its digest'))
@@ -86,7 +91,12 @@ function addOutputOptions(command: Command): void {
 function addFormatOptions(command: Command): void {
   const size = 'must be power of two and between 0x1000-0x1000000'
   command
-    .addOption(valueOption('-v, --fs-version <version>', 'RAFS format version: [default: 6] (5: not supported)', ['5', '6']).default('6'))
+    .addOption(
+      valueOption('-v, --fs-version <version>', 'RAFS format version: [default: 6] (5: not supported)', [
+        '5',
+        '6',
+      ]).default('6'),
+    )
     .addOption(valueOption('--chunk-size <size>', `Set the size of data chunks, ${size}: [default: 0x100000]`))
     .addOption(
       valueOption('--compressor <algorithm>', 'Algorithm to compress data chunks: [default: zstd]', [
@@ -101,11 +111,15 @@ function addFormatOptions(command: Command): void {
         'sha256',
       ]).default('blake3'),
     )
-    .addOption(valueOption('--features <feature>', 'Add a table of contents and chunk digests to the blob', ['blob-toc']))
+    .addOption(
+      valueOption('--features <feature>', 'Add a table of contents and chunk digests to the blob', ['blob-toc']),
+    )
     .option('--repeatable', 'Generate reproducible RAFS metadata: owners become 0:0')
     .option('--aligned-chunk', 'Align uncompressed data chunks to 4K (RAFS v6 always does)')
     .addOption(
-      valueOption('--batch-size <size>', 'Merge small chunks up to this size: [default: 0] (not supported)').default('0'),
+      valueOption('--batch-size <size>', 'Merge small chunks up to this size: [default: 0] (not supported)').default(
+        '0',
+      ),
     )
     .addOption(valueOption('--blob-data-size <hex>', "Data blob size for 'estargztoc-ref' (not supported)"))
     .addOption(valueOption('--blob-offset <bytes>', 'Offset at which the data starts (not supported)').hideHelp())

@@ -18,15 +18,28 @@ const NOT_VALID = new Set(['v5-upper-tar-parent', 'chunkdict'])
 describe('answers about images of the original', { skip: noShared }, async () => {
   if (noShared !== false) return
   const { images } = JSON.parse(readFileSync(sharedPath('manifest.json'), 'utf8')) as { images: Array<{ id: string }> }
-  const recorded = images.map(({ id }) => JSON.parse(readFileSync(sharedPath('images', id, 'image.json'), 'utf8')) as Recorded)
+  const recorded = images.map(
+    ({ id }) => JSON.parse(readFileSync(sharedPath('images', id, 'image.json'), 'utf8')) as Recorded,
+  )
   const folder = recordingFolder()
   mkdirSync(join(folder, 'json'))
   const checked = recorded.filter(({ check_json: json }) => json !== undefined)
-  const checks = await runAll(checked.map(({ id, bootstrap = '' }) => ['check', '-l', 'warn', '-B', bootstrap, '-J', `json/${id}`]), folder)
-  const requests = recorded.flatMap(({ bootstrap = '', inspect = {} }) => Object.entries(inspect).map(([request, wanted]) => ({ bootstrap, request, wanted })))
-  const inspected = await runAll(requests.map(({ bootstrap, request }) => ['inspect', bootstrap, '-R', request]), folder)
+  const checks = await runAll(
+    checked.map(({ id, bootstrap = '' }) => ['check', '-l', 'warn', '-B', bootstrap, '-J', `json/${id}`]),
+    folder,
+  )
+  const requests = recorded.flatMap(({ bootstrap = '', inspect = {} }) =>
+    Object.entries(inspect).map(([request, wanted]) => ({ bootstrap, request, wanted })),
+  )
+  const inspected = await runAll(
+    requests.map(({ bootstrap, request }) => ['inspect', bootstrap, '-R', request]),
+    folder,
+  )
   const listings = ['v5-tar-zstd', 'v6-tar-zstd', 'v5-merge2', 'v6-merge2']
-  const verbose = await runAll(listings.map((id) => ['check', '-l', 'warn', '-B', `images/${id}/bootstrap`, '-v']), folder)
+  const verbose = await runAll(
+    listings.map((id) => ['check', '-l', 'warn', '-B', `images/${id}/bootstrap`, '-v']),
+    folder,
+  )
   const results = new Map(checked.map(({ id }) => [id, readJson(join(folder, 'json', id))]))
   rmSync(folder, { recursive: true, force: true })
 
@@ -40,10 +53,13 @@ describe('answers about images of the original', { skip: noShared }, async () =>
   for (const [i, { bootstrap, request, wanted }] of requests.entries()) {
     test(`inspect ${bootstrap} -R '${request}'`, () => {
       if (NOT_VALID.has(bootstrap.split('/')[1] ?? '') && request === 'prefetch') return
-      if (wanted.exit !== 0 && request !== 'help' && request !== 'nonsense') return assert.equal(inspected[i]?.exit, wanted.exit)
-      if (request === 'prefetch') return assert.deepEqual(firstPaths(inspected[i]?.stdout), firstPaths(JSON.stringify(wanted.stdout)))
+      if (wanted.exit !== 0 && request !== 'help' && request !== 'nonsense')
+        return assert.equal(inspected[i]?.exit, wanted.exit)
+      if (request === 'prefetch')
+        return assert.deepEqual(firstPaths(inspected[i]?.stdout), firstPaths(JSON.stringify(wanted.stdout)))
       // The original finds every inode but the root of RAFS v5.
-      if (request === 'icheck 1' && bootstrap.includes('v5-')) return assert.match(told(inspected[i]), /^exit 0\n\/\n\nInode Number: +1\n/)
+      if (request === 'icheck 1' && bootstrap.includes('v5-'))
+        return assert.match(told(inspected[i]), /^exit 0\n\/\n\nInode Number: +1\n/)
       const stdout = typeof wanted.stdout === 'string' ? wanted.stdout : JSON.stringify(wanted.stdout)
       assert.equal(told(inspected[i]), `exit ${wanted.exit}\n${stdout}`)
       if (wanted.stderr !== undefined) assert.equal(inspected[i]?.stderr, wanted.stderr)

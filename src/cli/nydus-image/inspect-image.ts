@@ -1,9 +1,9 @@
 import { createInterface, type Interface } from 'node:readline'
 import { ImageInspector, INSPECT_COMMANDS, type InspectAnswer } from '../../builder/index.ts'
 import { ExitError } from '../output.ts'
+import { checkConfig } from './blob-source.ts'
 import type { CommonFlags } from './arguments.ts'
 import { openBootstrapFile } from './bootstrap-file.ts'
-import { checkConfig } from './config.ts'
 import { withLog } from './log.ts'
 
 /** Values of `inspect`'s options, as the parser gives them. */
@@ -17,9 +17,13 @@ export interface InspectFlags extends CommonFlags {
 const PROMPT = 'Inspecting RAFS :> '
 
 /** `inspect`: answers one request as JSON, or asks for commands until the end of stdin. */
-export async function inspectImageFile(operand: string | undefined, flags: InspectFlags, signal: AbortSignal): Promise<void> {
+export async function inspectImageFile(
+  operand: string | undefined,
+  flags: InspectFlags,
+  signal: AbortSignal,
+): Promise<void> {
   await withLog(flags, async () => {
-    if (flags.config !== undefined) await checkConfig(flags.config)
+    await checkConfig(flags.config)
     const image = await openBootstrapFile(flags.bootstrap ?? operand ?? '')
     const inspector = new ImageInspector(image, flags.request !== undefined)
     if (flags.request === undefined) await converse(inspector, signal)
@@ -55,7 +59,13 @@ function executed(inspector: ImageInspector, request: string): InspectAnswer {
 }
 
 async function converse(inspector: ImageInspector, signal: AbortSignal): Promise<void> {
-  const lines = createInterface({ input: process.stdin, output: process.stdout, prompt: PROMPT, historySize: 1000, completer: completerOf(inspector) })
+  const lines = createInterface({
+    input: process.stdin,
+    output: process.stdout,
+    prompt: PROMPT,
+    historySize: 1000,
+    completer: completerOf(inspector),
+  })
   const close = (): void => lines.close()
   signal.addEventListener('abort', close, { once: true })
   // On a terminal, Ctrl-C reaches the line editor and not the process.

@@ -4,8 +4,8 @@ import { join } from 'node:path'
 import { BuilderError, type MergeLayer, mergeImages, writeWhole } from '../../builder/index.ts'
 import type { Bootstrap } from '../../rafs/index.ts'
 import { ExitError } from '../output.ts'
+import { checkConfig } from './blob-source.ts'
 import { blobIdOf, openBootstrapFile } from './bootstrap-file.ts'
-import { checkConfig } from './config.ts'
 import { chunkDictPath } from './create-options.ts'
 import { type Log, withLog } from './log.ts'
 import { factsOf, type MergeFlags, type SourceFacts } from './merge-flags.ts'
@@ -16,7 +16,11 @@ import { compressorOf, writeResult } from './result.ts'
 const INCONSISTENT = 2
 
 /** `merge`: layers into one image. */
-export async function mergeImageFiles(sources: readonly string[], flags: MergeFlags, signal: AbortSignal): Promise<void> {
+export async function mergeImageFiles(
+  sources: readonly string[],
+  flags: MergeFlags,
+  signal: AbortSignal,
+): Promise<void> {
   await withLog(flags, async (log) => {
     try {
       await merge(sources, flags, log, signal)
@@ -33,7 +37,7 @@ async function merge(sources: readonly string[], flags: MergeFlags, log: Log, si
   await checkPlace(flags)
   const facts = factsOf(flags, sources.length)
   const dictionaryPath = flags.chunkDict === undefined ? undefined : chunkDictPath(flags.chunkDict)
-  if (flags.config !== undefined) await checkConfig(flags.config)
+  await checkConfig(flags.config)
   const { paths, warnings } = await readPatterns(flags.prefetchPolicy, signal)
   for (const warning of warnings) log.warn(warning)
   const layers: MergeLayer[] = []

@@ -14,7 +14,8 @@ const DESCRIPTION = 'Build, analyze, inspect or validate RAFS filesystems/Nydus 
 export function createProgram(signal: AbortSignal): Command {
   const root = createCommand('nydus-image', DESCRIPTION)
   root.usage('[OPTIONS] [COMMAND]').version(versionText(), '-V, --version', 'Print version')
-  for (const command of [createImageCommand, mergeCommand, checkCommand, inspectCommand]) root.addCommand(command(signal))
+  for (const command of [createImageCommand, mergeCommand, checkCommand, inspectCommand])
+    root.addCommand(command(signal))
   for (const command of laterCommands()) root.addCommand(command)
   addCompletion(root)
   root.enablePositionalOptions()

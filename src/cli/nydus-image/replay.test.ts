@@ -37,7 +37,10 @@ describe('command lines recorded from the original', { skip: noShared }, async (
   const all = JSON.parse(readFileSync(sharedPath('cli/nydus-image.json'), 'utf8')) as Recorded[]
   const recorded = all.filter(({ args }) => !LATER.has(args[0] ?? ''))
   const folder = recordingFolder()
-  const ran = await runAll(recorded.map(({ args }) => args), folder)
+  const ran = await runAll(
+    recorded.map(({ args }) => args),
+    folder,
+  )
   rmSync(folder, { recursive: true, force: true })
 
   for (const [i, { args, ...wanted }] of recorded.entries()) {
@@ -49,15 +52,24 @@ describe('command lines recorded from the original', { skip: noShared }, async (
       assert.equal(found.exit, wanted.exit, found.stderr)
       assert.equal(found.stdout, wanted.stdout)
       if (wanted.exit === 2 && wanted.stderr.startsWith('error:')) return assert.equal(found.stderr, wanted.stderr)
-      for (const words of messages(wanted.stderr)) assert.ok(found.stderr.includes(words), `${found.stderr}\nlacks: ${words}`)
+      for (const words of messages(wanted.stderr))
+        assert.ok(found.stderr.includes(words), `${found.stderr}\nlacks: ${words}`)
     })
   }
 
   test('commands of later versions are named in the refusal', async () => {
     const later = all.filter(({ args }) => LATER.has(args[0] ?? ''))
-    for (const [i, { exit, stderr }] of (await runAll(later.map(({ args }) => args), process.cwd())).entries()) {
+    for (const [i, { exit, stderr }] of (
+      await runAll(
+        later.map(({ args }) => args),
+        process.cwd(),
+      )
+    ).entries()) {
       const name = later[i]?.args[0]
-      assert.deepEqual({ exit, stderr }, { exit: 1, stderr: `Error: the subcommand '${name}' is not supported by this version of nydus-image\n` })
+      assert.deepEqual(
+        { exit, stderr },
+        { exit: 1, stderr: `Error: the subcommand '${name}' is not supported by this version of nydus-image\n` },
+      )
     }
   })
 })
@@ -65,5 +77,7 @@ describe('command lines recorded from the original', { skip: noShared }, async (
 /** What a message says, without times, places in source and the words around it. */
 function messages(stderr: string): string[] {
   const lines = stderr.split('\n').filter((line) => !line.startsWith('[TIME] INFO RAFS') && line !== 'Caused by:')
-  return lines.map((line) => line.replace(/^\[TIME\] (INFO|ERROR) (\[[^\]]*\] )?|^Error: /, '').trim()).filter((words) => words !== 'build failed' && !words.startsWith('failed to create inspector'))
+  return lines
+    .map((line) => line.replace(/^\[TIME\] (INFO|ERROR) (\[[^\]]*\] )?|^Error: /, '').trim())
+    .filter((words) => words !== 'build failed' && !words.startsWith('failed to create inspector'))
 }

@@ -1,6 +1,6 @@
 /** For this room's tests: the tool in a process of its own, one command line at a time or many. */
 import { spawn, spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, symlinkSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -17,13 +17,21 @@ const QUIET = '--disable-warning=ExperimentalWarning'
 
 /** One command line, in a process of its own. */
 export function run(args: readonly string[], cwd: string, input: string | Uint8Array = ''): Ran {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [QUIET, TOOL, ...args], { cwd, input, encoding: 'utf8', timeout: 60_000 })
+  const { status, stdout, stderr } = spawnSync(process.execPath, [QUIET, TOOL, ...args], {
+    cwd,
+    input,
+    encoding: 'utf8',
+    timeout: 60_000,
+  })
   return { exit: status, stdout, stderr }
 }
 
 /** Many command lines one after the other in one process: hundreds in the time of a few. Their stdin is empty. */
 export async function runAll(commands: ReadonlyArray<readonly string[]>, cwd: string): Promise<Ran[]> {
-  const child = spawn(process.execPath, [QUIET, fileURLToPath(import.meta.url)], { cwd, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+  const child = spawn(process.execPath, [QUIET, fileURLToPath(import.meta.url)], {
+    cwd,
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  })
   child.send(commands)
   try {
     return await new Promise<Ran[]>((resolve, reject) => {
@@ -49,7 +57,7 @@ async function replay(commands: ReadonlyArray<readonly string[]>): Promise<Ran[]
     }
     process.exitCode = 0
     await main(args)
-    ran.push({ exit: Number(process.exitCode), ...written })
+    ran.push({ exit: process.exitCode, ...written })
   }
   process.exitCode = 0
   return ran
@@ -58,7 +66,9 @@ async function replay(commands: ReadonlyArray<readonly string[]>): Promise<Ran[]
 const SHARED = join(import.meta.dirname, '../../../../shared/fixtures')
 
 /** Why recorded runs of the original cannot be compared, or false. */
-export const noShared: string | false = existsSync(join(SHARED, 'manifest.json')) ? false : 'no ../shared/fixtures beside the repository'
+export const noShared: string | false = existsSync(join(SHARED, 'manifest.json'))
+  ? false
+  : 'no ../shared/fixtures beside the repository'
 
 export function sharedPath(...parts: string[]): string {
   return join(SHARED, ...parts)
@@ -72,11 +82,6 @@ export function recordingFolder(): string {
   mkdirSync(join(folder, 'work/o'), { recursive: true })
   spawnSync('tar', ['-xpf', sharedPath('sources/small.dir.tar.gz'), '-C', join(folder, 'dirs/small')])
   return folder
-}
-
-/** Names in a folder that are not among these. */
-export function strangers(folder: string, known: readonly string[]): string[] {
-  return readdirSync(folder).filter((name) => !known.includes(name))
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
