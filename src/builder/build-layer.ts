@@ -133,7 +133,7 @@ class LayerBuild {
 
   #loadParent(parent: NonNullable<LayerOptions['parent']>): LayerNode {
     checkReadable(parent, 'the parent bootstrap')
-    checkConsistent({ chunkSize: this.#options.chunkSize, explicitOwners: this.#options.keepOwners, version: 6 }, parent)
+    checkConsistent({ chunkSize: this.#options.chunkSize, explicitOwners: this.#options.keepOwners, version: 6, blobs: [] }, parent)
     const { root, blobs, chunks } = loadParent(parent)
     this.#dictionary.addParent(blobs, chunks)
     return root

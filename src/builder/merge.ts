@@ -47,13 +47,14 @@ export function mergeImages(layers: readonly MergeLayer[], options: MergeOptions
   if (first === undefined) throw new BuilderError('BAD_OPTION', 'source bootstrap list is empty , at least one bootstrap is required')
   const reference = options.dictionary ?? first.image
   const table = new MergeTable(new Set(options.dictionary?.blobs.map(({ id }) => id)))
+  // All of them before anything else: who merges forgets a cache then, and tries again.
+  for (const { image } of layers) checkConsistent(reference, image)
   let root: LayerNode | undefined
   if (options.parent !== undefined) {
     checkReadable(options.parent, 'the parent bootstrap')
     root = table.load(options.parent, undefined)
   }
   for (const layer of layers) {
-    checkConsistent(reference, layer.image)
     checkReadable(layer.image, layer.name)
     const tree = table.load(layer.image, layer)
     root = overlay(root ?? emptyRoot(tree), tree, options.whiteoutSpec)
@@ -85,8 +86,8 @@ function digestOf(image: Bootstrap, blobs: readonly BlobInfo[]): DigestName {
 
 /** What all images of a merge, or an image and its dictionary or parent, must have in common; in the original's words and order. */
 export function checkConsistent(
-  reference: Pick<Bootstrap, 'chunkSize' | 'explicitOwners' | 'version'>,
-  image: Pick<Bootstrap, 'chunkSize' | 'explicitOwners' | 'version'>,
+  reference: Pick<Bootstrap, 'chunkSize' | 'explicitOwners' | 'version' | 'blobs'>,
+  image: Pick<Bootstrap, 'chunkSize' | 'explicitOwners' | 'version' | 'blobs'>,
 ): void {
   const inconsistent = (text: string): BuilderError => new BuilderError('INCONSISTENT', `Inconsistent RAFS Filesystem: ${text}`)
   if (reference.chunkSize !== image.chunkSize) throw inconsistent(`Inconsistent configuration of chunk_size: ${reference.chunkSize} vs ${image.chunkSize}`)
@@ -94,6 +95,11 @@ export function checkConsistent(
     throw inconsistent(`Using inconsistent explicit_uidgid setting ${reference.explicitOwners}, target explicit_uidgid setting ${image.explicitOwners}`)
   }
   if (reference.version !== image.version) throw inconsistent(`Using inconsistent RAFS version V${reference.version}, target RAFS version Ok(V${image.version})`)
+  if (isTarfs(reference) !== isTarfs(image)) throw inconsistent('Using inconsistent RAFS TARFS mode')
+}
+
+function isTarfs({ blobs }: Pick<Bootstrap, 'blobs'>): boolean {
+  return blobs.some(({ features }) => (features & BLOB_FEATURES.TARFS) !== 0)
 }
 
 /** Kinds of images that this version cannot write again without losing something. */

@@ -27,7 +27,7 @@ export async function openParent(path: string, options: Wanted): Promise<Bootstr
 
 async function openReference(path: string, { chunkSize, keepOwners }: Wanted): Promise<Bootstrap> {
   const image = openNamed(await readReference(path), path)
-  checkConsistent({ chunkSize, explicitOwners: keepOwners, version: 6 }, image)
+  checkConsistent({ chunkSize, explicitOwners: keepOwners, version: 6, blobs: [] }, image)
   checkReadable(image, path)
   return image
 }
