@@ -142,5 +142,6 @@ async function syncFolder(path: string): Promise<void> {
 }
 
 function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
+  // Node adds the call and its path, which is that of the temporary file.
+  return error instanceof Error ? error.message.replace(/, \w+( '.*')?$/, '') : String(error)
 }
