@@ -12,6 +12,11 @@ test('an error is told with its causes, each once', () => {
     describeError(new Error('cannot read x: gone', { cause: new Error('gone') })),
     'Error: cannot read x: gone\n',
   )
+  const call = new Error("ENOENT: no such file or directory, open 'x.tmp'")
+  assert.equal(
+    describeError(new Error('cannot write x: ENOENT: no such file or directory', { cause: call })),
+    'Error: cannot write x: ENOENT: no such file or directory\n',
+  )
   const deep = new Error('top', { cause: new Error('middle', { cause: root }) })
   assert.match(describeError(deep), /Caused by:\n {4}0: middle\n {4}1: No such file/)
   assert.equal(describeError('plain words'), 'Error: plain words\n')

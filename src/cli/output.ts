@@ -135,13 +135,20 @@ export function describeError(error: unknown): string {
   }
   const [top = '', ...causes] = messages
   // A cause whose words are already in the line above it tells nothing new.
-  const news = causes.filter((cause, index) => !(messages[index] ?? '').includes(cause))
+  const isNews = (cause: string, above: string): boolean =>
+    !above.includes(cause) && !above.includes(withoutCall(cause))
+  const news = causes.filter((cause, index) => isNews(cause, messages[index] ?? ''))
   if (top === '' && news.length === 0) return ''
   const chain =
     news.length === 0
       ? ''
       : `\nCaused by:\n${news.map((cause, i) => `    ${news.length > 1 ? `${i}: ` : ''}${cause}\n`).join('')}`
   return `Error: ${top}\n${chain}`
+}
+
+/** The system's words without the call and path that Node adds: `ENOENT: no such file or directory, open 'x'`. */
+function withoutCall(message: string): string {
+  return message.replace(/^(E[A-Z0-9]+: [^,]+), .*$/, '$1')
 }
 
 /** MiB or GiB with one decimal for people; KiB and bytes below. */

@@ -65,6 +65,8 @@ function sampleFolder(): string {
   mkdirSync(join(folder, 'tree'), { mode: 0o755 })
   writeFileSync(join(folder, 'tree/hello.txt'), 'hello, world\n'.repeat(1000), { mode: 0o644 })
   writeFileSync(join(folder, 'tree/other.txt'), 'other\n', { mode: 0o644 })
+  const config = { version: 2, backend: { type: 'localfs', localfs: { dir: '.' } } }
+  writeFileSync(join(folder, 'config.json'), JSON.stringify(config))
   for (const name of ['tree/hello.txt', 'tree/other.txt', 'tree'])
     utimesSync(join(folder, name), 1_700_000_000, 1_700_000_000)
   return folder
