@@ -1,7 +1,8 @@
 /** `nydusify` from end to end: the embedded registry and Debian's, our daemon, and the original tools where they are. */
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
@@ -174,6 +175,36 @@ describe('against a registry', () => {
   })
 })
 
+test('the commands of docs/nydusify.md run', async () => {
+  const server = await startRegistry({ root: join(folder, 'docs-registry'), host: '127.0.0.1', port: 0 })
+  try {
+    const client = new RegistryClient({ credentials: anonymous() })
+    await pushImage(client.repository(parseReference(`${server.host}/app:1`)), await sampleLayers())
+    await client.close()
+    const page = await readFile(join(import.meta.dirname, '../docs/nydusify.md'), 'utf8')
+    const blocks = [...page.matchAll(/^```sh\n(.*?)^```/gms)].map(([, text = '']) => text.trim().split('\n'))
+    assert.ok(blocks.flat().length >= 9)
+    for (const line of blocks.flat()) {
+      const [tool, ...args] = line.replaceAll('localhost:5000', server.host).split(' ')
+      assert.equal(tool, 'nydusify')
+      const { status, stderr } = await nydusify(args)
+      assert.equal(status, 0, `${line}\n${stderr}`)
+    }
+  } finally {
+    await server.close()
+  }
+})
+
+test('every flag of the help is in docs/nydusify.md', async () => {
+  const page = await readFile(join(import.meta.dirname, '../docs/nydusify.md'), 'utf8')
+  for (const command of ['convert', 'check', 'mount']) {
+    const { stdout } = await nydusify([command, '--help'])
+    for (const [, flag = ''] of stdout.matchAll(/^ {2}(?:-\w, )?(--[\w-]+)/gm)) {
+      assert.ok(flag === '--help' || page.includes(`\`${flag}`), `${command} ${flag}`)
+    }
+  }
+})
+
 const DOCKER_REGISTRY = '/usr/bin/docker-registry'
 const skipWithoutDebian = existsSync(DOCKER_REGISTRY)
   ? false
@@ -330,12 +361,20 @@ test('the original nydusify check and nydus-image check accept our image', {
   }
 })
 
+/** Nothing that is run here takes a tenth of this. */
+const RUN_MS = 20_000
+
 /** The server runs in this process: nothing here may block it. */
 async function run(
   program: string,
   args: readonly string[],
 ): Promise<{ status: number | null; stdout: string; stderr: string }> {
-  const child = spawn(program, args, { cwd: folder, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(program, args, {
+    cwd: folder,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: RUN_MS,
+    killSignal: 'SIGKILL',
+  })
   const read = async (stream: NodeJS.ReadableStream): Promise<string> =>
     Buffer.concat(await Array.fromAsync(stream as AsyncIterable<Buffer>)).toString()
   const status = new Promise<number | null>((resolve) => child.once('exit', resolve))
@@ -343,80 +382,102 @@ async function run(
   return { status: await status, stdout, stderr }
 }
 
+const skipMount = isRoot ? false : 'mounting needs root and /dev/fuse'
 const mounters = [
   {
     name: 'our nydusd',
-    skip: isRoot ? false : 'mounting needs root and /dev/fuse',
+    skip: skipMount,
     script: `exec '${process.execPath}' '${join(import.meta.dirname, '../src/cli/nydusd/index.ts')}' "$@"`,
   },
   {
     name: 'the original nydusd',
-    skip: skipWithoutPeers || (isRoot ? false : 'mounting needs root and /dev/fuse'),
+    skip: skipWithoutPeers || skipMount,
     script: `exec '${peer('nydusd')}' --rlimit-nofile 0 "$@"`,
   },
 ]
+
+/** A registry with a converted image, and `nydusify mount` of it, started. */
+async function startMount(script: string): Promise<Mounted> {
+  const server = await startRegistry({ root: join(folder, 'mount-registry'), host: '127.0.0.1', port: 0 })
+  const mountPath = join(folder, 'mnt')
+  const daemon = join(folder, 'nydusd.sh')
+  const client = new RegistryClient({ credentials: anonymous() })
+  await pushImage(client.repository(parseReference(`${server.host}/app:1`)), await peerLayers())
+  await client.close()
+  const target = `${server.host}/app:n`
+  const converted = await nydusify([
+    'convert',
+    '--source',
+    `${server.host}/app:1`,
+    '--target',
+    target,
+    '--work-dir',
+    'w',
+  ])
+  assert.equal(converted.status, 0, converted.stderr)
+  await writeFile(daemon, `#!/bin/sh\necho $$ > '${folder}/pid'\n${script}\n`, { mode: 0o755 })
+  const args = ['mount', '--target', target, '--mount-path', mountPath, '--nydusd', daemon, '--work-dir', 'mount-work']
+  const child = spawn(process.execPath, [TOOL, ...args], {
+    cwd: folder,
+    env: { HOME: folder },
+    stdio: ['ignore', 'ignore', 'pipe'],
+    timeout: RUN_MS,
+  })
+  const mounted = { mountPath, log: '', exit: new Promise<number | null>((resolve) => child.once('exit', resolve)) }
+  await new Promise<void>((resolve) => {
+    child.stderr.on('data', (text: Buffer) => {
+      mounted.log += text.toString()
+      if (mounted.log.includes('SIGINT/SIGTERM')) resolve()
+    })
+    child.once('exit', () => resolve())
+  })
+  return {
+    ...mounted,
+    end: (how) => (how === 'SIGINT' ? child.kill('SIGINT') : process.kill(daemonPid(), 'SIGKILL')),
+    async [Symbol.asyncDispose]() {
+      child.kill('SIGTERM')
+      await mounted.exit
+      await server.close()
+      await unmount(mountPath, true)
+    },
+  }
+}
+
+interface Mounted extends AsyncDisposable {
+  readonly mountPath: string
+  readonly log: string
+  readonly exit: Promise<number | null>
+  end(how: 'SIGINT' | 'kill -9 of nydusd'): void
+}
+
+function daemonPid(): number {
+  return Number(readFileSync(join(folder, 'pid'), 'utf8'))
+}
+
 for (const { name, skip, script } of mounters) {
   for (const ending of ['SIGINT', 'kill -9 of nydusd'] as const) {
     test(`nydusify mount with ${name}: the files are there; after ${ending} no mount, process or file`, {
       skip,
     }, async () => {
-      const server = await startRegistry({ root: join(folder, 'mount-registry'), host: '127.0.0.1', port: 0 })
-      const pidFile = join(folder, 'nydusd.pid')
-      const daemon = join(folder, 'nydusd.sh')
-      const mountPath = join(folder, 'mnt')
-      try {
-        const client = new RegistryClient({ credentials: anonymous() })
-        await pushImage(client.repository(parseReference(`${server.host}/app:1`)), await peerLayers())
-        await client.close()
-        const converted = await nydusify([
-          'convert',
-          '--source',
-          `${server.host}/app:1`,
-          '--target',
-          `${server.host}/app:n`,
-          '--work-dir',
-          'work',
-        ])
-        assert.equal(converted.status, 0, converted.stderr)
-        await writeFile(daemon, `#!/bin/sh\necho $$ > '${pidFile}'\n${script}\n`, { mode: 0o755 })
-        const child = spawn(
-          process.execPath,
-          [
-            TOOL,
-            'mount',
-            '--target',
-            `${server.host}/app:n`,
-            '--mount-path',
-            mountPath,
-            '--nydusd',
-            daemon,
-            '--work-dir',
-            'mount-work',
-          ],
-          { cwd: folder, env: { HOME: folder }, stdio: ['ignore', 'ignore', 'pipe'] },
-        )
-        const exit = new Promise<number | null>((resolve) => child.once('exit', resolve))
-        let log = ''
-        await new Promise<void>((resolve, reject) => {
-          child.stderr.on('data', (text: Buffer) => {
-            log += text.toString()
-            if (log.includes('SIGINT/SIGTERM')) resolve()
-          })
-          child.once('exit', () => reject(new Error(log)))
-        })
-        assert.deepEqual(await readFile(join(mountPath, 'bin/app')), Buffer.alloc(2_500_000, 'many chunks; '))
-        assert.equal(await readFile(join(mountPath, 'opaque/above'), 'utf8'), 'shown')
-        const pid = Number(await readFile(pidFile, 'utf8'))
-        if (ending === 'SIGINT') child.kill('SIGINT')
-        else process.kill(pid, 'SIGKILL')
-        assert.equal(await exit, ending === 'SIGINT' ? 0 : 1, log)
-        assert.equal(existsSync(`/proc/${pid}`), false)
-        assert.equal((await readFile('/proc/self/mountinfo', 'utf8')).includes(mountPath), false)
-        assert.equal(existsSync(join(folder, 'mount-work')), false)
-      } finally {
-        await server.close()
-        await unmount(mountPath, true)
-      }
+      await using mounted = await startMount(script)
+      const { mountPath, log } = mounted
+      // In a process of its own: a read that hangs must not hang this one, which is the registry.
+      const shown = await run(
+        'sha256sum',
+        ['bin/app', 'opaque/above'].map((path) => join(mountPath, path)),
+      )
+      const wanted = [Buffer.alloc(2_500_000, 'many chunks; '), Buffer.from('shown')]
+      assert.deepEqual(
+        [...shown.stdout.matchAll(/^[0-9a-f]{64}/gm)].map(([digest]) => digest),
+        wanted.map((bytes) => createHash('sha256').update(bytes).digest('hex')),
+        `${shown.stderr}${log}`,
+      )
+      const pid = daemonPid()
+      mounted.end(ending)
+      assert.equal(await mounted.exit, ending === 'SIGINT' ? 0 : 1)
+      assert.equal(existsSync(`/proc/${pid}`), false)
+      assert.equal((await readFile('/proc/self/mountinfo', 'utf8')).includes(mountPath), false)
+      assert.equal(existsSync(join(folder, 'mount-work')), false)
     })
   }
 }
