@@ -74,7 +74,7 @@ export function createCommand(name: string, description: string): Command {
 
 /** The options of `check` and `inspect` that say which image, and where its data is. */
 export function addImageOptions(command: Command): void {
-  command.argument('[BOOTSTRAP]', 'File path of RAFS metadata')
+  command.argument('[BOOTSTRAP]', 'File path of RAFS metadata, or of a blob that carries it')
   command.addOption(valueOption('-B, --bootstrap <path>', '[Deprecated] File path of RAFS meta blob/bootstrap'))
   command.addOption(valueOption('-D, --blob-dir <path>', 'Directory that holds the data blobs'))
   command.addOption(

@@ -1,12 +1,34 @@
-import { readFile } from 'node:fs/promises'
+import { createHash } from 'node:crypto'
+import { type FileHandle, open } from 'node:fs/promises'
 import { basename } from 'node:path'
+import { BOOTSTRAP_TAIL_BYTES, BlobError, locateBootstrap, type TocEntry } from '../../blob/index.ts'
+import { decompressor } from '../../codec/index.ts'
 import { type Bootstrap, openBootstrap, RafsError } from '../../rafs/index.ts'
 import { ExitError } from '../output.ts'
 import { osError } from './os-error.ts'
 
+/** No bootstrap is larger; a blob may be. */
+const MAX_BOOTSTRAP_BYTES = 0x4000_0000
+
 /** Opens a bootstrap from its file. One that came out of its own blob does not know the blob's id: the name of the file, up to the first dot, is it. */
 export async function openBootstrapFile(path: string): Promise<Bootstrap> {
-  const bytes = await readBootstrap(path)
+  return await opened(path, (file) => readWhole(file, path))
+}
+
+/** The image that `check` and `inspect` are asked about. An operand may also be a blob that carries its bootstrap; with -B other programs mean a bootstrap and nothing else. */
+export async function openNamedImage(operand: string | undefined, bootstrap: string | undefined): Promise<Bootstrap> {
+  if (bootstrap !== undefined) return await openBootstrapFile(bootstrap)
+  const path = operand ?? ''
+  return await opened(path, async (file) => (await readInlined(file, path)) ?? (await readWhole(file, path)))
+}
+
+export function blobIdOf(path: string): string {
+  const [id = ''] = basename(path).split('.')
+  return id
+}
+
+async function opened(path: string, read: (file: FileHandle) => Promise<Uint8Array>): Promise<Bootstrap> {
+  const bytes = await withFile(path, read)
   if (bytes.length === 0)
     throw new ExitError(1, 'failed to fill whole buffer', { cause: new Error(`${path} is empty`) })
   try {
@@ -19,15 +41,60 @@ export async function openBootstrapFile(path: string): Promise<Bootstrap> {
   }
 }
 
-export function blobIdOf(path: string): string {
-  const [id = ''] = basename(path).split('.')
-  return id
+async function withFile(path: string, read: (file: FileHandle) => Promise<Uint8Array>): Promise<Uint8Array> {
+  let file: FileHandle | undefined
+  try {
+    file = await open(path)
+    return await read(file)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).syscall === undefined) throw error
+    throw new ExitError(1, `cannot read the bootstrap ${path}`, { cause: new Error(osError(error)) })
+  } finally {
+    await file?.close()
+  }
 }
 
-async function readBootstrap(path: string): Promise<Uint8Array> {
-  try {
-    return await readFile(path)
-  } catch (error) {
-    throw new ExitError(1, `cannot read the bootstrap ${path}`, { cause: new Error(osError(error)) })
+async function readWhole(file: FileHandle, path: string): Promise<Uint8Array> {
+  const { size } = await file.stat()
+  if (size > MAX_BOOTSTRAP_BYTES) {
+    const cause = new Error(`${path} has ${size} bytes, more than any bootstrap; is it a data blob?`)
+    throw new ExitError(1, 'invalid RAFS superblock', { cause })
   }
+  return await file.readFile()
+}
+
+/** The bootstrap in a blob; undefined for a file that is no such blob. */
+async function readInlined(file: FileHandle, path: string): Promise<Uint8Array | undefined> {
+  const stats = await file.stat()
+  if (!stats.isFile()) return undefined
+  const tailSize = Math.min(stats.size, BOOTSTRAP_TAIL_BYTES)
+  try {
+    const part = locateBootstrap(await readAt(file, stats.size - tailSize, tailSize), stats.size)
+    return part && unpacked(part, await readAt(file, part.compressedOffset, part.compressedSize))
+  } catch (error) {
+    if (!(error instanceof BlobError)) throw error
+    throw new ExitError(1, 'failed to load the bootstrap', { cause: new Error(`blob ${path}: ${error.message}`) })
+  }
+}
+
+function unpacked(part: TocEntry, stored: Uint8Array): Uint8Array {
+  const plain = new Uint8Array(part.uncompressedSize)
+  try {
+    decompressor(part.compression).decompress(stored, plain)
+  } catch (cause) {
+    throw new BlobError('BAD_TOC', `its bootstrap cannot be decompressed: ${(cause as Error).message}`, { cause })
+  }
+  const digest = createHash('sha256').update(plain).digest()
+  if (part.digest === undefined || digest.equals(part.digest)) return plain
+  throw new BlobError('BAD_TOC', 'its bootstrap does not have the digest that the table of contents says')
+}
+
+async function readAt(file: FileHandle, position: number, size: number): Promise<Uint8Array> {
+  const bytes = new Uint8Array(size)
+  for (let read = 0; read < size; ) {
+    const { bytesRead } = await file.read(bytes, read, size - read, position + read)
+    if (bytesRead === 0) throw new BlobError('BAD_TOC', `it ends at byte ${position + read}, before its bootstrap does`)
+    read += bytesRead
+  }
+  return bytes
 }

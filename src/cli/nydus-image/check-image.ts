@@ -2,7 +2,7 @@ import { type CheckFinding, checkBlobs, checkBootstrap } from '../../builder/ind
 import type { Bootstrap } from '../../rafs/index.ts'
 import { ExitError } from '../output.ts'
 import type { CommonFlags } from './arguments.ts'
-import { openBootstrapFile } from './bootstrap-file.ts'
+import { openNamedImage } from './bootstrap-file.ts'
 import { blobLine, describeInodes } from './check-listing.ts'
 import { openBackend } from './blob-source.ts'
 import { type Log, withLog } from './log.ts'
@@ -29,7 +29,7 @@ export async function checkImageFile(
   await withLog(flags, async (log) => {
     const path = flags.bootstrap ?? operand ?? ''
     const started = performance.now()
-    const image = await openBootstrapFile(path)
+    const image = await openNamedImage(operand, flags.bootstrap)
     const found = new Findings(log, path)
     for (const finding of checkBootstrap(image)) found.add(finding)
     const seconds = (performance.now() - started) / 1000

@@ -8,6 +8,7 @@ interface Recorded {
   readonly id: string
   readonly bootstrap?: string
   readonly check?: string
+  readonly inline_blob?: string
   readonly check_json?: Record<string, unknown>
   readonly inspect?: Record<string, { readonly exit: number; readonly stdout: unknown; readonly stderr?: string }>
 }
@@ -33,6 +34,14 @@ describe('answers about images of the original', { skip: noShared }, async () =>
   )
   const inspected = await runAll(
     requests.map(({ bootstrap, request }) => ['inspect', bootstrap, '-R', request]),
+    folder,
+  )
+  // The original's own blobs, data and bootstrap in one file.
+  const blobs = recorded.filter(
+    ({ inline_blob: blob, id }) => blob !== undefined && !/zran|batch|encrypt|dict/.test(id),
+  )
+  const inBlobs = await runAll(
+    blobs.map(({ inline_blob: blob = '' }) => ['check', '-D', 'blobs', blob]),
     folder,
   )
   const listings = ['v5-tar-zstd', 'v6-tar-zstd', 'v5-merge2', 'v6-merge2']
@@ -63,6 +72,12 @@ describe('answers about images of the original', { skip: noShared }, async () =>
       const stdout = typeof wanted.stdout === 'string' ? wanted.stdout : JSON.stringify(wanted.stdout)
       assert.equal(told(inspected[i]), `exit ${wanted.exit}\n${stdout}`)
       if (wanted.stderr !== undefined) assert.equal(inspected[i]?.stderr, wanted.stderr)
+    })
+  }
+  for (const [i, { id, check = '', inline_blob: blob = '' }] of blobs.entries()) {
+    test(`check the blob of ${id}, its data too`, () => {
+      const wanted = check.slice(check.indexOf('\n') + 1).replace(' bootstrap,', ` ${blob.split('/')[1]},`)
+      assert.equal(told(inBlobs[i]), wanted, inBlobs[i]?.stderr)
     })
   }
   for (const [i, id] of listings.entries()) {

@@ -3,7 +3,7 @@ import { ImageInspector, INSPECT_COMMANDS, type InspectAnswer } from '../../buil
 import { ExitError } from '../output.ts'
 import { checkConfig } from './blob-source.ts'
 import type { CommonFlags } from './arguments.ts'
-import { openBootstrapFile } from './bootstrap-file.ts'
+import { openNamedImage } from './bootstrap-file.ts'
 import { withLog } from './log.ts'
 
 /** Values of `inspect`'s options, as the parser gives them. */
@@ -24,7 +24,7 @@ export async function inspectImageFile(
 ): Promise<void> {
   await withLog(flags, async () => {
     await checkConfig(flags.config)
-    const image = await openBootstrapFile(flags.bootstrap ?? operand ?? '')
+    const image = await openNamedImage(operand, flags.bootstrap)
     const inspector = new ImageInspector(image, flags.request !== undefined)
     if (flags.request === undefined) await converse(inspector, signal)
     else answer(inspector, flags.request)
