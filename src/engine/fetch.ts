@@ -31,6 +31,12 @@ interface Arriving {
   readonly end: number
 }
 
+/** The request for one chunk alone. */
+export function rangeOf(info: ChunkInfo): FetchRange {
+  const { compressedOffset, uncompressedSize, index } = info
+  return { compressedOffset, length: storedSize(info), chunks: [index], plainLength: uncompressedSize }
+}
+
 /**
  * Reads a range of a blob; each chunk is decoded and verified as soon as its bytes are there. Settles when all chunks were handed on, also those of a range whose end could not be
  * had: then it throws the backend's error.

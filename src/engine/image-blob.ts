@@ -100,7 +100,7 @@ export class ImageBlob implements PlannedBlob {
     return this.trusted[chunk] === 1 || this.#memory.has(this.index, chunk)
   }
 
-  /** Fills the part from memory or the data file. False when the chunk is not here (any more). */
+  /** Fills the part from memory or the data file. Throws CacheError 'CLOSED'. False when the chunk is not here (any more). */
   async readPart(part: ChunkPart, into: Uint8Array): Promise<boolean> {
     const kept = this.#memory.get(this.index, part.chunk)
     if (kept !== undefined) {
@@ -110,8 +110,12 @@ export class ImageBlob implements PlannedBlob {
     if (this.cache === undefined || this.trusted[part.chunk] !== 1) return false
     this.#layout.chunk(part.chunk, this.#info)
     const from = this.#info.uncompressedOffset + part.offsetInChunk
-    if (await this.cache.readUnverified(from, into)) return true
-    this.cache.distrust(part.chunk) // somebody cut the file
+    try {
+      if (await this.cache.readUnverified(from, into)) return true // false: somebody cut the file
+    } catch (error) {
+      if (!(error instanceof CacheError) || error.code === 'CLOSED') throw error // a broken disk: fetched again
+    }
+    this.cache.distrust(part.chunk)
     return false
   }
 

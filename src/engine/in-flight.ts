@@ -1,3 +1,4 @@
+import type { ChunkSpan } from '../rafs/index.ts'
 import type { EngineError } from './errors.ts'
 
 /** What one read wants of one chunk. */
@@ -8,6 +9,16 @@ export interface ChunkPart {
   readonly offsetInChunk: number
   readonly length: number
   readonly at: number
+}
+
+/** The parts of a read that fills its buffer with these spans, one after another. */
+export function partsOf(spans: readonly ChunkSpan[], count: number): ChunkPart[] {
+  let at = 0
+  return spans.slice(0, count).map(({ blobIndex, chunkIndex, offsetInChunk, length }) => {
+    const part = { blobIndex, chunk: chunkIndex, offsetInChunk, length, at }
+    at += length
+    return part
+  })
 }
 
 /** A read under way. When it is over, nobody writes into its buffer any more. */

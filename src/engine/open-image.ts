@@ -4,11 +4,11 @@ import type { ChunkSpan } from '../rafs/index.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
 import type { DecodePool } from './decode-pool.ts'
 import { EngineError } from './errors.ts'
-import { fetchRange, readClaimed } from './fetch.ts'
+import { fetchRange, rangeOf, readClaimed } from './fetch.ts'
 import { GrowBudget } from './grow-budget.ts'
-import { ImageBlob } from './image-blob.ts'
+import { ImageBlob, storedSize } from './image-blob.ts'
 import type { EngineCounters, EngineLimits, HotImage, ImageParts, ImageReader, PrefetchPlan } from './image-reader.ts'
-import { type ActiveRead, type ChunkPart, InFlightChunk } from './in-flight.ts'
+import { type ActiveRead, type ChunkPart, InFlightChunk, partsOf } from './in-flight.ts'
 import { MemoryStore } from './memory-store.ts'
 import { ChunkPlace, type FetchLimits, type FetchRange, planFetch } from './plan.ts'
 import { Prefetcher } from './prefetch.ts'
@@ -107,6 +107,7 @@ class OpenImage implements ImageReader {
     const onDeadline = (): void =>
       reject(new EngineError('TIMEOUT', `the data did not come in ${this.#limits.readDeadlineMs} ms`))
     if (signal.aborted) onAbort()
+    this.#schedule.readBegins()
     signal.addEventListener('abort', onAbort, { once: true })
     deadline.addEventListener('abort', onDeadline, { once: true })
     try {
@@ -117,6 +118,7 @@ class OpenImage implements ImageReader {
       throw error
     } finally {
       read.isOver = true
+      this.#schedule.readEnds()
       signal.removeEventListener('abort', onAbort)
       deadline.removeEventListener('abort', onDeadline)
     }
@@ -219,8 +221,8 @@ class OpenImage implements ImageReader {
   #account(blob: ImageBlob, range: FetchRange, wanted: ReadonlySet<number>): void {
     for (const index of range.chunks) {
       const info = blob.chunk(index)
-      if (wanted.has(index)) this.#grow.demanded(info.compressedSize)
-      else this.#grow.guessed(blob.touched, index, info.compressedSize)
+      if (wanted.has(index)) this.#grow.demanded(storedSize(info))
+      else this.#grow.guessed(blob.touched, index, storedSize(info))
     }
   }
 
@@ -332,21 +334,6 @@ class OpenImage implements ImageReader {
     this.#work.add(tracked)
     void tracked.then(() => this.#work.delete(tracked))
   }
-}
-
-function partsOf(spans: readonly ChunkSpan[], count: number): ChunkPart[] {
-  let at = 0
-  return spans.slice(0, count).map(({ blobIndex, chunkIndex, offsetInChunk, length }) => {
-    const part = { blobIndex, chunk: chunkIndex, offsetInChunk, length, at }
-    at += length
-    return part
-  })
-}
-
-function rangeOf(info: ChunkInfo): FetchRange {
-  const length = info.compressed || info.compressedSize > 0 ? info.compressedSize : info.uncompressedSize
-  const { compressedOffset, uncompressedSize, index } = info
-  return { compressedOffset, length, chunks: [index], plainLength: uncompressedSize }
 }
 
 function closed(): EngineError {

@@ -48,7 +48,7 @@ const ALIGNMENT = 4096
 
 /**
  * Plans the requests for chunks that somebody waits for. Wanted chunks that lie near each other come together, with the missing ones between them; then each request grows over
- * what follows (three parts) and what precedes (one part) while that is missing too. Pure: the whole policy of amplification is here.
+ * what follows, until less than a quarter of what it may grow is left, and over what precedes with the rest (a quarter at most), while that is missing too. Pure: the whole policy of amplification is here.
  */
 export function planFetch(wanted: readonly number[], blob: PlannedBlob, limits: FetchLimits): FetchRange[] {
   const place = new ChunkPlace()
@@ -130,10 +130,11 @@ function grow(draft: Draft, blob: PlannedBlob, limits: FetchLimits, budget: numb
     draft.plain += place.plainSize
     if (left < budget / 4) break
   }
+  left = Math.min(left, budget / 4)
   for (let index = draft.first - 1; index >= 0; index--) {
     if (!blob.isMissing(index) || !blob.place(index, place)) break
     const gap = draft.from - place.compressedOffset - place.storedSize
-    if (gap < 0 || gap > ALIGNMENT || !fits(gap + place.storedSize, Math.min(left, budget / 4))) break
+    if (gap < 0 || gap > ALIGNMENT || !fits(gap + place.storedSize, left)) break
     left -= gap + place.storedSize
     draft.chunks.unshift(index)
     draft.first = index

@@ -21,6 +21,7 @@ export class Schedule {
   readonly #limits: ScheduleLimits
   readonly #clock: Clock
   readonly #onDemandFree: () => void
+  #readers = 0
   #demand = 0
   #prefetch = 0
   #bytes = 0
@@ -36,6 +37,17 @@ export class Schedule {
     this.#onDemandFree = onDemandFree
   }
 
+  /** A reader waits, for a request or for one that prefetch began: no further prefetch goes out until it has its bytes. */
+  readBegins(): void {
+    this.#readers++
+  }
+
+  readEnds(): void {
+    this.#readers--
+    this.#lastDemand = this.#clock.now()
+    if (this.#readers === 0) this.#wake()
+  }
+
   /** Takes a place for a demand request that needs so much memory; false when there is none now: `onDemandFree` tells when to ask again. */
   tryDemand(memoryBytes: number): boolean {
     if (this.#demand >= this.#limits.demandRequests) return false
@@ -48,7 +60,6 @@ export class Schedule {
   endDemand(memoryBytes: number): void {
     this.#demand--
     this.#bytes -= memoryBytes
-    this.#lastDemand = this.#clock.now()
     this.#onDemandFree()
     this.#wake()
   }
@@ -65,7 +76,12 @@ export class Schedule {
       signal.throwIfAborted()
       const now = this.#clock.now()
       const isFull = this.#prefetch >= this.#limits.prefetchRequests
-      if (this.#demand > 0 || isFull || (this.#bytes > 0 && this.#bytes + memoryBytes > MEMORY_BYTES)) {
+      if (
+        this.#readers > 0 ||
+        this.#demand > 0 ||
+        isFull ||
+        (this.#bytes > 0 && this.#bytes + memoryBytes > MEMORY_BYTES)
+      ) {
         await this.#change(signal)
         continue
       }
@@ -82,7 +98,7 @@ export class Schedule {
 
   /** `bytes` came in `ms`; 0 for a failure. */
   endPrefetch(memoryBytes: number, bytes: number, ms: number): void {
-    const isAlone = this.#prefetch === 1 && this.#demand === 0
+    const isAlone = this.#prefetch === 1 && this.#demand === 0 // others would make the link look slow
     this.#prefetch--
     this.#bytes -= memoryBytes
     if (bytes > 0 && ms > 0 && (isAlone || this.#speed === 0)) {

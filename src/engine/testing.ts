@@ -30,6 +30,7 @@ export function pattern(seed: number, length: number): Buffer {
 
 export interface TestImage {
   readonly bootstrap: Bootstrap
+  readonly bootstrapBytes: Uint8Array
   readonly blob: Buffer
   readonly files: Readonly<Record<string, Buffer>>
 }
@@ -65,7 +66,12 @@ export async function buildTestImage(
       sink: async (bytes) => void blob.push(Buffer.from(bytes)),
     },
   )
-  return { bootstrap: openBootstrap(built.bootstrap), blob: Buffer.concat(blob), files }
+  return {
+    bootstrap: openBootstrap(built.bootstrap),
+    bootstrapBytes: built.bootstrap,
+    blob: Buffer.concat(blob),
+    files,
+  }
 }
 
 /** One request that reached the backend. */

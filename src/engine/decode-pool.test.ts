@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict'
+import { readdirSync } from 'node:fs'
+import { test } from 'node:test'
+import { digester } from '../codec/index.ts'
+import { DecodePool } from './decode-pool.ts'
+import type { DecodeTask } from './decode-task.ts'
+import { pattern } from './testing.ts'
+
+/** Chunks that are there already and only to be verified; `wrong` ones have another digest. */
+function task(chunkCount: number, chunkBytes: number, wrong: readonly number[] = []): DecodeTask {
+  const plain = new SharedArrayBuffer(chunkCount * chunkBytes)
+  const chunks = Array.from({ length: chunkCount }, (_, index) => {
+    const bytes = new Uint8Array(plain, index * chunkBytes, chunkBytes)
+    bytes.set(pattern(index, chunkBytes))
+    const digest = new Uint8Array(32)
+    digester('blake3').digest(bytes, digest)
+    if (wrong.includes(index)) digest[0] ^= 1
+    const sizes = { storedAt: 0, storedSize: 0, plainAt: index * chunkBytes, plainSize: chunkBytes }
+    return { index, ...sizes, compressed: false, encrypted: false, digest }
+  })
+  return { blobId: 'b'.repeat(64), compression: 'none', digest: 'blake3', stored: undefined, plain, chunks }
+}
+
+const threads = (): number => readdirSync('/proc/self/task').length
+
+test('small tasks are done on this thread: no other is started', async () => {
+  const pool = new DecodePool(2)
+  await pool.run(task(1, 1000))
+  const before = threads()
+  await pool.run(task(4, 1000))
+  assert.equal(threads(), before)
+  await pool.close()
+})
+
+test('many large tasks give one outcome a chunk, in order; wrong chunks are told, with what is wrong', async () => {
+  const pool = new DecodePool(2)
+  const all = await Promise.all(Array.from({ length: 20 }, () => pool.run(task(4, 64 * 1024, [2]))))
+  for (const outcomes of all) {
+    assert.deepEqual(
+      outcomes.map(({ verified }) => verified),
+      [true, true, false, true],
+    )
+    const [, , wrong] = outcomes
+    assert.match('reason' in wrong ? wrong.reason : '', /chunk 2 of blob bbb/)
+  }
+  await pool.close()
+})
+
+test('close ends the threads, rejects what is under way and refuses what comes later', async () => {
+  const before = threads()
+  const pool = new DecodePool(2)
+  const ends = Promise.allSettled(Array.from({ length: 10 }, () => pool.run(task(8, 128 * 1024))))
+  await pool.close()
+  for (const end of await ends) assert.ok(end.status === 'rejected' && end.reason.code === 'CLOSED')
+  await assert.rejects(pool.run(task(1, 10)), { name: 'EngineError', code: 'CLOSED' })
+  for (let turns = 0; threads() > before && turns < 200; turns++) await new Promise((next) => setTimeout(next, 10))
+  assert.ok(threads() <= before, 'no thread stays')
+})
