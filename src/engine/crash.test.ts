@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
+import { buildLayer } from '../builder/index.ts'
 import { DecodePool, openImage } from './index.ts'
 import { buildTestImage, LIMITS, pattern, readFile, ToldBackend } from './testing.ts'
 
@@ -14,7 +15,7 @@ after(async () => {
   await decoders.close()
   rmSync(folder, { recursive: true, force: true })
 })
-const image = await buildTestImage({
+const image = await buildTestImage(buildLayer, {
   'a.bin': pattern(1, 500_000),
   'b.bin': pattern(2, 10),
   'c.bin': pattern(3, 70_000),

@@ -18,6 +18,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { BackendError, localfsBackend } from '../backend/index.ts'
 import { mountTmpfs, unmount } from '../kernel/index.ts'
 import { Attributes, ChunkSpan, isType, MODE, openBootstrap, walkBootstrap } from '../rafs/index.ts'
+import { buildLayer } from '../builder/index.ts'
 import { DecodePool, EngineError, HotReader, type ImageReader, openImage } from './index.ts'
 import { buildTestImage, LIMITS, pattern, readFile, type TestImage, ToldBackend } from './testing.ts'
 
@@ -31,7 +32,7 @@ after(async () => {
 let caches = 0
 const newCache = (): string => mkdtempSync(join(folder, `cache-${caches++}-`))
 
-const image = await buildTestImage({
+const image = await buildTestImage(buildLayer, {
   'a.bin': pattern(1, 300 * KIB),
   'b.bin': pattern(2, 10),
   'c.bin': pattern(3, 70 * KIB),
@@ -68,7 +69,7 @@ async function readAll(of: TestImage, reader: ImageReader): Promise<void> {
 for (const compression of ['none', 'lz4_block', 'zstd'] as const) {
   for (const digest of ['sha256', 'blake3'] as const) {
     test(`reads every byte of an image in ${compression}, ${digest}; again from the cache; again after a restart`, async () => {
-      const built = await buildTestImage(image.files, { compression, digest })
+      const built = await buildTestImage(buildLayer, image.files, { compression, digest })
       const { reader, backend, cacheDirectory } = await open(built)
       await readAll(built, reader)
       const requests = backend.asked.length

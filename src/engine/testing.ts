@@ -1,6 +1,5 @@
 /** For tests of this room: images built in memory, and a backend that counts, waits and fails as it is told. */
 import { type Backend, BackendError, type BlobReader, type ReadOptions } from '../backend/index.ts'
-import { buildLayer } from '../builder/index.ts'
 import type { CompressionName, DigestName } from '../codec/index.ts'
 import { type Bootstrap, ChunkSpan, openBootstrap } from '../rafs/index.ts'
 import { TarWriter } from '../tar/index.ts'
@@ -35,8 +34,28 @@ export interface TestImage {
   readonly files: Readonly<Record<string, Buffer>>
 }
 
-/** Builds a real layer of these files, in this order. */
+type BuildLayer = (
+  archive: AsyncIterable<Uint8Array>,
+  options: {
+    readonly chunkSize: number
+    readonly compression: Exclude<CompressionName, 'gzip'>
+    readonly digest: DigestName
+    readonly inlineBootstrap: boolean
+    readonly blobToc: boolean
+    readonly blobId: undefined
+    readonly keepOwners: boolean
+    readonly whiteoutSpec: 'none'
+    readonly dictionary: undefined
+    readonly parent: undefined
+    readonly prefetch: { readonly policy: 'none'; readonly paths: readonly string[] }
+    readonly signal: AbortSignal
+    readonly sink: (bytes: Uint8Array) => Promise<void>
+  },
+) => Promise<{ readonly bootstrap: Uint8Array }>
+
+/** Builds a real layer of these files, in this order. The builder is the test's to bring: it is no floor below this room. */
 export async function buildTestImage(
+  buildLayer: BuildLayer,
   files: Readonly<Record<string, Buffer>>,
   options: { chunkSize?: number; compression?: Exclude<CompressionName, 'gzip'>; digest?: DigestName } = {},
 ): Promise<TestImage> {
