@@ -5,7 +5,10 @@ import { PseudoTree } from './pseudo-tree.ts'
 test('mounts make the directories above them, which stay', () => {
   const tree = new PseudoTree()
   const way = tree.mount('/a/b', 3)
-  assert.deepEqual(way.map((node) => node.name), ['', 'a', 'b'])
+  assert.deepEqual(
+    way.map((node) => node.name),
+    ['', 'a', 'b'],
+  )
   tree.mount('/a/c', 4)
   assert.equal(tree.nodes.length, 4)
   assert.equal(tree.find('/a/b')?.slot, 3)

@@ -25,7 +25,10 @@ test('missing and wrong members are worded as upstream words them', () => {
     }
     return ''
   }
-  assert.equal(wire(() => parseLogLevel('{}')), 'ParseBody(Error("missing field `log_level`", line: 1, column: 2))')
+  assert.equal(
+    wire(() => parseLogLevel('{}')),
+    'ParseBody(Error("missing field `log_level`", line: 1, column: 2))',
+  )
   assert.equal(
     wire(() => parseStrings('{"proxy_url": 1}')),
     'ParseBody(Error("invalid type: integer `1`, expected a string", line: 1, column: 15))',
@@ -40,13 +43,19 @@ test('missing and wrong members are worded as upstream words them', () => {
 
 test('every text that is no JSON has a fault inside of it', () => {
   fc.assert(
-    fc.property(fc.oneof(fc.string(), fc.json().chain((text) => fc.nat(text.length).map((end) => text.slice(0, end)))), (text) => {
-      try {
-        JSON.parse(text)
-      } catch {
-        const fault = findFault(text)
-        assert.ok(fault.line >= 1 && fault.column >= 0 && fault.column <= text.length)
-      }
-    }),
+    fc.property(
+      fc.oneof(
+        fc.string(),
+        fc.json().chain((text) => fc.nat(text.length).map((end) => text.slice(0, end))),
+      ),
+      (text) => {
+        try {
+          JSON.parse(text)
+        } catch {
+          const fault = findFault(text)
+          assert.ok(fault.line >= 1 && fault.column >= 0 && fault.column <= text.length)
+        }
+      },
+    ),
   )
 })

@@ -76,11 +76,17 @@ test('a document that cannot be used names the key and shows no value', () => {
     ['[]', /neither/],
     ['{"version":3}', /"version" is wrong/],
     [JSON.stringify({ ...V1, mode: undefined }), /"mode" is missing/],
-    [JSON.stringify({ ...V1, device: { ...V1.device, backend: { type: 'http-proxy', config: {} } } }), /"device\.backend\.type" is wrong/],
+    [
+      JSON.stringify({ ...V1, device: { ...V1.device, backend: { type: 'http-proxy', config: {} } } }),
+      /"device\.backend\.type" is wrong/,
+    ],
     [JSON.stringify({ ...V1, amplify_io: 2 ** 40 }), /"amplify_io" is wrong/],
     [JSON.stringify({ ...V1, device: { ...V1.device, cache: { type: 'blobcache' } } }), /device\.cache/],
     [`version = 2\nid = "${'x'.repeat(1 << 20)}"`, /more than 1048576/],
-    ['version = 2\n[backend]\ntype="registry"\n[backend.registry]\nhost="s3cret"\nrepo=1', /"backend\.registry\.repo" is wrong/],
+    [
+      'version = 2\n[backend]\ntype="registry"\n[backend.registry]\nhost="s3cret"\nrepo=1',
+      /"backend\.registry\.repo" is wrong/,
+    ],
   ]
   for (const [document, wanted] of cases)
     assert.throws(
@@ -127,7 +133,10 @@ test('nothing secret is left in a document that is shown', () => {
     mirrors: [{ host: 'https://me:pa55@mirror', headers: { Authorization: 'Bearer tok3n' } }],
   })
   const external = [{ patch: {}, type: 'x', config: { key: 'tok3n' } }]
-  const { config } = parseConfig(JSON.stringify({ ...document, device: { ...document.device, external_backends: external } }), 'a')
+  const { config } = parseConfig(
+    JSON.stringify({ ...document, device: { ...document.device, external_backends: external } }),
+    'a',
+  )
   const shown = JSON.stringify(withoutSecrets(config))
   assert.doesNotMatch(shown, /dXNlcjpwYXNz|tok3n|pa55/)
   assert.match(shown, /"auth":null,"registry_token":null/)

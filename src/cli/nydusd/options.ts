@@ -1,0 +1,173 @@
+import { availableParallelism } from 'node:os'
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import type { LogLevel, RunOptions } from '../../daemon/index.ts'
+import { ExitError } from '../output.ts'
+
+/** The flags as the library gives them. */
+export interface Flags {
+  readonly apisock?: string
+  readonly config?: string
+  readonly id?: string
+  readonly supervisor?: string
+  readonly upgrade?: boolean
+  readonly logLevel?: LogLevel
+  readonly logFile?: string
+  readonly logRotationSize?: string
+  readonly rlimitNofile?: string
+  readonly mountpoint?: string
+  readonly failoverPolicy?: string
+  readonly fuseThreads?: number
+  readonly writable?: boolean
+  readonly bootstrap?: string
+  readonly localfsDir?: string
+  readonly sharedDir?: string
+  readonly prefetchFiles?: string
+  readonly virtualMountpoint?: string
+  readonly dedupDb?: string
+}
+
+const LEVELS = ['trace', 'debug', 'info', 'warn', 'error'] as const
+const DEFAULT_THREADS = 4
+const MAX_THREADS = 1024
+const DEFAULT_FILE_LIMIT = 1_000_000
+/** More than one thread a core serves nobody faster; the second serves while the first is interrupted. */
+const MOST_THREADS = Math.max(2, Math.min(4, availableParallelism()))
+
+/** Adds the options of a FUSE daemon to a command. */
+export function addFuseOptions(command: Command): void {
+  const option = (flags: string, text: string): Option => new Option(flags, text)
+  for (const added of [
+    option('-A, --apisock <apisock>', 'Unix socket for the administration API'),
+    option('-M, --mountpoint <mountpoint>', 'Existing directory to mount on'),
+    option('-C, --config <config>', 'Configuration file: JSON (version 1 or 2) or TOML (version 2)'),
+    option('-B, --bootstrap <bootstrap>', 'RAFS metadata file of the image; without it the API mounts images'),
+    option('-D, --localfs-dir <localfs-dir>', 'Directory of blobs, and of the cache, in the place of --config'),
+    option('-m, --virtual-mountpoint <virtual-mountpoint>', 'Where in the session the image is mounted [default: /]'),
+    option('--prefetch-files <prefetch-files>', 'File of paths to fetch ahead, a line each; - reads standard input'),
+    option(
+      '--fuse-threads <fuse-threads>',
+      `Threads that serve requests, at most [default: ${DEFAULT_THREADS}]`,
+    ).argParser(parseThreads),
+    option('--thread-num <fuse-threads>', '').argParser(parseThreads).hideHelp(),
+    option('--threads <fuse-threads>', '').argParser(parseThreads).hideHelp(),
+    option('-l, --log-level <log-level>', 'Log level [default: info]').choices(LEVELS),
+    option(
+      '-L, --log-file <log-file>',
+      'Append log lines to this file (".log" is added to a name without extension) instead of stderr',
+    ),
+    option(
+      '--log-rotation-size <log-rotation-size>',
+      'Put the log file aside when it has so many MiB; 0 = never [default: 0]',
+    ),
+    option(
+      '--rlimit-nofile <rlimit-nofile>',
+      `Limit of open files; 0 leaves it unchanged [default: ${DEFAULT_FILE_LIMIT}]`,
+    ),
+    option('--id <id>', 'Name of this daemon, shown by the API; with --supervisor'),
+    option('--supervisor <supervisor>', 'Socket of the supervisor, shown by the API; with --id'),
+    option('--failover-policy <failover-policy>', 'For hot upgrades, which this version does not do').choices([
+      'none',
+      'resend',
+      'flush',
+    ]),
+    option('--upgrade', 'For hot upgrades, which this version does not do'),
+    option('--writable', 'Mount read-write (not in this version)'),
+    option('-s, --shared-dir <shared-dir>', 'Share a directory instead of an image (not in this version)'),
+    option('--dedup-db <dedup-db>', 'Database for chunk deduplication (not in this version)'),
+  ])
+    command.addOption(added)
+}
+
+function parseThreads(text: string): number {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError(`invalid thread number configuration: ${text}`)
+  const count = Number(text)
+  if (count < 1 || count > MAX_THREADS)
+    throw new InvalidArgumentError(`invalid thread number ${text}, valid range: [1-${MAX_THREADS}]`)
+  return count
+}
+
+/** Checks what must or must not be given together. Throws ExitError 2 for a command line that makes no sense, 1 for what this version does not do. */
+export function runOptions(flags: Flags & { readonly threadNum?: number; readonly threads?: number }): RunOptions {
+  checkTogether(flags)
+  refuseLater(flags)
+  if (flags.mountpoint === undefined) throw lacking('--mountpoint')
+  return {
+    mountPoint: flags.mountpoint,
+    apiSocket: flags.apisock,
+    id: flags.id,
+    supervisor: flags.supervisor,
+    threads: Math.min(flags.fuseThreads ?? flags.threadNum ?? flags.threads ?? DEFAULT_THREADS, MOST_THREADS),
+    fileLimit: wholeNumber(flags.rlimitNofile, '--rlimit-nofile', DEFAULT_FILE_LIMIT),
+    log: {
+      level: flags.logLevel ?? 'info',
+      file: flags.logFile,
+      rotationMib: wholeNumber(flags.logRotationSize, '--log-rotation-size', 0),
+    },
+    image: imageOf(flags),
+  }
+}
+
+function imageOf(flags: Flags): RunOptions['image'] {
+  if (flags.bootstrap === undefined) return undefined
+  const config =
+    flags.config === undefined
+      ? flags.localfsDir === undefined
+        ? undefined
+        : { localfsDir: flags.localfsDir }
+      : { file: flags.config }
+  if (config === undefined)
+    throw new ExitError(
+      1,
+      'both --config and --localfs-dir are missing: --bootstrap needs one of them, which says where the blobs are',
+    )
+  return {
+    bootstrap: flags.bootstrap,
+    virtualMountPoint: flags.virtualMountpoint ?? '/',
+    config,
+    prefetchFiles: flags.prefetchFiles,
+  }
+}
+
+function checkTogether(flags: Flags): void {
+  const pairs: ReadonlyArray<readonly [keyof Flags, string, keyof Flags, string]> = [
+    ['bootstrap', '--bootstrap <bootstrap>', 'sharedDir', '--shared-dir <shared-dir>'],
+    ['config', '--config <config>', 'localfsDir', '--localfs-dir <localfs-dir>'],
+  ]
+  for (const [one, oneName, other, otherName] of pairs)
+    if (flags[one] !== undefined && flags[other] !== undefined)
+      throw usageError(`the argument '${oneName}' cannot be used with '${otherName}'`)
+  if (flags.mountpoint === undefined) throw lacking('--mountpoint')
+  if (flags.prefetchFiles !== undefined && flags.bootstrap === undefined) throw lacking('--bootstrap')
+  if (flags.id !== undefined && flags.supervisor === undefined) throw lacking('--supervisor')
+  if (flags.supervisor !== undefined && flags.id === undefined) throw lacking('--id')
+}
+
+/** What upstream has and this version has not is refused: it must not look as if it worked. */
+function refuseLater(flags: Flags): void {
+  const later: ReadonlyArray<readonly [unknown, string]> = [
+    [flags.upgrade, '--upgrade: start without it, and unmount what the old daemon left'],
+    [flags.sharedDir, '--shared-dir: bind-mount the directory instead'],
+    [flags.writable, '--writable: mount overlayfs over the read-only mount instead'],
+    [flags.dedupDb, '--dedup-db: leave it away'],
+  ]
+  for (const [given, what] of later)
+    if (given !== undefined) throw new ExitError(1, `this version of nydusd does not do ${what}`)
+}
+
+function wholeNumber(text: string | undefined, flag: string, fallback: number): number {
+  if (text === undefined) return fallback
+  if (!/^\d{1,15}$/.test(text))
+    throw new ExitError(1, `invalid value for option \`${flag.slice(2)}\`: give a whole number`)
+  return Number(text)
+}
+
+export function usageError(problem: string): ExitError {
+  return new ExitError(
+    2,
+    `error: ${problem}\n\nUsage: nydusd [OPTIONS] --mountpoint <mountpoint>\n       nydusd <COMMAND>\n\nFor more information, try '--help'.`,
+  )
+}
+
+function lacking(flag: string): ExitError {
+  return usageError(`the following required arguments were not provided:\n  ${flag} <${flag.slice(2)}>`)
+}

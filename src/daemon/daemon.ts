@@ -1,0 +1,273 @@
+import { DecodePool } from '../engine/index.ts'
+import type { BackendMetricsJson } from '../backend/index.ts'
+import { parseConfig } from './config/document.ts'
+import type { Config } from './config/schema.ts'
+import { settingsOf, withoutSecrets } from './config/settings.ts'
+import { DaemonError, messageOf } from './errors.ts'
+import { EventLog } from './events.ts'
+import type { ImageRequest } from './image.ts'
+import { LateReads } from './late-reads.ts'
+import type { Log } from './log.ts'
+import { FileSystemCounters, FileSystemMetrics, type FileSystemMetricsJson } from './metrics.ts'
+import { type Mount, MountTable } from './mounts.ts'
+import { type DaemonEvent, type DaemonState, nextState } from './state.ts'
+import { FuseSession } from './transports/fuse.ts'
+
+/** What to mount at the start. */
+export interface InitialMount {
+  /** Place inside the session. */
+  readonly path: string
+  readonly source: string
+  /** The configuration document. */
+  readonly document: string
+  readonly prefetchFiles: readonly string[]
+}
+
+export interface DaemonOptions {
+  /** The host's directory; must be free: `prepareMountPoint`. */
+  readonly at: string
+  readonly id: string | undefined
+  readonly supervisor: string | undefined
+  readonly threads: number
+  readonly initial: InitialMount | undefined
+  readonly log: Log
+  /** The session ended by itself. */
+  readonly onEnd: (why: 'unmounted' | Error) => void
+}
+
+/** A request of the API to mount. */
+export interface MountRequest {
+  readonly source: string
+  readonly fs_type: string
+  readonly config: string
+  readonly prefetch_files: readonly string[] | null
+}
+
+/** Memory for answers that wait for data. */
+const LATE_BYTES = 64 << 20
+const RAFS_TYPE = 'rafs'
+/** The login that the API may change while mounts use it. */
+const AUTH_KEY = 'registry_auth'
+
+/** One FUSE session and the images in it. */
+export class Daemon {
+  readonly options: DaemonOptions
+  readonly events = new EventLog()
+  /** Settings that the API changes: `<mount path>:<key>` to value. */
+  readonly dynamic = new Map<string, string>()
+  readonly #decoders = new DecodePool()
+  /** Of the thread that answers late reads. */
+  readonly #counters = new FileSystemCounters()
+  readonly #mounts: MountTable
+  readonly #late: LateReads
+  readonly #session: FuseSession
+  #state: DaemonState = 'INIT'
+
+  private constructor(options: DaemonOptions) {
+    this.options = options
+    const { log, at, threads } = options
+    this.#session = new FuseSession({
+      at,
+      threads,
+      log,
+      onLateRead: (read) => this.#late.add(read),
+      onEnd: options.onEnd,
+    })
+    this.#mounts = new MountTable(this.#decoders, (slot) => {
+      for (const counters of this.#allCounters) counters.clear(slot)
+    })
+    this.#late = new LateReads({
+      budgetBytes: LATE_BYTES,
+      fill: async (read, into) => {
+        const mount = this.#mounts.bySlot(read.slot)
+        if (mount === undefined) throw new DaemonError('NOT_FOUND', 'the image was unmounted')
+        return await mount.image.read(read.ino, read.offset, into)
+      },
+      answer: (read, message, bytes, errno) => this.#session.answer(read, message, bytes, errno),
+      onDone: (read, end) => this.#readDone(read.slot, read.ino, end),
+    })
+  }
+
+  /** Mounts, with the initial image when there is one; resolves when the mount answers. Throws DaemonError; then nothing stays. */
+  static async start(options: DaemonOptions): Promise<Daemon> {
+    const daemon = new Daemon(options)
+    try {
+      const { initial } = options
+      if (initial !== undefined) await daemon.#mounts.mount(initial.path, daemon.#imageRequest(initial.path, initial))
+      await daemon.#session.mount(daemon.#mounts.served)
+      daemon.#step('Mount')
+      daemon.#step('Start')
+      daemon.#mounts.listen(daemon.#session)
+    } catch (error) {
+      daemon.#session.detachNow()
+      await daemon.#closeAll()
+      throw error
+    }
+    return daemon
+  }
+
+  get state(): DaemonState {
+    return this.#state
+  }
+  get mounts(): readonly Mount[] {
+    return this.#mounts.all
+  }
+  /** Serving threads. */
+  get threads(): number {
+    return this.#session.threads
+  }
+
+  /** Reads that wait for data now. */
+  inflight(): ReturnType<LateReads['list']> {
+    return this.#late.list()
+  }
+
+  /** Throws DaemonError. */
+  async mount(path: string, request: MountRequest): Promise<void> {
+    checkType(request.fs_type)
+    await this.#mounts.mount(path, this.#imageRequest(path, fromApi(request)))
+    this.options.log.info(`mounted ${request.source} at ${path}`)
+  }
+
+  /** Throws DaemonError. */
+  async remount(path: string, request: MountRequest): Promise<void> {
+    checkType(request.fs_type)
+    await this.#mounts.remount(path, this.#imageRequest(path, fromApi(request)))
+    this.options.log.info(`remounted ${request.source} at ${path}`)
+  }
+
+  /** Throws DaemonError. */
+  async unmount(path: string): Promise<void> {
+    await this.#mounts.unmount(path)
+    this.options.log.info(`unmounted ${path}`)
+  }
+
+  /** Counters of one mount, of all threads. */
+  fileSystemMetrics(mount: Mount): FileSystemMetricsJson {
+    return this.#metricsOf(mount).json(mount.path)
+  }
+
+  backendMetrics(mount: Mount): BackendMetricsJson {
+    return mount.image.metrics.toJSON()
+  }
+
+  /** What upstream's `metrics/blobcache` tells; what we do not count stays 0. */
+  cacheMetrics(mount: Mount): Record<string, unknown> {
+    const { image } = mount
+    const { counters } = image.reader
+    const { hotReads, reads } = this.#metricsOf(mount)
+    return {
+      underlying_files: image.loaded.bootstrap.blobs.map(({ id }) => `${id}.blob.data`),
+      store_path: image.settings.cacheDirectory ?? '',
+      partial_hits: hotReads,
+      whole_hits: 0,
+      total: reads,
+      entries_count: counters.chunksVerified,
+      prefetch_data_amount: counters.prefetchBytes,
+      prefetch_requests_count: counters.prefetchRequests,
+      prefetch_workers: image.settings.prefetch.enabled ? image.settings.prefetch.requests : 0,
+      prefetch_unmerged_chunks: 0,
+      prefetch_cumulative_time_millis: 0,
+      prefetch_begin_time_secs: 0,
+      prefetch_begin_time_millis: 0,
+      prefetch_end_time_secs: 0,
+      prefetch_end_time_millis: 0,
+      buffered_backend_size: 0,
+      data_all_ready: false,
+    }
+  }
+
+  /** The configuration of a mount as anybody may see it. */
+  shownConfig(mount: Mount): Config {
+    return withoutSecrets(mount.image.request.config)
+  }
+
+  /** Unmounts the session and closes all images. A mount in use is detached. */
+  async stop(): Promise<void> {
+    if (this.#state === 'STOPPED') return
+    if (this.#state === 'RUNNING') this.#step('Stop')
+    this.#step('Stop')
+    await this.#session.unmount()
+    await this.#closeAll()
+  }
+
+  /** Stops serving and leaves the mount behind: what upstream's API calls exit. Its users see errors until somebody unmounts it. */
+  async exit(): Promise<void> {
+    if (this.#state === 'STOPPED') return
+    if (this.#state === 'RUNNING') this.#step('Stop')
+    this.#step('Exit')
+    await this.#closeAll()
+  }
+
+  /** Throws DaemonError 'BAD_STATE', always: a daemon of this version serves from its start. */
+  serve(): void {
+    this.#step('Start')
+  }
+
+  /** For the last moments of a process that fails. */
+  detachNow(): void {
+    this.#session.detachNow()
+  }
+
+  async #closeAll(): Promise<void> {
+    await this.#session.stopServing()
+    await this.#mounts.close()
+    await this.#decoders.close()
+    this.#session.close()
+  }
+
+  #step(event: DaemonEvent): void {
+    this.#state = nextState(this.#state, event)
+  }
+
+  get #allCounters(): readonly FileSystemCounters[] {
+    return [this.#counters, ...this.#session.counters]
+  }
+
+  #metricsOf(mount: Mount): FileSystemMetrics {
+    return new FileSystemMetrics(this.#allCounters, mount.slot)
+  }
+
+  #imageRequest(path: string, from: Omit<InitialMount, 'path'>): ImageRequest {
+    const { config, unknownKeys } = parseConfig(from.document, `of mount ${path}`)
+    const { log } = this.options
+    if (unknownKeys.length > 0)
+      log.warn(`configuration of ${path}: unknown keys, without effect: ${unknownKeys.join(', ')}`)
+    const { ignored } = settingsOf(config)
+    if (ignored.length > 0) log.warn(`configuration of ${path}: without effect in this version: ${ignored.join(', ')}`)
+    return {
+      source: from.source,
+      config,
+      prefetchFiles: from.prefetchFiles,
+      currentAuth: () => this.dynamic.get(`${path}:${AUTH_KEY}`) || undefined,
+    }
+  }
+
+  #readDone(slot: number, ino: number, end: { bytes: number; latencyMs: number; error: unknown }): void {
+    if (end.error === undefined) {
+      this.#counters.read(slot, end.bytes, end.latencyMs * 1000, false)
+      return
+    }
+    this.#counters.readFailed(slot)
+    const path = this.#mounts.bySlot(slot)?.path ?? 'an unmounted image'
+    const text = `cannot read inode ${ino} of ${path}: ${messageOf(end.error)}`
+    this.events.add(text)
+    this.options.log.error(text)
+  }
+}
+
+function fromApi(request: MountRequest): Omit<InitialMount, 'path'> {
+  return { source: request.source, document: request.config, prefetchFiles: request.prefetch_files ?? [] }
+}
+
+/** Throws DaemonError 'BAD_REQUEST' or 'UNSUPPORTED'. */
+function checkType(type: string): void {
+  if (type === RAFS_TYPE) return
+  if (['passthrough', 'passthroughfs', 'passthrough_fs'].includes(type))
+    throw new DaemonError('UNSUPPORTED', 'this version shares no directories; bind-mount them instead', {
+      wire: 'invalid argument `passthrough_fs is not supported by this version`',
+    })
+  throw new DaemonError('BAD_REQUEST', `${JSON.stringify(type.slice(0, 100))} is no file system type; only rafs is`, {
+    wire: `invalid argument \`only 'rafs' and 'passthrough_fs' are supported, but ${type} was specified\``,
+  })
+}

@@ -1,0 +1,143 @@
+import { mkdir } from 'node:fs/promises'
+import type { BackendMetrics } from '../backend/index.ts'
+import { type DecodePool, EngineError, type ImageReader, openImage } from '../engine/index.ts'
+import { ChunkSpan } from '../rafs/index.ts'
+import { type LoadedBootstrap, loadBootstrap } from './bootstrap-file.ts'
+import type { Config } from './config/schema.ts'
+import { type MountSettings, settingsOf } from './config/settings.ts'
+import { DaemonError, messageOf } from './errors.ts'
+import { backendOf } from './image-backend.ts'
+import type { ServedImage } from './transports/fuse-handler.ts'
+
+/** What an image is opened from. */
+export interface ImageRequest {
+  /** Path of the bootstrap. */
+  readonly source: string
+  readonly config: Config
+  /** Paths in the image to fetch ahead instead of the image's own table; `/` alone = everything. */
+  readonly prefetchFiles: readonly string[]
+  /** The login that the API set for this mount, if one was. */
+  readonly currentAuth: () => string | undefined
+}
+
+/** Requests to a backend at once for readers who wait. */
+const DEMAND_REQUESTS = 16
+const MEMORY_BYTES = 64 << 20
+
+/** An open image: its metadata, and the engine that reads its data. The one who opened it closes it. */
+export class MountedImage {
+  readonly request: ImageRequest
+  readonly settings: MountSettings
+  readonly loaded: LoadedBootstrap
+  readonly reader: ImageReader
+  readonly metrics: BackendMetrics
+  readonly #closing = new AbortController()
+  readonly #closeBackend: () => Promise<void>
+  /** Free span lists: reads come and go, and each needs one only until the engine has looked at it. */
+  readonly #spans: ChunkSpan[] = []
+
+  private constructor(parts: {
+    request: ImageRequest
+    settings: MountSettings
+    loaded: LoadedBootstrap
+    reader: ImageReader
+    metrics: BackendMetrics
+    closeBackend: () => Promise<void>
+  }) {
+    this.request = parts.request
+    this.settings = parts.settings
+    this.loaded = parts.loaded
+    this.reader = parts.reader
+    this.metrics = parts.metrics
+    this.#closeBackend = parts.closeBackend
+  }
+
+  /** Opens an image; nothing is fetched yet. Throws DaemonError. */
+  static async open(request: ImageRequest, decoders: DecodePool): Promise<MountedImage> {
+    const settings = settingsOf(request.config)
+    checkPrefetchFiles(request.prefetchFiles)
+    const loaded = await loadBootstrap(request.source)
+    if (loaded.bootstrap.version === 6 && settings.cacheDirectory === undefined)
+      throw deviceError('UNSUPPORTED', 'configure', 'Rafs v6 must have local blobcache configured')
+    const { backend, metrics } = backendOf(settings.source, request.currentAuth)
+    try {
+      if (settings.cacheDirectory !== undefined) await mkdir(settings.cacheDirectory, { recursive: true })
+      const reader = await openImage({
+        bootstrap: loaded.bootstrap,
+        backend,
+        cacheDirectory: settings.cacheDirectory,
+        decoders,
+        limits: {
+          readDeadlineMs: settings.readDeadlineMs,
+          amplifyBytes: settings.amplifyBytes,
+          demandRequests: DEMAND_REQUESTS,
+          prefetchRequests: settings.prefetch.requests,
+          prefetchBandwidth: settings.prefetch.bandwidth,
+          memoryBytes: MEMORY_BYTES,
+        },
+      })
+      return new MountedImage({ request, settings, loaded, reader, metrics, closeBackend: () => backend.close() })
+    } catch (error) {
+      await backend.close()
+      throw deviceError('IO', 'create', 'Input/output error (os error 5)', error)
+    }
+  }
+
+  /** As serving threads need it. */
+  served(slot: number): ServedImage {
+    const { bytes, inlinedBlobId } = this.loaded
+    return { slot, bytes, inlinedBlobId, hot: this.reader.hot }
+  }
+
+  /** Reads a file's bytes, clipped to its size; gives their number. Throws EngineError or RafsError. */
+  async read(ino: number, offset: number, into: Uint8Array): Promise<number> {
+    const count = this.loaded.bootstrap.chunks(ino, offset, into.length, this.#spans)
+    let bytes = 0
+    for (let index = 0; index < count; index++) bytes += this.#spans[index].length
+    if (bytes > 0) await this.reader.read(this.#spans, count, into.subarray(0, bytes), this.#closing.signal)
+    return bytes
+  }
+
+  /** Starts fetching ahead, if the configuration wants it. */
+  prefetch(): void {
+    const { prefetchFiles } = this.request
+    const { prefetch } = this.settings
+    if (!prefetch.enabled) return
+    const isAll = prefetchFiles.length === 1 && prefetchFiles[0] === '/'
+    this.reader.prefetch({
+      table: prefetchFiles.length === 0,
+      paths: isAll ? [] : prefetchFiles.map((path) => Buffer.from(path)),
+      everything: isAll || prefetch.everything,
+    })
+  }
+
+  /** Ends reads under way with an error, and everything else. No thread may use the image's caches any more. */
+  async close(): Promise<void> {
+    this.#closing.abort(new EngineError('CLOSED', 'the image is being unmounted'))
+    try {
+      await this.reader.close()
+    } finally {
+      await this.#closeBackend()
+    }
+  }
+}
+
+function checkPrefetchFiles(paths: readonly string[]): void {
+  const wrong = paths.find((path) => !path.startsWith('/') || path.includes('\0'))
+  if (wrong === undefined) return
+  throw new DaemonError(
+    'BAD_REQUEST',
+    `cannot prefetch ${JSON.stringify(wrong.slice(0, 200))}: write paths in the image, from "/" on`,
+    {
+      wire: 'RAFS failed to handle request, invalid prefetch file list`',
+    },
+  )
+}
+
+function deviceError(code: 'UNSUPPORTED' | 'IO', action: string, wire: string, cause?: unknown): DaemonError {
+  const message = cause === undefined ? wire : messageOf(cause)
+  return new DaemonError(code, `cannot open the image: ${message}`, {
+    ...(cause === undefined ? {} : { cause }),
+    wire: `RAFS failed to handle request, Failed to ${action} device: ${wire}\``,
+  })
+}

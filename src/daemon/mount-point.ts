@@ -1,0 +1,62 @@
+import { realpath, stat } from 'node:fs/promises'
+import { resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { readMountInfo, unmount, whyNoFuse } from '../kernel/index.ts'
+import { DaemonError, messageOf } from './errors.ts'
+import type { Log } from './log.ts'
+import { MOUNT_SOURCE } from './transports/fuse.ts'
+
+const STAT_DEADLINE_MS = 2_000
+const MAX_LEFTOVERS = 16
+
+/**
+ * Makes sure that a FUSE file system can be mounted at a path, and gives its real name. A mount that a killed daemon left there is detached.
+ * Throws DaemonError 'BAD_CONFIG' or 'BUSY', which say what to do.
+ */
+export async function prepareMountPoint(path: string, log: Log): Promise<string> {
+  const why = whyNoFuse()
+  if (why !== undefined) throw new DaemonError('IO', `cannot mount at ${path}: ${why}`)
+  await detachLeftovers(resolve(path), log)
+  let at: string
+  try {
+    at = await realpath(path)
+    if (!(await stat(at)).isDirectory()) throw new Error('it is not a directory')
+  } catch (error) {
+    throw new DaemonError(
+      'BAD_CONFIG',
+      `cannot mount at ${path}: ${messageOf(error)}; give an existing directory with --mountpoint`,
+      { cause: error },
+    )
+  }
+  await detachLeftovers(at, log)
+  return at
+}
+
+/** Only mounts that answer nobody are taken away: another daemon's would be lost with its users. */
+async function detachLeftovers(at: string, log: Log): Promise<void> {
+  for (let count = 0; count < MAX_LEFTOVERS; count++) {
+    const mount = (await readMountInfo()).findLast((entry) => entry.at === at)
+    if (mount === undefined || !mount.type.startsWith('fuse') || mount.source !== MOUNT_SOURCE) return
+    if (!(await isDead(at)))
+      throw new DaemonError(
+        'BUSY',
+        `cannot mount at ${at}: another nydusd has mounted there and answers; stop it, or run "umount ${at}"`,
+      )
+    log.warn(`${at} has the mount of a daemon that is gone; it is detached`)
+    await unmount(at, true)
+  }
+}
+
+/** A mount whose server hangs does not answer either, but is alive. */
+async function isDead(at: string): Promise<boolean> {
+  const timer = new AbortController()
+  try {
+    const asked = stat(at).then(
+      () => false,
+      (error: NodeJS.ErrnoException) => error.code === 'ENOTCONN' || error.code === 'ECONNABORTED',
+    )
+    return await Promise.race([asked, sleep(STAT_DEADLINE_MS, false, { signal: timer.signal })])
+  } finally {
+    timer.abort()
+  }
+}

@@ -1,0 +1,198 @@
+import type { DecodePool } from '../engine/index.ts'
+import type { FuseNode } from '../kernel/index.ts'
+import { DaemonError } from './errors.ts'
+import { type ImageRequest, MountedImage } from './image.ts'
+import { type PseudoNode, PseudoTree } from './pseudo-tree.ts'
+import type { ServedTree } from './transports/fuse-handler.ts'
+
+/** A mounted image and where it is. */
+export interface Mount {
+  readonly path: string
+  readonly slot: number
+  readonly image: MountedImage
+  readonly mountedAt: Date
+}
+
+/** What must learn of a change: the session, once there is one. */
+export interface TreeListener {
+  publish(tree: ServedTree): Promise<void>
+  forget(names: ReadonlyArray<{ readonly parent: FuseNode; readonly name: Uint8Array }>): Promise<void>
+}
+
+const SLOTS = 255
+
+/**
+ * The images of a session and the directories above them. Changes go one after another; each is seen by all serving threads, and forgotten by the kernel where it knew
+ * better before, when its promise resolves.
+ */
+export class MountTable {
+  readonly #decoders: DecodePool
+  readonly #tree = new PseudoTree()
+  readonly #mounts = new Map<string, Mount>()
+  readonly #onFree: (slot: number) => void
+  #listener: TreeListener | undefined
+  #lastSlot = 0
+  #turn: Promise<unknown> = Promise.resolve()
+
+  /** `onFree` is told of a slot that nobody serves any more. */
+  constructor(decoders: DecodePool, onFree: (slot: number) => void) {
+    this.#decoders = decoders
+    this.#onFree = onFree
+  }
+
+  get all(): readonly Mount[] {
+    return [...this.#mounts.values()].sort((a, b) => (a.path < b.path ? -1 : 1))
+  }
+
+  get served(): ServedTree {
+    return { images: this.all.map(({ image, slot }) => image.served(slot)), pseudo: this.#tree.nodes }
+  }
+
+  get(path: string): Mount | undefined {
+    return this.#mounts.get(path)
+  }
+
+  bySlot(slot: number): Mount | undefined {
+    return this.all.find((mount) => mount.slot === slot)
+  }
+
+  /** From now on changes are told to it. */
+  listen(listener: TreeListener): void {
+    this.#listener = listener
+  }
+
+  /** Opens an image and mounts it. Throws DaemonError; then nothing has changed. */
+  mount(path: string, request: ImageRequest): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#mounts.has(path)) throw exists(path)
+      const image = await MountedImage.open(request, this.#decoders)
+      let way: readonly PseudoNode[] = []
+      try {
+        const slot = this.#freeSlot()
+        way = this.#tree.mount(path, slot)
+        this.#mounts.set(path, { path, slot, image, mountedAt: new Date() })
+        await this.#publish()
+      } catch (error) {
+        await this.#takeOut(path, way.at(-1))
+        await image.close()
+        throw error
+      }
+      await this.#forget(way, image)
+      image.prefetch()
+    })
+  }
+
+  /** Puts another bootstrap or configuration in the place of a mounted one; it must have as many blobs. Throws DaemonError; then the old one stays. */
+  remount(path: string, request: ImageRequest): Promise<void> {
+    return this.#inTurn(async () => {
+      const old = this.#existing(path)
+      const image = await MountedImage.open(request, this.#decoders)
+      const [before, after] = [old.image.loaded.bootstrap.blobs.length, image.loaded.bootstrap.blobs.length]
+      if (before !== after) {
+        await image.close()
+        const what = `number of blobs doesn't match: ${after} in the new image, ${before} in the mounted one`
+        throw new DaemonError('BAD_IMAGE', `cannot remount ${path}: ${what}`, {
+          wire: `RAFS failed to handle request, ${what}\``,
+        })
+      }
+      this.#mounts.set(path, { ...old, image, mountedAt: new Date() })
+      await this.#publish()
+      await this.#forget([], image)
+      await old.image.close()
+      image.prefetch()
+    })
+  }
+
+  /** Unmounts; its directory stays. Reads under way end with EIO. Throws DaemonError 'NOT_FOUND'. */
+  unmount(path: string): Promise<void> {
+    return this.#inTurn(async () => {
+      const { image } = this.#existing(path)
+      const node = this.#tree.find(path)
+      await this.#takeOut(path, node)
+      await image.close()
+      await this.#forget(node === undefined ? [] : [node], image)
+    })
+  }
+
+  /** Closes all images, for the end of the daemon: no thread serves any more. */
+  close(): Promise<void> {
+    return this.#inTurn(async () => {
+      for (const { path, image } of this.all) {
+        this.#mounts.delete(path)
+        await image.close()
+      }
+    })
+  }
+
+  #existing(path: string): Mount {
+    const mount = this.#mounts.get(path)
+    if (mount === undefined)
+      throw new DaemonError('NOT_FOUND', `nothing is mounted at ${path}`, {
+        wire: "object or filesystem doesn't exist",
+      })
+    return mount
+  }
+
+  async #takeOut(path: string, node: PseudoNode | undefined): Promise<void> {
+    const mount = this.#mounts.get(path)
+    if (node !== undefined) this.#tree.unmount(node)
+    if (!this.#mounts.delete(path) || mount === undefined) return
+    await this.#publish()
+    this.#onFree(mount.slot)
+  }
+
+  async #publish(): Promise<void> {
+    await this.#listener?.publish(this.served)
+  }
+
+  /**
+   * The kernel keeps names for ever, also that there is none: those on the way to the mount are forgotten, and, since the session's root cannot be,
+   * all names in it where the image's root is that.
+   */
+  async #forget(way: readonly PseudoNode[], image: MountedImage): Promise<void> {
+    if (this.#listener === undefined) return
+    const names = way
+      .filter((node) => node.name !== '')
+      .map((node) => ({ parent: { node: node.parent, top: 0 }, name: Buffer.from(node.name) }))
+    const isRoot = way.length === 0 || way.some((node) => node.name === '' && node.slot !== 0)
+    if (isRoot && names.length === 0) {
+      const { bootstrap } = image.loaded
+      const parent = { node: 1, top: 0 }
+      bootstrap.list(bootstrap.root, 0, (name) => {
+        names.push({ parent, name: Buffer.from(name) })
+        return true
+      })
+      for (const node of this.#tree.nodes)
+        if (node.parent === 1 && node.name !== '') names.push({ parent, name: Buffer.from(node.name) })
+    }
+    await this.#listener.forget(names)
+  }
+
+  /** Slots go round, so that a number which an old user still knows is not soon another image's. */
+  #freeSlot(): number {
+    const used = new Set(this.all.map((mount) => mount.slot))
+    for (let tries = 0; tries < SLOTS; tries++) {
+      this.#lastSlot = (this.#lastSlot % SLOTS) + 1
+      if (!used.has(this.#lastSlot)) return this.#lastSlot
+    }
+    throw new DaemonError(
+      'TOO_MANY',
+      `${SLOTS} images are mounted, which is all that one daemon takes; start another`,
+      {
+        wire: 'vfs maximum mountpoints reached',
+      },
+    )
+  }
+
+  #inTurn<T>(act: () => Promise<T>): Promise<T> {
+    const result = this.#turn.then(act)
+    this.#turn = result.catch(() => undefined) // the caller got it; the next one goes on
+    return result
+  }
+}
+
+function exists(path: string): DaemonError {
+  return new DaemonError('EXISTS', `an image is mounted at ${path} already; unmount it first, or take another path`, {
+    wire: 'object or filesystem already exists',
+  })
+}

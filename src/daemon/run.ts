@@ -1,0 +1,154 @@
+import { readFile } from 'node:fs/promises'
+import { exitNow, raiseFileLimit } from '../kernel/index.ts'
+import { ApiServer, checkSocket } from './api/server.ts'
+import { Daemon, type InitialMount } from './daemon.ts'
+import { DaemonError, messageOf } from './errors.ts'
+import { Log, type LogLevel } from './log.ts'
+import { prepareMountPoint } from './mount-point.ts'
+import { versionInfo } from './version.ts'
+
+/** The command line of a FUSE daemon, as values. */
+export interface RunOptions {
+  readonly mountPoint: string
+  readonly apiSocket: string | undefined
+  readonly id: string | undefined
+  readonly supervisor: string | undefined
+  readonly threads: number
+  /** Wanted number of descriptors; 0 leaves it. */
+  readonly fileLimit: number
+  readonly log: { readonly level: LogLevel; readonly file: string | undefined; readonly rotationMib: number }
+  readonly image:
+    | {
+        readonly bootstrap: string
+        readonly virtualMountPoint: string
+        /** A configuration file, or the folder for both blobs and cache. */
+        readonly config: { readonly file: string } | { readonly localfsDir: string }
+        /** A file of paths, a line each; `-` = standard input. */
+        readonly prefetchFiles: string | undefined
+      }
+    | undefined
+}
+
+const STOP_DEADLINE_MS = 20_000
+
+/**
+ * Runs a FUSE daemon until a signal, the API or an unmount ends it. Ends the process itself: `process.exit` would wait for ever for a thread that the kernel
+ * holds. Rejects only when the daemon does not start; nothing is left then.
+ */
+export async function runDaemon(options: RunOptions): Promise<never> {
+  const log = openLog(options)
+  const { package_ver: version, git_commit: commit, rustc: runtime } = versionInfo()
+  log.info(`Program Version: ${version}, Git Commit: "${commit}", Runtime: "${runtime}"`)
+  limitFiles(options.fileLimit, log)
+  const end = Promise.withResolvers<End>()
+  const onSignal = (signal: NodeJS.Signals): void => end.resolve({ kind: 'stop', why: signal })
+  process.once('SIGINT', onSignal).once('SIGTERM', onSignal)
+  const daemon = await start(options, log, (why) =>
+    end.resolve(
+      why instanceof Error
+        ? { kind: 'failure', error: why }
+        : { kind: 'stop', why: `${options.mountPoint} was unmounted` },
+    ),
+  )
+  process.on('uncaughtException', (error) => end.resolve({ kind: 'failure', error }))
+  process.on('unhandledRejection', (error) => end.resolve({ kind: 'failure', error }))
+  const api = await listen(options, daemon, () => end.resolve({ kind: 'exit' }))
+  log.info(`serving at ${daemon.options.at}${options.apiSocket === undefined ? '' : `, API at ${options.apiSocket}`}`)
+  return await finish(await end.promise, daemon, api, log)
+}
+
+type End =
+  | { readonly kind: 'stop'; readonly why: string }
+  | { readonly kind: 'exit' }
+  | { readonly kind: 'failure'; readonly error: unknown }
+
+async function start(options: RunOptions, log: Log, onEnd: (why: 'unmounted' | Error) => void): Promise<Daemon> {
+  const { id, supervisor, threads } = options
+  if (options.apiSocket !== undefined) await checkSocket(options.apiSocket)
+  const [at, initial] = await Promise.all([prepareMountPoint(options.mountPoint, log), initialMount(options)])
+  return await Daemon.start({ at, id, supervisor, threads, initial, log, onEnd })
+}
+
+async function listen(options: RunOptions, daemon: Daemon, onExit: () => void): Promise<ApiServer | undefined> {
+  if (options.apiSocket === undefined) return undefined
+  try {
+    return await ApiServer.listen({ socketPath: options.apiSocket, daemon, onExit })
+  } catch (error) {
+    await daemon.stop()
+    throw error
+  }
+}
+
+/** Whatever happens here, the process ends, and no mount of ours stays but after `exit`. */
+async function finish(end: End, daemon: Daemon, api: ApiServer | undefined, log: Log): Promise<never> {
+  // a second signal, or an end that takes too long
+  const giveUp = (): never => {
+    daemon.detachNow()
+    return exitNow(1)
+  }
+  process.on('SIGINT', giveUp).on('SIGTERM', giveUp)
+  setTimeout(giveUp, STOP_DEADLINE_MS)
+  try {
+    if (end.kind === 'failure') log.error(`nydusd fails: ${messageOf(end.error)}`)
+    else log.info(end.kind === 'exit' ? 'the API asks to exit; the mount stays' : `nydusd stops: ${end.why}`)
+    await api?.close()
+    if (end.kind === 'exit') await daemon.exit()
+    else await daemon.stop()
+    log.info('nydusd quits')
+    return exitNow(end.kind === 'failure' ? 1 : 0)
+  } catch (error) {
+    log.error(`nydusd did not end in order: ${messageOf(error)}`)
+    return giveUp()
+  }
+}
+
+function openLog({ log }: RunOptions): Log {
+  try {
+    return new Log({ level: log.level, file: log.file, rotationBytes: log.rotationMib * 1024 * 1024 })
+  } catch (error) {
+    throw new DaemonError('BAD_CONFIG', `cannot write --log-file: ${messageOf(error)}`, { cause: error })
+  }
+}
+
+function limitFiles(wanted: number, log: Log): void {
+  if (wanted === 0) return
+  const got = raiseFileLimit(wanted)
+  if (got < wanted) log.debug(`the limit of open files is ${got}, not ${wanted}: the process may not raise it`)
+}
+
+async function initialMount({ image }: RunOptions): Promise<InitialMount | undefined> {
+  if (image === undefined) return undefined
+  const prefetchFiles = image.prefetchFiles === undefined ? [] : await readPaths(image.prefetchFiles)
+  const document =
+    'file' in image.config ? await readText(image.config.file, '--config') : localfsDocument(image.config.localfsDir)
+  return { path: image.virtualMountPoint, source: image.bootstrap, document, prefetchFiles }
+}
+
+/** What `--localfs-dir` stands for. */
+function localfsDocument(directory: string): string {
+  return JSON.stringify({
+    device: {
+      backend: { type: 'localfs', config: { dir: directory } },
+      cache: { type: 'blobcache', config: { work_dir: directory } },
+    },
+    mode: 'direct',
+    enable_xattr: true,
+  })
+}
+
+async function readText(path: string, flag: string): Promise<string> {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (error) {
+    throw new DaemonError('BAD_CONFIG', `cannot read ${flag}: ${messageOf(error)}`, { cause: error })
+  }
+}
+
+async function readPaths(path: string): Promise<string[]> {
+  const text =
+    path === '-' ? await readText('/dev/stdin', '--prefetch-files') : await readText(path, '--prefetch-files')
+  return text
+    .split('\n')
+    .map((line) => line.trim())
+    .filter((line) => line !== '')
+}

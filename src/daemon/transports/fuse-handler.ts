@@ -1,0 +1,335 @@
+import {
+  ANSWER_LATER,
+  ERRNO,
+  FuseAttributes,
+  type FuseReply,
+  type FuseRequest,
+  MAX_READ_BYTES,
+  OPCODE,
+} from '../../kernel/index.ts'
+import { type HotImage, HotReader } from '../../engine/index.ts'
+import { Attributes, type Bootstrap, ChunkSpan, isType, MODE, openBootstrap } from '../../rafs/index.ts'
+import { type FileSystemCounters, FOP } from '../metrics.ts'
+import type { PseudoNode } from '../pseudo-tree.ts'
+
+/** A mounted image as serving threads get it. */
+export interface ServedImage {
+  readonly slot: number
+  readonly bytes: Uint8Array<SharedArrayBuffer>
+  readonly inlinedBlobId: string | undefined
+  readonly hot: HotImage
+}
+
+/** All that is mounted. The newest one counts. */
+export interface ServedTree {
+  readonly images: readonly ServedImage[]
+  readonly pseudo: readonly PseudoNode[]
+}
+
+/** A read whose data is not here yet. */
+export interface LateRead {
+  readonly slot: number
+  readonly ino: number
+  readonly offset: number
+  readonly count: number
+  readonly low: number
+  readonly high: number
+}
+
+interface OpenImage {
+  readonly of: ServedImage
+  readonly slot: number
+  readonly bootstrap: Bootstrap
+  readonly hot: HotReader
+}
+
+interface Listing {
+  readonly image: OpenImage
+  readonly reply: FuseReply
+  readonly isPlus: boolean
+}
+
+const PSEUDO_ROOT = 1
+const DIRECTORY_TYPE = 4
+const NAME_MAX_BLOCK = 512
+/** Cookies of `.` and `..`; an image's own cookies start behind them. */
+const DOT = 1
+const DOT_DOT = 2
+const DOTS = [Buffer.from('.'), Buffer.from('..')] as const
+
+/**
+ * Answers the requests of one thread over all mounted images. Nothing here waits, and nothing is allocated for a request, but for xattrs and link
+ * targets: a read whose chunks are not all trusted yet goes to `late`.
+ */
+export class FuseFileSystem {
+  readonly #counters: FileSystemCounters
+  readonly #late: (read: LateRead) => void
+  readonly #owner = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }
+  readonly #images: Array<OpenImage | undefined> = []
+  #pseudo = new Map<number, PseudoNode>()
+  #rootSlot = 0
+  readonly #inode = new Attributes()
+  readonly #attributes = new FuseAttributes()
+  readonly #spans: ChunkSpan[] = Array.from({ length: 64 }, () => new ChunkSpan())
+  /** What the listing under way needs. */
+  #listed: Listing | undefined
+
+  constructor(counters: FileSystemCounters, late: (read: LateRead) => void) {
+    this.#counters = counters
+    this.#late = late
+  }
+
+  /** Takes over what is mounted now; images that were there stay open. */
+  update(tree: ServedTree): void {
+    const before = [...this.#images]
+    this.#images.length = 0
+    for (const of of tree.images) {
+      const known = before[of.slot]
+      this.#images[of.slot] = known?.of.bytes === of.bytes && known.of.hot === of.hot ? known : open(of)
+    }
+    this.#pseudo = new Map(tree.pseudo.map((node) => [node.ino, node]))
+    this.#rootSlot = this.#pseudo.get(PSEUDO_ROOT)?.slot ?? 0
+  }
+
+  /** Body length, minus an errno, or ANSWER_LATER, as `FuseHandler` wants it. */
+  answer(request: FuseRequest, reply: FuseReply): number {
+    const top = request.nodeTop
+    if (top !== 0) {
+      const image = this.#images[top]
+      return image === undefined ? -ERRNO.ESTALE : this.#ask(image, request.node, request, reply)
+    }
+    if (request.node === PSEUDO_ROOT && this.#rootSlot !== 0) {
+      const image = this.#images[this.#rootSlot]
+      return image === undefined ? -ERRNO.ESTALE : this.#ask(image, image.bootstrap.root, request, reply)
+    }
+    return this.#askPseudo(request, reply)
+  }
+
+  #ask(image: OpenImage, ino: number, request: FuseRequest, reply: FuseReply): number {
+    switch (request.opcode) {
+      case OPCODE.READ:
+        return this.#read(image, ino, request, reply)
+      case OPCODE.LOOKUP:
+        return this.#counted(image.slot, FOP.Lookup, this.#lookup(image, ino, request.name(), reply))
+      case OPCODE.GETATTR:
+        this.#fill(image, ino)
+        return this.#counted(image.slot, FOP.Getattr, reply.attributes(this.#attributes))
+      case OPCODE.READDIRPLUS:
+        return this.#counted(image.slot, FOP.Readdirplus, this.#list(image, ino, request, reply, true))
+      case OPCODE.READDIR:
+        return this.#counted(image.slot, FOP.Readdir, this.#list(image, ino, request, reply, false))
+      case OPCODE.READLINK:
+        return this.#counted(image.slot, FOP.Readlink, reply.data(image.bootstrap.readlink(ino)))
+      case OPCODE.GETXATTR:
+        return this.#counted(image.slot, FOP.Getxattr, this.#xattr(image, ino, request, reply))
+      case OPCODE.LISTXATTR:
+        return this.#counted(image.slot, FOP.Listxattr, this.#xattrNames(image, ino, request, reply))
+      case OPCODE.STATFS:
+        return reply.statfs(image.bootstrap.inodeCount, NAME_MAX_BLOCK)
+      case OPCODE.IOCTL:
+        return -ERRNO.ENOTTY
+      default:
+        // OPEN, OPENDIR, FLUSH, ACCESS, LSEEK, …: the kernel does them by itself and does not ask again
+        return -ERRNO.ENOSYS
+    }
+  }
+
+  /** A missing name or attribute is an answer like another. */
+  #counted(slot: number, fop: number, result: number): number {
+    if (result >= 0 || result === -ERRNO.ENODATA || result === -ERRNO.ERANGE) this.#counters.hit(slot, fop)
+    else this.#counters.error(slot, fop)
+    return result
+  }
+
+  #lookup(image: OpenImage, directory: number, name: Uint8Array, reply: FuseReply): number {
+    const ino = isDot(name)
+      ? directory
+      : isDotDot(name)
+        ? image.bootstrap.parent(directory)
+        : image.bootstrap.lookup(directory, name)
+    if (ino === undefined) return reply.noEntry()
+    this.#fill(image, ino)
+    return reply.entry(this.#attributes)
+  }
+
+  #fill(image: OpenImage, ino: number): void {
+    const from = this.#inode
+    const to = this.#attributes
+    image.bootstrap.attributes(ino, from)
+    to.ino = ino
+    to.inoTop = image.slot
+    to.size = from.size
+    to.blocks = from.blocks
+    to.mtime = from.mtime
+    to.mtimeNsec = from.mtimeNsec
+    to.mode = from.mode
+    to.nlink = from.nlink
+    to.rdev = from.rdev
+    to.uid = image.bootstrap.explicitOwners ? from.uid : this.#owner.uid
+    to.gid = image.bootstrap.explicitOwners ? from.gid : this.#owner.gid
+  }
+
+  #list(image: OpenImage, ino: number, request: FuseRequest, reply: FuseReply, isPlus: boolean): number {
+    const from = request.offset
+    reply.startList(request.count)
+    for (let dot = from + 1; dot <= DOT_DOT; dot++) {
+      const name = DOTS[dot - 1]
+      if (!reply.fits(name.length, isPlus)) return reply.endList()
+      const target = dot === DOT ? ino : image.bootstrap.parent(ino)
+      reply.add(name, target, image.slot, DIRECTORY_TYPE, dot, isPlus, undefined)
+    }
+    this.#listed = { image, reply, isPlus }
+    image.bootstrap.list(ino, Math.max(0, from - DOT_DOT), this.#visit)
+    return reply.endList()
+  }
+
+  readonly #visit = (name: Uint8Array, ino: number, type: number, cookie: number): boolean => {
+    const { image, reply, isPlus } = this.#listed as Listing // set by #list, which calls this
+    if (!reply.fits(name.length, isPlus)) return false
+    if (isPlus) this.#fill(image, ino)
+    reply.add(name, ino, image.slot, type, cookie + DOT_DOT, isPlus, isPlus ? this.#attributes : undefined)
+    return true
+  }
+
+  #read(image: OpenImage, ino: number, request: FuseRequest, reply: FuseReply): number {
+    const started = performance.now()
+    const count = Math.min(request.count, MAX_READ_BYTES)
+    const spans = image.bootstrap.chunks(ino, request.offset, count, this.#spans)
+    let bytes = 0
+    for (let index = 0; index < spans; index++) bytes += this.#spans[index].length
+    if (bytes === 0 || image.hot.read(this.#spans, spans, reply.bodyAddress)) {
+      this.#counters.read(image.slot, bytes, (performance.now() - started) * 1000, true)
+      return bytes
+    }
+    this.#late({
+      slot: image.slot,
+      ino,
+      offset: request.offset,
+      count,
+      low: request.uniqueLow,
+      high: request.uniqueHigh,
+    })
+    return ANSWER_LATER
+  }
+
+  #xattr(image: OpenImage, ino: number, request: FuseRequest, reply: FuseReply): number {
+    if (!this.#hasXattrs(image, ino)) return -ERRNO.ENODATA
+    const wanted = request.xattrName()
+    const found = image.bootstrap.xattrs(ino).find(({ name }) => Buffer.compare(name, wanted) === 0)
+    if (found === undefined) return -ERRNO.ENODATA
+    const room = request.xattrCount
+    if (room === 0) return reply.size(found.value.length)
+    return found.value.length > room ? -ERRNO.ERANGE : reply.data(found.value)
+  }
+
+  #xattrNames(image: OpenImage, ino: number, request: FuseRequest, reply: FuseReply): number {
+    const room = request.xattrCount
+    const names = this.#hasXattrs(image, ino) ? image.bootstrap.xattrs(ino) : []
+    const bytes = Buffer.concat(names.flatMap(({ name }) => [name, NUL]))
+    if (room === 0) return reply.size(bytes.length)
+    return bytes.length > room ? -ERRNO.ERANGE : reply.data(bytes)
+  }
+
+  #hasXattrs(image: OpenImage, ino: number): boolean {
+    if (!image.bootstrap.hasXattrs) return false
+    image.bootstrap.attributes(ino, this.#inode)
+    return this.#inode.hasXattrs
+  }
+
+  #askPseudo(request: FuseRequest, reply: FuseReply): number {
+    const node = this.#pseudo.get(request.node)
+    if (node === undefined) return -ERRNO.ESTALE
+    switch (request.opcode) {
+      case OPCODE.LOOKUP:
+        return this.#lookupPseudo(node, Buffer.from(request.name()).toString(), reply)
+      case OPCODE.GETATTR:
+        this.#fillPseudo(node)
+        return reply.attributes(this.#attributes)
+      case OPCODE.READDIR:
+      case OPCODE.READDIRPLUS:
+        return this.#listPseudo(node, request, reply)
+      case OPCODE.STATFS:
+        return reply.statfs(0, NAME_MAX_BLOCK)
+      case OPCODE.GETXATTR:
+        // ENOSYS would switch off xattrs for the images too
+        return -ERRNO.ENODATA
+      case OPCODE.LISTXATTR:
+        return request.xattrCount === 0 ? reply.size(0) : 0
+      case OPCODE.IOCTL:
+        return -ERRNO.ENOTTY
+      default:
+        return -ERRNO.ENOSYS
+    }
+  }
+
+  /** ENOENT is not remembered by the kernel: what is mounted later is found. */
+  #lookupPseudo(node: PseudoNode, name: string, reply: FuseReply): number {
+    const found = name === '.' ? node : name === '..' ? this.#pseudo.get(node.parent) : this.#child(node, name)
+    if (found === undefined) return -ERRNO.ENOENT
+    this.#fillPlace(found)
+    return reply.entry(this.#attributes)
+  }
+
+  #child(node: PseudoNode, name: string): PseudoNode | undefined {
+    for (const child of this.#pseudo.values())
+      if (child.parent === node.ino && child.name === name && child.ino !== PSEUDO_ROOT) return child
+    return undefined
+  }
+
+  /** The attributes of a pseudo directory, or of the image that is mounted there. */
+  #fillPlace(node: PseudoNode): void {
+    const image = node.slot === 0 ? undefined : this.#images[node.slot]
+    if (image === undefined) this.#fillPseudo(node)
+    else this.#fill(image, image.bootstrap.root)
+  }
+
+  #fillPseudo(node: PseudoNode): void {
+    const to = this.#attributes
+    to.ino = node.ino
+    to.inoTop = 0
+    to.size = 0
+    to.blocks = 0
+    to.mtime = 0
+    to.mtimeNsec = 0
+    to.mode = 0o040777
+    to.nlink = 2
+    to.rdev = 0
+    to.uid = 0
+    to.gid = 0
+  }
+
+  #listPseudo(node: PseudoNode, request: FuseRequest, reply: FuseReply): number {
+    const isPlus = request.opcode === OPCODE.READDIRPLUS
+    reply.startList(request.count)
+    const children = [...this.#pseudo.values()].filter(
+      (child) => child.parent === node.ino && child.ino !== PSEUDO_ROOT,
+    )
+    for (let index = request.offset; index < children.length; index++) {
+      const child = children[index]
+      const name = Buffer.from(child.name)
+      if (!reply.fits(name.length, isPlus)) break
+      this.#fillPlace(child)
+      const { ino, inoTop } = this.#attributes
+      reply.add(name, ino, inoTop, DIRECTORY_TYPE, index + 1, isPlus, isPlus ? this.#attributes : undefined)
+    }
+    return reply.endList()
+  }
+}
+
+const NUL = Buffer.alloc(1)
+
+function open(of: ServedImage): OpenImage {
+  const bootstrap = openBootstrap(of.bytes, { inlinedBlobId: of.inlinedBlobId })
+  const root = new Attributes()
+  bootstrap.attributes(bootstrap.root, root)
+  if (!isType(root.mode, MODE.DIRECTORY)) throw new Error('the root of the image is no directory')
+  return { of, slot: of.slot, bootstrap, hot: new HotReader(of.hot) }
+}
+
+function isDot(name: Uint8Array): boolean {
+  return name.length === 1 && name[0] === 0x2e
+}
+
+function isDotDot(name: Uint8Array): boolean {
+  return name.length === 2 && name[0] === 0x2e && name[1] === 0x2e
+}

@@ -1,0 +1,254 @@
+import { closeSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
+import {
+  answerFuse,
+  detachNow,
+  forgetEntry,
+  forgetListing,
+  FuseControl,
+  type FuseNode,
+  KernelError,
+  MAX_READ_BYTES,
+  mountFuse,
+  setReadAhead,
+  unmount,
+} from '../../kernel/index.ts'
+import { DaemonError, messageOf } from '../errors.ts'
+import type { FuseWorkerData, FuseWorkerMessage } from '../fuse-worker.ts'
+import type { Log } from '../log.ts'
+import { FileSystemCounters } from '../metrics.ts'
+import type { LateRead, ServedTree } from './fuse-handler.ts'
+import { ServingState } from './serving-state.ts'
+import { answerReportsAlone } from './thread-reports.ts'
+
+export interface FuseSessionOptions {
+  /** An existing directory. */
+  readonly at: string
+  /** Serving threads at most; one starts, others follow when it is busy. */
+  readonly threads: number
+  readonly log: Log
+  readonly onLateRead: (read: LateRead) => void
+  /** The session ended by itself: somebody unmounted it ('unmounted'), or a thread failed. */
+  readonly onEnd: (why: 'unmounted' | Error) => void
+}
+
+/** First column of the mount table, by which an old mount of ours is known again. */
+export const MOUNT_SOURCE = 'rafs'
+/** How far the kernel reads ahead, which is the size of a buffered miss. */
+const READ_AHEAD_KIB = 1024
+const START_DEADLINE_MS = 10_000
+const STOP_DEADLINE_MS = 2_000
+const NEWS_DEADLINE_MS = 5_000
+/** A second thread is worth its memory when the first answers this many requests a second. */
+const BUSY_REQUESTS = 4_000
+const WATCH_MS = 1_000
+
+interface Member {
+  readonly worker: Worker
+  readonly news: MessagePort
+  isServing: boolean
+}
+
+/** A mounted FUSE file system, and the threads that serve it. `end` or `leave` ends it; one of them must be called. */
+export class FuseSession {
+  readonly at: string
+  readonly counters: FileSystemCounters[] = []
+  /** 0 = not mounted yet. */
+  #fd = 0
+  readonly #options: FuseSessionOptions
+  readonly #control: FuseControl
+  readonly #state: ServingState
+  readonly #members: Member[] = []
+  readonly #init = Promise.withResolvers<void>()
+  #tree: ServedTree = { images: [], pseudo: [] }
+  #watch: NodeJS.Timeout | undefined
+  #seenRequests = 0
+  #ending = false
+  #closed = false
+
+  /** Starts the first thread, which waits for the mount: that takes as long as opening an image, which the caller does meanwhile. */
+  constructor(options: FuseSessionOptions) {
+    this.at = options.at
+    this.#options = options
+    this.#control = new FuseControl(options.threads)
+    this.#state = new ServingState(options.threads)
+    this.#init.promise.catch(() => undefined) // whoever waits gets it; nobody may wait yet
+    answerReportsAlone()
+    this.#start()
+  }
+
+  /** Mounts, with this tree in it; resolves when the kernel and the first thread have agreed: from then on the mount answers. Throws DaemonError. */
+  async mount(tree: ServedTree): Promise<void> {
+    await this.publish(tree)
+    try {
+      this.#fd = mountFuse(this.at, { source: MOUNT_SOURCE, readOnly: true, maxReadBytes: MAX_READ_BYTES })
+    } catch (error) {
+      throw new DaemonError('IO', messageOf(error), { cause: error })
+    }
+    this.#state.setDevice(this.#fd)
+    const late = sleep(START_DEADLINE_MS, undefined, { ref: false }).then(() => {
+      throw new DaemonError('IO', `the kernel did not start the FUSE session at ${this.at} in ${START_DEADLINE_MS} ms`)
+    })
+    await Promise.race([this.#init.promise, late])
+    await this.#readAhead()
+    if (this.#options.threads > 1) this.#watch = setInterval(() => this.#startAnother(), WATCH_MS).unref()
+  }
+
+  /** Makes all threads serve this tree; resolves when no thread uses an older one any more. */
+  async publish(tree: ServedTree): Promise<void> {
+    this.#tree = tree
+    for (const { news } of this.#members) news.postMessage(tree)
+    const generation = this.#state.advance()
+    const deadline = performance.now() + NEWS_DEADLINE_MS
+    while (this.#members.some((member, worker) => member.isServing && this.#state.isBusyBefore(worker, generation))) {
+      if (performance.now() > deadline)
+        throw new DaemonError('IO', `a FUSE thread did not take over new mounts in ${NEWS_DEADLINE_MS} ms`)
+      await sleep(1)
+    }
+  }
+
+  /** Answers a late read: the data stands at `message[16..16 + bytes)`. */
+  answer(read: LateRead, message: Buffer, bytes: number, errno: number): void {
+    if (this.#isOpen) answerFuse(this.#fd, read.low, read.high, message, bytes, errno)
+  }
+
+  /** Makes the kernel forget names, with everything below them, and the listings of their directories. */
+  async forget(names: ReadonlyArray<{ readonly parent: FuseNode; readonly name: Uint8Array }>): Promise<void> {
+    for (const { parent, name } of names) {
+      if (!this.#isOpen) return
+      await forgetEntry(this.#fd, parent, name)
+      await forgetListing(this.#fd, parent)
+    }
+  }
+
+  /** Threads leave; the mount stays, and requests wait in the kernel. */
+  async stopServing(): Promise<void> {
+    this.#ending = true
+    clearInterval(this.#watch)
+    await this.#control.stop(STOP_DEADLINE_MS)
+  }
+
+  /** Unmounts. A mount in use is detached: its users see errors from when this process is gone. */
+  async unmount(): Promise<void> {
+    this.#ending = true
+    clearInterval(this.#watch)
+    if (this.#fd === 0) return
+    try {
+      await unmount(this.at)
+    } catch (error) {
+      if (!(error instanceof KernelError && error.code === 'EBUSY')) throw error
+      this.#options.log.warn(`${this.at} is in use; it is detached, and its users will see errors`)
+      await unmount(this.at, true)
+    }
+  }
+
+  /** Closes the device, which ends the session for its last users too. Only when no thread serves any more. */
+  close(): void {
+    if (this.#isOpen) closeSync(this.#fd)
+    this.#closed = true
+    for (const { worker, news } of this.#members) {
+      news.close()
+      worker.unref()
+    }
+  }
+
+  /** For the last moments of a process that fails: no mount of a dead daemon stays. */
+  detachNow(): void {
+    if (this.#fd !== 0) detachNow(this.at)
+  }
+
+  get #isOpen(): boolean {
+    return this.#fd !== 0 && !this.#closed
+  }
+
+  /** Threads that serve now. */
+  get threads(): number {
+    return this.#members.filter((member) => member.isServing).length
+  }
+
+  #start(): void {
+    const worker = this.#members.length
+    const counters = new FileSystemCounters()
+    const { port1, port2 } = new MessageChannel()
+    const data: FuseWorkerData = {
+      worker,
+      control: this.#control.words,
+      state: this.#state.words,
+      counters: counters.numbers,
+      tree: this.#tree,
+      generation: this.#state.generation,
+      news: port2,
+    }
+    const url = new URL(import.meta.url.endsWith('.ts') ? '../fuse-worker.ts' : './fuse-worker.cjs', import.meta.url)
+    const thread = new Worker(url, {
+      workerData: data,
+      transferList: [port2],
+      name: `fuse-${worker}`,
+      resourceLimits: { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 },
+    })
+    port1.unref()
+    const member: Member = { worker: thread, news: port1, isServing: true }
+    this.#members.push(member)
+    this.counters.push(counters)
+    thread.on('message', (message: FuseWorkerMessage) => this.#told(message))
+    thread.on('error', (error) => this.#failed(member, error))
+    thread.on('exit', (code) => {
+      if (member.isServing) this.#failed(member, new Error(`a FUSE thread ended with code ${code}`))
+    })
+  }
+
+  #told(message: FuseWorkerMessage): void {
+    switch (message.kind) {
+      case 'late':
+        this.#options.onLateRead(message.read)
+        return
+      case 'init':
+        this.#options.log.debug(`FUSE session 7.${message.facts.kernelMinor} at ${this.at}`)
+        this.#init.resolve()
+        return
+      case 'error':
+        this.#options.log.warn(`a request to ${this.at} failed: ${message.text}`)
+        return
+      case 'end':
+        for (const member of this.#members) member.isServing = false
+        if (message.why === 'unmounted' && !this.#ending) this.#ended('unmounted')
+        return
+      default:
+        message satisfies never
+    }
+  }
+
+  #failed(member: Member, error: unknown): void {
+    member.isServing = false
+    const failure = error instanceof Error ? error : new Error(String(error))
+    this.#init.reject(failure)
+    if (!this.#ending) this.#ended(failure)
+  }
+
+  #ended(why: 'unmounted' | Error): void {
+    this.#ending = true
+    clearInterval(this.#watch)
+    this.#options.onEnd(why)
+  }
+
+  async #readAhead(): Promise<void> {
+    try {
+      await setReadAhead(this.at, READ_AHEAD_KIB)
+    } catch (error) {
+      // /sys may be read-only, as in containers: reads are smaller then, and right all the same
+      this.#options.log.debug(`cannot raise the read-ahead of ${this.at}: ${messageOf(error)}`)
+    }
+  }
+
+  #startAnother(): void {
+    const requests = this.#members.reduce((sum, _member, worker) => sum + this.#state.requests(worker), 0)
+    const fresh = (requests - this.#seenRequests) * (1000 / WATCH_MS)
+    this.#seenRequests = requests
+    if (fresh < BUSY_REQUESTS * this.#members.length || this.#members.length >= this.#options.threads) return
+    this.#options.log.debug(
+      `${Math.round(fresh)} requests a second at ${this.at}: FUSE thread ${this.#members.length + 1} starts`,
+    )
+    this.#start()
+  }
+}

@@ -1,0 +1,73 @@
+/** Every image of the original's tools that this version can read, mounted: the tree, every xattr and every byte equal the expected tree. */
+import assert from 'node:assert/strict'
+import { copyFileSync, existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { whyNoFuse } from '../src/kernel/index.ts'
+import { openBootstrap } from '../src/rafs/index.ts'
+import { BLOB_FEATURES } from '../src/blob/index.ts'
+import { localConfig, noSharedFixtures, Scratch, SHARED_FIXTURES, treeDifferences } from '../src/daemon/testing.ts'
+
+interface Image {
+  readonly id: string
+  readonly exit: number
+  readonly bootstrap?: string
+  readonly bootstrap_from_blob?: boolean
+  readonly tree?: string
+  readonly blobs: readonly string[]
+  readonly verified?: { readonly fuse?: unknown }
+}
+
+const LATER =
+  BLOB_FEATURES.ZRAN |
+  BLOB_FEATURES.SEPARATE |
+  BLOB_FEATURES.BATCH |
+  BLOB_FEATURES.ENCRYPTED |
+  BLOB_FEATURES.TARFS |
+  BLOB_FEATURES.EXTERNAL
+const skip = whyNoFuse() ?? noSharedFixtures
+
+/** The images that the original mounts right, without those whose way of storing data is for a later version. */
+function images(): Image[] {
+  const manifest = JSON.parse(readFileSync(join(SHARED_FIXTURES, 'manifest.json'), 'utf8')) as { images: Image[] }
+  return manifest.images.filter((image) => {
+    if (image.exit !== 0 || image.tree === undefined || image.bootstrap === undefined) return false
+    const path = join(SHARED_FIXTURES, image.bootstrap)
+    if (image.verified?.fuse !== 'equal' || !existsSync(path)) return false
+    const { blobs } = openBootstrap(readFileSync(path))
+    return blobs.every(({ features }) => (features & LATER) === 0)
+  })
+}
+
+test('all images of the original show the expected trees, in one session', { skip, timeout: 240_000 }, async (t) => {
+  await using scratch = new Scratch()
+  const daemon = await scratch.nydusd(['--log-level', 'warn'])
+  const config = localConfig(join(SHARED_FIXTURES, 'blobs'), scratch.cache)
+  const all = images()
+  assert.ok(all.length >= 60, `${all.length} images`)
+  for (const image of all) {
+    await t.test(image.id, async () => {
+      const path = `/images/${image.id}`
+      const answer = await daemon.api('POST', `/api/v1/mount?mountpoint=${path}`, {
+        source: bootstrapOf(image, scratch),
+        fs_type: 'rafs',
+        config,
+      })
+      assert.deepEqual([answer.status, answer.text], [204, ''])
+      assert.deepEqual(treeDifferences(join(scratch.mnt, path), join(SHARED_FIXTURES, image.tree ?? '')), [])
+      assert.equal((await daemon.api('DELETE', `/api/v1/mount?mountpoint=${path}`)).status, 204)
+    })
+  }
+  assert.equal(await daemon.stop(), 0, daemon.log)
+  assert.equal(daemon.log, '')
+})
+
+/** A bootstrap that lay inside its blob is called after that. */
+function bootstrapOf(image: Image, scratch: Scratch): string {
+  const path = join(SHARED_FIXTURES, image.bootstrap ?? '')
+  const [id] = image.blobs
+  if (image.bootstrap_from_blob !== true || id === undefined) return path
+  const named = join(scratch.path, id)
+  copyFileSync(path, named)
+  return named
+}
