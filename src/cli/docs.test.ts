@@ -6,6 +6,9 @@ import { describe, test } from 'node:test'
 
 const DOCS = join(import.meta.dirname, '../../docs')
 
+/** Every tool has them. */
+const OWN: ReadonlySet<string> = new Set(['--help', '--version'])
+
 for (const tool of ['nydus-image', 'nydusd', 'nydusify', 'nydus-registry']) {
   const page = join(DOCS, `${tool}.md`)
   const source = [`${tool}/index.ts`, `${tool}.ts`].map((name) => join(import.meta.dirname, name)).find(existsSync)
@@ -20,14 +23,16 @@ for (const tool of ['nydus-image', 'nydusd', 'nydusify', 'nydus-registry']) {
       test(`tells every flag of ${name}`, () => {
         const place = sectionOf(text, command)
         const told = new Set(flagsIn(place.text))
-        const untold = flagsOfHelp(help).filter((flag) => flag !== '--help' && !told.has(flag))
+        const untold = flagsOfHelp(help).filter((flag) => !OWN.has(flag) && !told.has(flag))
         assert.deepEqual(untold, [], `docs/${tool}.md${place.what} lacks flags that "${name} --help" has`)
       })
     }
     test('tells no flag that the tool does not have', () => {
       const known = new Set([...helps.values()].flatMap(flagsIn))
       const rows = text.split('\n').filter((line) => line.startsWith('| `-'))
-      const wrong = rows.flatMap((row) => flagsIn(row.split(/(?<!\\)\|/)[1] ?? '')).filter((flag) => !known.has(flag))
+      // A cell may name old names of a flag beside it, which help texts do not show.
+      const cells = rows.map((row) => flagsIn(row.split(/(?<!\\)\|/)[1] ?? ''))
+      const wrong = cells.filter((flags) => !flags.some((flag) => known.has(flag))).flat()
       assert.deepEqual(wrong, [], `tables of docs/${tool}.md have flags that no --help has`)
     })
   })
@@ -38,8 +43,14 @@ function helpsOf(source: string): Map<string, string> {
   const own = help(source)
   const commands = /\n(?:Sub)?[Cc]ommands:\n((?: .*\n)+)/.exec(own)?.[1] ?? ''
   const names = [...commands.matchAll(/^ {2}([a-z][\w-]*)/gm)].map((match) => match[1] ?? '')
-  const told = names.filter((name) => name !== 'help' && !/not supported/.test(lineOf(commands, name)))
-  return new Map([['', own], ...told.map((name) => [name, help(source, name)] as const)])
+  const helps: Array<readonly [string, string]> = [['', own]]
+  for (const name of names) {
+    if (name === 'help' || /not supported/.test(lineOf(commands, name))) continue
+    const text = help(source, name)
+    // What this version refuses has no help of its own.
+    if (text !== '') helps.push([name, text])
+  }
+  return new Map(helps)
 }
 
 function help(source: string, ...command: string[]): string {
@@ -48,7 +59,7 @@ function help(source: string, ...command: string[]): string {
     ['--disable-warning=ExperimentalWarning', source, ...command, '--help'],
     { encoding: 'utf8', timeout: 30_000 },
   )
-  assert.match(stdout, /--help/, stderr)
+  if (command.length === 0 || stdout !== '') assert.match(stdout, /--help/, stderr)
   return stdout
 }
 
