@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import type { RegistryServerOptions, ServerAuth } from '../registry/index.ts'
 import { RegistryError, startRegistry } from '../registry/index.ts'
+import { addCompletion } from './completion.ts'
 
 interface ServeFlags {
   readonly root: string
@@ -124,6 +125,7 @@ function program(): Command {
     .option('--bandwidth <mbit>', 'all bodies together run at so many Mbit/s', parsePositive)
     .addHelpText('after', HELP)
     .action(serve)
+  addCompletion(root)
   return root
 }
 
