@@ -12,8 +12,8 @@ const ROW_WORDS = 4
 const ROW_BYTES = ROW_WORDS * 4
 const DIGEST_BYTES = 32
 
-/** Chunks of one batch; a batch of 4 KiB files is 2 MiB. */
-export const MAX_CHUNKS = 512
+/** Chunks of one batch: enough that a batch of files of half a KiB is full. A message to a thread costs as much as some hundred of them. */
+export const MAX_CHUNKS = 2048
 
 export class ChunkBatch {
   readonly buffer: SharedArrayBuffer

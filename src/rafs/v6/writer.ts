@@ -114,7 +114,7 @@ class Writer {
     if (prefetchSize > 0)
       for (const [index, node] of this.#options.prefetch.entries())
         this.#view.setUint32(prefetchAt + index * 4, this.#nid(node), true)
-    for (const [index, [chunk, fileOffset]] of rows.entries())
+    for (const [index, { chunk, fileOffset }] of rows.entries())
       this.#writeChunkRecord(chunkTableAt + index * CHUNK_RECORD.size, chunk, fileOffset)
     return this.#bytes
   }
@@ -228,15 +228,20 @@ class Writer {
   }
 
   /** One row a digest and blob, the last file that uses it telling the file offset; sorted by digest, then blob. */
-  #chunkRows(): Array<readonly [RafsChunk, number]> {
-    const rows = new Map<string, readonly [RafsChunk, number]>()
+  #chunkRows(): ChunkRow[] {
+    const rows = new Map<RafsChunk, ChunkRow>()
+    let order = 0
     for (const node of hybridOrder(this.#tree.root)) {
-      for (const [index, chunk] of node.chunks.entries()) {
-        const key = `${Buffer.from(chunk.digest.buffer, chunk.digest.byteOffset, 32).toString('latin1')}${chunk.blobIndex}`
-        rows.set(key, [chunk, index * this.#options.chunkSize])
+      for (let index = 0; index < node.chunks.length; index++) {
+        const chunk = node.chunks[index]
+        const fileOffset = index * this.#options.chunkSize
+        const known = rows.get(chunk)
+        if (known === undefined) rows.set(chunk, { chunk, fileOffset, order: order++, prefix: digestPrefix(chunk) })
+        else Object.assign(known, { fileOffset, order: order++ })
       }
     }
-    return [...rows.values()].sort(([a], [b]) => compareNames(a.digest, b.digest) || a.blobIndex - b.blobIndex)
+    const sorted = [...rows.values()].sort((a, b) => a.prefix - b.prefix || compareKeys(a, b) || b.order - a.order)
+    return sorted.filter((row, at) => at === 0 || compareKeys(row, sorted[at - 1]) !== 0)
   }
 
   #writeSuperblock(): void {
@@ -440,6 +445,22 @@ class Writer {
 }
 
 const FLAT_ALIGNMENT = 0x8_0000
+
+/** A chunk in the table; `order` tells which of two files comes later, `prefix` decides nearly all comparisons. */
+interface ChunkRow {
+  readonly chunk: RafsChunk
+  readonly fileOffset: number
+  readonly order: number
+  readonly prefix: number
+}
+
+function digestPrefix({ digest }: RafsChunk): number {
+  return ((digest[0] << 24) | (digest[1] << 16) | (digest[2] << 8) | digest[3]) >>> 0
+}
+
+function compareKeys(a: ChunkRow, b: ChunkRow): number {
+  return compareNames(a.chunk.digest, b.chunk.digest) || a.chunk.blobIndex - b.chunk.blobIndex
+}
 
 function roundUp(value: number, to: number): number {
   return Math.ceil(value / to) * to

@@ -1,0 +1,100 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { interleave, timed } from './measure.ts'
+import { OURS, peerTools, type Tools } from './peers.ts'
+import type { Report } from './report.ts'
+import { writeLargeFile, writeRealTree, writeSmallFiles } from './tree.ts'
+
+const ROUNDS = 5
+const MIB = 2 ** 20
+const LARGE_FILES = 64
+const LARGE_FILE_BYTES = 32 * MIB
+/** How often memory is looked at; the kernel keeps the highest mark itself. */
+const POLL_MS = 20
+
+/** Source trees, by what a reader of the report calls them. */
+const SOURCES: Readonly<Record<string, (folder: string) => void>> = {
+  'real image': writeRealTree,
+  '65,536 small files': writeSmallFiles,
+  '2 GiB in 64 files': (folder) => {
+    for (let at = 0; at < LARGE_FILES; at += 1) writeLargeFile(join(folder, `large-${at}`), LARGE_FILE_BYTES - at)
+  },
+}
+
+/** Builds layers from tars with our nydus-image and, where it is, the original: seconds, and the memory of the largest. */
+export async function benchBuilder(report: Report): Promise<void> {
+  const work = mkdtempSync(join(tmpdir(), 'nydus-bench-builder-'))
+  try {
+    report.part('Builder: tar → RAFS v6, zstd')
+    for (const [name, write] of Object.entries(SOURCES)) await benchSource(report, name, tarOf(work, name, write), work)
+    report.note(`medians of ${ROUNDS} interleaved runs of whole processes; sources in the page cache; memory is the highest of all runs`)
+  } finally {
+    rmSync(work, { recursive: true, force: true })
+  }
+}
+
+function tarOf(work: string, name: string, write: (folder: string) => void): string {
+  const folder = join(work, 'tree')
+  mkdirSync(folder)
+  write(folder)
+  const tar = join(work, `${name.replaceAll(/\W+/g, '-')}.tar`)
+  timed('tar', ['-C', folder, '-cf', tar, '.'])
+  rmSync(folder, { recursive: true })
+  return tar
+}
+
+async function benchSource(report: Report, name: string, tar: string, work: string): Promise<void> {
+  const tools = [OURS, peerTools()].filter((tool) => tool !== undefined)
+  const memory = new Map<string, number>()
+  const probes = tools.map((tool) => [
+    tool.name,
+    async () => {
+      const { seconds, peakBytes } = await build(tool, tar, join(work, 'out'))
+      memory.set(tool.name, Math.max(memory.get(tool.name) ?? 0, peakBytes))
+      return seconds
+    },
+  ])
+  const seconds = await interleave(Object.fromEntries(probes), ROUNDS)
+  rmSync(tar)
+  report.figure({ what: name, unit: 's', ours: seconds['ours'] ?? Number.NaN, peer: seconds['peer'], target: { ratioAtMost: 0.8 } })
+  const peak = (tool: Tools['name']): number | undefined => {
+    const bytes = memory.get(tool)
+    return bytes === undefined ? undefined : bytes / MIB
+  }
+  report.figure({ what: `${name}, memory`, unit: 'MiB', ours: peak('ours') ?? Number.NaN, peer: peak('peer'), target: { atMost: 250 } })
+}
+
+/** One build by a process of its own: its wall time and the most memory that it had. */
+async function build(tool: Tools, tar: string, out: string): Promise<{ seconds: number; peakBytes: number }> {
+  mkdirSync(out)
+  try {
+    const from = performance.now()
+    const child = spawn(tool.nydusImage, ['create', '--log-level', 'error', '-t', 'tar-rafs', '-D', out, '-B', join(out, 'bootstrap'), tar], { stdio: ['ignore', 'ignore', 'inherit'] })
+    let peakBytes = 0
+    const poll = setInterval(() => {
+      peakBytes = Math.max(peakBytes, highWaterMark(child.pid ?? 0))
+    }, POLL_MS)
+    try {
+      const [code] = (await once(child, 'exit')) as [number | null]
+      if (code !== 0) throw new Error(`${tool.nydusImage} ended with ${code} on ${tar}`)
+    } finally {
+      clearInterval(poll)
+    }
+    return { seconds: (performance.now() - from) / 1000, peakBytes }
+  } finally {
+    rmSync(out, { recursive: true, force: true })
+  }
+}
+
+function highWaterMark(pid: number): number {
+  try {
+    return Number(/^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) * 1024
+  } catch (error) {
+    // It has just ended.
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT' || (error as NodeJS.ErrnoException).code === 'ESRCH') return 0
+    throw error
+  }
+}
