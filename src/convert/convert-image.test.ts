@@ -308,6 +308,15 @@ test('a Nydus image, an artifact and a broken layer are refused by name', async 
   await assert.rejects(convert(world, 'app'), { code: 'BAD_SOURCE' })
 })
 
+test('a target that is named by a digest is refused', async () => {
+  await using world = await testWorld()
+  await pushImage(world.repository('app:plain'), await sampleLayers())
+  await assert.rejects(convert(world, 'app', { target: untagged(world) }), {
+    code: 'BAD_OPTION',
+    message: /name a tag only/,
+  })
+})
+
 test('registries that throttle, fail and cut bodies: the image is right all the same', async () => {
   await using world = await testWorld()
   await pushImage(world.repository('app:plain'), await sampleLayers())

@@ -11,6 +11,7 @@ import {
   type Repository,
 } from '../registry/index.ts'
 import { copyBlob, type DictionaryImage, fetchDictionary } from './chunk-dictionary.ts'
+import { ConvertError } from './errors.ts'
 import { goJson } from './go-json.ts'
 import { type ConvertedLayer, convertLayer } from './layer.ts'
 import { EMPTY_LAYER, mergedIndex, nydusTwin, plainTwin } from './merged-index.ts'
@@ -78,6 +79,13 @@ export async function convertImage(
   signal: AbortSignal,
 ): Promise<ConvertedImage> {
   const started = performance.now()
+  const { reference } = request.target
+  if (reference.tag === undefined || reference.digest !== undefined) {
+    throw new ConvertError(
+      'BAD_OPTION',
+      `cannot push to ${formatReference(reference)}: its digest is not known before; name a tag only`,
+    )
+  }
   const sources = await openSources(request.source, request.platforms, signal)
   watch.onSource(layersOf(sources.images).reduce((sum, { layer }) => sum + layer.size, 0))
   const pulled = performance.now()

@@ -233,9 +233,7 @@ export async function fixtureBlob(digest: string): Promise<Buffer> {
 }
 
 /** The manifest of an image of the original tools, by its name there. */
-export async function fixtureManifest(
-  name: string,
-): Promise<{
+export async function fixtureManifest(name: string): Promise<{
   readonly digest: Digest
   readonly mediaType: string
   readonly bytes: Buffer
