@@ -30,7 +30,9 @@ export async function benchBuilder(report: Report): Promise<void> {
   try {
     report.part('Builder: tar → RAFS v6, zstd')
     for (const [name, write] of Object.entries(SOURCES)) await benchSource(report, name, tarOf(work, name, write), work)
-    report.note(`medians of ${ROUNDS} interleaved runs of whole processes; sources in the page cache; memory is the highest of all runs`)
+    report.note(
+      `medians of ${ROUNDS} interleaved runs of whole processes; sources in the page cache; memory is the highest of all runs`,
+    )
   } finally {
     rmSync(work, { recursive: true, force: true })
   }
@@ -59,12 +61,24 @@ async function benchSource(report: Report, name: string, tar: string, work: stri
   ])
   const seconds = await interleave(Object.fromEntries(probes), ROUNDS)
   rmSync(tar)
-  report.figure({ what: name, unit: 's', ours: seconds['ours'] ?? Number.NaN, peer: seconds['peer'], target: { ratioAtMost: 0.8 } })
+  report.figure({
+    what: name,
+    unit: 's',
+    ours: seconds['ours'] ?? Number.NaN,
+    peer: seconds['peer'],
+    target: { ratioAtMost: 0.8 },
+  })
   const peak = (tool: Tools['name']): number | undefined => {
     const bytes = memory.get(tool)
     return bytes === undefined ? undefined : bytes / MIB
   }
-  report.figure({ what: `${name}, memory`, unit: 'MiB', ours: peak('ours') ?? Number.NaN, peer: peak('peer'), target: { atMost: 250 } })
+  report.figure({
+    what: `${name}, memory`,
+    unit: 'MiB',
+    ours: peak('ours') ?? Number.NaN,
+    peer: peak('peer'),
+    target: { atMost: 250 },
+  })
 }
 
 /** One build by a process of its own: its wall time and the most memory that it had. */
@@ -72,7 +86,11 @@ async function build(tool: Tools, tar: string, out: string): Promise<{ seconds: 
   mkdirSync(out)
   try {
     const from = performance.now()
-    const child = spawn(tool.nydusImage, ['create', '--log-level', 'error', '-t', 'tar-rafs', '-D', out, '-B', join(out, 'bootstrap'), tar], { stdio: ['ignore', 'ignore', 'inherit'] })
+    const child = spawn(
+      tool.nydusImage,
+      ['create', '--log-level', 'error', '-t', 'tar-rafs', '-D', out, '-B', join(out, 'bootstrap'), tar],
+      { stdio: ['ignore', 'ignore', 'inherit'] },
+    )
     let peakBytes = 0
     const poll = setInterval(() => {
       peakBytes = Math.max(peakBytes, highWaterMark(child.pid ?? 0))
@@ -94,7 +112,8 @@ function highWaterMark(pid: number): number {
     return Number(/^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) * 1024
   } catch (error) {
     // It has just ended.
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT' || (error as NodeJS.ErrnoException).code === 'ESRCH') return 0
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT' || (error as NodeJS.ErrnoException).code === 'ESRCH')
+      return 0
     throw error
   }
 }

@@ -12,7 +12,16 @@ import { BlobError } from './errors.ts'
 
 export const META_HEADER_SIZE = 4096
 const MAGIC = 0xb10b_b10b
-const HEADER = { magic: 0, features: 4, compression: 8, entries: 12, offset: 16, compressedSize: 24, uncompressedSize: 32, magic2: 4092 } as const
+const HEADER = {
+  magic: 0,
+  features: 4,
+  compression: 8,
+  entries: 12,
+  offset: 16,
+  compressedSize: 24,
+  uncompressedSize: 32,
+  magic2: 4092,
+} as const
 
 /** What the header says. */
 export interface MetaHeader {
@@ -48,23 +57,35 @@ export function encodeMetaFile(infos: Uint8Array, header: Uint8Array): Uint8Arra
 /** Checks a header against the bootstrap's entry for the blob. Throws 'BAD_META' naming the field. */
 export function checkMetaHeader(header: Uint8Array, blob: BlobInfo): void {
   const bytes = Buffer.from(header.buffer, header.byteOffset, header.byteLength)
-  const bad = (what: string): BlobError => new BlobError('BAD_META', `the compression context of blob ${blob.id} does not fit the bootstrap: ${what}`)
-  if (bytes.length !== META_HEADER_SIZE || bytes.readUInt32LE(HEADER.magic) !== MAGIC || bytes.readUInt32LE(HEADER.magic2) !== MAGIC) throw bad('no magic')
+  const bad = (what: string): BlobError =>
+    new BlobError('BAD_META', `the compression context of blob ${blob.id} does not fit the bootstrap: ${what}`)
+  if (
+    bytes.length !== META_HEADER_SIZE ||
+    bytes.readUInt32LE(HEADER.magic) !== MAGIC ||
+    bytes.readUInt32LE(HEADER.magic2) !== MAGIC
+  )
+    throw bad('no magic')
   const isGenerated = (blob.features & BLOB_FEATURES.CHUNKDICT_GENERATED) !== 0
-  if (!isGenerated && bytes.readUInt32LE(HEADER.entries) !== blob.chunkCount) throw bad(`${bytes.readUInt32LE(HEADER.entries)} chunks, ${blob.chunkCount} wanted`)
+  if (!isGenerated && bytes.readUInt32LE(HEADER.entries) !== blob.chunkCount)
+    throw bad(`${bytes.readUInt32LE(HEADER.entries)} chunks, ${blob.chunkCount} wanted`)
   if (COMPRESSIONS[bytes.readUInt32LE(HEADER.compression)] !== blob.metaCompression) throw bad('another compression')
   for (const [name, at, wanted] of [
     ['offset', HEADER.offset, blob.metaOffset],
     ['compressed size', HEADER.compressedSize, blob.metaCompressedSize],
     ['uncompressed size', HEADER.uncompressedSize, blob.metaUncompressedSize],
   ] as const) {
-    if (bytes.readBigUInt64LE(at) !== BigInt(wanted)) throw bad(`${name} ${bytes.readBigUInt64LE(at)}, ${wanted} wanted`)
+    if (bytes.readBigUInt64LE(at) !== BigInt(wanted))
+      throw bad(`${name} ${bytes.readBigUInt64LE(at)}, ${wanted} wanted`)
   }
 }
 
 /** Turns the context as it lies in the blob (infos, then header) into the form of the cache file, checked. */
 export function metaFileOf(stored: Uint8Array, blob: BlobInfo): Uint8Array {
-  if (stored.length !== blob.metaCompressedSize + META_HEADER_SIZE) throw new BlobError('BAD_META', `the compression context of blob ${blob.id} has ${stored.length} bytes, ${blob.metaCompressedSize + META_HEADER_SIZE} wanted`)
+  if (stored.length !== blob.metaCompressedSize + META_HEADER_SIZE)
+    throw new BlobError(
+      'BAD_META',
+      `the compression context of blob ${blob.id} has ${stored.length} bytes, ${blob.metaCompressedSize + META_HEADER_SIZE} wanted`,
+    )
   const header = stored.subarray(blob.metaCompressedSize)
   checkMetaHeader(header, blob)
   const infos = new Uint8Array(blob.metaUncompressedSize)
@@ -78,14 +99,32 @@ export function metaFileOf(stored: Uint8Array, blob: BlobInfo): Uint8Array {
  * digests could not be verified, so there is none. Throws BlobError 'BAD_META' | 'UNSUPPORTED'.
  */
 export function openBlobLayout(metaFile: Uint8Array, blob: BlobInfo, digests: Uint8Array): BlobLayout {
-  const unsupported = blob.features & (BLOB_FEATURES.ZRAN | BLOB_FEATURES.BATCH | BLOB_FEATURES.ENCRYPTED | BLOB_FEATURES.SEPARATE | BLOB_FEATURES.TARFS)
-  if (unsupported !== 0) throw new BlobError('UNSUPPORTED', `blob ${blob.id} has features 0x${unsupported.toString(16)} (reference, batch or encrypted), which this version does not read`)
+  const unsupported =
+    blob.features &
+    (BLOB_FEATURES.ZRAN | BLOB_FEATURES.BATCH | BLOB_FEATURES.ENCRYPTED | BLOB_FEATURES.SEPARATE | BLOB_FEATURES.TARFS)
+  if (unsupported !== 0)
+    throw new BlobError(
+      'UNSUPPORTED',
+      `blob ${blob.id} has features 0x${unsupported.toString(16)} (reference, batch or encrypted), which this version does not read`,
+    )
   const wanted = Math.ceil(blob.metaUncompressedSize / 4096) * 4096 + META_HEADER_SIZE
-  if (metaFile.length !== wanted) throw new BlobError('BAD_META', `the compression context of blob ${blob.id} has ${metaFile.length} bytes, ${wanted} wanted`)
+  if (metaFile.length !== wanted)
+    throw new BlobError(
+      'BAD_META',
+      `the compression context of blob ${blob.id} has ${metaFile.length} bytes, ${wanted} wanted`,
+    )
   checkMetaHeader(metaFile.subarray(metaFile.length - META_HEADER_SIZE), blob)
   const infoSize = (blob.features & BLOB_FEATURES.CHUNK_INFO_V2) !== 0 ? INFO_V2_SIZE : INFO_V1_SIZE
-  if (blob.chunkCount * infoSize > blob.metaUncompressedSize) throw new BlobError('BAD_META', `blob ${blob.id}: ${blob.chunkCount} chunks do not fit ${blob.metaUncompressedSize} bytes of chunk infos`)
-  if (digests.length !== blob.chunkCount * 32) throw new BlobError('BAD_META', `blob ${blob.id} has ${digests.length} bytes of digests for ${blob.chunkCount} chunks`)
+  if (blob.chunkCount * infoSize > blob.metaUncompressedSize)
+    throw new BlobError(
+      'BAD_META',
+      `blob ${blob.id}: ${blob.chunkCount} chunks do not fit ${blob.metaUncompressedSize} bytes of chunk infos`,
+    )
+  if (digests.length !== blob.chunkCount * 32)
+    throw new BlobError(
+      'BAD_META',
+      `blob ${blob.id} has ${digests.length} bytes of digests for ${blob.chunkCount} chunks`,
+    )
   return new MetaLayout(metaFile, blob, digests)
 }
 
@@ -109,7 +148,8 @@ class MetaLayout implements BlobLayout {
   }
 
   chunk(index: number, into: ChunkInfo): void {
-    if (!this.has(index)) throw new BlobError('OUT_OF_RANGE', `blob ${this.#blob.id} has ${this.chunkCount} chunks, no number ${index}`)
+    if (!this.has(index))
+      throw new BlobError('OUT_OF_RANGE', `blob ${this.#blob.id} has ${this.chunkCount} chunks, no number ${index}`)
     decodeInfo(this.#infos, index, this.#blob, into)
     into.digest.set(this.#digests.subarray(index * 32, index * 32 + 32))
   }

@@ -14,7 +14,13 @@ const shared = join(import.meta.dirname, '../../../shared/fixtures')
 const noShared = existsSync(join(shared, 'manifest.json')) ? false : 'no ../shared/fixtures beside the repository'
 
 type Options = Omit<BlobWriterOptions, 'sink'>
-const PLAIN: Options = { chunkSize: 0x10_0000, compression: 'none', digest: 'sha256', inlineBootstrap: false, toc: false }
+const PLAIN: Options = {
+  chunkSize: 0x10_0000,
+  compression: 'none',
+  digest: 'sha256',
+  inlineBootstrap: false,
+  toc: false,
+}
 
 function collect(options: Partial<Options>): { writer: BlobWriter; bytes: () => Buffer } {
   const parts: Buffer[] = []
@@ -25,7 +31,14 @@ function collect(options: Partial<Options>): { writer: BlobWriter; bytes: () => 
 function chunkOf(plain: Uint8Array): AppendedChunk {
   const digest = new Uint8Array(32)
   digester('sha256').digest(plain, digest)
-  return { digest, uncompressedSize: plain.length, index: 0, compressedOffset: 0, compressedSize: 0, uncompressedOffset: 0 }
+  return {
+    digest,
+    uncompressedSize: plain.length,
+    index: 0,
+    compressedOffset: 0,
+    compressedSize: 0,
+    uncompressedOffset: 0,
+  }
 }
 
 /** Chunks of an image's own blob as the original stored them, in order. */
@@ -34,7 +47,10 @@ function* storedChunks(image: Bootstrap, blob: Buffer): Generator<{ chunk: Appen
   for (let index = 0; index < layout.chunkCount; index += 1) {
     const info = new ChunkInfo()
     layout.chunk(index, info)
-    yield { chunk: { ...chunkOf(new Uint8Array(0)), digest: info.digest, uncompressedSize: info.uncompressedSize }, stored: blob.subarray(info.compressedOffset, info.compressedOffset + info.compressedSize) }
+    yield {
+      chunk: { ...chunkOf(new Uint8Array(0)), digest: info.digest, uncompressedSize: info.uncompressedSize },
+      stored: blob.subarray(info.compressedOffset, info.compressedOffset + info.compressedSize),
+    }
   }
 }
 
@@ -47,15 +63,26 @@ test("writes the original's blobs again from their chunks", { skip: noShared }, 
   const { images } = JSON.parse(readFileSync(join(shared, 'manifest.json'), 'utf8')) as Manifest
   let equal = 0
   for (const { id, command, exit, bootstrap: bootstrapPath } of images) {
-    const { new_blobs } = JSON.parse(readFileSync(join(shared, 'images', id, 'image.json'), 'utf8')) as { new_blobs?: string[] }
+    const { new_blobs } = JSON.parse(readFileSync(join(shared, 'images', id, 'image.json'), 'utf8')) as {
+      new_blobs?: string[]
+    }
     const [blobId] = new_blobs ?? []
-    if (!id.startsWith('v6-') || exit !== 0 || blobId === undefined || !command.includes(' create ') || /-ref |tarfs|encrypt|batch|external|-cache|dict/.test(command) || /parent/.test(id)) continue
+    if (
+      !id.startsWith('v6-') ||
+      exit !== 0 ||
+      blobId === undefined ||
+      !command.includes(' create ') ||
+      /-ref |tarfs|encrypt|batch|external|-cache|dict/.test(command) ||
+      /parent/.test(id)
+    )
+      continue
     const blob = readFileSync(join(shared, 'blobs', blobId))
     const bootstrap = readFileSync(join(shared, bootstrapPath))
     const image = openBootstrap(bootstrap)
     const info = image.blobs[0] ?? assert.fail(id)
     // A chunk of an entry that a later one replaced is in the blob, but no bootstrap tells of it.
-    if (Array.from({ length: info.chunkCount }, (_unused, index) => image.layout(0).has(index)).includes(false)) continue
+    if (Array.from({ length: info.chunkCount }, (_unused, index) => image.layout(0).has(index)).includes(false))
+      continue
     const inlineBootstrap = command.includes('--blob-inline-meta')
     const toc = command.includes('blob-toc')
     const { chunkSize, compression, digest } = info
@@ -69,8 +96,16 @@ test("writes the original's blobs again from their chunks", { skip: noShared }, 
     if (ours.equals(blob)) {
       equal += 1
       assert.equal(finished.id, blobId, id)
-      const place = inlineBootstrap ? { compressedSize, tocSize: 0, tocDigest: undefined } : { ...finished, compressedSize: finished.size }
-      const told = writer.info({ index: 0, id: info.id, compressedSize: place.compressedSize, tocSize: place.tocSize, tocDigest: place.tocDigest })
+      const place = inlineBootstrap
+        ? { compressedSize, tocSize: 0, tocDigest: undefined }
+        : { ...finished, compressedSize: finished.size }
+      const told = writer.info({
+        index: 0,
+        id: info.id,
+        compressedSize: place.compressedSize,
+        tocSize: place.tocSize,
+        tocDigest: place.tocDigest,
+      })
       assert.deepEqual(asText(told), asText(info), id)
     } else {
       assert.equal(compression, 'zstd', `${id} has no zstd that could differ`)
@@ -96,39 +131,64 @@ function plainParts(blob: Buffer, toc: boolean): unknown {
   }))
 }
 
-const contents = fc.array(fc.oneof(fc.uint8Array({ minLength: 1, maxLength: 3000 }), fc.tuple(fc.nat(255), fc.integer({ min: 1, max: 9000 })).map(([byte, n]) => new Uint8Array(n).fill(byte))), { minLength: 1, maxLength: 12 })
+const contents = fc.array(
+  fc.oneof(
+    fc.uint8Array({ minLength: 1, maxLength: 3000 }),
+    fc.tuple(fc.nat(255), fc.integer({ min: 1, max: 9000 })).map(([byte, n]) => new Uint8Array(n).fill(byte)),
+  ),
+  { minLength: 1, maxLength: 12 },
+)
 
 test('what is written reads back, in each layout', async () => {
   await fc.assert(
-    fc.asyncProperty(contents, fc.boolean(), fc.boolean(), fc.constantFrom('none', 'zstd', 'lz4_block'), async (plains, inlineBootstrap, toc, compression) => {
-      const { writer, bytes } = collect({ inlineBootstrap, toc, compression })
-      const chunks: AppendedChunk[] = []
-      for (const plain of plains) {
-        const chunk = chunkOf(plain)
-        const into = new Uint8Array(plain.length)
-        const size = compressor(compression).compress(plain, into)
-        await writer.append(chunk, size < 0 ? plain : into.subarray(0, size))
-        chunks.push(chunk)
-      }
-      await writer.finishData()
-      const bootstrap = Buffer.from('a bootstrap '.repeat(100))
-      if (inlineBootstrap) await writer.addBootstrap(bootstrap)
-      const { size, id } = await writer.finish()
-      const blob = bytes()
-      assert.equal(size, blob.length)
-      const info = writer.info({ index: 0, id: INLINED_BLOB_ID, compressedSize: size, tocSize: 0, tocDigest: undefined })
-      const layout = openBlobLayout(writer.metaFile() ?? assert.fail(), info, new Uint8Array(Buffer.concat(chunks.map(({ digest }) => digest))))
-      const found = new ChunkInfo()
-      for (const [index, plain] of plains.entries()) {
-        layout.chunk(index, found)
-        const into = new Uint8Array(found.uncompressedSize)
-        decompressor(found.compressed ? compression : 'none').decompress(blob.subarray(found.compressedOffset, found.compressedOffset + found.compressedSize), into)
-        assert.deepEqual(into, plain)
-        assert.equal(found.uncompressedOffset % 4096, 0)
-      }
-      if (toc) comparesParts(blob, id)
-      else assert.equal(id, createHash('sha256').update(blob).digest('hex'))
-    }),
+    fc.asyncProperty(
+      contents,
+      fc.boolean(),
+      fc.boolean(),
+      fc.constantFrom('none', 'zstd', 'lz4_block'),
+      async (plains, inlineBootstrap, toc, compression) => {
+        const { writer, bytes } = collect({ inlineBootstrap, toc, compression })
+        const chunks: AppendedChunk[] = []
+        for (const plain of plains) {
+          const chunk = chunkOf(plain)
+          const into = new Uint8Array(plain.length)
+          const size = compressor(compression).compress(plain, into)
+          await writer.append(chunk, size < 0 ? plain : into.subarray(0, size))
+          chunks.push(chunk)
+        }
+        await writer.finishData()
+        const bootstrap = Buffer.from('a bootstrap '.repeat(100))
+        if (inlineBootstrap) await writer.addBootstrap(bootstrap)
+        const { size, id } = await writer.finish()
+        const blob = bytes()
+        assert.equal(size, blob.length)
+        const info = writer.info({
+          index: 0,
+          id: INLINED_BLOB_ID,
+          compressedSize: size,
+          tocSize: 0,
+          tocDigest: undefined,
+        })
+        const layout = openBlobLayout(
+          writer.metaFile() ?? assert.fail(),
+          info,
+          new Uint8Array(Buffer.concat(chunks.map(({ digest }) => digest))),
+        )
+        const found = new ChunkInfo()
+        for (const [index, plain] of plains.entries()) {
+          layout.chunk(index, found)
+          const into = new Uint8Array(found.uncompressedSize)
+          decompressor(found.compressed ? compression : 'none').decompress(
+            blob.subarray(found.compressedOffset, found.compressedOffset + found.compressedSize),
+            into,
+          )
+          assert.deepEqual(into, plain)
+          assert.equal(found.uncompressedOffset % 4096, 0)
+        }
+        if (toc) comparesParts(blob, id)
+        else assert.equal(id, createHash('sha256').update(blob).digest('hex'))
+      },
+    ),
     { numRuns: 60 },
   )
 })
@@ -144,9 +204,16 @@ function comparesParts(blob: Buffer, id: string): void {
     assert.equal(createHash('sha256').update(plain).digest('hex'), Buffer.from(digest ?? []).toString('hex'), name)
   }
   const data = at(PARTS.data)
-  assert.equal(createHash('sha256').update(blob.subarray(0, data.compressedSize + 512)).digest('hex'), Buffer.from(data.digest ?? []).toString('hex'))
+  assert.equal(
+    createHash('sha256')
+      .update(blob.subarray(0, data.compressedSize + 512))
+      .digest('hex'),
+    Buffer.from(data.digest ?? []).toString('hex'),
+  )
   const digests = at(PARTS.digests)
-  const withoutDigests = createHash('sha256').update(blob.subarray(0, digests.compressedOffset)).update(blob.subarray(digests.compressedOffset + digests.compressedSize))
+  const withoutDigests = createHash('sha256')
+    .update(blob.subarray(0, digests.compressedOffset))
+    .update(blob.subarray(digests.compressedOffset + digests.compressedSize))
   assert.equal(id, withoutDigests.digest('hex'))
 }
 
@@ -159,7 +226,10 @@ test('a blob without chunks is empty, or has its bootstrap only', async () => {
   await inlined.writer.finishData()
   await inlined.writer.addBootstrap(Buffer.alloc(8192))
   await inlined.writer.finish()
-  assert.deepEqual(decodeToc(inlined.bytes().subarray(-4096), inlined.bytes().length).map(({ name }) => name), [PARTS.bootstrap])
+  assert.deepEqual(
+    decodeToc(inlined.bytes().subarray(-4096), inlined.bytes().length).map(({ name }) => name),
+    [PARTS.bootstrap],
+  )
 })
 
 test('the sink gets large pieces, and an error of it ends the writing', async () => {
@@ -180,5 +250,8 @@ test('chunks beyond the address space are refused', async () => {
   const chunk = chunkOf(new Uint8Array(1))
   const huge = { ...chunk, uncompressedSize: 2 ** 44 }
   await writer.append(huge, new Uint8Array(1))
-  assert.throws(() => writer.append(chunk, new Uint8Array(1)), (error: unknown) => error instanceof BlobError && error.code === 'TOO_LARGE')
+  assert.throws(
+    () => writer.append(chunk, new Uint8Array(1)),
+    (error: unknown) => error instanceof BlobError && error.code === 'TOO_LARGE',
+  )
 })

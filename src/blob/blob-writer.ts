@@ -88,7 +88,14 @@ export class BlobWriter {
   #size = 0
   #chunkCount = 0
   #uncompressedSize = 0
-  #meta: { readonly header: Uint8Array; readonly offset: number; readonly compressedSize: number; readonly compression: CompressionName } | undefined
+  #meta:
+    | {
+        readonly header: Uint8Array
+        readonly offset: number
+        readonly compressedSize: number
+        readonly compression: CompressionName
+      }
+    | undefined
 
   constructor(options: BlobWriterOptions) {
     this.#options = options
@@ -110,7 +117,11 @@ export class BlobWriter {
 
   /** Appends a chunk as it is stored and fills in its place. Throws 'TOO_LARGE' beyond the format's limits. */
   append(chunk: AppendedChunk, stored: Uint8Array): Promise<void> | void {
-    if (this.#chunkCount >= MAX_CHUNKS) throw new BlobError('TOO_LARGE', `a blob holds up to ${MAX_CHUNKS} chunks; use a larger chunk size or split the layer`)
+    if (this.#chunkCount >= MAX_CHUNKS)
+      throw new BlobError(
+        'TOO_LARGE',
+        `a blob holds up to ${MAX_CHUNKS} chunks; use a larger chunk size or split the layer`,
+      )
     chunk.index = this.#chunkCount
     chunk.compressedOffset = this.#size
     chunk.compressedSize = stored.length
@@ -130,14 +141,23 @@ export class BlobWriter {
     if (this.#hasHeaders) await this.#writeHeader(PARTS.data, dataSize)
     // Covers the header, but not its own uncompressed form: readers never check it, digests of the table do.
     const digest = this.#hash.copy().digest()
-    this.#toc.push({ name: PARTS.data, compression: 'none', digest, compressedOffset: 0, compressedSize: dataSize, uncompressedSize: this.#uncompressedSize })
+    this.#toc.push({
+      name: PARTS.data,
+      compression: 'none',
+      digest,
+      compressedOffset: 0,
+      compressedSize: dataSize,
+      uncompressedSize: this.#uncompressedSize,
+    })
     await this.#writeMeta()
     if (this.#options.toc) await this.#writeDigests()
   }
 
   /** The bootstrap, compressed where a table of contents can say so. */
   async addBootstrap(bytes: Uint8Array): Promise<void> {
-    const { stored, compression } = this.#options.toc ? compressed(bytes, 'zstd') : { stored: bytes, compression: 'none' as const }
+    const { stored, compression } = this.#options.toc
+      ? compressed(bytes, 'zstd')
+      : { stored: bytes, compression: 'none' as const }
     this.#addEntry(PARTS.bootstrap, bytes, stored.length, compression)
     await this.#write(stored)
     await this.#writeHeader(PARTS.bootstrap, stored.length)
@@ -201,7 +221,14 @@ export class BlobWriter {
     const offset = this.#size
     const { stored, compression } = compressed(infos, this.#options.compression)
     const compressedSize = stored.length
-    const header = encodeMetaHeader({ features: this.#features, compression, entries: this.#chunkCount, offset, compressedSize, uncompressedSize: infos.length })
+    const header = encodeMetaHeader({
+      features: this.#features,
+      compression,
+      entries: this.#chunkCount,
+      offset,
+      compressedSize,
+      uncompressedSize: infos.length,
+    })
     this.#meta = { header, offset, compressedSize, compression }
     this.#compareMeta(stored)
     this.#addEntry(PARTS.meta, infos, compressedSize, compression)
@@ -215,10 +242,19 @@ export class BlobWriter {
   #compareMeta(stored: Uint8Array): void {
     const meta = this.#meta
     if (meta === undefined) return
-    const info = this.info({ index: 0, id: 'that is written', compressedSize: this.#size, tocSize: 0, tocDigest: undefined })
+    const info = this.info({
+      index: 0,
+      id: 'that is written',
+      compressedSize: this.#size,
+      tocSize: 0,
+      tocDigest: undefined,
+    })
     const back = metaFileOf(Buffer.concat([stored, meta.header]), info)
     if (Buffer.compare(back, encodeMetaFile(this.#infos.bytes, meta.header)) !== 0) {
-      throw new BlobError('BAD_META', 'the compression context does not read back as it was meant; nothing was published, please report this')
+      throw new BlobError(
+        'BAD_META',
+        'the compression context does not read back as it was meant; nothing was published, please report this',
+      )
     }
   }
 
@@ -231,7 +267,14 @@ export class BlobWriter {
 
   #addEntry(name: string, plain: Uint8Array, storedSize: number, compression: CompressionName): void {
     const digest = createHash('sha256').update(plain).digest()
-    this.#toc.push({ name, compression, digest, compressedOffset: this.#size, compressedSize: storedSize, uncompressedSize: plain.length })
+    this.#toc.push({
+      name,
+      compression,
+      digest,
+      compressedOffset: this.#size,
+      compressedSize: storedSize,
+      uncompressedSize: plain.length,
+    })
   }
 
   async #writeHeader(name: string, size: number): Promise<void> {

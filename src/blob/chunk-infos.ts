@@ -16,13 +16,19 @@ const MAX_UNCOMPRESSED = 2 ** 44
 const MAX_COMPRESSED = 2 ** 40
 
 /** Where a chunk lies. */
-export type PlacedChunk = Pick<ChunkInfo, 'index' | 'compressedOffset' | 'compressedSize' | 'uncompressedOffset' | 'uncompressedSize'>
+export type PlacedChunk = Pick<
+  ChunkInfo,
+  'index' | 'compressedOffset' | 'compressedSize' | 'uncompressedOffset' | 'uncompressedSize'
+>
 
 /** Writes one info of version 1 (two 64-bit words, little-endian). Throws 'TOO_LARGE' beyond its limits. */
 export function encodeInfoV1(chunk: PlacedChunk, into: DataView, at: number): void {
   const { uncompressedOffset, uncompressedSize, compressedOffset, compressedSize } = chunk
   if (uncompressedOffset % 4096 !== 0 || uncompressedOffset >= MAX_UNCOMPRESSED || compressedOffset >= MAX_COMPRESSED) {
-    throw new BlobError('TOO_LARGE', `chunk ${chunk.index} at ${uncompressedOffset} (stored at ${compressedOffset}) is beyond what a blob can hold; split the layer`)
+    throw new BlobError(
+      'TOO_LARGE',
+      `chunk ${chunk.index} at ${uncompressedOffset} (stored at ${compressedOffset}) is beyond what a blob can hold; split the layer`,
+    )
   }
   const plain = uncompressedSize - 1
   const stored = compressedSize - 1
@@ -30,7 +36,11 @@ export function encodeInfoV1(chunk: PlacedChunk, into: DataView, at: number): vo
   into.setUint32(at, (uncompressedOffset % 2 ** 32) + ((plain >>> 20) << 8), true)
   into.setUint32(at + 4, Math.floor(uncompressedOffset / 2 ** 32) + (plain & MASK_20) * 4096, true)
   into.setUint32(at + 8, compressedOffset % 2 ** 32, true)
-  into.setUint32(at + 12, Math.floor(compressedOffset / 2 ** 32) + ((stored >>> 20) << 8) + (stored & MASK_20) * 4096, true)
+  into.setUint32(
+    at + 12,
+    Math.floor(compressedOffset / 2 ** 32) + ((stored >>> 20) << 8) + (stored & MASK_20) * 4096,
+    true,
+  )
 }
 
 /** Reads info `index`; the digest stays as it is. Throws 'BAD_META' for what contradicts the blob, 'UNSUPPORTED' for batch, zran and encrypted chunks. */
@@ -40,16 +50,27 @@ export function decodeInfo(from: DataView, index: number, blob: BlobInfo, into: 
   into.crc32c = undefined
   if ((blob.features & BLOB_FEATURES.CHUNK_INFO_V2) !== 0) decodeV2(from, index * INFO_V2_SIZE, into)
   else decodeV1(from, index * INFO_V1_SIZE, into)
-  const bad = (what: string): BlobError => new BlobError('BAD_META', `chunk ${index} of blob ${blob.id}: ${what}; the compression context is damaged or crafted`)
-  if (into.uncompressedSize > blob.chunkSize) throw bad(`it has ${into.uncompressedSize} bytes, chunks have up to ${blob.chunkSize}`)
-  if (into.uncompressedOffset + into.uncompressedSize > Math.ceil(blob.uncompressedSize / 4096) * 4096) throw bad('it ends behind the address space')
+  const bad = (what: string): BlobError =>
+    new BlobError(
+      'BAD_META',
+      `chunk ${index} of blob ${blob.id}: ${what}; the compression context is damaged or crafted`,
+    )
+  if (into.uncompressedSize > blob.chunkSize)
+    throw bad(`it has ${into.uncompressedSize} bytes, chunks have up to ${blob.chunkSize}`)
+  if (into.uncompressedOffset + into.uncompressedSize > Math.ceil(blob.uncompressedSize / 4096) * 4096)
+    throw bad('it ends behind the address space')
   if (into.compressedOffset + into.compressedSize > blob.compressedSize) throw bad('it is stored behind the blob')
   if (into.compressedSize === 0) throw bad('it is stored in 0 bytes')
   if (!into.compressed && into.compressedSize !== into.uncompressedSize) throw bad('it is stored raw with another size')
 }
 
 function decodeV1(from: DataView, at: number, into: ChunkInfo): void {
-  const [low0, high0, low1, high1] = [from.getUint32(at, true), from.getUint32(at + 4, true), from.getUint32(at + 8, true), from.getUint32(at + 12, true)]
+  const [low0, high0, low1, high1] = [
+    from.getUint32(at, true),
+    from.getUint32(at + 4, true),
+    from.getUint32(at + 8, true),
+    from.getUint32(at + 12, true),
+  ]
   into.uncompressedSize = ((high0 >>> 12) | (((low0 >>> 8) & 0xf) << 20)) + 1
   into.uncompressedOffset = (high0 & 0xfff) * 2 ** 32 + ((low0 & 0xffff_f000) >>> 0)
   into.compressedSize = ((high1 >>> 12) | (((high1 >>> 8) & 0xf) << 20)) + 1
@@ -58,9 +79,15 @@ function decodeV1(from: DataView, at: number, into: ChunkInfo): void {
 }
 
 function decodeV2(from: DataView, at: number, into: ChunkInfo): void {
-  const [low0, high0, low1, high1] = [from.getUint32(at, true), from.getUint32(at + 4, true), from.getUint32(at + 8, true), from.getUint32(at + 12, true)]
+  const [low0, high0, low1, high1] = [
+    from.getUint32(at, true),
+    from.getUint32(at + 4, true),
+    from.getUint32(at + 8, true),
+    from.getUint32(at + 12, true),
+  ]
   const flags = high0 >>> 24
-  if ((flags & (V2_FLAGS.ZRAN | V2_FLAGS.BATCH | V2_FLAGS.ENCRYPTED)) !== 0) throw new BlobError('UNSUPPORTED', 'batch, zran and encrypted chunks are not read by this version')
+  if ((flags & (V2_FLAGS.ZRAN | V2_FLAGS.BATCH | V2_FLAGS.ENCRYPTED)) !== 0)
+    throw new BlobError('UNSUPPORTED', 'batch, zran and encrypted chunks are not read by this version')
   into.uncompressedOffset = low0 * 4096
   into.uncompressedSize = (high0 & 0xff_ffff) + 1
   into.compressedOffset = (high1 & 0xff) * 2 ** 32 + low1

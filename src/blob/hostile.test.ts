@@ -9,7 +9,10 @@ import { decodeTarHeader, encodeTarHeader, TAR_HEADER_SIZE } from './tar-header.
 import { decodeToc, encodeToc, PARTS } from './toc.ts'
 
 const isCoded = (error: unknown): boolean => error instanceof BlobError
-const hasCode = (code: string) => (error: unknown): boolean => error instanceof BlobError && error.code === code
+const hasCode =
+  (code: string) =>
+  (error: unknown): boolean =>
+    error instanceof BlobError && error.code === code
 
 const COUNT = 5
 const SIZE = 4000
@@ -35,9 +38,26 @@ const BLOB: BlobInfo = {
 function context(): { infos: Uint8Array; header: Uint8Array } {
   const infos = new Uint8Array(COUNT * INFO_V1_SIZE)
   for (let index = 0; index < COUNT; index += 1) {
-    encodeInfoV1({ index, compressedOffset: index * SIZE, compressedSize: SIZE, uncompressedOffset: index * 4096, uncompressedSize: SIZE }, new DataView(infos.buffer), index * INFO_V1_SIZE)
+    encodeInfoV1(
+      {
+        index,
+        compressedOffset: index * SIZE,
+        compressedSize: SIZE,
+        uncompressedOffset: index * 4096,
+        uncompressedSize: SIZE,
+      },
+      new DataView(infos.buffer),
+      index * INFO_V1_SIZE,
+    )
   }
-  const header = encodeMetaHeader({ features: BLOB.features, compression: 'none', entries: COUNT, offset: BLOB.metaOffset, compressedSize: infos.length, uncompressedSize: infos.length })
+  const header = encodeMetaHeader({
+    features: BLOB.features,
+    compression: 'none',
+    entries: COUNT,
+    offset: BLOB.metaOffset,
+    compressedSize: infos.length,
+    uncompressedSize: infos.length,
+  })
   return { infos, header }
 }
 
@@ -45,15 +65,30 @@ test('a chunk info of version 1 reads back, up to the limits', () => {
   const size = fc.integer({ min: 1, max: 2 ** 24 })
   const wide = { ...BLOB, chunkSize: 2 ** 24, compressedSize: 2 ** 41, uncompressedSize: 2 ** 45 }
   fc.assert(
-    fc.property(fc.nat(2 ** 32 - 1), size, fc.nat(2 ** 40 - 1), size, (block, uncompressedSize, compressedOffset, compressedSize) => {
-      const view = new DataView(new ArrayBuffer(INFO_V1_SIZE))
-      const chunk = { index: 0, uncompressedOffset: block * 4096, uncompressedSize, compressedOffset, compressedSize }
-      encodeInfoV1(chunk, view, 0)
-      const found = new ChunkInfo()
-      decodeInfo(view, 0, wide, found)
-      assert.deepEqual({ ...chunk }, { index: found.index, uncompressedOffset: found.uncompressedOffset, uncompressedSize: found.uncompressedSize, compressedOffset: found.compressedOffset, compressedSize: found.compressedSize })
-      assert.equal(found.compressed, compressedSize !== uncompressedSize)
-    }),
+    fc.property(
+      fc.nat(2 ** 32 - 1),
+      size,
+      fc.nat(2 ** 40 - 1),
+      size,
+      (block, uncompressedSize, compressedOffset, compressedSize) => {
+        const view = new DataView(new ArrayBuffer(INFO_V1_SIZE))
+        const chunk = { index: 0, uncompressedOffset: block * 4096, uncompressedSize, compressedOffset, compressedSize }
+        encodeInfoV1(chunk, view, 0)
+        const found = new ChunkInfo()
+        decodeInfo(view, 0, wide, found)
+        assert.deepEqual(
+          { ...chunk },
+          {
+            index: found.index,
+            uncompressedOffset: found.uncompressedOffset,
+            uncompressedSize: found.uncompressedSize,
+            compressedOffset: found.compressedOffset,
+            compressedSize: found.compressedSize,
+          },
+        )
+        assert.equal(found.compressed, compressedSize !== uncompressedSize)
+      },
+    ),
   )
 })
 
@@ -70,7 +105,10 @@ test('a compression context with any byte changed is refused, or stays in its bo
         const info = new ChunkInfo()
         for (let index = 0; index < COUNT; index += 1) {
           layout.chunk(index, info)
-          assert.ok(info.compressedOffset + info.compressedSize <= BLOB.compressedSize && info.uncompressedSize <= BLOB.chunkSize)
+          assert.ok(
+            info.compressedOffset + info.compressedSize <= BLOB.compressedSize &&
+              info.uncompressedSize <= BLOB.chunkSize,
+          )
           assert.ok(info.uncompressedOffset + info.uncompressedSize <= BLOB.uncompressedSize)
         }
       } catch (error) {
@@ -85,19 +123,31 @@ test('a compression context of another size, another blob or without its digests
   const { infos, header } = context()
   const whole = encodeMetaFile(infos, header)
   const digests = new Uint8Array(COUNT * 32)
-  for (const length of [0, 1, 4096, whole.length - 1]) assert.throws(() => openBlobLayout(whole.subarray(0, length), BLOB, digests), hasCode('BAD_META'))
+  for (const length of [0, 1, 4096, whole.length - 1])
+    assert.throws(() => openBlobLayout(whole.subarray(0, length), BLOB, digests), hasCode('BAD_META'))
   assert.throws(() => openBlobLayout(whole, { ...BLOB, chunkCount: COUNT + 1 }, digests), hasCode('BAD_META'))
   assert.throws(() => openBlobLayout(whole, { ...BLOB, metaOffset: 1 }, digests), hasCode('BAD_META'))
   assert.throws(() => openBlobLayout(whole, BLOB, digests.subarray(1)), hasCode('BAD_META'))
-  assert.throws(() => openBlobLayout(whole, { ...BLOB, features: BLOB.features | BLOB_FEATURES.ZRAN }, digests), hasCode('UNSUPPORTED'))
+  assert.throws(
+    () => openBlobLayout(whole, { ...BLOB, features: BLOB.features | BLOB_FEATURES.ZRAN }, digests),
+    hasCode('UNSUPPORTED'),
+  )
   assert.throws(() => metaFileOf(Buffer.concat([infos, header, header]), BLOB), hasCode('BAD_META'))
   assert.equal(metaFileOf(Buffer.concat([infos, header]), BLOB).length, 4096 + META_HEADER_SIZE)
   const layout = openBlobLayout(whole, BLOB, digests)
-  for (const index of [-1, COUNT, 0.5, Number.NaN]) assert.throws(() => layout.chunk(index, new ChunkInfo()), hasCode('OUT_OF_RANGE'))
+  for (const index of [-1, COUNT, 0.5, Number.NaN])
+    assert.throws(() => layout.chunk(index, new ChunkInfo()), hasCode('OUT_OF_RANGE'))
 })
 
 test('a table of contents with any byte changed is refused, or stays in its blob', () => {
-  const entries = [PARTS.data, PARTS.meta, PARTS.metaHeader].map((name, at) => ({ name, compression: 'none' as const, digest: new Uint8Array(32).fill(at + 1), compressedOffset: at * 100, compressedSize: 100, uncompressedSize: 100 }))
+  const entries = [PARTS.data, PARTS.meta, PARTS.metaHeader].map((name, at) => ({
+    name,
+    compression: 'none' as const,
+    digest: new Uint8Array(32).fill(at + 1),
+    compressedOffset: at * 100,
+    compressedSize: 100,
+    uncompressedSize: 100,
+  }))
   const toc = encodeToc(entries)
   assert.deepEqual(decodeToc(Buffer.concat([Buffer.alloc(700), toc]), 2000), entries)
   fc.assert(
@@ -105,18 +155,21 @@ test('a table of contents with any byte changed is refused, or stays in its blob
       const damaged = toc.slice()
       damaged[at] = byte
       try {
-        for (const { compressedOffset, compressedSize } of decodeToc(damaged, 2000)) assert.ok(compressedOffset + compressedSize <= 2000)
+        for (const { compressedOffset, compressedSize } of decodeToc(damaged, 2000))
+          assert.ok(compressedOffset + compressedSize <= 2000)
       } catch (error) {
         assert.ok(isCoded(error), String(error))
       }
     }),
     { numRuns: 2000 },
   )
-  for (const length of [0, 1, 511, 512, 600]) assert.throws(() => decodeToc(toc.subarray(toc.length - length), 2000), isCoded, String(length))
+  for (const length of [0, 1, 511, 512, 600])
+    assert.throws(() => decodeToc(toc.subarray(toc.length - length), 2000), isCoded, String(length))
 })
 
 test('tar headers of every size read back; other bytes are no header', () => {
-  for (const size of [0, 1, 511, 8 ** 11 - 1, 8 ** 11, 2 ** 40]) assert.deepEqual(decodeTarHeader(encodeTarHeader('image.blob', size)), { name: 'image.blob', size })
+  for (const size of [0, 1, 511, 8 ** 11 - 1, 8 ** 11, 2 ** 40])
+    assert.deepEqual(decodeTarHeader(encodeTarHeader('image.blob', size)), { name: 'image.blob', size })
   fc.assert(
     fc.property(fc.uint8Array({ minLength: TAR_HEADER_SIZE, maxLength: TAR_HEADER_SIZE }), (bytes) => {
       assert.throws(() => decodeTarHeader(bytes), hasCode('BAD_TAR'))

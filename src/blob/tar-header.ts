@@ -32,13 +32,23 @@ export function encodeTarHeader(name: string, size: number): Uint8Array {
 /** Name and size from a header. Throws BlobError 'BAD_TAR' when it is none. */
 export function decodeTarHeader(header: Uint8Array): { name: string; size: number } {
   const text = Buffer.from(header.buffer, header.byteOffset, header.byteLength)
-  if (header.length !== TAR_HEADER_SIZE || text.toString('latin1', MAGIC_AT, MAGIC_AT + 5) !== 'ustar' || header[TYPE_AT] !== 0x30) {
-    throw new BlobError('BAD_TAR', 'no tar header where the blob must have one; it is not a Nydus blob with headers, or damaged')
+  if (
+    header.length !== TAR_HEADER_SIZE ||
+    text.toString('latin1', MAGIC_AT, MAGIC_AT + 5) !== 'ustar' ||
+    header[TYPE_AT] !== 0x30
+  ) {
+    throw new BlobError(
+      'BAD_TAR',
+      'no tar header where the blob must have one; it is not a Nydus blob with headers, or damaged',
+    )
   }
   const end = text.indexOf(0)
   const name = text.toString('latin1', 0, Math.min(100, end < 0 ? 100 : end))
-  const isBinary = ((header[SIZE_AT] as number) & 0x80) !== 0
-  const size = isBinary ? Number(text.readBigUInt64BE(SIZE_AT + 4)) : Number.parseInt(text.toString('latin1', SIZE_AT, SIZE_AT + 11), 8)
-  if (!Number.isSafeInteger(size) || size < 0) throw new BlobError('BAD_TAR', `the tar header of ${JSON.stringify(name)} has no valid size`)
+  const isBinary = (header[SIZE_AT] & 0x80) !== 0
+  const size = isBinary
+    ? Number(text.readBigUInt64BE(SIZE_AT + 4))
+    : Number.parseInt(text.toString('latin1', SIZE_AT, SIZE_AT + 11), 8)
+  if (!Number.isSafeInteger(size) || size < 0)
+    throw new BlobError('BAD_TAR', `the tar header of ${JSON.stringify(name)} has no valid size`)
   return { name, size }
 }

@@ -15,7 +15,10 @@ const found = new Uint8Array(32)
 /** Compares the digest of a chunk's plain bytes with the image's. Throws BlobError 'BAD_DIGEST' with both. `blobId` is for the message. */
 export function verifyChunk(bytes: Uint8Array, chunk: ChunkInfo, digester: Digester, blobId: string): VerifiedChunk {
   if (bytes.length !== chunk.uncompressedSize) {
-    throw new BlobError('BAD_DIGEST', `chunk ${chunk.index} of blob ${blobId} has ${bytes.length} bytes, the image says ${chunk.uncompressedSize}`)
+    throw new BlobError(
+      'BAD_DIGEST',
+      `chunk ${chunk.index} of blob ${blobId} has ${bytes.length} bytes, the image says ${chunk.uncompressedSize}`,
+    )
   }
   digester.digest(bytes, found)
   if (!equal(found, chunk.digest)) throw badDigest(chunk, blobId, found)
@@ -30,7 +33,12 @@ export interface VerificationReceipt {
 }
 
 /** Mints from a worker's receipt: the same bytes in shared memory, the same digest. Throws BlobError 'BAD_DIGEST' when the receipt is for another chunk. */
-export function acceptReceipt(receipt: VerificationReceipt, bytes: Uint8Array, chunk: ChunkInfo, blobId: string): VerifiedChunk {
+export function acceptReceipt(
+  receipt: VerificationReceipt,
+  bytes: Uint8Array,
+  chunk: ChunkInfo,
+  blobId: string,
+): VerifiedChunk {
   if (!equal(receipt.digest, chunk.digest)) throw badDigest(chunk, blobId, receipt.digest)
   return bytes as VerifiedChunk // the worker compared its digest; the receipt is for this chunk
 }
@@ -42,5 +50,8 @@ function equal(a: Uint8Array, b: Uint8Array): boolean {
 
 function badDigest(chunk: ChunkInfo, blobId: string, got: Uint8Array): BlobError {
   const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
-  return new BlobError('BAD_DIGEST', `chunk ${chunk.index} of blob ${blobId} has digest ${hex(got)}, the image says ${hex(chunk.digest)}; the blob is damaged: push it again, or delete the cache if it came from there`)
+  return new BlobError(
+    'BAD_DIGEST',
+    `chunk ${chunk.index} of blob ${blobId} has digest ${hex(got)}, the image says ${hex(chunk.digest)}; the blob is damaged: push it again, or delete the cache if it came from there`,
+  )
 }

@@ -30,9 +30,14 @@ export class Artifact {
   static async create(path: string): Promise<Artifact> {
     const existing = await statOrUndefined(path)
     if (existing?.isDirectory() === true) throw new BuilderError('OUTPUT', `cannot write ${path}: it is a directory`)
-    if (existing !== undefined && !existing.isFile()) return new Artifact(path, await opened(path, constants.O_WRONLY), undefined)
+    if (existing !== undefined && !existing.isFile())
+      return new Artifact(path, await opened(path, constants.O_WRONLY), undefined)
     const temporary = join(dirname(path), `.${basename(path).slice(0, 128)}.${randomBytes(6).toString('hex')}.tmp`)
-    return new Artifact(path, await opened(temporary, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, path), temporary)
+    return new Artifact(
+      path,
+      await opened(temporary, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, path),
+      temporary,
+    )
   }
 
   /** Bytes written so far. */

@@ -1,14 +1,37 @@
 import assert from 'node:assert/strict'
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, createReadStream, linkSync, mkdirSync, openSync, readdirSync, readFileSync, symlinkSync, truncateSync, writeFileSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  createReadStream,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { Attributes, openBootstrap } from '../rafs/index.ts'
-import { buildImage, type BuiltImage, BuilderError, checkBootstrap, type LayerOptions, openDictionary, openParent } from './index.ts'
+import {
+  buildImage,
+  type BuiltImage,
+  BuilderError,
+  checkBootstrap,
+  type LayerOptions,
+  openDictionary,
+  openParent,
+} from './index.ts'
 import { contentOf, DEFAULTS, filesIn, sha256, tarOf, temporary } from './testing.ts'
 
-const hasCode = (code: string) => (error: unknown): boolean => error instanceof BuilderError && error.code === code
+const hasCode =
+  (code: string) =>
+  (error: unknown): boolean =>
+    error instanceof BuilderError && error.code === code
 
 interface Job {
   readonly t: TestContext
@@ -21,7 +44,10 @@ interface Job {
 async function build({ t, path, out, kind = 'tar', options = {} }: Job): Promise<BuiltImage> {
   const all = { ...DEFAULTS, ...options }
   const place = { kind: 'directory', path: out } as const
-  return await buildImage({ kind, path }, { blob: place, bootstrap: all.inlineBootstrap ? undefined : place }, all, { signal: t.signal, onBytes: () => undefined })
+  return await buildImage({ kind, path }, { blob: place, bootstrap: all.inlineBootstrap ? undefined : place }, all, {
+    signal: t.signal,
+    onBytes: () => undefined,
+  })
 }
 
 /** A source tar and an empty folder for output. */
@@ -29,7 +55,13 @@ async function setUp(t: TestContext): Promise<{ folder: string; tar: string; out
   const folder = temporary(t)
   const [tar, out] = [join(folder, 'source.tar'), join(folder, 'out')]
   mkdirSync(out)
-  writeFileSync(tar, await tarOf([{ path: 'a', content: Buffer.from('content '.repeat(5000)) }, { path: 'b', content: Buffer.from('b') }]))
+  writeFileSync(
+    tar,
+    await tarOf([
+      { path: 'a', content: Buffer.from('content '.repeat(5000)) },
+      { path: 'b', content: Buffer.from('b') },
+    ]),
+  )
   return { folder, tar, out }
 }
 
@@ -86,7 +118,12 @@ test('FIFOs: the source is read from one while the blob goes into another', asyn
     for await (const part of createReadStream(blob)) parts.push(part as Buffer)
   })()
   const options = { ...DEFAULTS, inlineBootstrap: true, blobToc: true }
-  const built = await buildImage({ kind: 'tar', path: source }, { blob: { kind: 'file', path: blob }, bootstrap: undefined }, options, { signal: t.signal, onBytes: () => undefined })
+  const built = await buildImage(
+    { kind: 'tar', path: source },
+    { blob: { kind: 'file', path: blob }, bootstrap: undefined },
+    options,
+    { signal: t.signal, onBytes: () => undefined },
+  )
   await reading
   if (writer.exitCode === null) await once(writer, 'exit')
   const direct = join(folder, 'direct')
@@ -129,11 +166,16 @@ test('a file that changes while the image is built is told of', async (t) => {
   const path = join(folder, 'tree')
   mkdirSync(path)
   for (const name of ['a', 'b']) writeFileSync(join(path, name), Buffer.alloc(100_000, name))
-  const building = buildImage({ kind: 'directory', path }, { blob: { kind: 'directory', path: out }, bootstrap: { kind: 'directory', path: out } }, DEFAULTS, {
-    signal: t.signal,
-    // After the first file.
-    onBytes: () => truncateSync(join(path, 'b'), 10),
-  })
+  const building = buildImage(
+    { kind: 'directory', path },
+    { blob: { kind: 'directory', path: out }, bootstrap: { kind: 'directory', path: out } },
+    DEFAULTS,
+    {
+      signal: t.signal,
+      // After the first file.
+      onBytes: () => truncateSync(join(path, 'b'), 10),
+    },
+  )
   await assert.rejects(building, hasCode('SOURCE_CHANGED'))
   assert.deepEqual(filesIn(out), [])
 })

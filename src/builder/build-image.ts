@@ -39,7 +39,10 @@ export interface BuiltImage {
   readonly blobs: readonly string[]
   readonly blobSize: number
   /** Seconds by step, and counts, by the original's names. */
-  readonly trace: { readonly consumedTime: Readonly<Record<string, number>>; readonly events: Readonly<Record<string, number | string>> }
+  readonly trace: {
+    readonly consumedTime: Readonly<Record<string, number>>
+    readonly events: Readonly<Record<string, number | string>>
+  }
 }
 
 const READ_BYTES = 1024 * 1024
@@ -48,19 +51,35 @@ const READ_BYTES = 1024 * 1024
  * Builds an image or layer into files. Each appears whole or not at all, and the blob before the bootstrap that speaks of it. Throws BuilderError, or the signal's reason; nothing
  * is left behind then.
  */
-export async function buildImage(source: ImageSource, places: ImagePlaces, options: LayerOptions, run: ImageRun): Promise<BuiltImage> {
+export async function buildImage(
+  source: ImageSource,
+  places: ImagePlaces,
+  options: LayerOptions,
+  run: ImageRun,
+): Promise<BuiltImage> {
   const started = performance.now()
   if ((places.bootstrap === undefined) !== options.inlineBootstrap) {
     throw new BuilderError('BAD_OPTION', 'the bootstrap goes into the blob or has a place of its own, one of both')
   }
   const blob = await Artifact.create(placeOf(places.blob, 'blob'))
   try {
-    const built = await buildFrom(source, { ...options, signal: run.signal, sink: (bytes) => blob.write(bytes) }, run.onBytes)
+    const built = await buildFrom(
+      source,
+      { ...options, signal: run.signal, sink: (bytes) => blob.write(bytes) },
+      run.onBytes,
+    )
     run.signal.throwIfAborted()
     const ids = built.blobs.map(({ id }) => (options.inlineBootstrap && id.startsWith('x') ? built.blobId : id))
     const blobPath = await publishBlob(blob, places.blob, built, options.blobId)
-    const bootstrapPath = places.bootstrap === undefined ? undefined : await publishBootstrap(places.bootstrap, built.bootstrap)
-    return { bootstrapPath, blobPath, blobs: ids, blobSize: built.blobSize, trace: traceOf(built, (performance.now() - started) / 1000) }
+    const bootstrapPath =
+      places.bootstrap === undefined ? undefined : await publishBootstrap(places.bootstrap, built.bootstrap)
+    return {
+      bootstrapPath,
+      blobPath,
+      blobs: ids,
+      blobSize: built.blobSize,
+      trace: traceOf(built, (performance.now() - started) / 1000),
+    }
   } finally {
     await blob.discard()
   }
@@ -70,7 +89,11 @@ function placeOf(place: OutputPlace, name: string): string {
   return place.kind === 'file' ? place.path : join(place.path, name)
 }
 
-async function buildFrom(source: ImageSource, options: LayerOptions & LayerRun, onBytes: (bytes: number) => void): Promise<BuiltLayer> {
+async function buildFrom(
+  source: ImageSource,
+  options: LayerOptions & LayerRun,
+  onBytes: (bytes: number) => void,
+): Promise<BuiltLayer> {
   if (source.kind === 'directory') return await buildDirectoryLayer(source.path, { ...options, onBytes })
   return await buildLayer(archiveOf(source.path, { signal: options.signal, onBytes }), options)
 }
@@ -94,12 +117,18 @@ async function* archiveOf(path: string, { signal, onBytes }: ImageRun): AsyncGen
 }
 
 /** A FIFO that nobody writes to blocks its reader for ever, even against signals: what waits for it is left behind, and the build ends. */
-async function nextOrAborted(iterator: AsyncIterator<Uint8Array>, signal: AbortSignal): Promise<IteratorResult<Uint8Array>> {
+async function nextOrAborted(
+  iterator: AsyncIterator<Uint8Array>,
+  signal: AbortSignal,
+): Promise<IteratorResult<Uint8Array>> {
   signal.throwIfAborted()
   return await new Promise((resolve, reject) => {
     const abort = (): void => reject(signal.reason as Error)
     signal.addEventListener('abort', abort, { once: true })
-    void iterator.next().then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
+    void iterator
+      .next()
+      .then(resolve, reject)
+      .finally(() => signal.removeEventListener('abort', abort))
   })
 }
 
@@ -119,7 +148,12 @@ async function* piecesOf(path: string): AsyncGenerator<Uint8Array> {
 }
 
 /** A layer that stored nothing has no blob; but a file or pipe that was asked for by name is there, empty. */
-async function publishBlob(blob: Artifact, place: OutputPlace, built: BuiltLayer, blobId: string | undefined): Promise<string | undefined> {
+async function publishBlob(
+  blob: Artifact,
+  place: OutputPlace,
+  built: BuiltLayer,
+  blobId: string | undefined,
+): Promise<string | undefined> {
   if (place.kind === 'file') return await blob.publish()
   if (built.blobSize === 0) return undefined
   return await blob.publish(blobId ?? built.blobId)
@@ -136,10 +170,20 @@ async function publishBootstrap(place: OutputPlace, bytes: Uint8Array): Promise<
 }
 
 function traceOf({ counts }: BuiltLayer, totalSeconds: number): BuiltImage['trace'] {
-  const events: Record<string, number | string> = { egid: String(process.getegid?.() ?? 0), euid: String(process.geteuid?.() ?? 0) }
+  const events: Record<string, number | string> = {
+    egid: String(process.getegid?.() ?? 0),
+    euid: String(process.geteuid?.() ?? 0),
+  }
   // As in the original, what did not happen is not told.
   if (counts.storedBytes > 0) events['blob_uncompressed_size'] = counts.storedBytes
   if (counts.duplicateChunks > 0) events['dedup_chunks'] = counts.duplicateChunks
   if (counts.duplicateBytes > 0) events['dedup_uncompressed_size'] = counts.duplicateBytes
-  return { consumedTime: { build_bootstrap: counts.bootstrapSeconds, build_tree: counts.treeSeconds, total_build: totalSeconds }, events }
+  return {
+    consumedTime: {
+      build_bootstrap: counts.bootstrapSeconds,
+      build_tree: counts.treeSeconds,
+      total_build: totalSeconds,
+    },
+    events,
+  }
 }

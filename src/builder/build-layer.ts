@@ -43,17 +43,28 @@ export interface LayerCounts {
  * Builds a layer from a tar: plain, gzip or zstd, told by its first bytes. Nothing of the layer but its tree is kept in memory. Throws BuilderError; the sink has part of a blob then. The same source
  * and options give the same bytes, however many threads there are.
  */
-export async function buildLayer(stream: AsyncIterable<Uint8Array>, options: LayerOptions & LayerRun): Promise<BuiltLayer> {
+export async function buildLayer(
+  stream: AsyncIterable<Uint8Array>,
+  options: LayerOptions & LayerRun,
+): Promise<BuiltLayer> {
   const { keepOwners, signal } = options
-  return await withBuild(options, (build) => build.fromTar((addContent) => readTarLayer(stream, { keepOwners, signal, addContent })))
+  return await withBuild(options, (build) =>
+    build.fromTar((addContent) => readTarLayer(stream, { keepOwners, signal, addContent })),
+  )
 }
 
 /** Builds a layer from a directory. Throws as `buildLayer` does; 'SOURCE_CHANGED' when it does not hold still. */
-export async function buildDirectoryLayer(path: string, options: LayerOptions & LayerRun & { readonly onBytes: (bytes: number) => void }): Promise<BuiltLayer> {
+export async function buildDirectoryLayer(
+  path: string,
+  options: LayerOptions & LayerRun & { readonly onBytes: (bytes: number) => void },
+): Promise<BuiltLayer> {
   return await withBuild(options, (build) => build.fromDirectory(path, options.onBytes))
 }
 
-async function withBuild(options: LayerOptions & LayerRun, run: (build: LayerBuild) => Promise<BuiltLayer>): Promise<BuiltLayer> {
+async function withBuild(
+  options: LayerOptions & LayerRun,
+  run: (build: LayerBuild) => Promise<BuiltLayer>,
+): Promise<BuiltLayer> {
   try {
     return await withChunkWorkers(async (workers) => {
       const build = new LayerBuild(options, workers)
@@ -133,7 +144,10 @@ class LayerBuild {
 
   #loadParent(parent: NonNullable<LayerOptions['parent']>): LayerNode {
     checkReadable(parent, 'the parent bootstrap')
-    checkConsistent({ chunkSize: this.#options.chunkSize, explicitOwners: this.#options.keepOwners, version: 6, blobs: [] }, parent)
+    checkConsistent(
+      { chunkSize: this.#options.chunkSize, explicitOwners: this.#options.keepOwners, version: 6, blobs: [] },
+      parent,
+    )
     const { root, blobs, chunks } = loadParent(parent)
     this.#dictionary.addParent(blobs, chunks)
     return root
@@ -170,14 +184,23 @@ class LayerBuild {
   }
 
   #table(own: Pick<BlobInfo, 'id' | 'compressedSize' | 'tocSize' | 'tocDigest'>): BlobInfo[] {
-    return this.#dictionary.blobs.map((entry, index) => (entry.kind === 'own' ? this.#blob.info({ ...own, index }) : importedBlob(entry.blob, index)))
+    return this.#dictionary.blobs.map((entry, index) =>
+      entry.kind === 'own' ? this.#blob.info({ ...own, index }) : importedBlob(entry.blob, index),
+    )
   }
 
   #bootstrap(root: LayerNode, blobs: readonly BlobInfo[]): Uint8Array {
     const { chunkSize, compression, digest, keepOwners, prefetch } = this.#options
     const tree = toRafsTree(root, blobs)
     const nodes = prefetch.policy === 'fs' ? prefetchNodes(tree.root, prefetch.paths) : []
-    const bytes = writeBootstrapV6(tree, { chunkSize, compression, digest, explicitOwners: keepOwners, alwaysXattrs: false, prefetch: nodes })
+    const bytes = writeBootstrapV6(tree, {
+      chunkSize,
+      compression,
+      digest,
+      explicitOwners: keepOwners,
+      alwaysXattrs: false,
+      prefetch: nodes,
+    })
     readBack(bytes, tree)
     return bytes
   }

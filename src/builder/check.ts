@@ -32,11 +32,25 @@ export function* checkBootstrap(image: Bootstrap): Generator<CheckFinding> {
  * Reads every chunk of every blob and compares its digest. Blobs are read once, front to back, a few MiB at a time. What no file uses has no record in some images and is
  * not looked at.
  */
-export async function* checkBlobs(image: Bootstrap, backend: Backend, signal: AbortSignal): AsyncGenerator<CheckFinding> {
+export async function* checkBlobs(
+  image: Bootstrap,
+  backend: Backend,
+  signal: AbortSignal,
+): AsyncGenerator<CheckFinding> {
   for (const blob of image.blobs) {
     const bad = (message: string): CheckFinding => ({ part: 'blob', object: blob.id, message })
-    if ((blob.features & (BLOB_FEATURES.ZRAN | BLOB_FEATURES.BATCH | BLOB_FEATURES.ENCRYPTED | BLOB_FEATURES.TARFS | BLOB_FEATURES.SEPARATE)) !== 0) {
-      yield bad('its data is stored in a way that this version cannot verify (batch, encrypted, tarfs or a reference to a gzip layer)')
+    if (
+      (blob.features &
+        (BLOB_FEATURES.ZRAN |
+          BLOB_FEATURES.BATCH |
+          BLOB_FEATURES.ENCRYPTED |
+          BLOB_FEATURES.TARFS |
+          BLOB_FEATURES.SEPARATE)) !==
+      0
+    ) {
+      yield bad(
+        'its data is stored in a way that this version cannot verify (batch, encrypted, tarfs or a reference to a gzip layer)',
+      )
       continue
     }
     let reader: BlobReader
@@ -60,7 +74,12 @@ export async function* checkBlobs(image: Bootstrap, backend: Backend, signal: Ab
 /** Chunks are read in runs of up to this. */
 const RUN_BYTES = 4 * 1024 * 1024
 
-async function* checkChunks(image: Bootstrap, blob: BlobInfo, reader: BlobReader, signal: AbortSignal): AsyncGenerator<CheckFinding> {
+async function* checkChunks(
+  image: Bootstrap,
+  blob: BlobInfo,
+  reader: BlobReader,
+  signal: AbortSignal,
+): AsyncGenerator<CheckFinding> {
   const layout = image.layout(blob.index)
   const decompress = decompressor(blob.compression)
   const digest = digester(blob.digest)
@@ -73,7 +92,11 @@ async function* checkChunks(image: Bootstrap, blob: BlobInfo, reader: BlobReader
     if (!layout.has(index)) continue
     layout.chunk(index, info)
     const end = info.compressedOffset + info.compressedSize
-    const bad = (message: string): CheckFinding => ({ part: 'blob', object: blob.id, message: `chunk ${index} (bytes ${info.compressedOffset} to ${end}): ${message}` })
+    const bad = (message: string): CheckFinding => ({
+      part: 'blob',
+      object: blob.id,
+      message: `chunk ${index} (bytes ${info.compressedOffset} to ${end}): ${message}`,
+    })
     if (end > size) {
       yield bad(`the blob ends at byte ${size}`)
       continue
@@ -92,7 +115,10 @@ async function* checkChunks(image: Bootstrap, blob: BlobInfo, reader: BlobReader
       yield bad(messageOf(error))
       continue
     }
-    if (!found.equals(info.digest)) yield bad(`its ${blob.digest} digest is ${found.toString('hex')}, the image wants ${Buffer.from(info.digest).toString('hex')}`)
+    if (!found.equals(info.digest))
+      yield bad(
+        `its ${blob.digest} digest is ${found.toString('hex')}, the image wants ${Buffer.from(info.digest).toString('hex')}`,
+      )
   }
 }
 
@@ -114,18 +140,24 @@ class TreeCheck {
     this.#entries += 1
     const isNew = !this.#seen.has(ino)
     this.#seen.add(ino)
-    const finding = (part: CheckFinding['part'], message: string): CheckFinding => ({ part, object: shown(path), message })
+    const finding = (part: CheckFinding['part'], message: string): CheckFinding => ({
+      part,
+      object: shown(path),
+      message,
+    })
     try {
       this.#image.attributes(ino, this.#attributes)
       const { mode, nlink, hasXattrs, size } = this.#attributes
       if (hasXattrs && isNew) this.#image.xattrs(ino)
-      if (isType(mode, MODE.DIRECTORY)) this.#links.set(ino, { path, claimed: nlink, found: 2 + this.#subdirectories(ino) })
+      if (isType(mode, MODE.DIRECTORY))
+        this.#links.set(ino, { path, claimed: nlink, found: 2 + this.#subdirectories(ino) })
       else {
         const links = this.#links.get(ino) ?? { path, claimed: nlink, found: 0 }
         links.found += 1
         this.#links.set(ino, links)
       }
-      if (isType(mode, MODE.SYMLINK) && this.#image.readlink(ino).length !== size) yield finding('inode', `its target has not the ${size} bytes that its size says`)
+      if (isType(mode, MODE.SYMLINK) && this.#image.readlink(ino).length !== size)
+        yield finding('inode', `its target has not the ${size} bytes that its size says`)
       if (isType(mode, MODE.FILE) && isNew && size > 0) yield* this.#chunks(path, ino, size)
     } catch (error) {
       yield finding('inode', messageOf(error))
@@ -134,13 +166,25 @@ class TreeCheck {
 
   *finish(): Generator<CheckFinding> {
     for (const { path, claimed, found } of this.#links.values()) {
-      if (claimed !== found) yield { part: 'inode', object: shown(path), message: `it says it has ${claimed} links; ${found} were found` }
+      if (claimed !== found)
+        yield { part: 'inode', object: shown(path), message: `it says it has ${claimed} links; ${found} were found` }
     }
     // RAFS v5 counts inodes, v6 paths.
     const counted = this.#image.version === 6 ? this.#entries : this.#seen.size
-    if (this.#image.inodeCount !== counted) yield { part: 'tree', object: '/', message: `the superblock counts ${this.#image.inodeCount} inodes; ${counted} were found` }
+    if (this.#image.inodeCount !== counted)
+      yield {
+        part: 'tree',
+        object: '/',
+        message: `the superblock counts ${this.#image.inodeCount} inodes; ${counted} were found`,
+      }
     try {
-      for (const ino of this.#image.prefetch()) if (!this.#seen.has(ino)) yield { part: 'prefetch', object: String(ino), message: 'the prefetch table names an inode that no path leads to' }
+      for (const ino of this.#image.prefetch())
+        if (!this.#seen.has(ino))
+          yield {
+            part: 'prefetch',
+            object: String(ino),
+            message: 'the prefetch table names an inode that no path leads to',
+          }
     } catch (error) {
       yield { part: 'prefetch', object: 'table', message: messageOf(error) }
     }
@@ -168,8 +212,12 @@ class TreeCheck {
       if (!layout.has(span.chunkIndex)) continue
       layout.chunk(span.chunkIndex, this.#info)
       const wanted = Math.min(chunkSize, size - i * chunkSize)
-      if (this.#info.uncompressedSize !== wanted) yield finding(`chunk ${i} has ${this.#info.uncompressedSize} bytes where the file needs ${wanted}`)
-      if (this.#info.uncompressedOffset !== span.chunkOffset) yield finding(`chunk ${i} lies at byte ${span.chunkOffset} by the file and at ${this.#info.uncompressedOffset} by the chunk table`)
+      if (this.#info.uncompressedSize !== wanted)
+        yield finding(`chunk ${i} has ${this.#info.uncompressedSize} bytes where the file needs ${wanted}`)
+      if (this.#info.uncompressedOffset !== span.chunkOffset)
+        yield finding(
+          `chunk ${i} lies at byte ${span.chunkOffset} by the file and at ${this.#info.uncompressedOffset} by the chunk table`,
+        )
     }
   }
 }

@@ -26,7 +26,12 @@ function content(bytes: Uint8Array, name = 'file'): Content {
   }
 }
 
-async function build(contents: readonly Content[], workers: ChunkWorkers, chunkSize = 4096, compression: 'none' | 'zstd' | 'lz4_block' = 'zstd'): Promise<Built> {
+async function build(
+  contents: readonly Content[],
+  workers: ChunkWorkers,
+  chunkSize = 4096,
+  compression: 'none' | 'zstd' | 'lz4_block' = 'zstd',
+): Promise<Built> {
   const blob = createHash('sha256')
   let offset = 0
   let stored = 0
@@ -61,11 +66,24 @@ function pattern(seed: number, length: number): Buffer {
 
 test('the result does not depend on the number of threads, and every chunk has the digest of its bytes', async () => {
   const one = randomBytes(3_000_000)
-  const files = [one, pattern(7, 5_000_001), Buffer.alloc(0), one.subarray(4096, 12_288), pattern(7, 5_000_001), randomBytes(100), Buffer.alloc(1_000_000)]
+  const files = [
+    one,
+    pattern(7, 5_000_001),
+    Buffer.alloc(0),
+    one.subarray(4096, 12_288),
+    pattern(7, 5_000_001),
+    randomBytes(100),
+    Buffer.alloc(1_000_000),
+  ]
   const results: Built[] = []
   for (const threads of [1, 2, 5]) {
     const workers = new ChunkWorkers(threads)
-    results.push(await build(files.map((bytes) => content(bytes)), workers))
+    results.push(
+      await build(
+        files.map((bytes) => content(bytes)),
+        workers,
+      ),
+    )
     await workers.close()
   }
   const [first] = results
@@ -74,7 +92,11 @@ test('the result does not depend on the number of threads, and every chunk has t
   for (const [i, chunks] of first.files.entries()) {
     const bytes = files[i] ?? Buffer.alloc(0)
     assert.equal(chunks.length, Math.ceil(bytes.length / 4096))
-    for (const [n, chunk] of chunks.entries()) assert.deepEqual(chunk.digest, Uint8Array.from(hash('sha256', bytes.subarray(n * 4096, (n + 1) * 4096), 'buffer')))
+    for (const [n, chunk] of chunks.entries())
+      assert.deepEqual(
+        chunk.digest,
+        Uint8Array.from(hash('sha256', bytes.subarray(n * 4096, (n + 1) * 4096), 'buffer')),
+      )
   }
   assert.equal(first.files[3]?.[0], first.files[0]?.[1], 'a duplicate is the same record')
 })
@@ -114,7 +136,10 @@ test('zeros that must be read are stored once', async () => {
 test('a file that shrinks is an error that names it', async () => {
   const workers = new ChunkWorkers(1)
   const shrunk = { ...content(Buffer.alloc(10), 'log/today'), size: 20 }
-  await assert.rejects(build([shrunk], workers), (error) => error instanceof BuilderError && error.code === 'SOURCE_CHANGED' && error.message.includes('log/today'))
+  await assert.rejects(
+    build([shrunk], workers),
+    (error) => error instanceof BuilderError && error.code === 'SOURCE_CHANGED' && error.message.includes('log/today'),
+  )
   await workers.close()
 })
 
@@ -141,7 +166,10 @@ test('an error of the store ends the build', async () => {
 test('chunks of 16 MiB and many builds on the same threads', async () => {
   const workers = new ChunkWorkers(2)
   const big = randomBytes(40 << 20)
-  const [a, b] = await Promise.all([build([content(big)], workers, 16 << 20), build([content(big)], workers, 1 << 20, 'lz4_block')])
+  const [a, b] = await Promise.all([
+    build([content(big)], workers, 16 << 20),
+    build([content(big)], workers, 1 << 20, 'lz4_block'),
+  ])
   assert.equal(a.stored, 3)
   assert.equal(b.stored, 40)
   await workers.close()

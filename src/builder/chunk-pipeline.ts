@@ -100,11 +100,16 @@ export class ChunkPipeline {
     const { chunkSize } = this.#options
     const { size } = content
     // Of exact length: one that grows would have room for 17, and most files have one chunk.
-    const chunks = new Array<ChunkRecord>(this.#count(content))
+    const chunks = Array<ChunkRecord>(this.#count(content))
     for (let offset = 0, at = 0; offset < size; offset += chunkSize, at += 1) {
       const length = Math.min(chunkSize, size - offset)
       const job = this.#roomNow(length) ?? (await this.#room(length))
-      if (length === chunkSize && this.#zeros?.digest !== undefined && content.holes !== undefined && content.holes.nextData(offset) >= offset + length) {
+      if (
+        length === chunkSize &&
+        this.#zeros?.digest !== undefined &&
+        content.holes !== undefined &&
+        content.holes.nextData(offset) >= offset + length
+      ) {
         content.holes.skip(length)
         job.pending.push({ into: chunks, at, slot: REPEATED_ZEROS })
         continue
@@ -141,7 +146,10 @@ export class ChunkPipeline {
     const count = Math.ceil(size / this.#options.chunkSize)
     this.#listed += count
     if (count <= MAX_FILE_CHUNKS && this.#listed <= MAX_LISTED_CHUNKS) return count
-    throw new BuilderError('TOO_LARGE', `${name} has ${size} bytes, ${count} chunks; a file may have ${MAX_FILE_CHUNKS} and all together ${MAX_LISTED_CHUNKS}: use a larger chunk size`)
+    throw new BuilderError(
+      'TOO_LARGE',
+      `${name} has ${size} bytes, ${count} chunks; a file may have ${MAX_FILE_CHUNKS} and all together ${MAX_LISTED_CHUNKS}: use a larger chunk size`,
+    )
   }
 
   #append(job: Job, chunks: ChunkRecord[], at: number, bytes: Uint8Array): void {
@@ -230,16 +238,20 @@ export class ChunkPipeline {
       next()
       return
     }
-    this.#options.workers.run(id, batch.count, step).then(next).catch((error: unknown) => this.#fail(error))
+    this.#options.workers
+      .run(id, batch.count, step)
+      .then(next)
+      .catch((error: unknown) => this.#fail(error))
   }
 
   /** Decides, in order, about all jobs whose digests are known. */
   #decide(): void {
     // A copy: on the main thread a job may be stored, and leave the list, within this loop.
-    for (const job of [...this.#jobs]) {
+    for (const job of this.#jobs.slice()) {
       if (job.state === 'digesting') break
       if (job.state !== 'digested') continue
-      for (const { into, at, slot } of job.pending) into[at] = slot === REPEATED_ZEROS ? this.#zeroRecord() : this.#decideChunk(job, slot)
+      for (const { into, at, slot } of job.pending)
+        into[at] = slot === REPEATED_ZEROS ? this.#zeroRecord() : this.#decideChunk(job, slot)
       job.state = 'compressing'
       const isStored = job.fresh.length === 0 || this.#options.algorithms.compression === 'none'
       if (isStored) job.state = 'compressed'
@@ -258,14 +270,24 @@ export class ChunkPipeline {
     const length = batch.length(slot)
     const digest = batch.digest(slot)
     const key = digestKey(digest)
-    if (this.#zeros !== undefined && this.#zeros.digest === undefined && length === chunkSize && this.#isZeros(batch.chunk(slot))) this.#zeros.digest = key
+    if (
+      this.#zeros !== undefined &&
+      this.#zeros.digest === undefined &&
+      length === chunkSize &&
+      this.#isZeros(batch.chunk(slot))
+    )
+      this.#zeros.digest = key
     const known = dictionary.find(key, length)
     if (known !== undefined) {
       batch.setStoredSize(slot, SKIP)
       return known
     }
     batch.setStoredSize(slot, 0)
-    const record = dictionary.add(key, { digest: this.#keep(digest), crc32c: batch.crc32c(slot), uncompressedSize: length })
+    const record = dictionary.add(key, {
+      digest: this.#keep(digest),
+      crc32c: batch.crc32c(slot),
+      uncompressedSize: length,
+    })
     job.fresh.push({ slot, record })
     return record
   }
@@ -283,7 +305,10 @@ export class ChunkPipeline {
   }
 
   #zeroRecord(): ChunkRecord {
-    const record = this.#zeros?.digest === undefined ? undefined : this.#options.dictionary.find(this.#zeros.digest, this.#options.chunkSize)
+    const record =
+      this.#zeros?.digest === undefined
+        ? undefined
+        : this.#options.dictionary.find(this.#zeros.digest, this.#options.chunkSize)
     if (record === undefined) throw new BuilderError('READBACK', 'a chunk of zeros was taken for a repeated one') // decided in order: the first is in the dictionary
     return record
   }
@@ -314,12 +339,18 @@ export class ChunkPipeline {
       const stored = batch.storedSize(slot)
       const offset = batch.offset(slot)
       record.compressed = stored > 0
-      const storing = this.#options.store(record, stored > 0 ? batch.output.subarray(offset, offset + stored) : batch.chunk(slot))
+      const storing = this.#options.store(
+        record,
+        stored > 0 ? batch.output.subarray(offset, offset + stored) : batch.chunk(slot),
+      )
       if (storing !== undefined) await storing
     }
   }
 }
 
 function shrunk(content: Content, at: number): BuilderError {
-  return new BuilderError('SOURCE_CHANGED', `cannot read ${content.name}: it ends at ${at} bytes and should have ${content.size}; it may have changed meanwhile`)
+  return new BuilderError(
+    'SOURCE_CHANGED',
+    `cannot read ${content.name}: it ends at ${at} bytes and should have ${content.size}; it may have changed meanwhile`,
+  )
 }

@@ -32,7 +32,10 @@ export function createChunkWork(algorithms: ChunkAlgorithms): ChunkWork {
       } else if (batch.storedSize(slot) !== SKIP) {
         const chunk = batch.chunk(slot)
         const offset = batch.offset(slot)
-        batch.setStoredSize(slot, Math.max(0, compresses.compress(chunk, batch.output.subarray(offset, offset + chunk.length))))
+        batch.setStoredSize(
+          slot,
+          Math.max(0, compresses.compress(chunk, batch.output.subarray(offset, offset + chunk.length))),
+        )
       }
     }
   }

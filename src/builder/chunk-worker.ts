@@ -5,7 +5,12 @@ import { type ChunkAlgorithms, type ChunkWork, createChunkWork, type Step } from
 
 /** Buffers are told once, by number; a task then is a few words. */
 export type ChunkMessage =
-  | { readonly kind: 'open'; readonly id: number; readonly buffer: SharedArrayBuffer; readonly algorithms: ChunkAlgorithms }
+  | {
+      readonly kind: 'open'
+      readonly id: number
+      readonly buffer: SharedArrayBuffer
+      readonly algorithms: ChunkAlgorithms
+    }
   | { readonly kind: 'close'; readonly id: number }
   | { readonly kind: 'run'; readonly id: number; readonly count: number; readonly step: Step }
 
@@ -24,7 +29,8 @@ function workFor(algorithms: ChunkAlgorithms): ChunkWork {
 }
 
 port.on('message', (message: ChunkMessage) => {
-  if (message.kind === 'open') batches.set(message.id, { batch: new ChunkBatch(message.buffer), work: workFor(message.algorithms) })
+  if (message.kind === 'open')
+    batches.set(message.id, { batch: new ChunkBatch(message.buffer), work: workFor(message.algorithms) })
   else if (message.kind === 'close') batches.delete(message.id)
   else {
     const entry = batches.get(message.id)

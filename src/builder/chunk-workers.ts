@@ -93,7 +93,9 @@ export class ChunkWorkers {
 
   #start(): void {
     for (let i = 0; i < this.#size; i += 1) {
-      const worker = new Worker(new URL(import.meta.url.endsWith('.ts') ? './chunk-worker.ts' : './chunk-worker.cjs', import.meta.url))
+      const worker = new Worker(
+        new URL(import.meta.url.endsWith('.ts') ? './chunk-worker.ts' : './chunk-worker.cjs', import.meta.url),
+      )
       const member: Member = { worker, tasks: [] }
       worker.on('message', (id: number) => {
         const at = member.tasks.findIndex((task) => task.id === id)
@@ -114,7 +116,8 @@ export class ChunkWorkers {
   #dispatch(): void {
     for (;;) {
       let least: Member | undefined
-      for (const member of this.#members) if (least === undefined || member.tasks.length < least.tasks.length) least = member
+      for (const member of this.#members)
+        if (least === undefined || member.tasks.length < least.tasks.length) least = member
       if (least === undefined || least.tasks.length >= TASKS_PER_WORKER) break
       const task = this.#digests.shift() ?? this.#compressions.shift()
       if (task === undefined) break
@@ -138,7 +141,11 @@ export class ChunkWorkers {
   }
 
   #failAll(error: Error): void {
-    const tasks = [...this.#digests.splice(0), ...this.#compressions.splice(0), ...this.#members.flatMap((member) => member.tasks.splice(0))]
+    const tasks = [
+      ...this.#digests.splice(0),
+      ...this.#compressions.splice(0),
+      ...this.#members.flatMap((member) => member.tasks.splice(0)),
+    ]
     for (const task of tasks) task.reject(error)
   }
 }

@@ -23,7 +23,10 @@ export interface SourceTreeOptions {
  * Reads the layers of a source image, lowest first, each opened when its turn comes, and lays them over each other: whiteouts act and are gone, hard links are one node. Nothing is stored;
  * files have the digests of their chunks, so the tree can be compared with a converted image without any of its data.
  */
-export async function readSourceTree(layers: ReadonlyArray<() => AsyncIterable<Uint8Array>>, options: SourceTreeOptions): Promise<LayerNode> {
+export async function readSourceTree(
+  layers: ReadonlyArray<() => AsyncIterable<Uint8Array>>,
+  options: SourceTreeOptions,
+): Promise<LayerNode> {
   const { chunkSize, digest, signal } = options
   let root: LayerNode | undefined
   try {
@@ -41,7 +44,11 @@ export async function readSourceTree(layers: ReadonlyArray<() => AsyncIterable<U
           },
         })
         try {
-          const layer = await readTarLayer(open(), { keepOwners: true, signal, addContent: (content: Content) => pipeline.add(content) })
+          const layer = await readTarLayer(open(), {
+            keepOwners: true,
+            signal,
+            addContent: (content: Content) => pipeline.add(content),
+          })
           await pipeline.finish()
           root = overlay(root ?? emptyRoot(layer), layer, 'oci')
         } finally {
@@ -113,11 +120,14 @@ class TreeComparison {
     const image = this.#image
     const found = this.#attributes
     image.attributes(ino, found)
-    const differs = (what: string, is: string | number, wanted: string | number): CheckFinding => difference('inode', path, `${what} is ${is} in the image, ${wanted} in the source`)
+    const differs = (what: string, is: string | number, wanted: string | number): CheckFinding =>
+      difference('inode', path, `${what} is ${is} in the image, ${wanted} in the source`)
     if (found.mode !== node.mode) yield differs('its mode', found.mode.toString(8), node.mode.toString(8))
-    if (image.explicitOwners && (found.uid !== node.uid || found.gid !== node.gid)) yield differs('its owner', `${found.uid}:${found.gid}`, `${node.uid}:${node.gid}`)
+    if (image.explicitOwners && (found.uid !== node.uid || found.gid !== node.gid))
+      yield differs('its owner', `${found.uid}:${found.gid}`, `${node.uid}:${node.gid}`)
     if (found.mtime !== node.mtime) yield differs('its time', found.mtime, node.mtime)
-    if ((isType(node, 'char') || isType(node, 'block')) && found.rdev !== node.rdev) yield differs('its device number', found.rdev, node.rdev)
+    if ((isType(node, 'char') || isType(node, 'block')) && found.rdev !== node.rdev)
+      yield differs('its device number', found.rdev, node.rdev)
     if (isType(node, 'file') && found.size !== node.size) yield differs('its size', found.size, node.size)
     if (found.hasXattrs || node.xattrs.length > 0) {
       const [is, wanted] = [xattrText(image.xattrs(ino)), xattrText(node.xattrs)]
@@ -138,7 +148,8 @@ class TreeComparison {
 
   *#chunks(path: string, node: LayerNode, ino: Ino): Generator<CheckFinding> {
     const count = this.#image.chunks(ino, 0, node.size, this.#spans)
-    if (count !== node.chunks.length) yield difference('chunks', path, `it has ${count} chunks in the image, ${node.chunks.length} in the source`)
+    if (count !== node.chunks.length)
+      yield difference('chunks', path, `it has ${count} chunks in the image, ${node.chunks.length} in the source`)
     for (const [index, chunk] of node.chunks.entries()) {
       const span = this.#spans[index]
       if (span === undefined || index >= count) return
@@ -147,7 +158,11 @@ class TreeComparison {
       if (!layout.has(span.chunkIndex)) continue
       layout.chunk(span.chunkIndex, this.#info)
       if (Buffer.compare(this.#info.digest, chunk.digest) === 0) continue
-      yield difference('chunks', path, `the digest of chunk ${index} is ${Buffer.from(this.#info.digest).toString('hex')} in the image, ${Buffer.from(chunk.digest).toString('hex')} in the source`)
+      yield difference(
+        'chunks',
+        path,
+        `the digest of chunk ${index} is ${Buffer.from(this.#info.digest).toString('hex')} in the image, ${Buffer.from(chunk.digest).toString('hex')} in the source`,
+      )
     }
   }
 }

@@ -98,7 +98,15 @@ export class LayerDictionary {
   add(key: string, chunk: Pick<ChunkRecord, 'digest' | 'crc32c' | 'uncompressedSize'>): ChunkRecord {
     this.#ownIndex ??= this.#addBlob({ kind: 'own' })
     this.counts.storedBytes += chunk.uncompressedSize
-    const record: ChunkRecord = { ...chunk, blobIndex: this.#ownIndex, index: 0, compressedOffset: 0, compressedSize: 0, uncompressedOffset: 0, compressed: false }
+    const record: ChunkRecord = {
+      ...chunk,
+      blobIndex: this.#ownIndex,
+      index: 0,
+      compressedOffset: 0,
+      compressedSize: 0,
+      uncompressedOffset: 0,
+      compressed: false,
+    }
     this.#remember(key, record)
     return record
   }
@@ -138,14 +146,19 @@ export class LayerDictionary {
     const known = this.#globalIndex.get(index)
     if (known !== undefined) return known
     const blob = this.#global?.blobs[index]
-    if (blob === undefined) throw new BuilderError('BAD_LAYER', `the chunk dictionary has a chunk of blob ${index}, which its table does not have`)
+    if (blob === undefined)
+      throw new BuilderError(
+        'BAD_LAYER',
+        `the chunk dictionary has a chunk of blob ${index}, which its table does not have`,
+      )
     const at = this.#addBlob({ kind: 'known', blob })
     this.#globalIndex.set(index, at)
     return at
   }
 
   #addBlob(blob: TableBlob): number {
-    if (this.#blobs.length >= MAX_BLOBS) throw new BuilderError('TOO_LARGE', `the image would refer to more than ${MAX_BLOBS} blobs`)
+    if (this.#blobs.length >= MAX_BLOBS)
+      throw new BuilderError('TOO_LARGE', `the image would refer to more than ${MAX_BLOBS} blobs`)
     return this.#blobs.push(blob) - 1
   }
 

@@ -9,7 +9,8 @@ import { Attributes, openBootstrap } from '../rafs/index.ts'
 import { type ArchiveEntry, type BuiltForTest, buildTar, inodeContent, tarOf, temporary } from './testing.ts'
 
 const noFsck = spawnSync('fsck.erofs', ['-V']).status === null ? 'needs fsck.erofs' : false
-const noMount = process.getuid?.() !== 0 ? 'needs root to mount' : knowsFileSystem('erofs') ? false : 'this kernel has no EROFS'
+const noMount =
+  process.getuid?.() !== 0 ? 'needs root to mount' : knowsFileSystem('erofs') ? false : 'this kernel has no EROFS'
 
 function pattern(seed: number, size: number): Buffer {
   return Buffer.from(Array.from({ length: size }, (_unused, at) => (at * 7 + seed + (at >>> 9)) & 0xff))
@@ -17,14 +18,27 @@ function pattern(seed: number, size: number): Buffer {
 
 const ENTRIES: readonly ArchiveEntry[] = [
   { path: 'd', type: 'directory' },
-  ...Array.from({ length: 300 }, (_unused, at): ArchiveEntry => ({ path: `d/${'n'.repeat(at % 120)}${at}`, content: pattern(at, (at * 331) % 9000) })),
+  ...Array.from(
+    { length: 300 },
+    (_unused, at): ArchiveEntry => ({
+      path: `d/${'n'.repeat(at % 120)}${at}`,
+      content: pattern(at, (at * 331) % 9000),
+    }),
+  ),
   { path: 'large', content: pattern(1, 3_000_001) },
   { path: 'again', content: pattern(1, 3_000_001) },
   { path: 'hard', type: 'hardlink', link: 'large' },
   { path: 'link', type: 'symlink', link: 'd/x' },
   { path: 'long-link', type: 'symlink', link: 'y/'.repeat(2000) },
   { path: 'null', type: 'char', devMajor: 1, devMinor: 3 },
-  { path: 'x', content: Buffer.from('x'), xattrs: [{ name: Buffer.from('user.one'), value: Buffer.from('1') }, { name: Buffer.from('trusted.two'), value: Buffer.alloc(500, 2) }] },
+  {
+    path: 'x',
+    content: Buffer.from('x'),
+    xattrs: [
+      { name: Buffer.from('user.one'), value: Buffer.from('1') },
+      { name: Buffer.from('trusted.two'), value: Buffer.alloc(500, 2) },
+    ],
+  },
 ]
 
 /** A device holds the chunks where the uncompressed address space has them: what the cache's data file is. */
@@ -35,7 +49,17 @@ function device(folder: string, built: BuiltForTest): string {
   const bytes = Buffer.alloc(size)
   const layout = image.layout(0)
   for (let index = 0; index < layout.chunkCount; index += 1) {
-    const info = { index: 0, compressedOffset: 0, compressedSize: 0, uncompressedOffset: 0, uncompressedSize: 0, compressed: false, encrypted: false, crc32c: undefined, digest: new Uint8Array(32) }
+    const info = {
+      index: 0,
+      compressedOffset: 0,
+      compressedSize: 0,
+      uncompressedOffset: 0,
+      uncompressedSize: 0,
+      compressed: false,
+      encrypted: false,
+      crc32c: undefined,
+      digest: new Uint8Array(32),
+    }
     layout.chunk(index, info)
     built.blob.copy(bytes, info.uncompressedOffset, info.compressedOffset, info.compressedOffset + info.compressedSize)
   }
@@ -49,7 +73,11 @@ test('fsck.erofs finds nothing, with data and without', { skip: noFsck }, async 
   for (const chunkSize of [0x1000, 0x1_0000, 0x10_0000]) {
     const built = await buildTar(await tarOf(ENTRIES), { compression: 'none', chunkSize })
     writeFileSync(join(folder, 'image'), built.bootstrap)
-    const { status, stderr } = spawnSync('fsck.erofs', [`--device=${device(folder, built)}`, '--extract', join(folder, 'image')], { encoding: 'utf8', timeout: 30_000 })
+    const { status, stderr } = spawnSync(
+      'fsck.erofs',
+      [`--device=${device(folder, built)}`, '--extract', join(folder, 'image')],
+      { encoding: 'utf8', timeout: 30_000 },
+    )
     assert.equal(status, 0, stderr)
   }
 })

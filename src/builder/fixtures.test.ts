@@ -5,8 +5,26 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { openBootstrap } from '../rafs/index.ts'
-import { buildImage, type BuiltImage, checkBootstrap, type LayerOptions, openDictionary, openParent, parsePrefetchPatterns } from './index.ts'
-import { assertSameLines, assertSameMeaning, DEFAULTS, meaningOf, noShared, type SharedImage, sharedImages, sharedPath, sourceOf } from './testing.ts'
+import {
+  buildImage,
+  type BuiltImage,
+  checkBootstrap,
+  type LayerOptions,
+  openDictionary,
+  openParent,
+  parsePrefetchPatterns,
+} from './index.ts'
+import {
+  assertSameLines,
+  assertSameMeaning,
+  DEFAULTS,
+  meaningOf,
+  noShared,
+  type SharedImage,
+  sharedImages,
+  sharedPath,
+  sourceOf,
+} from './testing.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'nydus-builder-'))
 after(() => rmSync(folder, { recursive: true, force: true }))
@@ -70,13 +88,17 @@ function inlinedBootstrap(blob: Buffer): Buffer {
 const needsRoot = process.getuid?.() === 0 ? false : 'needs root to unpack owners and devices'
 
 /** Compression of their data depends on the library's release, so blobs have other ids; this set has the same bytes with any. */
-const isByteEqual = ({ id, command, reproducible }: SharedImage): boolean => reproducible === true && (/v6-(empty|src-)/.test(id) || /--compressor (none|lz4_block)/.test(command))
+const isByteEqual = ({ id, command, reproducible }: SharedImage): boolean =>
+  reproducible === true && (/v6-(empty|src-)/.test(id) || /--compressor (none|lz4_block)/.test(command))
 
 for (const image of noShared === false ? sharedImages().filter(isOurs) : []) {
   if (image.exit !== 0 || /v6-(src-implicit|upper-tar-parent)$/.test(image.id)) continue
   test(`builds ${image.id} as the original does`, { skip: needsRoot }, async () => {
     const { built, at } = await build(image)
-    const theirs = JSON.parse(readFileSync(sharedPath('images', image.id, 'output.json'), 'utf8')) as { blobs: string[]; trace: { registered_events: Record<string, number> } }
+    const theirs = JSON.parse(readFileSync(sharedPath('images', image.id, 'output.json'), 'utf8')) as {
+      blobs: string[]
+      trace: { registered_events: Record<string, number> }
+    }
     const { registered_events: events } = theirs.trace
     assert.equal(built.trace.events['blob_uncompressed_size'], events['blob_uncompressed_size'])
     assert.equal(built.blobs.length, theirs.blobs.length)
@@ -92,8 +114,11 @@ for (const image of noShared === false ? sharedImages().filter(isOurs) : []) {
     assert.deepEqual([...checkBootstrap(openBootstrap(ours))], [])
     if (/--compressor (none|lz4_block)/.test(image.command) || isByteEqual(image)) {
       assert.deepEqual(built.blobs, theirs.blobs)
-      const { new_blobs } = JSON.parse(readFileSync(sharedPath('images', image.id, 'image.json'), 'utf8')) as { new_blobs: string[] }
-      for (const id of new_blobs) assert.ok(readFileSync(join(at, id)).equals(readFileSync(sharedPath('blobs', id))), `blob ${id}`)
+      const { new_blobs } = JSON.parse(readFileSync(sharedPath('images', image.id, 'image.json'), 'utf8')) as {
+        new_blobs: string[]
+      }
+      for (const id of new_blobs)
+        assert.ok(readFileSync(join(at, id)).equals(readFileSync(sharedPath('blobs', id))), `blob ${id}`)
     }
     if (isByteEqual(image)) assert.ok(ours.equals(theirBootstrap), 'the bootstrap has the same bytes')
   })
@@ -103,13 +128,20 @@ test('the large set', { skip: noShared }, () => undefined)
 
 /** Paths of an expected tree, without what nydusd adds. */
 function treeOf(image: SharedImage): string[] {
-  return readFileSync(sharedPath(image.tree ?? ''), 'utf8').trim().split('\n').map(canonicalEntry)
+  return readFileSync(sharedPath(image.tree ?? ''), 'utf8')
+    .trim()
+    .split('\n')
+    .map(canonicalEntry)
+}
+
+function byName([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number {
+  return a < b ? -1 : 1
 }
 
 function canonicalEntry(line: string): string {
   const { sha256: _content, blocks: _blocks, chunks: _chunks, ...entry } = JSON.parse(line) as Record<string, unknown>
-  const xattrs = Object.entries((entry['xattrs'] as Record<string, string> | undefined) ?? {}).sort()
-  return JSON.stringify(Object.entries({ ...entry, xattrs }).sort())
+  const xattrs = Object.entries((entry['xattrs'] as Record<string, string> | undefined) ?? {}).sort(byName)
+  return JSON.stringify(Object.entries({ ...entry, xattrs }).sort(byName))
 }
 
 function shownBy(bootstrap: Buffer): string[] {
@@ -129,4 +161,3 @@ for (const image of noShared === false ? sharedImages().filter(isOurs) : []) {
     assert.deepEqual([...checkBootstrap(openBootstrap(ours))], [])
   })
 }
-

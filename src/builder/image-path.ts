@@ -26,9 +26,18 @@ export function imagePath(path: Uint8Array): string[] {
     .split('/')
     .filter((name) => name !== '' && name !== '.')
   for (const name of names) {
-    if (name === '..') throw new BuilderError('BAD_SOURCE', `the entry ${shown(toKey(path))} has a ".." in its path; such archives are refused`)
-    if (name.length > MAX_NAME_BYTES) throw new BuilderError('BAD_SOURCE', `the entry ${shown(toKey(path)).slice(0, 120)}… has a name of ${name.length} bytes; ${MAX_NAME_BYTES} are the limit of Linux`)
-    if (name.includes('\0')) throw new BuilderError('BAD_SOURCE', `the entry ${shown(toKey(path))} has a NUL in its name`)
+    if (name === '..')
+      throw new BuilderError(
+        'BAD_SOURCE',
+        `the entry ${shown(toKey(path))} has a ".." in its path; such archives are refused`,
+      )
+    if (name.length > MAX_NAME_BYTES)
+      throw new BuilderError(
+        'BAD_SOURCE',
+        `the entry ${shown(toKey(path)).slice(0, 120)}… has a name of ${name.length} bytes; ${MAX_NAME_BYTES} are the limit of Linux`,
+      )
+    if (name.includes('\0'))
+      throw new BuilderError('BAD_SOURCE', `the entry ${shown(toKey(path))} has a NUL in its name`)
   }
   return names
 }

@@ -1,5 +1,14 @@
 import { type BlobInfo, ChunkInfo } from '../blob/index.ts'
-import { Attributes, type Bootstrap, type ChunkSpan, directoryType, type Ino, isType, MODE, walkBootstrap } from '../rafs/index.ts'
+import {
+  Attributes,
+  type Bootstrap,
+  type ChunkSpan,
+  directoryType,
+  type Ino,
+  isType,
+  MODE,
+  walkBootstrap,
+} from '../rafs/index.ts'
 
 /** What one command of the inspector gave. */
 export interface InspectAnswer {
@@ -10,7 +19,19 @@ export interface InspectAnswer {
   readonly status: 'done' | 'exit' | 'help' | 'unknown' | 'bad-argument'
 }
 
-export const INSPECT_COMMANDS = ['stats', 'ls', 'cd', 'stat', 'blobs', 'prefetch', 'chunk', 'icheck', 'help', 'exit', 'q'] as const
+export const INSPECT_COMMANDS = [
+  'stats',
+  'ls',
+  'cd',
+  'stat',
+  'blobs',
+  'prefetch',
+  'chunk',
+  'icheck',
+  'help',
+  'exit',
+  'q',
+] as const
 
 /** The original's help, its spelling included: programs compare it. */
 const USAGE = `
@@ -59,8 +80,14 @@ export class ImageInspector {
     } else {
       if (command === 'cd') return done(this.#changeDirectory(argument))
       if (command === 'stat') return done(this.#stat(argument))
-      if (command === 'chunk') return isNumber(argument) ? done(this.#chunk(Number(argument))) : { text: 'Wrong OFFSET is specified. Is it a valid u64 value?\n', value: null, status: 'bad-argument' }
-      if (command === 'icheck') return isNumber(argument) ? done(this.#inode(Number(argument))) : { text: 'Wrong INODE is specified. Is it a inode number?\n', value: null, status: 'bad-argument' }
+      if (command === 'chunk')
+        return isNumber(argument)
+          ? done(this.#chunk(Number(argument)))
+          : { text: 'Wrong OFFSET is specified. Is it a valid u64 value?\n', value: null, status: 'bad-argument' }
+      if (command === 'icheck')
+        return isNumber(argument)
+          ? done(this.#inode(Number(argument)))
+          : { text: 'Wrong INODE is specified. Is it a inode number?\n', value: null, status: 'bad-argument' }
     }
     return { text: `Unsupported command: ${command}\n${USAGE}`, value: null, status: 'unknown' }
   }
@@ -90,7 +117,11 @@ export class ImageInspector {
       ['Blobs', blobs.length],
       ['Prefetch table entries', this.#image.prefetch().length],
     ]
-    return { text: `\n${rows.map(([name, value]) => `    ${`${name}:`.padEnd(24)}${value}\n`).join('')}\n`, value: null, status: 'done' }
+    return {
+      text: `\n${rows.map(([name, value]) => `    ${`${name}:`.padEnd(24)}${value}\n`).join('')}\n`,
+      value: null,
+      status: 'done',
+    }
   }
 
   #list(): string {
@@ -119,11 +150,18 @@ export class ImageInspector {
   }
 
   #stat(name: string): string {
-    if (name === '.') return this.#describe(this.#directory, basename(this.#directory, this.#image), this.#image.parent(this.#directory))
+    if (name === '.')
+      return this.#describe(
+        this.#directory,
+        basename(this.#directory, this.#image),
+        this.#image.parent(this.#directory),
+      )
     const child = this.#children().find((candidate) => candidate.name === name)
     if (child === undefined) return ''
     const described = this.#describe(child.ino, name, this.#directory)
-    return isType(this.#attributes.mode, MODE.FILE) ? `${described}  Chunk list:\n${this.#chunkList(child.ino)}` : described
+    return isType(this.#attributes.mode, MODE.FILE)
+      ? `${described}  Chunk list:\n${this.#chunkList(child.ino)}`
+      : described
   }
 
   #describe(ino: Ino, name: string, parent: Ino): string {
@@ -192,8 +230,12 @@ export class ImageInspector {
     const inodes = this.#image.prefetch()
     const wanted = new Map<Ino, string[]>(inodes.map((ino) => [ino, []]))
     for (const { path, ino } of walkBootstrap(this.#image)) wanted.get(ino)?.push(text(path))
-    if (this.#isRequest) return { text: '', value: inodes.map((inode) => ({ inode, path: wanted.get(inode) ?? [] })), status: 'done' }
-    const lines = inodes.map((ino) => `Inode Number:${String(ino).padStart(10)} | Path: ${JSON.stringify((wanted.get(ino) ?? []).join(' '))} \n`)
+    if (this.#isRequest)
+      return { text: '', value: inodes.map((inode) => ({ inode, path: wanted.get(inode) ?? [] })), status: 'done' }
+    const lines = inodes.map(
+      (ino) =>
+        `Inode Number:${String(ino).padStart(10)} | Path: ${JSON.stringify((wanted.get(ino) ?? []).join(' '))} \n`,
+    )
     return { text: `Total Prefetching Files: ${inodes.length}\n${lines.join('')}`, value: null, status: 'done' }
   }
 
@@ -242,7 +284,10 @@ Blob ID: ${this.#blobId(span.blobIndex)}
     return path
       .split('/')
       .filter((name) => name !== '')
-      .reduce((directory, name) => this.#image.lookup(directory, Buffer.from(name)) ?? this.#image.root, this.#image.root)
+      .reduce(
+        (directory, name) => this.#image.lookup(directory, Buffer.from(name)) ?? this.#image.root,
+        this.#image.root,
+      )
   }
 }
 

@@ -2,7 +2,16 @@ import type { ChunkRecord } from './dictionary.ts'
 import { BuilderError } from './errors.ts'
 import { imagePath, shown } from './image-path.ts'
 
-export const FILE_TYPES = { mask: 0o170000, directory: 0o040000, file: 0o100000, symlink: 0o120000, char: 0o020000, block: 0o060000, fifo: 0o010000, socket: 0o140000 } as const
+export const FILE_TYPES = {
+  mask: 0o170000,
+  directory: 0o040000,
+  file: 0o100000,
+  symlink: 0o120000,
+  char: 0o020000,
+  block: 0o060000,
+  fifo: 0o010000,
+  socket: 0o140000,
+} as const
 
 /** An extended attribute; full name (`user.x`). */
 export interface Xattr {
@@ -68,13 +77,15 @@ export class LayerTree {
   put(names: readonly string[], node: LayerNode): void {
     const name = names.at(-1)
     if (name === undefined) {
-      if (node.children === undefined) throw new BuilderError('BAD_SOURCE', 'the archive has an entry for its root that is no directory')
+      if (node.children === undefined)
+        throw new BuilderError('BAD_SOURCE', 'the archive has an entry for its root that is no directory')
       Object.assign(this.root, { ...node, children: this.root.children })
       return
     }
     const siblings = this.#directory(names.slice(0, -1), names)
     const existing = siblings.get(name)
-    if (existing?.children !== undefined && node.children !== undefined) Object.assign(existing, { ...node, children: existing.children })
+    if (existing?.children !== undefined && node.children !== undefined)
+      Object.assign(existing, { ...node, children: existing.children })
     else siblings.set(name, node)
   }
 
@@ -92,7 +103,11 @@ export class LayerTree {
 
   #directory(parents: readonly string[], whole: readonly string[]): Map<string, LayerNode> {
     const found = this.#walk(parents, whole, true)
-    if (found === undefined) throw new BuilderError('BAD_SOURCE', `the entry ${shown(`/${whole.join('/')}`)} lies below something that is no directory`)
+    if (found === undefined)
+      throw new BuilderError(
+        'BAD_SOURCE',
+        `the entry ${shown(`/${whole.join('/')}`)} lies below something that is no directory`,
+      )
     return found
   }
 
@@ -116,7 +131,11 @@ export class LayerTree {
       }
       if (next.target !== undefined) {
         links += 1
-        if (links > MAX_LINKS) throw new BuilderError('BAD_SOURCE', `the entry ${shown(`/${whole.join('/')}`)} lies below a loop of symlinks`)
+        if (links > MAX_LINKS)
+          throw new BuilderError(
+            'BAD_SOURCE',
+            `the entry ${shown(`/${whole.join('/')}`)} lies below a loop of symlinks`,
+          )
         const target = Buffer.from(next.target).toString('latin1')
         if (target.startsWith('/')) path.length = 1
         queue.unshift(...target.split('/').filter((part) => part !== '' && part !== '.'))
@@ -137,7 +156,11 @@ function childrenOf(directory: LayerNode): Map<string, LayerNode> {
 /** Hard links whose targets come later in the archive, or never. */
 export class PendingLinks {
   readonly #tree: LayerTree
-  readonly #pending: Array<{ readonly names: readonly string[]; readonly target: readonly string[]; readonly placeholder: LayerNode }> = []
+  readonly #pending: Array<{
+    readonly names: readonly string[]
+    readonly target: readonly string[]
+    readonly placeholder: LayerNode
+  }> = []
   readonly #placeholders = new Set<LayerNode>()
 
   constructor(tree: LayerTree) {
@@ -172,13 +195,20 @@ export class PendingLinks {
       })
       const [first] = open
       if (open.length === before && first !== undefined) {
-        throw new BuilderError('BAD_SOURCE', `the hard link ${shown(`/${first.names.join('/')}`)} points to ${shown(`/${first.target.join('/')}`)}, which the archive does not have`)
+        throw new BuilderError(
+          'BAD_SOURCE',
+          `the hard link ${shown(`/${first.names.join('/')}`)} points to ${shown(`/${first.target.join('/')}`)}, which the archive does not have`,
+        )
       }
     }
   }
 
   #share(names: readonly string[], node: LayerNode, target: readonly string[]): void {
-    if (node.children !== undefined) throw new BuilderError('BAD_SOURCE', `the hard link ${shown(`/${names.join('/')}`)} points to the directory ${shown(`/${target.join('/')}`)}`)
+    if (node.children !== undefined)
+      throw new BuilderError(
+        'BAD_SOURCE',
+        `the hard link ${shown(`/${names.join('/')}`)} points to the directory ${shown(`/${target.join('/')}`)}`,
+      )
     if (this.#tree.find(names) !== node) this.#tree.put(names, node)
   }
 }

@@ -4,7 +4,14 @@ import { readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { test } from 'node:test'
 import { type Bootstrap, openBootstrap } from '../rafs/index.ts'
-import { BuilderError, checkBootstrap, mergeImages, type MergeLayer, type MergeOptions, parsePrefetchPatterns } from './index.ts'
+import {
+  BuilderError,
+  checkBootstrap,
+  mergeImages,
+  type MergeLayer,
+  type MergeOptions,
+  parsePrefetchPatterns,
+} from './index.ts'
 import { assertSameMeaning, buildTar, noShared, sharedImages, sharedPath } from './testing.ts'
 
 const PLAIN: MergeOptions = { parent: undefined, dictionary: undefined, whiteoutSpec: 'oci', prefetchPaths: [] }
@@ -17,11 +24,20 @@ function layer(image: Bootstrap, name = 'layer', more: Partial<MergeLayer> = {})
 function openLayer(path: string, blobId?: string): Bootstrap {
   if (!path.startsWith('layers/')) return openBootstrap(readFileSync(sharedPath(path)))
   const id = basename(path)
-  const owner = (sharedImages() as Array<{ id: string; inline_blob?: string }>).find(({ inline_blob }) => inline_blob === `blobs/${id}`)
-  return openBootstrap(readFileSync(sharedPath('images', owner?.id ?? '', 'bootstrap')), { inlinedBlobId: blobId ?? id })
+  const owner = (sharedImages() as Array<{ id: string; inline_blob?: string }>).find(
+    ({ inline_blob }) => inline_blob === `blobs/${id}`,
+  )
+  return openBootstrap(readFileSync(sharedPath('images', owner?.id ?? '', 'bootstrap')), {
+    inlinedBlobId: blobId ?? id,
+  })
 }
 
-const merges = noShared === false ? sharedImages().filter(({ id, command, exit }) => id.startsWith('v6-') && exit === 0 && command.startsWith('nydus-image merge ')) : []
+const merges =
+  noShared === false
+    ? sharedImages().filter(
+        ({ id, command, exit }) => id.startsWith('v6-') && exit === 0 && command.startsWith('nydus-image merge '),
+      )
+    : []
 const UNSUPPORTED = /zran|mixed|tarfs/
 
 for (const image of merges) {
@@ -36,8 +52,18 @@ for (const image of merges) {
   }
   const merge = (): ReturnType<typeof mergeImages> =>
     mergeImages(
-      words.map((path, at) => layer(openLayer(path, list('--original-blob-ids')?.[at]), path, { blobId: digests?.[at], blobSize: sizes === undefined ? undefined : Number(sizes[at]) })),
-      { ...PLAIN, parent: open('--parent-bootstrap'), dictionary: open('--chunk-dict'), prefetchPaths: parsePrefetchPatterns(Buffer.from(image.stdin ?? '')).paths },
+      words.map((path, at) =>
+        layer(openLayer(path, list('--original-blob-ids')?.[at]), path, {
+          blobId: digests?.[at],
+          blobSize: sizes === undefined ? undefined : Number(sizes[at]),
+        }),
+      ),
+      {
+        ...PLAIN,
+        parent: open('--parent-bootstrap'),
+        dictionary: open('--chunk-dict'),
+        prefetchPaths: parsePrefetchPatterns(Buffer.from(image.stdin ?? '')).paths,
+      },
     )
   if (UNSUPPORTED.test(image.id)) {
     test(`says that it cannot merge ${image.id} yet`, () => {
@@ -66,12 +92,22 @@ async function smallImage(archive: Uint8Array, options: Parameters<typeof buildT
 const EMPTY = new Uint8Array(1024)
 
 test('layers that disagree are refused as inconsistent', async () => {
-  const [a, b, c] = [await smallImage(EMPTY), await smallImage(EMPTY, { chunkSize: 4096 }), await smallImage(EMPTY, { keepOwners: false })]
+  const [a, b, c] = [
+    await smallImage(EMPTY),
+    await smallImage(EMPTY, { chunkSize: 4096 }),
+    await smallImage(EMPTY, { keepOwners: false }),
+  ]
   for (const other of [b, c]) {
-    assert.throws(() => mergeImages([layer(a), layer(other)], PLAIN), (error: unknown) => error instanceof BuilderError && error.code === 'INCONSISTENT')
+    assert.throws(
+      () => mergeImages([layer(a), layer(other)], PLAIN),
+      (error: unknown) => error instanceof BuilderError && error.code === 'INCONSISTENT',
+    )
   }
 })
 
 test('nothing to merge is an error', () => {
-  assert.throws(() => mergeImages([], PLAIN), (error: unknown) => error instanceof BuilderError && error.code === 'BAD_OPTION')
+  assert.throws(
+    () => mergeImages([], PLAIN),
+    (error: unknown) => error instanceof BuilderError && error.code === 'BAD_OPTION',
+  )
 })

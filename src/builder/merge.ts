@@ -44,7 +44,8 @@ export interface MergedImage {
  */
 export function mergeImages(layers: readonly MergeLayer[], options: MergeOptions): MergedImage {
   const [first] = layers
-  if (first === undefined) throw new BuilderError('BAD_OPTION', 'source bootstrap list is empty , at least one bootstrap is required')
+  if (first === undefined)
+    throw new BuilderError('BAD_OPTION', 'source bootstrap list is empty , at least one bootstrap is required')
   const reference = options.dictionary ?? first.image
   const table = new MergeTable(new Set(options.dictionary?.blobs.map(({ id }) => id)))
   // All of them before anything else: who merges forgets a cache then, and tries again.
@@ -89,12 +90,19 @@ export function checkConsistent(
   reference: Pick<Bootstrap, 'chunkSize' | 'explicitOwners' | 'version' | 'blobs'>,
   image: Pick<Bootstrap, 'chunkSize' | 'explicitOwners' | 'version' | 'blobs'>,
 ): void {
-  const inconsistent = (text: string): BuilderError => new BuilderError('INCONSISTENT', `Inconsistent RAFS Filesystem: ${text}`)
-  if (reference.chunkSize !== image.chunkSize) throw inconsistent(`Inconsistent configuration of chunk_size: ${reference.chunkSize} vs ${image.chunkSize}`)
+  const inconsistent = (text: string): BuilderError =>
+    new BuilderError('INCONSISTENT', `Inconsistent RAFS Filesystem: ${text}`)
+  if (reference.chunkSize !== image.chunkSize)
+    throw inconsistent(`Inconsistent configuration of chunk_size: ${reference.chunkSize} vs ${image.chunkSize}`)
   if (reference.explicitOwners !== image.explicitOwners) {
-    throw inconsistent(`Using inconsistent explicit_uidgid setting ${reference.explicitOwners}, target explicit_uidgid setting ${image.explicitOwners}`)
+    throw inconsistent(
+      `Using inconsistent explicit_uidgid setting ${reference.explicitOwners}, target explicit_uidgid setting ${image.explicitOwners}`,
+    )
   }
-  if (reference.version !== image.version) throw inconsistent(`Using inconsistent RAFS version V${reference.version}, target RAFS version Ok(V${image.version})`)
+  if (reference.version !== image.version)
+    throw inconsistent(
+      `Using inconsistent RAFS version V${reference.version}, target RAFS version Ok(V${image.version})`,
+    )
   if (isTarfs(reference) !== isTarfs(image)) throw inconsistent('Using inconsistent RAFS TARFS mode')
 }
 
@@ -104,7 +112,8 @@ function isTarfs({ blobs }: Pick<Bootstrap, 'blobs'>): boolean {
 
 /** Kinds of images that this version cannot write again without losing something. */
 export function checkReadable(image: Bootstrap, name: string): void {
-  const refuse = (what: string): BuilderError => new BuilderError('UNSUPPORTED', `${name}: ${what} images are not supported by this version of nydus-image`)
+  const refuse = (what: string): BuilderError =>
+    new BuilderError('UNSUPPORTED', `${name}: ${what} images are not supported by this version of nydus-image`)
   if (image.version !== 6) throw refuse('RAFS v5')
   for (const { features } of image.blobs) {
     if ((features & BLOB_FEATURES.ENCRYPTED) !== 0) throw refuse('encrypted')
@@ -132,8 +141,11 @@ class MergeTable {
   load(image: Bootstrap, layer: MergeLayer | undefined): LayerNode {
     const tree = readTree(image)
     const own = image.blobs.filter(({ id }) => !this.#dictionaryIds.has(id))
-    if (layer !== undefined && own.length > 1) throw new BuilderError('BAD_LAYER', 'invalid per layer bootstrap, having multiple associated data blobs')
-    const indexes = image.blobs.map((blob) => this.#add(blob, layer !== undefined && own.includes(blob) ? layer : undefined))
+    if (layer !== undefined && own.length > 1)
+      throw new BuilderError('BAD_LAYER', 'invalid per layer bootstrap, having multiple associated data blobs')
+    const indexes = image.blobs.map((blob) =>
+      this.#add(blob, layer !== undefined && own.includes(blob) ? layer : undefined),
+    )
     const root = fromRafsTree(tree)
     for (const chunk of chunksOf(root)) chunk.blobIndex = indexes[chunk.blobIndex] ?? chunk.blobIndex
     return root
@@ -168,7 +180,8 @@ function usedBlobs(root: LayerNode, blobs: readonly BlobInfo[]): BlobInfo[] {
   const byId = new Map<string, number>()
   for (const chunk of chunksOf(root)) {
     const blob = blobs[chunk.blobIndex]
-    if (blob === undefined) throw new BuilderError('BAD_LAYER', `a chunk names blob ${chunk.blobIndex} of ${blobs.length}`)
+    if (blob === undefined)
+      throw new BuilderError('BAD_LAYER', `a chunk names blob ${chunk.blobIndex} of ${blobs.length}`)
     let index = byId.get(blob.id)
     if (index === undefined) {
       index = used.length

@@ -37,7 +37,11 @@ function laid(lower: LayerNode | undefined, upper: LayerNode): LayerNode {
 }
 
 /** Lets the markers of a directory act; gives the entries that are none. */
-function applyMarkers(children: Map<string, LayerNode>, above: LayerNode, spec: WhiteoutSpec): Array<readonly [string, LayerNode]> {
+function applyMarkers(
+  children: Map<string, LayerNode>,
+  above: LayerNode,
+  spec: WhiteoutSpec,
+): Array<readonly [string, LayerNode]> {
   const entries: Array<readonly [string, LayerNode]> = []
   for (const [name, node] of above.children ?? []) {
     const whiteout = whiteoutOf(name, node, spec)
@@ -53,7 +57,13 @@ function applyMarkers(children: Map<string, LayerNode>, above: LayerNode, spec: 
         break
       case 'opaque-self':
         children.get(name)?.children?.clear()
-        entries.push([name, { ...node, xattrs: node.xattrs.filter((xattr) => Buffer.from(xattr.name).toString('latin1') !== OVERLAY_OPAQUE) }])
+        entries.push([
+          name,
+          {
+            ...node,
+            xattrs: node.xattrs.filter((xattr) => Buffer.from(xattr.name).toString('latin1') !== OVERLAY_OPAQUE),
+          },
+        ])
         break
       default:
         whiteout satisfies never

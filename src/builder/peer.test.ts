@@ -8,7 +8,12 @@ import { type ArchiveEntry, DEFAULTS, tarOf, temporary } from './testing.ts'
 import { buildImage, type LayerOptions, openDictionary } from './index.ts'
 
 const peer = join(process.env['NYDUS_PEER_DIR'] ?? '', 'nydus-image')
-const skip = process.env['NYDUS_PEER_DIR'] === undefined ? 'NYDUS_PEER_DIR is not set' : existsSync(peer) ? false : `there is no ${peer}`
+const skip =
+  process.env['NYDUS_PEER_DIR'] === undefined
+    ? 'NYDUS_PEER_DIR is not set'
+    : existsSync(peer)
+      ? false
+      : `there is no ${peer}`
 
 function run(args: readonly string[], input = ''): string {
   const { status, stdout, stderr } = spawnSync(peer, args, { input, encoding: 'utf8', timeout: 60_000 })
@@ -30,14 +35,22 @@ function content(seed: number, size: number): Buffer {
 /** Directories before their content, and no inode with two xattrs: where the original is right, and gives the same bytes twice. */
 function archive(from: number, count: number): ArchiveEntry[] {
   const entries: ArchiveEntry[] = [{ path: './', type: 'directory', mtimeSeconds: 5 }]
-  for (const name of ['a', 'a/b', 'c', 'c/d', 'c/d/e']) entries.push({ path: `${name}/`, type: 'directory', mtimeSeconds: 1000, mode: 0o750 })
+  for (const name of ['a', 'a/b', 'c', 'c/d', 'c/d/e'])
+    entries.push({ path: `${name}/`, type: 'directory', mtimeSeconds: 1000, mode: 0o750 })
   for (let i = from; i < from + count; i += 1) {
     const directory = ['', 'a/', 'a/b/', 'c/', 'c/d/', 'c/d/e/'][i % 6] ?? ''
     const size = [0, 1, 100, 4096, 5000, 70_000, 1_048_576, 1_300_000][i % 8] ?? 0
     const xattrs = i % 5 === 0 ? [{ name: Buffer.from('user.number'), value: Buffer.from(String(i)) }] : []
     entries.push({ path: `${directory}file-${i}`, content: content(i % 11, size), mtimeSeconds: i, uid: i, xattrs })
     // As archivers write them: with the attributes of their target.
-    if (i % 7 === 0) entries.push({ path: `${directory}hard-${i}`, type: 'hardlink', link: `${directory}file-${i}`, mtimeSeconds: i, uid: i })
+    if (i % 7 === 0)
+      entries.push({
+        path: `${directory}hard-${i}`,
+        type: 'hardlink',
+        link: `${directory}file-${i}`,
+        mtimeSeconds: i,
+        uid: i,
+      })
     if (i % 4 === 0) entries.push({ path: `${directory}link-${i}`, type: 'symlink', link: 'x'.repeat(1 + (i % 90)) })
     if (i % 9 === 0) entries.push({ path: `${directory}dev-${i}`, type: 'char', devMajor: i, devMinor: 3 })
   }
@@ -52,21 +65,48 @@ interface Case {
 
 const CASES: readonly Case[] = [
   { name: 'none, blake3', args: ['--compressor', 'none'], options: { compression: 'none' } },
-  { name: 'lz4, sha256, chunks of 4 KiB', args: ['--compressor', 'lz4_block', '--digester', 'sha256', '--chunk-size', '0x1000'], options: { compression: 'lz4_block', digest: 'sha256', chunkSize: 0x1000 } },
-  { name: 'lz4, chunks of 16 MiB, owners left out', args: ['--compressor', 'lz4_block', '--chunk-size', '0x1000000', '--repeatable'], options: { compression: 'lz4_block', chunkSize: 0x100_0000, keepOwners: false } },
-  { name: 'none, with a table of contents', args: ['--compressor', 'none', '--features', 'blob-toc'], options: { compression: 'none', blobToc: true } },
-  { name: 'lz4, bootstrap inside', args: ['--compressor', 'lz4_block', '--blob-inline-meta'], options: { compression: 'lz4_block', inlineBootstrap: true } },
-  { name: 'none, prefetch table', args: ['--compressor', 'none', '--prefetch-policy', 'fs'], options: { compression: 'none', prefetch: { policy: 'fs', paths: ['/c/d', '/a/b', '/a'] } } },
+  {
+    name: 'lz4, sha256, chunks of 4 KiB',
+    args: ['--compressor', 'lz4_block', '--digester', 'sha256', '--chunk-size', '0x1000'],
+    options: { compression: 'lz4_block', digest: 'sha256', chunkSize: 0x1000 },
+  },
+  {
+    name: 'lz4, chunks of 16 MiB, owners left out',
+    args: ['--compressor', 'lz4_block', '--chunk-size', '0x1000000', '--repeatable'],
+    options: { compression: 'lz4_block', chunkSize: 0x100_0000, keepOwners: false },
+  },
+  {
+    name: 'none, with a table of contents',
+    args: ['--compressor', 'none', '--features', 'blob-toc'],
+    options: { compression: 'none', blobToc: true },
+  },
+  {
+    name: 'lz4, bootstrap inside',
+    args: ['--compressor', 'lz4_block', '--blob-inline-meta'],
+    options: { compression: 'lz4_block', inlineBootstrap: true },
+  },
+  {
+    name: 'none, prefetch table',
+    args: ['--compressor', 'none', '--prefetch-policy', 'fs'],
+    options: { compression: 'none', prefetch: { policy: 'fs', paths: ['/c/d', '/a/b', '/a'] } },
+  },
 ]
 
 /** Names of blobs and bytes of all files that a build wrote. */
 function outputOf(folder: string): Map<string, Buffer> {
-  return new Map(readdirSync(folder).filter((name) => !name.endsWith('.external')).sort().map((name) => [name, readFileSync(join(folder, name))]))
+  return new Map(
+    readdirSync(folder)
+      .filter((name) => !name.endsWith('.external'))
+      .sort()
+      .map((name) => [name, readFileSync(join(folder, name))]),
+  )
 }
 
 for (const { name, args, options } of CASES) {
   for (const kind of ['tar', 'directory'] as const) {
-    test(`the same bytes as the original from a ${kind}: ${name}`, { skip: skip === false && kind === 'directory' && process.getuid?.() !== 0 ? 'needs root to unpack devices' : skip }, async (t) => {
+    test(`the same bytes as the original from a ${kind}: ${name}`, {
+      skip: skip === false && kind === 'directory' && process.getuid?.() !== 0 ? 'needs root to unpack devices' : skip,
+    }, async (t) => {
       const folder = temporary(t)
       const [theirs, ours] = [join(folder, 'theirs'), join(folder, 'ours')]
       for (const path of [theirs, ours]) mkdirSync(path)
@@ -78,10 +118,27 @@ for (const { name, args, options } of CASES) {
         assert.equal(spawnSync('tar', ['--xattrs', '--xattrs-include=*', '-xpf', tar, '-C', source]).status, 0)
       }
       const inline = options.inlineBootstrap === true
-      run(['create', '--log-level', 'error', '-t', kind === 'tar' ? 'tar-rafs' : 'dir-rafs', ...args, '-D', theirs, ...(inline ? [] : ['-B', join(theirs, 'bootstrap')]), source], (options.prefetch?.paths ?? []).join('\n'))
+      run(
+        [
+          'create',
+          '--log-level',
+          'error',
+          '-t',
+          kind === 'tar' ? 'tar-rafs' : 'dir-rafs',
+          ...args,
+          '-D',
+          theirs,
+          ...(inline ? [] : ['-B', join(theirs, 'bootstrap')]),
+          source,
+        ],
+        (options.prefetch?.paths ?? []).join('\n'),
+      )
       await buildImage(
         { kind, path: source },
-        { blob: { kind: 'directory', path: ours }, bootstrap: inline ? undefined : { kind: 'file', path: join(ours, 'bootstrap') } },
+        {
+          blob: { kind: 'directory', path: ours },
+          bootstrap: inline ? undefined : { kind: 'file', path: join(ours, 'bootstrap') },
+        },
         { ...DEFAULTS, ...options },
         { signal: t.signal, onBytes: () => undefined },
       )
@@ -99,16 +156,33 @@ test("the original's check accepts ours, with every kind of layout", { skip }, a
   writeFileSync(lower, await tarOf(archive(1, 40)))
   writeFileSync(upper, await tarOf(archive(20, 40)))
   const run2 = { signal: t.signal, onBytes: () => undefined }
-  for (const [at, options] of [{}, { compression: 'none' }, { compression: 'lz4_block', blobToc: true }, { inlineBootstrap: true }, { inlineBootstrap: true, blobToc: true }, { chunkSize: 0x1000, digest: 'sha256' }].entries()) {
+  for (const [at, options] of [
+    {},
+    { compression: 'none' },
+    { compression: 'lz4_block', blobToc: true },
+    { inlineBootstrap: true },
+    { inlineBootstrap: true, blobToc: true },
+    { chunkSize: 0x1000, digest: 'sha256' },
+  ].entries()) {
     const blobs = join(folder, `case-${at}`)
     mkdirSync(blobs)
     const all = { ...DEFAULTS, ...(options as Partial<LayerOptions>) }
     const bootstrap = all.inlineBootstrap ? undefined : ({ kind: 'file', path: join(folder, `boot-${at}`) } as const)
-    const first = await buildImage({ kind: 'tar', path: lower }, { blob: { kind: 'directory', path: blobs }, bootstrap }, all, run2)
+    const first = await buildImage(
+      { kind: 'tar', path: lower },
+      { blob: { kind: 'directory', path: blobs }, bootstrap },
+      all,
+      run2,
+    )
     run(['check', '--log-level', 'error', '-D', blobs, first.bootstrapPath ?? first.blobPath ?? ''])
     if (bootstrap === undefined) continue
     const dictionary = await openDictionary(bootstrap.path, all)
-    const second = await buildImage({ kind: 'tar', path: upper }, { blob: { kind: 'directory', path: blobs }, bootstrap: { kind: 'file', path: join(folder, `upper-${at}`) } }, { ...all, dictionary }, run2)
+    const second = await buildImage(
+      { kind: 'tar', path: upper },
+      { blob: { kind: 'directory', path: blobs }, bootstrap: { kind: 'file', path: join(folder, `upper-${at}`) } },
+      { ...all, dictionary },
+      run2,
+    )
     run(['check', '--log-level', 'error', '-D', blobs, second.bootstrapPath ?? ''])
   }
 })

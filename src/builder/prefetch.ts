@@ -19,7 +19,11 @@ const MAX_BYTES = 64 * 1024 * 1024
  * not UTF-8 are kept: paths are compared byte by byte (here as latin1 text).
  */
 export function parsePrefetchPatterns(text: Uint8Array): PrefetchPatterns {
-  if (text.length > MAX_BYTES) throw new BuilderError('BAD_OPTION', `the list of prefetch patterns has ${text.length} bytes; ${MAX_BYTES} are the limit`)
+  if (text.length > MAX_BYTES)
+    throw new BuilderError(
+      'BAD_OPTION',
+      `the list of prefetch patterns has ${text.length} bytes; ${MAX_BYTES} are the limit`,
+    )
   const paths = new Set<string>()
   const warnings: string[] = []
   const lines = Buffer.from(text).toString('latin1').split('\n')
@@ -31,8 +35,12 @@ export function parsePrefetchPatterns(text: Uint8Array): PrefetchPatterns {
       warnings.push(`Illegal file path ${shown} specified, should be absolute path`)
       continue
     }
-    const path = `/${trimmed.split('/').filter((name) => name !== '' && name !== '.').join('/')}`
-    if (coveredBy(path, paths)) warnings.push(`prefetch pattern ${shown} is covered by previous pattern and thus omitted`)
+    const path = `/${trimmed
+      .split('/')
+      .filter((name) => name !== '' && name !== '.')
+      .join('/')}`
+    if (coveredBy(path, paths))
+      warnings.push(`prefetch pattern ${shown} is covered by previous pattern and thus omitted`)
     else paths.add(path)
   }
   return { paths: [...paths], warnings }

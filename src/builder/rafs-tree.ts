@@ -1,6 +1,5 @@
 import type { BlobInfo } from '../blob/index.ts'
 import { findChild, type LinkGroup, type RafsNode, type RafsTree } from '../rafs/index.ts'
-import type { ChunkRecord } from './dictionary.ts'
 import { fromKey, toKey } from './image-path.ts'
 import type { LayerNode } from './layer-tree.ts'
 import { matchPattern } from './prefetch.ts'
@@ -52,8 +51,7 @@ export function fromRafsTree(tree: RafsTree): LayerNode {
       size: node.size,
       xattrs: node.xattrs,
       target: node.target,
-      // The type says what this room may change; records of another image are only renumbered.
-      chunks: node.chunks as readonly ChunkRecord[],
+      chunks: node.chunks,
       children: node.children === undefined ? undefined : new Map(),
     }
     if (node.link !== undefined) groups.set(node.link, converted)
@@ -85,7 +83,8 @@ export function* hybridPaths(root: LayerNode): Generator<readonly [path: string,
     const [prefix, directory] = pair
     const children = sortedChildren(directory)
     for (const [name, node] of children) yield [`${prefix}/${name}`, node]
-    for (const [name, node] of children.reverse()) if (node.children !== undefined) open.push([`${prefix}/${name}`, node])
+    for (const [name, node] of children.reverse())
+      if (node.children !== undefined) open.push([`${prefix}/${name}`, node])
   }
 }
 
@@ -101,7 +100,9 @@ export function prefetchNodes(root: RafsNode, patterns: readonly string[]): Rafs
 }
 
 function isFile(node: RafsNode): boolean {
-  return node.children === undefined && node.target === undefined && node.rdev === 0 && (node.mode & 0o170000) === 0o100000
+  return (
+    node.children === undefined && node.target === undefined && node.rdev === 0 && (node.mode & 0o170000) === 0o100000
+  )
 }
 
 /** Files with content in the order in which a directory's data is stored: those under a pattern first, pattern by pattern. */

@@ -1,5 +1,13 @@
 import { ChunkInfo } from '../blob/index.ts'
-import { Attributes, type Bootstrap, type ChunkSpan, type Ino, openBootstrap, type RafsNode, type RafsTree } from '../rafs/index.ts'
+import {
+  Attributes,
+  type Bootstrap,
+  type ChunkSpan,
+  type Ino,
+  openBootstrap,
+  type RafsNode,
+  type RafsTree,
+} from '../rafs/index.ts'
 import { BuilderError } from './errors.ts'
 import { shown, toKey } from './image-path.ts'
 
@@ -49,7 +57,8 @@ class Comparison {
     const inodes: Ino[] = []
     this.#image.list(ino, 0, (name, child) => {
       const wanted = children[inodes.length]
-      if (wanted === undefined || Buffer.compare(name, wanted.name) !== 0) this.#same('entry', path, toKey(name), wanted === undefined ? undefined : toKey(wanted.name))
+      if (wanted === undefined || Buffer.compare(name, wanted.name) !== 0)
+        this.#same('entry', path, toKey(name), wanted === undefined ? undefined : toKey(wanted.name))
       inodes.push(child)
       return true
     })
@@ -68,12 +77,14 @@ class Comparison {
     this.#same('mtime nanoseconds', path, found.mtimeNsec, node.mtimeNsec)
     if (node.target !== undefined) this.#same('target', path, toKey(this.#image.readlink(ino)), toKey(node.target))
     if (found.hasXattrs || node.xattrs.length > 0) this.#xattrs(ino, node, path)
-    if (node.children === undefined && node.target === undefined && node.rdev === 0) this.#same('size', path, found.size, node.size)
+    if (node.children === undefined && node.target === undefined && node.rdev === 0)
+      this.#same('size', path, found.size, node.size)
     if (node.chunks.length > 0) this.#chunks(ino, node, path)
   }
 
   #xattrs(ino: Ino, node: RafsNode, path: string): void {
-    const text = (xattrs: ReadonlyArray<{ readonly name: Uint8Array; readonly value: Uint8Array }>): string => JSON.stringify(xattrs.map(({ name, value }) => `${toKey(name)}=${toKey(value)}`).sort())
+    const text = (xattrs: ReadonlyArray<{ readonly name: Uint8Array; readonly value: Uint8Array }>): string =>
+      JSON.stringify(xattrs.map(({ name, value }) => `${toKey(name)}=${toKey(value)}`).sort())
     this.#same('xattrs', path, text(this.#image.xattrs(ino)), text(node.xattrs))
   }
 
@@ -82,8 +93,17 @@ class Comparison {
     this.#same('number of chunks', path, count, node.chunks.length)
     for (const [i, chunk] of node.chunks.entries()) {
       const span = this.#spans[i]
-      if (span?.blobIndex !== chunk.blobIndex || span.chunkIndex !== chunk.index || span.chunkOffset !== chunk.uncompressedOffset) {
-        this.#same(`chunk ${i}`, path, `${span?.blobIndex}:${span?.chunkIndex}@${span?.chunkOffset}`, `${chunk.blobIndex}:${chunk.index}@${chunk.uncompressedOffset}`)
+      if (
+        span?.blobIndex !== chunk.blobIndex ||
+        span.chunkIndex !== chunk.index ||
+        span.chunkOffset !== chunk.uncompressedOffset
+      ) {
+        this.#same(
+          `chunk ${i}`,
+          path,
+          `${span?.blobIndex}:${span?.chunkIndex}@${span?.chunkOffset}`,
+          `${chunk.blobIndex}:${chunk.index}@${chunk.uncompressedOffset}`,
+        )
       }
       if (this.#checkedChunks.has(chunk)) continue
       this.#checkedChunks.add(chunk)
@@ -98,6 +118,9 @@ class Comparison {
 
   #same(what: string, path: string, found: number | string, wanted: number | string | undefined): void {
     if (found === wanted) return
-    throw new BuilderError('READBACK', `the bootstrap does not read back as it was meant: ${what} of ${shown(path || '/')} is ${JSON.stringify(found)} where ${JSON.stringify(wanted)} was written; nothing was published, please report this`)
+    throw new BuilderError(
+      'READBACK',
+      `the bootstrap does not read back as it was meant: ${what} of ${shown(path || '/')} is ${JSON.stringify(found)} where ${JSON.stringify(wanted)} was written; nothing was published, please report this`,
+    )
   }
 }

@@ -36,7 +36,11 @@ async function readReference(path: string): Promise<Uint8Array> {
   try {
     return await readFile(path)
   } catch (cause) {
-    throw new BuilderError('BAD_LAYER', `cannot read the bootstrap ${path}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
+    throw new BuilderError(
+      'BAD_LAYER',
+      `cannot read the bootstrap ${path}: ${cause instanceof Error ? cause.message : String(cause)}`,
+      { cause },
+    )
   }
 }
 
@@ -66,7 +70,11 @@ function* dictionaryChunks(image: Bootstrap, digest: LayerOptions['digest']): Ge
 }
 
 /** A parent image as the lower tree, and what of its data may be used again. */
-export function loadParent(parent: Bootstrap): { root: LayerNode; blobs: readonly BlobInfo[]; chunks: Set<ChunkRecord> } {
+export function loadParent(parent: Bootstrap): {
+  root: LayerNode
+  blobs: readonly BlobInfo[]
+  chunks: Set<ChunkRecord>
+} {
   const root = fromRafsTree(readTree(parent))
   const chunks = new Set<ChunkRecord>()
   for (const [, node] of hybridPaths(root)) for (const chunk of node.chunks) chunks.add(chunk)

@@ -2,7 +2,17 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
@@ -16,7 +26,9 @@ import { buildLayer, type BuiltLayer, type LayerOptions } from './index.ts'
 const shared = join(import.meta.dirname, '../../../shared/fixtures')
 
 /** Why the large set of the original's files is not used, or false. */
-export const noShared: string | false = existsSync(join(shared, 'manifest.json')) ? false : 'no ../shared/fixtures beside the repository'
+export const noShared: string | false = existsSync(join(shared, 'manifest.json'))
+  ? false
+  : 'no ../shared/fixtures beside the repository'
 
 export const DEFAULTS: LayerOptions = {
   chunkSize: 0x10_0000,
@@ -80,7 +92,16 @@ const LINKED_TIME = 1_700_000_030
 
 function unpackDirectory(name: string, at: string): void {
   mkdirSync(at)
-  execFileSync('tar', ['--xattrs', '--xattrs-include=*', '--numeric-owner', '--warning=no-timestamp', '-xpf', join(shared, 'sources', `${name}.dir.tar.gz`), '-C', at])
+  execFileSync('tar', [
+    '--xattrs',
+    '--xattrs-include=*',
+    '--numeric-owner',
+    '--warning=no-timestamp',
+    '-xpf',
+    join(shared, 'sources', `${name}.dir.tar.gz`),
+    '-C',
+    at,
+  ])
   // GNU tar makes hard links late, after it has set the time of the folder that they are in.
   const linked = join(at, 'hard/sub')
   if (existsSync(linked) && WITH_SOCKET.has(name)) setTimes(linked, LINKED_TIME, 0)
@@ -112,10 +133,18 @@ export interface BuiltForTest extends BuiltLayer {
 }
 
 /** Builds a layer from the bytes of an archive. */
-export async function buildTar(archive: Uint8Array, options: Partial<LayerOptions> = {}, signal = new AbortController().signal): Promise<BuiltForTest> {
+export async function buildTar(
+  archive: Uint8Array,
+  options: Partial<LayerOptions> = {},
+  signal = new AbortController().signal,
+): Promise<BuiltForTest> {
   const collected = new CollectedBlob()
   const built = await buildLayer(inPieces(archive), { ...DEFAULTS, ...options, signal, sink: collected.sink })
   return { ...built, blob: collected.bytes }
+}
+
+function byName([a]: readonly [string, unknown], [b]: readonly [string, unknown]): number {
+  return a < b ? -1 : 1
 }
 
 /** All that an image says, without blob ids and stored sizes: these depend on the release of the compression library. */
@@ -126,13 +155,30 @@ export function meaningOf(image: Bootstrap): unknown {
     image.attributes(ino, attributes)
     if (!isType(attributes.mode, MODE.FILE)) return []
     const count = image.chunks(ino, 0, attributes.size, spans)
-    return [`${Buffer.from(path).toString('latin1')} ${spans.slice(0, count).map((span) => `${span.blobIndex}:${span.chunkIndex}@${span.chunkOffset}`).join(' ')}`]
+    return [
+      `${Buffer.from(path).toString('latin1')} ${spans
+        .slice(0, count)
+        .map((span) => `${span.blobIndex}:${span.chunkIndex}@${span.chunkOffset}`)
+        .join(' ')}`,
+    ]
   })
   return {
-    entries: [...dumpEntries(image)].map((entry) => JSON.stringify({ ...entry, xattrs: Object.entries(entry.xattrs ?? {}).sort() })),
+    entries: [...dumpEntries(image)].map((entry) =>
+      JSON.stringify({ ...entry, xattrs: Object.entries(entry.xattrs ?? {}).sort(byName) }),
+    ),
     places,
     chunks: image.blobs.map(({ index }) => chunksOf(image, index)),
-    blobs: image.blobs.map(({ features, chunkCount, chunkSize, compression, digest, uncompressedSize, metaUncompressedSize }) => ({ features, chunkCount, chunkSize, compression, digest, uncompressedSize, metaUncompressedSize })),
+    blobs: image.blobs.map(
+      ({ features, chunkCount, chunkSize, compression, digest, uncompressedSize, metaUncompressedSize }) => ({
+        features,
+        chunkCount,
+        chunkSize,
+        compression,
+        digest,
+        uncompressedSize,
+        metaUncompressedSize,
+      }),
+    ),
     prefetch: image.prefetch(),
     inodeCount: image.inodeCount,
     flags: [image.explicitOwners, image.hasXattrs],
@@ -146,7 +192,9 @@ function chunksOf(image: Bootstrap, blobIndex: number): string[] {
   for (let index = 0; index < layout.chunkCount; index += 1) {
     if (!layout.has(index)) continue
     layout.chunk(index, info)
-    found.push(`${index} ${Buffer.from(info.digest).toString('hex')} ${info.uncompressedOffset}+${info.uncompressedSize} ${info.compressed} ${info.crc32c}`)
+    found.push(
+      `${index} ${Buffer.from(info.digest).toString('hex')} ${info.uncompressedOffset}+${info.uncompressedSize} ${info.compressed} ${info.crc32c}`,
+    )
   }
   return found
 }
@@ -163,7 +211,8 @@ function linesOf(value: unknown): string[] {
 
 export function assertSameLines(found: readonly string[], wanted: readonly string[], what: string): void {
   for (let at = 0; at < Math.max(found.length, wanted.length); at += 1) {
-    if (found[at] !== wanted[at]) assert.fail(`${what}: ${found[at]?.slice(0, 600)}\n  wanted: ${wanted[at]?.slice(0, 600)}`)
+    if (found[at] !== wanted[at])
+      assert.fail(`${what}: ${found[at]?.slice(0, 600)}\n  wanted: ${wanted[at]?.slice(0, 600)}`)
   }
 }
 
@@ -173,7 +222,11 @@ export function filesIn(path: string): string[] {
 }
 
 /** An archive as a list of entries; content as bytes. */
-export type ArchiveEntry = Partial<Omit<TarHeader, 'path' | 'link'>> & { readonly path: string | Uint8Array; readonly link?: string; readonly content?: Uint8Array }
+export type ArchiveEntry = Partial<Omit<TarHeader, 'path' | 'link'>> & {
+  readonly path: string | Uint8Array
+  readonly link?: string
+  readonly content?: Uint8Array
+}
 
 export async function tarOf(entries: readonly ArchiveEntry[]): Promise<Buffer> {
   const parts: Buffer[] = []
@@ -181,7 +234,17 @@ export async function tarOf(entries: readonly ArchiveEntry[]): Promise<Buffer> {
   for (const { path, content, link, ...header } of entries) {
     const type = header.type ?? 'file'
     const linked = link === undefined ? {} : { link: Buffer.from(link) }
-    await writer.add({ mode: type === 'directory' ? 0o755 : 0o644, ...header, ...linked, path: Buffer.from(path), type, size: content?.length ?? 0 }, content === undefined ? [] : [content])
+    await writer.add(
+      {
+        mode: type === 'directory' ? 0o755 : 0o644,
+        ...header,
+        ...linked,
+        path: Buffer.from(path),
+        type,
+        size: content?.length ?? 0,
+      },
+      content === undefined ? [] : [content],
+    )
   }
   await writer.finish()
   return Buffer.concat(parts)
@@ -190,7 +253,8 @@ export async function tarOf(entries: readonly ArchiveEntry[]): Promise<Buffer> {
 /** A file's bytes out of blobs, each chunk verified. */
 export function contentOf(image: Bootstrap, blobs: readonly Uint8Array[], path: string): Buffer {
   let ino = image.root
-  for (const name of path.split('/').filter((part) => part !== '')) ino = image.lookup(ino, Buffer.from(name)) ?? assert.fail(`${path} is not there`)
+  for (const name of path.split('/').filter((part) => part !== ''))
+    ino = image.lookup(ino, Buffer.from(name)) ?? assert.fail(`${path} is not there`)
   return inodeContent(image, blobs, ino)
 }
 
@@ -205,7 +269,9 @@ export function inodeContent(image: Bootstrap, blobs: readonly Uint8Array[], ino
       image.layout(blobIndex).chunk(chunkIndex, info)
       const { compression, digest } = image.blobs[blobIndex] ?? assert.fail('no such blob')
       const plain = new Uint8Array(info.uncompressedSize)
-      const stored = blobs[blobIndex]?.subarray(info.compressedOffset, info.compressedOffset + info.compressedSize) ?? assert.fail('no such blob')
+      const stored =
+        blobs[blobIndex]?.subarray(info.compressedOffset, info.compressedOffset + info.compressedSize) ??
+        assert.fail('no such blob')
       decompressor(info.compressed ? compression : 'none').decompress(stored, plain)
       const found = new Uint8Array(32)
       digester(digest).digest(plain, found)

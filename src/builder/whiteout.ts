@@ -5,7 +5,10 @@ import { FILE_TYPES, type LayerNode } from './layer-tree.ts'
 export type WhiteoutSpec = 'oci' | 'overlayfs' | 'none'
 
 /** What a marker does to the lower layer: removes one name, empties the directory it lies in (`.wh..wh..opq`), or empties the directory that it is. */
-export type Whiteout = { readonly kind: 'remove'; readonly name: string } | { readonly kind: 'opaque-parent' } | { readonly kind: 'opaque-self' }
+export type Whiteout =
+  | { readonly kind: 'remove'; readonly name: string }
+  | { readonly kind: 'opaque-parent' }
+  | { readonly kind: 'opaque-self' }
 
 const OCI_PREFIX = '.wh.'
 const OCI_OPAQUE = '.wh..wh..opq'
@@ -28,7 +31,10 @@ export function whiteoutOf(name: string, node: LayerNode, spec: WhiteoutSpec): W
 }
 
 function isOpaque(node: LayerNode): boolean {
-  return node.xattrs.some(({ name, value }) => Buffer.from(name).toString('latin1') === OVERLAY_OPAQUE && Buffer.from(value).toString('latin1') === OPAQUE_VALUE)
+  return node.xattrs.some(
+    ({ name, value }) =>
+      Buffer.from(name).toString('latin1') === OVERLAY_OPAQUE && Buffer.from(value).toString('latin1') === OPAQUE_VALUE,
+  )
 }
 
 function isUtf8(bytes: Uint8Array): boolean {

@@ -17,10 +17,13 @@ export function sortedXattrs(xattrs: readonly Xattr[], pathShown: () => string):
   if (xattrs.length === 0) return NONE
   for (const { name, value } of xattrs) {
     const key = toKey(name)
-    const refuse = (why: string): BuilderError => new BuilderError('BAD_SOURCE', `cannot keep the extended attribute ${shown(key)} of ${pathShown()}: ${why}`)
-    if (!PREFIXES.some((prefix) => key.startsWith(prefix)) && !WHOLE_NAMES.has(key)) throw refuse('images hold user.*, trusted.*, security.* and POSIX ACLs; remove it from the source')
+    const refuse = (why: string): BuilderError =>
+      new BuilderError('BAD_SOURCE', `cannot keep the extended attribute ${shown(key)} of ${pathShown()}: ${why}`)
+    if (!PREFIXES.some((prefix) => key.startsWith(prefix)) && !WHOLE_NAMES.has(key))
+      throw refuse('images hold user.*, trusted.*, security.* and POSIX ACLs; remove it from the source')
     if (name.length > MAX_NAME_BYTES) throw refuse(`its name has ${name.length} bytes, ${MAX_NAME_BYTES} are the limit`)
-    if (value.length > MAX_VALUE_BYTES) throw refuse(`its value has ${value.length} bytes, ${MAX_VALUE_BYTES} are the limit`)
+    if (value.length > MAX_VALUE_BYTES)
+      throw refuse(`its value has ${value.length} bytes, ${MAX_VALUE_BYTES} are the limit`)
   }
   return [...xattrs].sort((a, b) => Buffer.compare(a.name, b.name))
 }

@@ -80,7 +80,7 @@ const ENXIO = 6
 /** Where the first byte at or after `offset` lies that is no hole of a sparse file; undefined when only a hole is left. Moves the descriptor's own position. */
 export function seekData(fd: number, offset: number): number | undefined {
   const c = libc()
-  const found = Number(c.lseek(fd, offset, SEEK_DATA))
+  const found = c.lseek(fd, offset, SEEK_DATA)
   if (found < 0 && c.errno() === ENXIO) return undefined
   return check(found, 'lseek', `cannot look for data in descriptor ${fd}`)
 }

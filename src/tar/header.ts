@@ -104,7 +104,8 @@ export function checksumFits(header: Uint8Array): boolean {
 function negativeBytes(header: Uint8Array): number {
   const [from, length] = HEADER.checksum
   let count = 0
-  for (let index = 0; index < BLOCK; index++) if (header[index] >= 128 && (index < from || index >= from + length)) count++
+  for (let index = 0; index < BLOCK; index++)
+    if (header[index] >= 128 && (index < from || index >= from + length)) count++
   return count
 }
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { BuilderError } from '../errors.ts'
 import { decompressed } from './decompress.ts'
 
@@ -24,7 +24,14 @@ test('plain, gzip members and zstd frames of any number and size come out whole,
   const forms = {
     plain: wanted,
     gzip: Buffer.concat([gzipSync(text), gzipSync(Buffer.concat([zeros, text]))]),
-    zstd: Buffer.concat([skippable, zstdCompressSync(text), skippable, zstdCompressSync(zeros), zstdCompressSync(text), skippable]),
+    zstd: Buffer.concat([
+      skippable,
+      zstdCompressSync(text),
+      skippable,
+      zstdCompressSync(zeros),
+      zstdCompressSync(text),
+      skippable,
+    ]),
   }
   for (const [name, bytes] of Object.entries(forms)) {
     for (const size of [1, 3, 1000, 1 << 20].filter((piece) => piece > 10 || bytes.length < 100_000)) {
@@ -35,10 +42,18 @@ test('plain, gzip members and zstd frames of any number and size come out whole,
 
 test('random frames cut anywhere', async () => {
   await fc.assert(
-    fc.asyncProperty(fc.array(fc.uint8Array({ maxLength: 3000 }), { minLength: 1, maxLength: 6 }), fc.integer({ min: 1, max: 700 }), async (contents, size) => {
-      const stream = Buffer.concat(contents.map((content, i) => Buffer.concat([i % 2 === 1 ? skippable : Buffer.alloc(0), zstdCompressSync(content)])))
-      assert.ok((await collect(decompressed(pieces(stream, size)))).equals(Buffer.concat(contents)))
-    }),
+    fc.asyncProperty(
+      fc.array(fc.uint8Array({ maxLength: 3000 }), { minLength: 1, maxLength: 6 }),
+      fc.integer({ min: 1, max: 700 }),
+      async (contents, size) => {
+        const stream = Buffer.concat(
+          contents.map((content, i) =>
+            Buffer.concat([i % 2 === 1 ? skippable : Buffer.alloc(0), zstdCompressSync(content)]),
+          ),
+        )
+        assert.ok((await collect(decompressed(pieces(stream, size)))).equals(Buffer.concat(contents)))
+      },
+    ),
     { numRuns: 60 },
   )
 })
@@ -47,7 +62,10 @@ test('a stream that ends early is an error, in gzip and in any zstd frame', asyn
   const gzip = gzipSync(text)
   const zstd = Buffer.concat([zstdCompressSync(text), zstdCompressSync(text)])
   for (const bytes of [gzip.subarray(0, gzip.length - 9), zstd.subarray(0, zstd.length - 5), zstd.subarray(0, 20)]) {
-    await assert.rejects(collect(decompressed(pieces(bytes, 100))), (error) => error instanceof BuilderError && error.code === 'BAD_SOURCE')
+    await assert.rejects(
+      collect(decompressed(pieces(bytes, 100))),
+      (error) => error instanceof BuilderError && error.code === 'BAD_SOURCE',
+    )
   }
 })
 

@@ -61,7 +61,12 @@ async function* unzstd(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8A
       }
       const small = part.last ? smallFrame(Buffer.concat(gathered)) : undefined
       if (small !== undefined) yield small
-      else yield* through(frame(gathered, part.last ? undefined : parts), createZstdDecompress({ chunkSize: OUTPUT_BYTES }), 'zstd')
+      else
+        yield* through(
+          frame(gathered, part.last ? undefined : parts),
+          createZstdDecompress({ chunkSize: OUTPUT_BYTES }),
+          'zstd',
+        )
     }
   } finally {
     await parts.return(undefined)
@@ -74,11 +79,18 @@ function smallFrame(bytes: Uint8Array): Uint8Array | undefined {
     return zstdDecompressSync(bytes, { maxOutputLength: SMALL_CONTENT_BYTES })
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') return undefined
-    throw new BuilderError('BAD_SOURCE', `cannot decompress the layer: zstd says ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
+    throw new BuilderError(
+      'BAD_SOURCE',
+      `cannot decompress the layer: zstd says ${cause instanceof Error ? cause.message : String(cause)}`,
+      { cause },
+    )
   }
 }
 
-async function* frame(head: readonly Uint8Array[], parts: AsyncGenerator<FramePart> | undefined): AsyncGenerator<Uint8Array> {
+async function* frame(
+  head: readonly Uint8Array[],
+  parts: AsyncGenerator<FramePart> | undefined,
+): AsyncGenerator<Uint8Array> {
   yield* head
   if (parts === undefined) return
   for (;;) {
@@ -112,7 +124,11 @@ async function* resume(head: Uint8Array, iterator: AsyncIterator<Uint8Array>): A
   }
 }
 
-async function* through(bytes: AsyncIterable<Uint8Array>, transform: Transform, compression: LayerCompression): AsyncGenerator<Uint8Array> {
+async function* through(
+  bytes: AsyncIterable<Uint8Array>,
+  transform: Transform,
+  compression: LayerCompression,
+): AsyncGenerator<Uint8Array> {
   const source = Readable.from(bytes, { objectMode: false, highWaterMark: OUTPUT_BYTES })
   const state: { sourceError?: Error } = {}
   source.on('error', (error) => {
@@ -124,7 +140,11 @@ async function* through(bytes: AsyncIterable<Uint8Array>, transform: Transform, 
     for await (const chunk of transform as AsyncIterable<Buffer>) yield chunk
   } catch (cause) {
     if (state.sourceError !== undefined) throw state.sourceError
-    throw new BuilderError('BAD_SOURCE', `cannot decompress the layer: ${compression} says ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
+    throw new BuilderError(
+      'BAD_SOURCE',
+      `cannot decompress the layer: ${compression} says ${cause instanceof Error ? cause.message : String(cause)}`,
+      { cause },
+    )
   } finally {
     source.destroy()
     transform.destroy()

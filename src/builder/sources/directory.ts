@@ -1,4 +1,14 @@
-import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync, readdirSync, readlinkSync, readSync } from 'node:fs'
+import {
+  type BigIntStats,
+  closeSync,
+  constants,
+  fstatSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+} from 'node:fs'
 import type { Content } from '../chunk-pipeline.ts'
 import { BuilderError } from '../errors.ts'
 import { shown, toKey } from '../image-path.ts'
@@ -45,7 +55,9 @@ export function scanDirectory(path: string, options: DirectoryOptions): Director
   const root = load(source, '/')
   root.mtime = 0
   root.mtimeNsec = 0
-  const open: Array<{ readonly node: LayerNode; readonly path: Buffer; readonly shown: string }> = [{ node: root, path: source, shown: '' }]
+  const open: Array<{ readonly node: LayerNode; readonly path: Buffer; readonly shown: string }> = [
+    { node: root, path: source, shown: '' },
+  ]
   for (let directory = open.pop(); directory !== undefined; directory = open.pop()) {
     options.signal.throwIfAborted()
     const { node, path: at, shown: prefix } = directory
@@ -77,7 +89,11 @@ function nodeOf(path: Buffer, shownPath: string, stats: BigIntStats, { keepOwner
   if (stats.isFile()) node.size = Number(stats.size)
   else if (stats.isSymbolicLink()) {
     node.target = guarded(shownPath, () => readlinkSync(path, { encoding: 'buffer' }))
-    if (node.target.length > MAX_LINK_BYTES) throw new BuilderError('BAD_SOURCE', `the symlink ${shownPath} has a target of ${node.target.length} bytes; ${MAX_LINK_BYTES} are the limit`)
+    if (node.target.length > MAX_LINK_BYTES)
+      throw new BuilderError(
+        'BAD_SOURCE',
+        `the symlink ${shownPath} has a target of ${node.target.length} bytes; ${MAX_LINK_BYTES} are the limit`,
+      )
     node.size = node.target.length
   } else if (!stats.isDirectory()) node.rdev = deviceOf(stats.rdev)
   return node
@@ -100,7 +116,11 @@ function guarded<T>(shownPath: string, read: () => T): T {
     if (cause instanceof BuilderError) throw cause
     const isGone = (cause as NodeJS.ErrnoException).code === 'ENOENT'
     const message = cause instanceof Error ? cause.message : String(cause)
-    throw new BuilderError(isGone ? 'SOURCE_CHANGED' : 'BAD_SOURCE', `cannot read ${shownPath} of the source: ${message}`, { cause })
+    throw new BuilderError(
+      isGone ? 'SOURCE_CHANGED' : 'BAD_SOURCE',
+      `cannot read ${shownPath} of the source: ${message}`,
+      { cause },
+    )
   }
 }
 
@@ -121,7 +141,12 @@ class FileContent implements Content {
     this.size = Number(listed.size)
     const isSparse = listed.blocks * 512n < listed.size
     this.holes = isSparse
-      ? { nextData: (offset) => seekData(this.#open(), offset, this.size), skip: (bytes) => { this.#position += bytes } }
+      ? {
+          nextData: (offset) => seekData(this.#open(), offset, this.size),
+          skip: (bytes) => {
+            this.#position += bytes
+          },
+        }
       : undefined
   }
 
@@ -145,7 +170,9 @@ class FileContent implements Content {
 
   #open(): number {
     if (this.#fd >= 0) return this.#fd
-    this.#fd = guarded(this.name, () => openSync(this.#path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK))
+    this.#fd = guarded(this.name, () =>
+      openSync(this.#path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK),
+    )
     this.#compare(fstatSync(this.#fd, { bigint: true }))
     return this.#fd
   }
@@ -153,9 +180,15 @@ class FileContent implements Content {
   #compare(now: BigIntStats): void {
     const was = this.#listed
     // A file that only grew (a log) is taken as it was when it was listed.
-    const isSame = now.ino === was.ino && now.dev === was.dev && (now.size > was.size || (now.size === was.size && now.mtimeNs === was.mtimeNs))
+    const isSame =
+      now.ino === was.ino &&
+      now.dev === was.dev &&
+      (now.size > was.size || (now.size === was.size && now.mtimeNs === was.mtimeNs))
     if (isSame) return
-    throw new BuilderError('SOURCE_CHANGED', `cannot read ${shown(toKey(this.#path))}: it changed while the image was built (${was.size} bytes then, ${now.size} now); build from a copy that nobody writes to`)
+    throw new BuilderError(
+      'SOURCE_CHANGED',
+      `cannot read ${shown(toKey(this.#path))}: it changed while the image was built (${was.size} bytes then, ${now.size} now); build from a copy that nobody writes to`,
+    )
   }
 }
 

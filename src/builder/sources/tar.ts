@@ -69,7 +69,10 @@ function nodeOf(entry: TarEntry, { keepOwners }: TarSourceOptions): LayerNode {
 
 function linkOf(entry: TarEntry): Uint8Array {
   if (entry.link.length === 0 || entry.link.length > MAX_LINK_BYTES) {
-    throw new BuilderError('BAD_SOURCE', `the symlink ${shown(toKey(entry.path))} has a target of ${entry.link.length} bytes; Linux takes 1 to ${MAX_LINK_BYTES}`)
+    throw new BuilderError(
+      'BAD_SOURCE',
+      `the symlink ${shown(toKey(entry.path))} has a target of ${entry.link.length} bytes; Linux takes 1 to ${MAX_LINK_BYTES}`,
+    )
   }
   return entry.link
 }
@@ -77,7 +80,10 @@ function linkOf(entry: TarEntry): Uint8Array {
 function deviceOf(entry: TarEntry): number {
   const { devMajor, devMinor } = entry
   if (devMajor > MAX_MAJOR || devMinor > MAX_MINOR) {
-    throw new BuilderError('BAD_SOURCE', `the device ${shown(toKey(entry.path))} has the number ${devMajor}:${devMinor}; images take up to ${MAX_MAJOR}:${MAX_MINOR}`)
+    throw new BuilderError(
+      'BAD_SOURCE',
+      `the device ${shown(toKey(entry.path))} has the number ${devMajor}:${devMinor}; images take up to ${MAX_MAJOR}:${MAX_MINOR}`,
+    )
   }
   return encodeDevice(devMajor, devMinor)
 }
@@ -88,7 +94,14 @@ function encodeDevice(major: number, minor: number): number {
 }
 
 function contentOf(entry: TarEntry, reader: TarReader): Content {
-  const base = { name: shown(toKey(entry.path)), size: entry.size, read: (into: Uint8Array): Promise<number> => reader.read(into) }
+  const base = {
+    name: shown(toKey(entry.path)),
+    size: entry.size,
+    read: (into: Uint8Array): Promise<number> => reader.read(into),
+  }
   if (entry.sparse === undefined) return base
-  return { ...base, holes: { nextData: (offset) => offset + reader.holeAhead(), skip: (bytes) => reader.skipHole(bytes) } }
+  return {
+    ...base,
+    holes: { nextData: (offset) => offset + reader.holeAhead(), skip: (bytes) => reader.skipHole(bytes) },
+  }
 }

@@ -37,7 +37,11 @@ class FrameCutter {
   #offset = 0
 
   end(): void {
-    if (this.#state !== 'magic' || this.#field.length > 0) throw new BuilderError('BAD_SOURCE', `cannot decompress the layer: the zstd stream ends at byte ${this.#offset}, inside a frame`)
+    if (this.#state !== 'magic' || this.#field.length > 0)
+      throw new BuilderError(
+        'BAD_SOURCE',
+        `cannot decompress the layer: the zstd stream ends at byte ${this.#offset}, inside a frame`,
+      )
   }
 
   *cut(bytes: Uint8Array): Generator<FramePart> {
@@ -95,7 +99,10 @@ class FrameCutter {
     this.#skippable = value >>> 4 === SKIPPABLE_MAGIC >>> 4
     if (this.#skippable) return this.#want('skippable-size', 4)
     if (value === FRAME_MAGIC) return this.#want('descriptor', 1)
-    throw new BuilderError('BAD_SOURCE', `cannot decompress the layer: no zstd frame starts near byte ${this.#offset} (found 0x${value.toString(16)})`)
+    throw new BuilderError(
+      'BAD_SOURCE',
+      `cannot decompress the layer: no zstd frame starts near byte ${this.#offset} (found 0x${value.toString(16)})`,
+    )
   }
 
   /** Frame_Header_Descriptor, RFC 8878 §3.1.1.1.1: sizes of the fields that follow. */
