@@ -19,7 +19,16 @@ import { gunzipSync } from 'node:zlib'
 import { ChunkInfo } from '../blob/index.ts'
 import { decompressor, digester } from '../codec/index.ts'
 import { makeNode, setTimes } from '../kernel/index.ts'
-import { Attributes, type Bootstrap, type ChunkSpan, dumpEntries, isType, MODE, walkBootstrap } from '../rafs/index.ts'
+import {
+  Attributes,
+  type Bootstrap,
+  type ChunkSpan,
+  dumpEntries,
+  isType,
+  MODE,
+  openBootstrap,
+  walkBootstrap,
+} from '../rafs/index.ts'
 import { type TarHeader, TarWriter } from '../tar/index.ts'
 import { buildLayer, type BuiltLayer, type LayerOptions } from './index.ts'
 
@@ -279,4 +288,20 @@ export function inodeContent(image: Bootstrap, blobs: readonly Uint8Array[], ino
       return plain
     }),
   )
+}
+
+/** An expected tree's lines in one canonical form, sorted; without content, which is compared apart. */
+export function treeLines(text: string): string[] {
+  return text.trim().split('\n').map(canonicalEntry).sort()
+}
+
+/** What a bootstrap shows, in the same form. */
+export function shownLines(bootstrap: Uint8Array): string[] {
+  return [...dumpEntries(openBootstrap(bootstrap))].map((entry) => canonicalEntry(JSON.stringify(entry))).sort()
+}
+
+function canonicalEntry(line: string): string {
+  const { sha256: _content, blocks: _blocks, chunks: _chunks, ...entry } = JSON.parse(line) as Record<string, unknown>
+  const xattrs = Object.entries((entry['xattrs'] as Record<string, string> | undefined) ?? {}).sort(byName)
+  return JSON.stringify(Object.entries({ ...entry, xattrs }).sort(byName))
 }
