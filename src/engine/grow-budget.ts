@@ -2,8 +2,8 @@
 const ALLOWANCE_BYTES = 1 << 20
 /** Later: this share of what was read for good reason. */
 const SHARE = 0.25
-/** One request takes at most this part of what is left, so that one bad guess does not spend all. */
-const PART = 4
+/** One request takes at most half of what is left, so that one bad guess does not spend all. */
+const PART = 2
 /** Guesses looked at in one go. */
 const SWEEP = 4096
 
