@@ -28,11 +28,16 @@ let link: Link | undefined
 let counted = { bytes: 0, requests: 0, connections: 0 }
 
 process.on('message', (message: { start?: NetworkStart; count?: true }) => {
-  if (message.start) void start(message.start)
+  if (message.start) start(message.start).catch(fail)
   if (message.count) process.send?.({ counted: count() })
 })
 process.on('disconnect', () => process.exit(0))
-process.on('SIGINT', () => undefined) // Ctrl-C reaches the whole group; the parent ends this process when it has cleaned up.
+
+/** The parent hears of the exit; the reason stands on stderr. */
+function fail(error: unknown): void {
+  process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`)
+  process.exit(1)
+}
 
 async function start(wanted: NetworkStart): Promise<void> {
   registry = await startRegistry({ root: wanted.root, host: '127.0.0.1', port: 0 })

@@ -13,28 +13,34 @@ export interface Network {
 
 /** Starts registry and link. Throws when the process cannot start them. */
 export async function startNetwork(wanted: NetworkStart): Promise<Network> {
+  // In a group of its own: Ctrl-C at the terminal does not reach it, so that it outlives what still uses it.
   const child = fork(join(import.meta.dirname, 'network-process.ts'), {
     execArgv: ['--disable-warning=ExperimentalWarning'],
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+    detached: true,
   })
+  const ended = once(child, 'exit').then(([code]) => {
+    throw new Error(`the registry's process ended with ${code}`)
+  })
+  ended.catch(() => undefined) // It ends one day; whoever asks it something then is told.
   const answer = async <T>(member: 'started' | 'counted', message: object): Promise<T> => {
     child.send(message)
-    const ended = once(child, 'exit').then(([code]) => {
-      throw new Error(`the registry's process ended with ${code}`)
-    })
     const [reply] = (await Promise.race([once(child, 'message'), ended])) as [Record<string, T>]
     const value = reply[member]
     if (value === undefined) throw new Error(`the registry's process sent something else than "${member}"`)
-    ended.catch(() => undefined) // It ends one day; nobody waits for that any more.
     return value
   }
-  return {
-    ports: await answer<NetworkPorts>('started', { start: wanted }),
-    count: () => answer<NetworkCount>('counted', { count: true }),
-    stop: async () => {
-      if (child.exitCode !== null) return
-      child.disconnect()
-      await once(child, 'exit')
-    },
+  const stop = async (): Promise<void> => {
+    if (child.exitCode !== null || child.signalCode !== null) return
+    const exit = once(child, 'exit')
+    child.disconnect()
+    await exit
+  }
+  try {
+    const ports = await answer<NetworkPorts>('started', { start: wanted })
+    return { ports, count: () => answer<NetworkCount>('counted', { count: true }), stop }
+  } catch (error) {
+    if (child.connected) await stop()
+    throw error
   }
 }

@@ -1,97 +1,101 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { get } from 'node:http'
+import type { Workload } from './workload.ts'
 
-/** What to run in a root file system, and how it says that it is ready. */
-export interface Workload {
-  readonly command: readonly string[]
-  readonly env: Readonly<Record<string, string>>
-  readonly directory: string
-  /** `http`: it prints `listening on PORT`, and is ready when a request there is answered; `line`: when it prints anything, or ends. */
-  readonly ready: 'http' | 'line'
-}
-
-/** How a run went; times from the spawn of the process. */
+/** How a run went; seconds from the spawn of the process. */
 export interface Run {
   readonly readySeconds: number
   /** What it answered or printed first. */
   readonly said: string
 }
 
-/** Kills the workload after this time and calls the run failed. */
+/** Ends the workload after this time and calls the run failed. */
 const DEADLINE_MS = 10 * 60_000
+const KEPT_TEXT = 4000
+
+/** Mounts what programs expect to find; then this machine's environment is left, and last its root. */
+const ENTER = `
+root=$1
+mkdir -p "$root/proc" "$root/dev" "$root/tmp" "$root$2"
+shift 2
+mount -t proc proc "$root/proc"
+mount -t tmpfs -o mode=755 dev "$root/dev"
+for name in null zero full random urandom tty; do
+  : >"$root/dev/$name"
+  mount --bind "/dev/$name" "$root/dev/$name"
+done
+mkdir -m 1777 "$root/dev/shm"
+ln -s /proc/self/fd "$root/dev/fd"
+ln -s /proc/self/fd/1 "$root/dev/stdout"
+ln -s /proc/self/fd/2 "$root/dev/stderr"
+exec env -i "$@"
+`
 
 /**
  * Runs the workload with `root` as its root, in a mount namespace and a PID namespace of its own, until it is ready; then ends it. What is mounted in there
- * goes with the namespace, and all its processes with their init, however this process ends.
+ * goes with the namespace, and all its processes with their init, however this process ends. Nothing of it is left when the promise settles.
  */
 export async function runWorkload(root: string, workload: Workload, signal: AbortSignal): Promise<Run> {
+  signal.throwIfAborted()
   const from = performance.now()
-  const script =
-    'mount -t proc proc "$1/proc" && mount -t tmpfs -o mode=755 dev "$1/dev" && for n in null zero full random urandom tty; do : >"$1/dev/$n" && mount --bind "/dev/$n" "$1/dev/$n"; done && shift && exec chroot "$@"'
-  const inside = ['/bin/sh', '-c', 'cd "$0" && exec "$@"', workload.directory, ...workload.command]
-  const child = spawn(
-    'unshare',
-    [
-      '--mount',
-      '--pid',
-      '--fork',
-      '--kill-child=KILL',
-      '--propagation',
-      'private',
-      'sh',
-      '-ec',
-      script,
-      'sh',
-      root,
-      root,
-      ...inside,
-    ],
-    {
-      env: { ...workload.env },
-      stdio: ['ignore', 'pipe', 'pipe'],
-      signal,
-      killSignal: 'SIGKILL',
-      timeout: DEADLINE_MS,
-    },
-  )
-  child.on('error', () => undefined) // An abort; told by `firstLine`'s rejection.
+  const child = spawn('unshare', argumentsOf(root, workload), {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    signal,
+    killSignal: 'SIGKILL',
+    timeout: DEADLINE_MS,
+    detached: true,
+  })
+  // "close" comes when nobody holds the output any more: the last process in there is gone.
+  const gone = once(child, 'close')
+  gone.catch(() => undefined)
   try {
     const line = await firstLine(child, workload)
-    const said = workload.ready === 'http' ? await request(Number(/listening on (\d+)/.exec(line)?.[1])) : line
+    const said = workload.ready === 'http' ? await request(Number(/listening on (\d+)/.exec(line)?.[1]), signal) : line
     return { readySeconds: (performance.now() - from) / 1000, said }
   } finally {
-    if (child.exitCode === null && child.signalCode === null) {
-      child.kill('SIGKILL')
-      await once(child, 'exit')
-    }
+    child.kill('SIGKILL')
+    await gone.catch(() => undefined) // an abort, or no program of this name: `firstLine` has told it
   }
 }
 
-async function firstLine(child: ChildProcess, workload: Workload): Promise<string> {
-  let output = ''
-  let errors = ''
-  child.stderr?.setEncoding('utf8').on('data', (text: string) => (errors = (errors + text).slice(-2000)))
+function argumentsOf(root: string, { command, env, directory }: Workload): string[] {
+  // The image's PATH holds from `env` on, so this program needs its whole name.
+  const unshare = ['/usr/bin/unshare', '/bin/unshare'].find(existsSync) ?? 'unshare'
+  const enter = [unshare, `--root=${root}`, `--wd=${directory}`, ...command]
+  return [
+    ...['--mount', '--pid', '--fork', '--kill-child=KILL', '--propagation', 'private'],
+    ...['sh', '-ec', ENTER, 'sh', root, directory, ...env, ...enter],
+  ]
+}
+
+async function firstLine(child: ChildProcess, { command, ready }: Workload): Promise<string> {
   return await new Promise((resolve, reject) => {
-    child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-      output += text
+    let output = ''
+    let errors = ''
+    const take = (text: string): void => {
+      output = (output + text).slice(0, KEPT_TEXT)
       const end = output.indexOf('\n')
       if (end >= 0) resolve(output.slice(0, end))
+    }
+    child.stdout?.setEncoding('utf8').on('data', take)
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      errors = (errors + text).slice(-KEPT_TEXT)
+      // Many servers say that they are up on stderr.
+      if (ready === 'line') take(text)
     })
-    child.on('close', (code, killedBy) => {
-      if (code === 0) resolve(output)
-      else
-        reject(
-          new Error(
-            `${workload.command.join(' ')} ended with ${code ?? killedBy} before it was ready: ${errors.trim() || output.trim()}`,
-          ),
-        )
+    child.once('error', reject)
+    child.once('close', (code, killedBy) => {
+      if (code === 0) return resolve(output)
+      const words = errors.trim() || output.trim() || 'it said nothing'
+      reject(new Error(`${command.join(' ')} ended with ${code ?? killedBy} before it was ready: ${words}`))
     })
   })
 }
 
-async function request(port: number): Promise<string> {
-  const [response] = await once(get({ host: '127.0.0.1', port, path: '/', agent: false }), 'response')
+async function request(port: number, signal: AbortSignal): Promise<string> {
+  const [response] = await once(get({ host: '127.0.0.1', port, path: '/', agent: false, signal }), 'response')
   let body = ''
   for await (const part of response.setEncoding('utf8')) body += part
   if (response.statusCode !== 200) throw new Error(`the workload answered ${response.statusCode}: ${body}`)

@@ -1,7 +1,4 @@
-/**
- * What must not be left behind, in the order it came to be. `run` undoes all of it, last first, once, whatever fails on the way;
- * signals and errors of the process lead there too.
- */
+/** What must not be left behind, in the order it came to be. `run` undoes all of it, last first, once, whatever fails on the way. */
 export class Undo {
   readonly #steps: Array<{ readonly what: string; readonly undo: () => Promise<void> | void }> = []
   #running: Promise<void> | undefined
@@ -13,20 +10,6 @@ export class Undo {
   run(): Promise<void> {
     this.#running ??= this.#unwind()
     return this.#running
-  }
-
-  /** After SIGINT or SIGTERM everything is undone and the process ends with 128 + the signal's number. */
-  onSignals(): void {
-    for (const [signal, number] of [
-      ['SIGINT', 2],
-      ['SIGTERM', 15],
-      ['SIGHUP', 1],
-    ] as const) {
-      process.once(signal, () => {
-        process.stderr.write(`\n${signal}: cleaning up\n`)
-        void this.run().finally(() => process.exit(128 + number))
-      })
-    }
   }
 
   async #unwind(): Promise<void> {
