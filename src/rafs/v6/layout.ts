@@ -3,8 +3,6 @@
  */
 
 export const BLOCK_SIZE = 4096
-/** Blocks of tarfs images. */
-export const TARFS_BLOCK_SIZE = 512
 /** Unit of inode numbers ("nid") and of the offset allocator. */
 export const SLOT = 32
 
