@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { checkImage, ConvertError, type ImageFinding } from '../../convert/index.ts'
+import { checkImage, type CheckRequest, ConvertError, type ImageFinding } from '../../convert/index.ts'
 import { formatPlatform, formatReference, hostPlatform, type Platform } from '../../registry/index.ts'
 import { toolVersion } from '../nydus-image/version.ts'
 import { createOutput, ExitError } from '../output.ts'
@@ -44,6 +44,19 @@ Nothing is mounted and no root is needed. All that is wrong is shown; the exit c
 
 export function checkCommand(context: CommandContext): Command {
   const command = createCommand('check', 'Verify nydus image format and content').addHelpText('after', EXAMPLES)
+  addCheckOptions(command)
+  return command.action(async (flags: CheckFlags) => {
+    requireFlags(command, ['target'])
+    const log = context.openLog()
+    try {
+      await run(flags, log, context.signal)
+    } finally {
+      log.close()
+    }
+  })
+}
+
+function addCheckOptions(command: Command): void {
   command
     .addOption(value('--source <reference>', 'Source OCI image reference', { env: 'SOURCE' }))
     .addOption(value('--target <reference>', 'Target (Nydus) image reference', { env: 'TARGET' }))
@@ -79,15 +92,6 @@ export function checkCommand(context: CommandContext): Command {
     '--source-backend-config-file <file>',
   ])
     command.addOption(value(flags, 'Not needed: plain images are in the registry').hideHelp())
-  return command.action(async (flags: CheckFlags) => {
-    requireFlags(command, ['target'])
-    const log = context.openLog()
-    try {
-      await run(flags, log, context.signal)
-    } finally {
-      log.close()
-    }
-  })
 }
 
 async function run(flags: CheckFlags, log: Log, signal: AbortSignal): Promise<void> {
@@ -102,40 +106,51 @@ async function run(flags: CheckFlags, log: Log, signal: AbortSignal): Promise<vo
     connections.open(imageName(name, what), { insecure, plainHttp: 'fallback' })
   const target = open(flags.target, 'target', flags.targetInsecure)
   const source = flags.source ? open(flags.source, 'source', flags.sourceInsecure) : undefined
-  const targetBlobs = storage && openStorage(storage, '--target-backend-type')
+  const request: CheckRequest = {
+    source,
+    target,
+    targetBlobs: storage && openStorage(storage, '--target-backend-type'),
+    platform,
+    wantsBoth: flags.multiPlatform === true,
+    outputFolder: flags.workDir,
+    version: toolVersion(),
+  }
+  const findings = await checkWatched(request, flags, log, signal)
+  if (flags.json === true) createOutput('none').json({ ok: findings.length === 0, findings })
+  if (findings.length === 0) log.info('verified image', { image: formatReference(target.reference) })
+  else throw new ConvertError('CHECK_FAILED', summaryOf(findings))
+}
+
+async function checkWatched(
+  request: CheckRequest,
+  flags: CheckFlags,
+  log: Log,
+  signal: AbortSignal,
+): Promise<readonly ImageFinding[]> {
+  const findings: ImageFinding[] = []
+  const image = formatReference(request.target.reference)
   const output = createOutput(log.shows('info') ? flags.progress : 'none')
   const progress = output.progress('checking', { total: 0, unit: 'bytes' })
-  const findings: ImageFinding[] = []
-  const image = formatReference(target.reference)
+  const onFinding = (finding: ImageFinding): void => {
+    findings.push(finding)
+    log.error(`${finding.object}: ${finding.message}`, { image: finding.image, rule: finding.rule })
+  }
   try {
     await checkImage(
-      {
-        source,
-        target,
-        targetBlobs,
-        platform,
-        wantsBoth: flags.multiPlatform === true,
-        outputFolder: flags.workDir,
-        version: toolVersion(),
-      },
+      request,
       {
         onRule: (rule) => log.info(`checking ${rule}`, { image }),
         onTotal: (bytes) => progress.setTotal(bytes),
         onRead: (bytes) => progress.advance(bytes),
-        onFinding: (finding) => {
-          findings.push(finding)
-          log.error(`${finding.object}: ${finding.message}`, { image: finding.image, rule: finding.rule })
-        },
+        onFinding,
       },
       signal,
     )
   } finally {
     progress.done()
-    await targetBlobs?.close()
+    await request.targetBlobs?.close()
   }
-  if (flags.json === true) output.json({ ok: findings.length === 0, findings })
-  if (findings.length === 0) log.info('verified image', { image })
-  else throw new ConvertError('CHECK_FAILED', summaryOf(findings))
+  return findings
 }
 
 /** `validate RULE failed`, as the original has it, for the first rule that found something. */
