@@ -1,6 +1,7 @@
 /** `nydus-registry`: the embedded registry as a program. */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import manifest from '../../package.json' with { type: 'json' }
 import type { RegistryServerOptions, ServerAuth } from '../registry/index.ts'
 import { RegistryError, startRegistry } from '../registry/index.ts'
 import { addCompletion } from './completion.ts'
@@ -105,6 +106,7 @@ async function serve(flags: ServeFlags): Promise<void> {
 function program(): Command {
   const root = new Command('nydus-registry')
     .description('A small OCI registry: for demos, tests and small sites.')
+    .version(`v${manifest.version}`, '-V, --version', 'print the version')
     .exitOverride()
     .addHelpText('after', HELP)
   root

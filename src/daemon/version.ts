@@ -1,5 +1,4 @@
-import { readFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
+import manifest from '../../package.json' with { type: 'json' }
 
 /** What clients ask a daemon for; `git_commit` is compared by upstream's snapshotter to see whether a daemon is outdated. */
 export interface VersionInfo {
@@ -14,7 +13,7 @@ let known: VersionInfo | undefined
 
 /** Version of this package. `rustc`, whose name is part of the API, tells the runtime. */
 export function versionInfo(): VersionInfo {
-  const version = packageVersion()
+  const { version } = manifest
   known ??= {
     package_ver: `v${version}`,
     git_commit: `nydus-node-${version}`,
@@ -23,18 +22,4 @@ export function versionInfo(): VersionInfo {
     rustc: `node ${process.version}`,
   }
   return known
-}
-
-function packageVersion(): string {
-  // The bundle lies one folder below the package, the source two.
-  for (const up of ['../package.json', '../../package.json']) {
-    try {
-      const parsed: unknown = JSON.parse(readFileSync(fileURLToPath(new URL(up, import.meta.url)), 'utf8'))
-      if (typeof parsed === 'object' && parsed !== null && 'version' in parsed && typeof parsed.version === 'string')
-        return parsed.version
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error // ENOENT: it is the other one
-    }
-  }
-  return '0.0.0'
 }

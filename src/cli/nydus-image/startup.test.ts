@@ -13,7 +13,7 @@ test('what --version, --help and completion load is the command line alone', () 
     seen.add(path)
     // Types cost nothing, and import() waits until it is needed.
     for (const [, named = '', from = ''] of readFileSync(path, 'utf8').matchAll(
-      /^(?:import|export) ([^']*)from '(\.[^']+)'/gm,
+      /^(?:import|export) ([^']*)from '(\.[^']+\.ts)'/gm,
     )) {
       if (!named.startsWith('type ')) open.push(join(dirname(path), from))
     }
