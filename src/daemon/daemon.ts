@@ -21,6 +21,8 @@ export interface InitialMount {
   /** The configuration document. */
   readonly document: string
   readonly prefetchFiles: readonly string[]
+  /** In the place of the document's registry login. */
+  readonly auth?: string | undefined
 }
 
 export interface DaemonOptions {
@@ -229,7 +231,8 @@ export class Daemon {
   }
 
   #imageRequest(path: string, from: Omit<InitialMount, 'path'>): ImageRequest {
-    const { config, unknownKeys } = parseConfig(from.document, `of mount ${path}`)
+    const { config: written, unknownKeys } = parseConfig(from.document, `of mount ${path}`)
+    const config = from.auth === undefined ? written : withAuth(written, from.auth)
     const { log } = this.options
     if (unknownKeys.length > 0)
       log.warn(`configuration of ${path}: unknown keys, without effect: ${unknownKeys.join(', ')}`)
@@ -254,6 +257,12 @@ export class Daemon {
     this.events.add(text)
     this.options.log.error(text)
   }
+}
+
+function withAuth(config: Config, auth: string): Config {
+  const { backend } = config
+  if (backend === null || backend.registry === null) return config
+  return { ...config, backend: { ...backend, registry: { ...backend.registry, auth } } }
 }
 
 function fromApi(request: MountRequest): Omit<InitialMount, 'path'> {

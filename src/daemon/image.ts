@@ -129,7 +129,7 @@ function checkPrefetchFiles(paths: readonly string[]): void {
     'BAD_REQUEST',
     `cannot prefetch ${JSON.stringify(wrong.slice(0, 200))}: write paths in the image, from "/" on`,
     {
-      wire: 'RAFS failed to handle request, invalid prefetch file list`',
+      wire: 'invalid prefetch file list',
     },
   )
 }

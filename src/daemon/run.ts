@@ -121,7 +121,13 @@ async function initialMount({ image }: RunOptions): Promise<InitialMount | undef
   const prefetchFiles = image.prefetchFiles === undefined ? [] : await readPaths(image.prefetchFiles)
   const document =
     'file' in image.config ? await readText(image.config.file, '--config') : localfsDocument(image.config.localfsDir)
-  return { path: image.virtualMountPoint, source: image.bootstrap, document, prefetchFiles }
+  return {
+    path: image.virtualMountPoint,
+    source: image.bootstrap,
+    document,
+    prefetchFiles,
+    auth: process.env['IMAGE_PULL_AUTH'],
+  }
 }
 
 /** What `--localfs-dir` stands for. */

@@ -1,5 +1,5 @@
 /** For this room's tests and those across rooms: a running nydusd, and what a mounted tree looks like. */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs'
@@ -7,6 +7,7 @@ import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import { listXattrs, unmount } from '../kernel/index.ts'
 import { compareNames, escapePath } from '../rafs/index.ts'
 
@@ -25,6 +26,37 @@ export interface ApiAnswer {
   readonly status: number
   readonly headers: Readonly<Record<string, unknown>>
   readonly text: string
+}
+
+const testdata = join(import.meta.dirname, 'testdata')
+const bootstraps = join(import.meta.dirname, '../rafs/testdata')
+
+/** An image of the original's that the project carries, with its data. */
+export interface CarriedImage {
+  readonly id: string
+  readonly bootstrap: string
+  readonly tree: string
+  readonly blobs: readonly string[]
+  /** The bootstrap lay in its blob, after which it must be named. */
+  readonly isInlined: boolean
+}
+
+export const CARRIED_BLOBS = join(testdata, 'blobs')
+
+export function carriedImages(): CarriedImage[] {
+  const list = JSON.parse(readFileSync(join(testdata, 'images.json'), 'utf8')) as CarriedImage[]
+  return list.map((image) => ({
+    ...image,
+    bootstrap: join(bootstraps, `${image.id}.bootstrap`),
+    tree: join(bootstraps, image.tree),
+  }))
+}
+
+/** Throws when there is no such image. */
+export function carriedImage(id: string): CarriedImage {
+  const found = carriedImages().find((image) => image.id === id)
+  if (found === undefined) throw new Error(`no image ${id} in testdata`)
+  return found
 }
 
 /** One call on a Unix socket. */
@@ -57,7 +89,7 @@ export class Scratch implements AsyncDisposable {
     const daemon = new TestDaemon(
       ['--mountpoint', this.mnt, '--apisock', socket, '--rlimit-nofile', '0', ...args],
       socket,
-      env,
+      { cwd: this.path, env },
     )
     this.#daemons.push(daemon)
     await daemon.ready()
@@ -73,7 +105,7 @@ export class Scratch implements AsyncDisposable {
 
 /** Runs the program to its end. */
 export async function runNydusd(args: readonly string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  const child = launch(args, {})
+  const child = launch(args, { cwd: tmpdir(), env: {} })
   const out: Record<'stdout' | 'stderr', string> = { stdout: '', stderr: '' }
   child.stdout?.on('data', (part: Buffer) => (out.stdout += part.toString()))
   child.stderr?.on('data', (part: Buffer) => (out.stderr += part.toString()))
@@ -81,10 +113,16 @@ export async function runNydusd(args: readonly string[]): Promise<{ code: number
   return { code, ...out }
 }
 
-function launch(args: readonly string[], env: NodeJS.ProcessEnv): ChildProcess {
+interface Surroundings {
+  readonly cwd: string
+  readonly env: NodeJS.ProcessEnv
+}
+
+function launch(args: readonly string[], { cwd, env }: Surroundings): ChildProcess {
   const program = ['--disable-warning=ExperimentalWarning', join(root, 'src/cli/nydusd/index.ts')]
   return spawn(process.execPath, [...program, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
+    cwd,
     env: { ...process.env, ...env },
   })
 }
@@ -96,9 +134,9 @@ export class TestDaemon {
   log = ''
   readonly #ended: Promise<[number | null, NodeJS.Signals | null]>
 
-  constructor(args: readonly string[], socket: string, env: NodeJS.ProcessEnv) {
+  constructor(args: readonly string[], socket: string, around: Surroundings) {
     this.socket = socket
-    this.child = launch(args, env)
+    this.child = launch(args, around)
     this.child.stderr?.on('data', (part: Buffer) => (this.log += part.toString()))
     this.#ended = once(this.child, 'close') as Promise<[number | null, NodeJS.Signals | null]>
   }
@@ -256,6 +294,13 @@ export function treeDifferences(at: string, treeFile: string): string[] {
   }
   for (const path of found.keys()) differences.push(`${path} should not be there`)
   return differences.slice(0, 20)
+}
+
+/** The same, looked at by another process: this one stays free to serve what is read. Rejects when something cannot be read. */
+export async function differencesSeenApart(at: string, treeFile: string): Promise<unknown> {
+  const program = ['--disable-warning=ExperimentalWarning', join(testdata, 'compare-tree.ts')]
+  const { stdout } = await promisify(execFile)(process.execPath, [...program, at, treeFile])
+  return JSON.parse(stdout)
 }
 
 function canonical(value: unknown): string {
