@@ -15,11 +15,15 @@ const LARGE_FILE_BYTES = 32 * MIB
 /** How often memory is looked at; the kernel keeps the highest mark itself. */
 const POLL_MS = 20
 
+/** The layer whose memory is bounded: a build's memory grows with the number of files only, not with their size. */
+const LARGE = '2 GiB in 64 files'
+const MAX_LARGE_MIB = 250
+
 /** Source trees, by what a reader of the report calls them. */
 const SOURCES: Readonly<Record<string, (folder: string) => void>> = {
   'real image': writeRealTree,
   '65,536 small files': writeSmallFiles,
-  '2 GiB in 64 files': (folder) => {
+  [LARGE]: (folder) => {
     for (let at = 0; at < LARGE_FILES; at += 1) writeLargeFile(join(folder, `large-${at}`), LARGE_FILE_BYTES - at)
   },
 }
@@ -77,7 +81,7 @@ async function benchSource(report: Report, name: string, tar: string, work: stri
     unit: 'MiB',
     ours: peak('ours') ?? Number.NaN,
     peer: peak('peer'),
-    target: { atMost: 250 },
+    ...(name === LARGE ? { target: { atMost: MAX_LARGE_MIB } } : {}),
   })
 }
 
