@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import { BodyError, parseLogLevel, parseMountRequest, parseStrings } from './bodies.ts'
 import { findFault } from './json-text.ts'
 
