@@ -15,6 +15,7 @@ import {
 import { connect } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { readMountInfo, unmount, whyNoFuse } from '../kernel/index.ts'
 import {
   CARRIED_BLOBS,
@@ -117,6 +118,32 @@ test('one read of a small file is one FUSE read, counted once', { skip, timeout:
   assert.equal(second['data_read'], 8193)
   assert.equal((second['fop_hits'] as number[])[4], 2)
 })
+
+const LISTS: ReadonlyArray<readonly [string, string | undefined, boolean]> = [
+  ['everything, as the configuration says', undefined, true],
+  ['everything, as the list says', '/\n', true],
+  ['the files of a list', '/sizes\n\n  /dup/a  \n/not/there\n', false],
+]
+for (const [what, list, isAll] of LISTS)
+  test(`prefetch brings ${what}, before anybody reads`, { skip, timeout: 60_000 }, async () => {
+    await using scratch = new Scratch()
+    const paths = join(scratch.path, 'list')
+    if (list !== undefined) writeFileSync(paths, list)
+    const prefetch = { enable: true, prefetch_all: list === undefined, threads_count: 2 }
+    const listed = list === undefined ? [] : ['--prefetch-files', paths]
+    const daemon = await scratch.nydusd([...args(scratch, { fs_prefetch: prefetch }), ...listed])
+    let before = -1
+    for (let chunks = 0; chunks === 0 || chunks !== before; await sleep(100)) {
+      before = chunks
+      chunks = Number((await daemon.json('/api/v1/metrics/blobcache'))['entries_count'])
+    }
+    const requests = async (): Promise<unknown> => (await daemon.json('/api/v1/metrics/backend'))['read_count']
+    const after = await requests()
+    assert.equal(readFileSync(join(scratch.mnt, 'sizes/65536')).length, 65_536)
+    assert.equal(await requests(), after)
+    assert.deepEqual(treeDifferences(scratch.mnt, IMAGE.tree), [])
+    if (isAll) assert.equal(await requests(), after)
+  })
 
 for (const signal of ['SIGTERM', 'SIGINT'] as const)
   test(`${signal} unmounts, removes the socket and ends with 0`, { skip, timeout: 60_000 }, async () => {
