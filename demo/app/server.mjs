@@ -1,8 +1,7 @@
 // The demo's workload: loads several dependencies from the image and answers one HTTP request with what they made.
 import { createServer } from 'node:http'
 import { Command } from 'commander'
-import fc from 'fast-check'
-import findMyWay from 'find-my-way'
+import * as fc from 'fast-check'
 import pLimit from 'p-limit'
 import { parse as parseToml } from 'smol-toml'
 import { Agent } from 'undici'
@@ -13,14 +12,16 @@ const Greeting = v.object({ title: v.string(), port: v.number() })
 const settings = v.parse(Greeting, parseToml('title = "Hello from a lazy image"\nport = 0\n'))
 const program = new Command('server').version(release)
 const limit = pLimit(2)
-const router = findMyWay()
 
-router.on('GET', '/', async (_request, response) => {
+async function greet(response) {
   const numbers = await Promise.all([1, 2, 3].map((n) => limit(async () => n * n)))
   fc.assert(fc.property(fc.array(fc.integer()), (list) => list.toReversed().toReversed().join() === list.join()))
   response.setHeader('content-type', 'application/json')
   response.end(JSON.stringify({ ...settings, release, program: program.name(), numbers, agent: new Agent().constructor.name }))
-})
+}
 
-const server = createServer((request, response) => router.lookup(request, response))
+const server = createServer((request, response) => {
+  if (request.url === '/') greet(response)
+  else response.writeHead(404).end()
+})
 server.listen(settings.port, '127.0.0.1', () => process.stdout.write(`listening on ${server.address().port}\n`))
