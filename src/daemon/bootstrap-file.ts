@@ -1,6 +1,9 @@
-import { open } from 'node:fs/promises'
+import { createHash } from 'node:crypto'
+import { type FileHandle, open } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { type Bootstrap, Attributes, isType, MODE, openBootstrap, RafsError } from '../rafs/index.ts'
+import { BOOTSTRAP_TAIL_BYTES, locateBootstrap } from '../blob/index.ts'
+import { decompressor } from '../codec/index.ts'
 import { DaemonError, messageOf } from './errors.ts'
 
 /** A bootstrap in memory that all threads share. */
@@ -14,7 +17,7 @@ export interface LoadedBootstrap {
 /** Larger ones would not fit memory, and no real image comes near. */
 const MAX_BYTES = 2 ** 31
 
-/** Reads and opens a bootstrap file. Throws DaemonError 'BAD_IMAGE'. */
+/** Reads and opens a bootstrap file, or the bootstrap in a blob that carries its own. Throws DaemonError 'BAD_IMAGE'. */
 export async function loadBootstrap(path: string): Promise<LoadedBootstrap> {
   const bytes = await readShared(path)
   const [id = ''] = basename(path).split('.')
@@ -36,19 +39,37 @@ async function readShared(path: string): Promise<Uint8Array<SharedArrayBuffer>> 
     await using file = await open(path, 'r')
     const info = await file.stat()
     if (info.isDirectory()) throw Object.assign(new Error('it is a directory'), { code: 'EISDIR' })
-    if (!info.isFile() || info.size > MAX_BYTES) throw new Error(`it is no file of at most ${MAX_BYTES} bytes`)
-    const bytes = new Uint8Array(new SharedArrayBuffer(info.size))
-    for (let done = 0; done < bytes.length; ) {
-      const { bytesRead } = await file.read(bytes, done, bytes.length - done, done)
-      if (bytesRead === 0) throw new Error('it became shorter while it was read')
-      done += bytesRead
-    }
-    return bytes
+    if (!info.isFile()) throw new Error('it is no file')
+    return (await readInlined(file, info.size)) ?? (await readPart(file, 0, info.size))
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     const wire = OS_TEXTS[code ?? ''] ?? 'Input/output error (os error 5)'
     throw badImage(`cannot read bootstrap ${path}: ${messageOf(error)}`, wire, error)
   }
+}
+
+/** The bootstrap of a blob that carries its own; undefined for another file. */
+async function readInlined(file: FileHandle, size: number): Promise<Uint8Array<SharedArrayBuffer> | undefined> {
+  const tailBytes = Math.min(size, BOOTSTRAP_TAIL_BYTES)
+  const part = locateBootstrap(await readPart(file, size - tailBytes, tailBytes), size)
+  if (part === undefined) return undefined
+  const stored = await readPart(file, part.compressedOffset, part.compressedSize)
+  const plain = new Uint8Array(new SharedArrayBuffer(part.uncompressedSize))
+  decompressor(part.compression).decompress(stored, plain)
+  if (part.digest !== undefined && !createHash('sha256').update(plain).digest().equals(part.digest))
+    throw new Error('the bootstrap in it does not have the digest that its table of contents says; the blob is damaged')
+  return plain
+}
+
+async function readPart(file: FileHandle, from: number, size: number): Promise<Uint8Array<SharedArrayBuffer>> {
+  if (size > MAX_BYTES) throw new Error(`it has ${size} bytes, and a bootstrap has at most ${MAX_BYTES}`)
+  const bytes = new Uint8Array(new SharedArrayBuffer(size))
+  for (let done = 0; done < size; ) {
+    const { bytesRead } = await file.read(bytes, done, size - done, from + done)
+    if (bytesRead === 0) throw new Error('it became shorter while it was read')
+    done += bytesRead
+  }
+  return bytes
 }
 
 /** How upstream's API words them. */

@@ -65,6 +65,14 @@ test('images of the original show their trees, mounted beside one another', { sk
   assert.equal(await daemon.stop(), 0)
 })
 
+test('a blob that carries its bootstrap is mounted as it is', { skip, timeout: 60_000 }, async () => {
+  await using scratch = new Scratch()
+  const image = carriedImages().find(({ isInlined }) => isInlined) ?? assert.fail()
+  writeFileSync(join(scratch.path, 'config.json'), localConfig(CARRIED_BLOBS, scratch.cache))
+  await scratch.nydusd(['--bootstrap', join(CARRIED_BLOBS, image.blobs[0] ?? ''), '--config', 'config.json'])
+  assert.deepEqual(treeDifferences(scratch.mnt, image.tree), [])
+})
+
 test('names come and go with mounts, also those that were asked for before', { skip, timeout: 60_000 }, async () => {
   await using scratch = new Scratch()
   const daemon = await scratch.nydusd([])
