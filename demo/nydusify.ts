@@ -25,9 +25,15 @@ export async function nydusify(args: readonly string[], signal: AbortSignal): Pr
   try {
     const [code, killedBy] = await once(child, 'close')
     signal.throwIfAborted()
-    if (code !== 0) throw new Error(`nydusify ${args[0]} ended with ${code ?? killedBy}: ${words.trim()}`)
+    if (code !== 0) throw new Error(`nydusify ${args[0]} ended with ${code ?? killedBy}: ${lastLine(words)}`)
   } finally {
     clearTimeout(late)
     signal.removeEventListener('abort', stop)
   }
+}
+
+/** The tool ends its log with the reason; usage and hints stand above it. */
+function lastLine(text: string): string {
+  const line = text.trim().split('\n').at(-1) ?? ''
+  return /level=fatal msg="(.*)"/.exec(line)?.[1] ?? line
 }

@@ -36,7 +36,7 @@ export async function prepareImages(wanted: PrepareWanted): Promise<Prepared> {
   const made = await timed(() =>
     wanted.image === undefined ? pushOwn(plain, wanted) : copyGiven(wanted.image, source, wanted),
   )
-  const both = ['--source', source, '--target', target, '--plain-http']
+  const both = ['--source', source, '--target', target]
   const converted = await timed(() => nydusify(['convert', ...both, '--work-dir', join(directory, 'convert')], signal))
   const checked = await timed(() => nydusify(['check', ...both, '--work-dir', join(directory, 'check')], signal))
   return {

@@ -1,7 +1,7 @@
 // The demo's workload: loads several dependencies from the image and answers one HTTP request with what they made.
 import { createServer } from 'node:http'
 import { Command } from 'commander'
-import * as fc from 'fast-check'
+import { array, assert, integer, property } from 'fast-check'
 import pLimit from 'p-limit'
 import { parse as parseToml } from 'smol-toml'
 import { Agent } from 'undici'
@@ -13,15 +13,12 @@ const settings = v.parse(Greeting, parseToml('title = "Hello from a lazy image"\
 const program = new Command('server').version(release)
 const limit = pLimit(2)
 
-async function greet(response) {
+const server = createServer(async (_request, response) => {
   const numbers = await Promise.all([1, 2, 3].map((n) => limit(async () => n * n)))
-  fc.assert(fc.property(fc.array(fc.integer()), (list) => list.toReversed().toReversed().join() === list.join()))
+  assert(property(array(integer()), (list) => list.toReversed().toReversed().join() === list.join()))
   response.setHeader('content-type', 'application/json')
-  response.end(JSON.stringify({ ...settings, release, program: program.name(), numbers, agent: new Agent().constructor.name }))
-}
-
-const server = createServer((request, response) => {
-  if (request.url === '/') greet(response)
-  else response.writeHead(404).end()
+  response.end(
+    JSON.stringify({ ...settings, release, program: program.name(), numbers, agent: new Agent().constructor.name }),
+  )
 })
 server.listen(settings.port, '127.0.0.1', () => process.stdout.write(`listening on ${server.address().port}\n`))
