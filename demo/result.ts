@@ -86,5 +86,5 @@ function percent(share: number): string {
 }
 
 function times(plain: number, lazy: number): string {
-  return `${(plain / lazy).toFixed(1)} times sooner`
+  return plain >= lazy ? `${(plain / lazy).toFixed(1)} times sooner` : `${(lazy / plain).toFixed(1)} times later`
 }

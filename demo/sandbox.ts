@@ -64,10 +64,8 @@ function argumentsOf(root: string, { command, env, directory }: Workload): strin
   // The image's PATH holds from `env` on, so this program needs its whole name.
   const unshare = ['/usr/bin/unshare', '/bin/unshare'].find(existsSync) ?? 'unshare'
   const enter = [unshare, `--root=${root}`, `--wd=${directory}`, ...command]
-  return [
-    ...['--mount', '--pid', '--fork', '--kill-child=KILL', '--propagation', 'private'],
-    ...['sh', '-ec', ENTER, 'sh', root, directory, ...env, ...enter],
-  ]
+  const apart = ['--mount', '--pid', '--fork', '--kill-child=KILL', '--propagation', 'private']
+  return [...apart, 'sh', '-ec', ENTER, 'sh', root, directory, ...env, ...enter]
 }
 
 async function firstLine(child: ChildProcess, { command, ready }: Workload): Promise<string> {

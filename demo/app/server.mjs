@@ -13,12 +13,14 @@ const settings = v.parse(Greeting, parseToml('title = "Hello from a lazy image"\
 const program = new Command('server').version(release)
 const limit = pLimit(2)
 
-const server = createServer(async (_request, response) => {
+async function greet() {
   const numbers = await Promise.all([1, 2, 3].map((n) => limit(async () => n * n)))
   assert(property(array(integer()), (list) => list.toReversed().toReversed().join() === list.join()))
+  return { ...settings, release, program: program.name(), numbers, agent: new Agent().constructor.name }
+}
+
+const server = createServer((_request, response) => {
   response.setHeader('content-type', 'application/json')
-  response.end(
-    JSON.stringify({ ...settings, release, program: program.name(), numbers, agent: new Agent().constructor.name }),
-  )
+  void greet().then((greeting) => response.end(JSON.stringify(greeting)))
 })
 server.listen(settings.port, '127.0.0.1', () => process.stdout.write(`listening on ${server.address().port}\n`))
