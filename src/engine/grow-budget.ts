@@ -22,6 +22,7 @@ export class GrowBudget {
   readonly #guesses: Guess[] = []
   #readBytes = 0
   #unreadBytes = 0
+  #guessedBytes = 0
 
   constructor(maxBytes: number) {
     this.#maxBytes = maxBytes
@@ -35,13 +36,16 @@ export class GrowBudget {
   /** This chunk came along; `touched[chunk]` becomes 1 when it is read. */
   guessed(touched: Uint8Array, chunk: number, bytes: number): void {
     this.#unreadBytes += bytes
+    this.#guessedBytes += bytes
     this.#guesses.push({ touched, chunk, bytes })
   }
 
   /** Bytes that the next request may take beyond what is wanted. */
   next(): number {
     this.#sweep()
-    const left = ALLOWANCE_BYTES + this.#readBytes * SHARE - this.#unreadBytes
+    // Of the guesses that nobody has read yet, as many will be read as of all before them: the rest is what will be waste.
+    const wasted = this.#guessedBytes === 0 ? 1 : this.#unreadBytes / this.#guessedBytes
+    const left = ALLOWANCE_BYTES + this.#readBytes * SHARE - this.#unreadBytes * wasted
     return Math.min(this.#maxBytes, Math.max(0, Math.floor(left / PART)))
   }
 

@@ -35,8 +35,8 @@ export interface FuseSessionOptions {
 
 /** First column of the mount table, by which an old mount of ours is known again. */
 export const MOUNT_SOURCE = 'rafs'
-/** How far the kernel reads ahead, which is the size of a buffered miss. */
-const READ_AHEAD_KIB = 1024
+/** How far the kernel reads ahead, which is the size of a buffered miss. More makes page faults in large programs touch chunks that nobody needs; less costs sequential reads. */
+const READ_AHEAD_KIB = 256
 const START_DEADLINE_MS = 10_000
 const STOP_DEADLINE_MS = 2_000
 const NEWS_DEADLINE_MS = 5_000
