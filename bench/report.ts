@@ -12,7 +12,7 @@ export interface Figure {
   readonly unit: string
   readonly ours: number
   /** The original tool's figure, when there is one. */
-  readonly peer?: number
+  readonly peer?: number | undefined
   /** What `ours` is compared with when there is no peer: the least that is possible, and why, as in `zstd alone`. */
   readonly bound?: { readonly what: string; readonly value: number }
   readonly target?: Target

@@ -29,6 +29,8 @@ export interface LazyWanted {
   readonly directory: string
   /** The whole image is fetched behind the reads. */
   readonly prefetch: boolean
+  /** How far a miss may read on; undefined = as the daemon thinks best, 0 = only the chunks that were asked for. */
+  readonly amplifyBytes?: number
   readonly undo: Undo
   readonly signal: AbortSignal
 }
@@ -71,7 +73,7 @@ export async function startLazily(wanted: LazyWanted): Promise<LazyRoot> {
   return { root, config: image.config, daemon, timings }
 }
 
-function daemonConfig({ reference, prefetch }: LazyWanted, cache: string): object {
+function daemonConfig({ reference, prefetch, amplifyBytes }: LazyWanted, cache: string): object {
   const { host, repository } = parseReference(reference)
   return {
     device: {
@@ -82,6 +84,7 @@ function daemonConfig({ reference, prefetch }: LazyWanted, cache: string): objec
     digest_validate: false,
     iostats_files: false,
     enable_xattr: true,
+    ...(amplifyBytes === undefined ? {} : { amplify_io: amplifyBytes }),
     fs_prefetch: { enable: prefetch, threads_count: 4, prefetch_all: prefetch },
   }
 }

@@ -1,0 +1,72 @@
+/** `npm run bench [-- PART...]`: prints ratios against the original tools, or bounds where these are missing. */
+import { spawnSync } from 'node:child_process'
+import { createOutput, runTool } from '../src/cli/output.ts'
+import { whyNoFuse } from '../src/kernel/index.ts'
+import { benchBuilder } from './builder.ts'
+import { benchDaemon } from './daemon.ts'
+import { benchEngine } from './engine.ts'
+import { conditions } from './measure.ts'
+import { benchMounted } from './mounted.ts'
+import { OURS, peerTools } from './peers.ts'
+import { Report } from './report.ts'
+import { benchStart } from './start.ts'
+
+interface Part {
+  readonly run: (report: Report, signal: AbortSignal) => Promise<void>
+  readonly mounts: boolean
+}
+
+const PARTS: Readonly<Record<string, Part>> = {
+  mounted: { run: benchMounted, mounts: true },
+  start: { run: benchStart, mounts: true },
+  daemon: { run: benchDaemon, mounts: true },
+  builder: { run: benchBuilder, mounts: false },
+  engine: { run: benchEngine, mounts: false },
+}
+
+const output = createOutput('none')
+
+/** Throws for a name that is no part. No name means all of them. */
+function chosenParts(names: readonly string[]): Array<[string, Part]> {
+  const unknown = names.find((name) => PARTS[name] === undefined)
+  const usage = `npm run bench -- [--json] [${Object.keys(PARTS).join('] [')}]`
+  if (unknown !== undefined) throw new Error(`there is no benchmark "${unknown}"; write ${usage}`)
+  return Object.entries(PARTS).filter(([name]) => names.length === 0 || names.includes(name))
+}
+
+async function bench(args: readonly string[], signal: AbortSignal): Promise<void> {
+  const isJson = args.includes('--json')
+  const line = (text: string): void => (isJson ? output.note(text) : output.line(text))
+  const parts = chosenParts(args.filter((arg) => arg !== '--json'))
+  const report = new Report(line)
+  const peer = peerTools()
+  const before = conditions()
+  line(before)
+  line(`ours: ${versionOf(OURS.nydusImage)}`)
+  line(
+    peer === undefined
+      ? 'peer: none, so compared with bounds; NYDUS_PEER_DIR names a folder with the original nydusd and nydus-image'
+      : `peer: ${versionOf(peer.nydusImage)}`,
+  )
+  const hindrance = whyNoFuse()
+  for (const [name, part] of parts) {
+    signal.throwIfAborted()
+    if (part.mounts && hindrance !== undefined) line(`\n${name}: left out, ${hindrance}`)
+    else await part.run(report, signal)
+  }
+  line(`\nafterwards: ${conditions()}`)
+  line(report.missed === 0 ? 'no target was missed' : `${report.missed} targets were missed`)
+  if (isJson) output.json({ conditions: before, figures: report.figures })
+}
+
+function versionOf(tool: string): string {
+  const { stdout } = spawnSync(tool, ['--version'], { encoding: 'utf8' })
+  return stdout
+    .trim()
+    .split('\n')
+    .slice(0, 3)
+    .map((text) => text.trim())
+    .join(', ')
+}
+
+await runTool(output, (signal) => bench(process.argv.slice(2), signal))
