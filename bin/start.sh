@@ -1,7 +1,6 @@
 # Sourced by the launchers of this folder: runs the tool $tool of this package, installed at $home, with the Node 24 that comes with it.
 # Without that one (another processor, --omit=optional) the PATH's node serves, if it is new enough.
-case $(uname -m) in x86_64) arch=x64 ;; aarch64) arch=arm64 ;; *) arch=none ;; esac
-for node in "$home/node_modules/node-linux-$arch/bin/node" "${home%/*}/node-linux-$arch/bin/node" "${home%/*/*}/node-linux-$arch/bin/node"; do
+for node in "$home"/node_modules/node-linux-*/bin/node "${home%/*}"/node-linux-*/bin/node "${home%/*/*}"/node-linux-*/bin/node; do
   [ -x "$node" ] && break
   node=
 done
@@ -16,5 +15,5 @@ if [ ! -f "$home/dist/$tool.cjs" ]; then
   echo "$tool: $home/dist/$tool.cjs is missing; run \"npm run setup\" in $home" >&2
   exit 1
 fi
-export UV_THREADPOOL_SIZE="${UV_THREADPOOL_SIZE:-16}"
+export UV_THREADPOOL_SIZE="${UV_THREADPOOL_SIZE:-16}" NODE_COMPILE_CACHE="$home/dist/.cache"
 exec "$node" --disable-warning=ExperimentalWarning "$home/dist/$tool.cjs" "$@"

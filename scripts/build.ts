@@ -27,7 +27,8 @@ await build({
   external: ['koffi', '@napi-rs/blake-hash', '@node-rs/crc32', 'undici'],
   define: { 'import.meta.url': 'bundleUrl', 'import.meta.dirname': '__dirname' },
   banner: {
-    js: "const bundleUrl = require('node:url').pathToFileURL(__filename).href;require('node:module').enableCompileCache?.();",
+    // The cache lies beside the bundle, never in a folder that others may write; the launcher names it for the bundle itself.
+    js: "delete process.env.NODE_COMPILE_CACHE;const bundleUrl=require('node:url').pathToFileURL(__filename).href;require('node:module').enableCompileCache?.(require('node:path').join(__dirname,'.cache'));",
   },
   logLevel: 'warning',
 })

@@ -2,13 +2,14 @@
  * A thread that serves a FUSE session. It blocks in the kernel and never returns to its event loop: news come through a message port that it empties between two
  * requests when the generation in shared memory has changed.
  */
-import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
+import { type MessagePort, parentPort, receiveMessageOnPort } from 'node:worker_threads'
 import { FuseControl, type FuseSessionFacts, serveFuse } from '../kernel/index.ts'
 import { messageOf } from './errors.ts'
 import { FileSystemCounters } from './metrics.ts'
 import { FuseFileSystem, type LateRead, type ServedTree } from './transports/fuse-handler.ts'
 import { ServingState } from './transports/serving-state.ts'
 
+/** The first message that the thread gets. */
 export interface FuseWorkerData {
   readonly worker: number
   readonly control: Int32Array<SharedArrayBuffer>
@@ -57,4 +58,5 @@ function main(data: FuseWorkerData): void {
   data.news.close()
 }
 
-main(workerData as FuseWorkerData)
+// The thread may be started before it is known what it will serve.
+parentPort?.once('message', (data: FuseWorkerData) => main(data))

@@ -1,10 +1,12 @@
 import { readFile } from 'node:fs/promises'
+import { flushCompileCache } from 'node:module'
 import { exitNow, raiseFileLimit } from '../kernel/index.ts'
 import { ApiServer, checkSocket } from './api/server.ts'
 import { Daemon, type InitialMount } from './daemon.ts'
 import { DaemonError, messageOf } from './errors.ts'
 import { Log, type LogLevel } from './log.ts'
 import { prepareMountPoint } from './mount-point.ts'
+import { startServingThread } from './serving-thread/index.ts'
 import { versionInfo } from './version.ts'
 
 /** The command line of a FUSE daemon, as values. */
@@ -30,12 +32,15 @@ export interface RunOptions {
 }
 
 const STOP_DEADLINE_MS = 20_000
+const KEEP_CODE_MS = 2_000
 
 /**
  * Runs a FUSE daemon until a signal, the API or an unmount ends it. Ends the process itself: `process.exit` would wait for ever for a thread that the kernel
  * holds. Rejects only when the daemon does not start; nothing is left then.
  */
 export async function runDaemon(options: RunOptions): Promise<never> {
+  startServingThread()
+  if (options.apiSocket !== undefined) process.getBuiltinModule('node:http') // while the thread starts
   const log = openLog(options)
   const { package_ver: version, git_commit: commit, rustc: runtime } = versionInfo()
   log.info(`Program Version: ${version}, Git Commit: "${commit}", Runtime: "${runtime}"`)
@@ -53,6 +58,8 @@ export async function runDaemon(options: RunOptions): Promise<never> {
   process.on('uncaughtException', (error) => end.resolve({ kind: 'failure', error }))
   process.on('unhandledRejection', (error) => end.resolve({ kind: 'failure', error }))
   const api = await listen(options, daemon, () => end.resolve({ kind: 'exit' }))
+  // Compiled code is kept for the next start; the process will not end in the way that would do it by itself.
+  setTimeout(flushCompileCache, KEEP_CODE_MS).unref()
   log.info(`serving at ${daemon.options.at}${options.apiSocket === undefined ? '' : `, API at ${options.apiSocket}`}`)
   return await finish(await end.promise, daemon, api, log)
 }

@@ -1,5 +1,5 @@
 import { chmodSync, lstatSync, rmSync } from 'node:fs'
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import type { Daemon } from '../daemon.ts'
 import { DaemonError, messageOf } from '../errors.ts'
@@ -36,7 +36,8 @@ export class ApiServer {
       maxHeaderSize: MAX_HEADER_BYTES,
       connectionsCheckingInterval: 2 ** 30,
     }
-    this.#server = createServer(limits, (request, response) => {
+    // Loaded here, while a daemon's first thread starts; as an ES module it would load a web client too, which takes longer than all the rest.
+    this.#server = process.getBuiltinModule('node:http').createServer(limits, (request, response) => {
       // a client that hung up in mid-body, or a path that is no path
       this.#serve(request, response).catch(() => response.destroy())
     })

@@ -1,6 +1,6 @@
 import { closeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
+import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads'
 import {
   answerFuse,
   detachNow,
@@ -18,9 +18,9 @@ import { DaemonError, messageOf } from '../errors.ts'
 import type { FuseWorkerData, FuseWorkerMessage } from '../fuse-worker.ts'
 import type { Log } from '../log.ts'
 import { FileSystemCounters } from '../metrics.ts'
+import { takeServingThread } from '../serving-thread/index.ts'
 import type { LateRead, ServedTree } from './fuse-handler.ts'
 import { ServingState } from './serving-state.ts'
-import { answerReportsAlone } from './thread-reports.ts'
 
 export interface FuseSessionOptions {
   /** An existing directory. */
@@ -74,7 +74,6 @@ export class FuseSession {
     this.#control = new FuseControl(options.threads)
     this.#state = new ServingState(options.threads)
     this.#init.promise.catch(() => undefined) // whoever waits gets it; nobody may wait yet
-    answerReportsAlone()
     this.#start()
   }
 
@@ -180,13 +179,8 @@ export class FuseSession {
       generation: this.#state.generation,
       news: port2,
     }
-    const url = new URL(import.meta.url.endsWith('.ts') ? '../fuse-worker.ts' : './fuse-worker.cjs', import.meta.url)
-    const thread = new Worker(url, {
-      workerData: data,
-      transferList: [port2],
-      name: `fuse-${worker}`,
-      resourceLimits: { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 },
-    })
+    const thread = takeServingThread()
+    thread.postMessage(data, [port2])
     port1.unref()
     const member: Member = { worker: thread, news: port1, isServing: true }
     this.#members.push(member)
