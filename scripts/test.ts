@@ -12,6 +12,11 @@ const files = ['src', 'test', 'bench', 'demo']
   )
   .filter((path) => path.endsWith('.test.ts') && (wanted.length === 0 || wanted.some((part) => path.includes(part))))
   .sort()
+if (files.length === 0) {
+  // without files node would run everything that looks like a test to it
+  console.error(`test.ts: no test file has ${wanted.map((part) => JSON.stringify(part)).join(' or ')} in its path`)
+  process.exit(1)
+}
 const { status } = spawnSync(
   process.execPath,
   ['--disable-warning=ExperimentalWarning', '--test', '--test-reporter=spec', '--test-timeout=240000', ...files],

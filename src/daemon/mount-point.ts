@@ -1,4 +1,4 @@
-import { realpath, stat } from 'node:fs/promises'
+import { realpath, stat, statfs } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { readMountInfo, unmount, whyNoFuse } from '../kernel/index.ts'
@@ -47,11 +47,14 @@ async function detachLeftovers(at: string, log: Log): Promise<void> {
   }
 }
 
-/** A mount whose server hangs does not answer either, but is alive. */
+/**
+ * A mount whose server hangs does not answer either, but is alive. The question is one that the kernel never answers by itself: it remembers the attributes of a dead mount's root, so
+ * `stat` would say that all is well.
+ */
 async function isDead(at: string): Promise<boolean> {
   const timer = new AbortController()
   try {
-    const asked = stat(at).then(
+    const asked = statfs(at).then(
       () => false,
       (error: NodeJS.ErrnoException) => error.code === 'ENOTCONN' || error.code === 'ECONNABORTED',
     )

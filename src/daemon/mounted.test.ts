@@ -205,6 +205,16 @@ test('after kill -9 the next daemon takes over mount point, socket and cache, an
   assert.deepEqual(treeDifferences(scratch.mnt, IMAGE.tree), [])
 })
 
+test('a dead mount whose root the kernel remembers is known to be dead', { skip, timeout: 60_000 }, async () => {
+  await using scratch = new Scratch()
+  const first = await scratch.nydusd(args(scratch))
+  statSync(scratch.mnt)
+  await first.kill()
+  statSync(scratch.mnt) // still answered, from the kernel's memory
+  const second = await scratch.nydusd(args(scratch))
+  assert.match(second.log, /the mount of a daemon that is gone/)
+})
+
 test('what keeps it from starting is one line that says what to do, and leaves nothing', {
   skip,
   timeout: 60_000,
