@@ -10,7 +10,7 @@ const MAX_RATIO = 1000
 
 /**
  * Where the bootstrap lies in a blob that carries its own, told by the blob's last bytes; undefined for a file that is no such blob. Throws BlobError 'BAD_TOC' when the
- * blob contradicts itself. Source: docs/formats/blob.md, "Parts".
+ * blob contradicts itself. Source: docs/formats/blob.md, "Layouts".
  */
 export function locateBootstrap(tail: Uint8Array, blobSize: number): TocEntry | undefined {
   const header = lastHeader(tail)
