@@ -63,12 +63,6 @@ export function memoryOf(pid: number): { rss: number; pss: number } {
   }
 }
 
-/** CPU seconds (user and system, all threads) of a live process. */
-export function cpuSecondsOf(pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
-  return (Number(fields[11]) + Number(fields[12])) / 100
-}
-
 /** One line that says on what the figures were measured. */
 export function conditions(): string {
   const cpu = cpus()[0]?.model ?? 'unknown CPU'

@@ -160,13 +160,14 @@ test('who is not root gets the image converted and checked, and is told why noth
 }, async (t) => {
   const temporary = mkdtempSync(join(folder, 'tmp '))
   execFileSync('chmod', ['a+rwx', folder, temporary])
-  // Only the user that counts for permissions changes: the checkout may lie where nobody else may read.
-  const code = `process.argv.splice(1, 9, ...${JSON.stringify([MAIN, image, '--json'])}); process.seteuid(65534); await import(process.argv[1])`
+  const args = JSON.stringify([MAIN, image, '--json'])
+  const code = `process.setgid(65534); process.setuid(65534); process.argv.splice(1, 9, ...${args}); await import(process.argv[1])`
   const { child, output, errors } = run(['--input-type=module', '-e', code], temporary, { HOME: temporary })
   const text = await output
   if (child.exitCode !== 0 && errors().includes('EACCES')) return t.skip('the checkout is not readable for others')
   assert.equal(child.exitCode, 0, errors())
   const result = JSON.parse(text) as DemoResult
+  assert.doesNotMatch(errors(), /cleaning up/)
   assert.match(result.skipped ?? '', /mounting needs root; run it as root/)
   assert.ok(result.prepare.check_s > 0)
   assert.equal(result.lazy, undefined)

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { lstatSync, readdirSync, readFileSync, readlinkSync, realpathSync, statSync } from 'node:fs'
+import { lstatSync, readdirSync, readlinkSync, realpathSync, statSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 
 /** One entry of a layer: something of this machine at a path of the image, text made here, or the deletion of a path of a lower layer. */
@@ -186,10 +186,4 @@ function countFiles(layers: readonly LayerPlan[]): number {
 
 function exists(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false }) !== undefined
-}
-
-/** Bytes of an entry's content, for a progress bar. */
-export function contentOf(entry: LayerEntry): Buffer | undefined {
-  if ('text' in entry) return Buffer.from(entry.text)
-  return 'from' in entry && lstatSync(entry.from).isFile() ? readFileSync(entry.from) : undefined
 }

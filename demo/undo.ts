@@ -17,7 +17,8 @@ export class Undo {
       try {
         await step.undo()
       } catch (cause) {
-        // The rest must still be undone; what could not be is said.
+        // The rest must still be undone; what could not be is said, and is a failure.
+        process.exitCode ||= 1
         process.stderr.write(`cleaning up: ${step.what}: ${cause instanceof Error ? cause.message : String(cause)}\n`)
       }
     }
