@@ -15,5 +15,5 @@ if [ ! -f "$home/dist/$tool.cjs" ]; then
   echo "$tool: $home/dist/$tool.cjs is missing; run \"npm run setup\" in $home" >&2
   exit 1
 fi
-export UV_THREADPOOL_SIZE="${UV_THREADPOOL_SIZE:-16}" NODE_COMPILE_CACHE="$home/dist/.cache"
+export UV_THREADPOOL_SIZE="${UV_THREADPOOL_SIZE:-16}" MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}" NODE_COMPILE_CACHE="$home/dist/.cache"
 exec "$node" --disable-warning=ExperimentalWarning "$home/dist/$tool.cjs" "$@"

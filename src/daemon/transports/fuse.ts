@@ -42,7 +42,7 @@ const STOP_DEADLINE_MS = 2_000
 const NEWS_DEADLINE_MS = 5_000
 /** A second thread is worth its memory when the first answers this many requests a second. */
 const BUSY_REQUESTS = 4_000
-const WATCH_MS = 1_000
+const WATCH_MS = 250
 
 interface Member {
   readonly worker: Worker
