@@ -5,7 +5,7 @@ import type { Config } from './config/schema.ts'
 import { settingsOf, withoutSecrets } from './config/settings.ts'
 import { DaemonError, messageOf } from './errors.ts'
 import { EventLog } from './events.ts'
-import type { ImageRequest } from './image.ts'
+import type { ImageRequest, MountedImage } from './image.ts'
 import { LateReads } from './late-reads.ts'
 import type { Log } from './log.ts'
 import { FileSystemCounters, FileSystemMetrics, type FileSystemMetricsJson } from './metrics.ts'
@@ -63,6 +63,7 @@ export class Daemon {
   readonly #mounts: MountTable
   readonly #late: LateReads
   readonly #session: FuseSession
+  readonly #cacheWarned = new WeakSet<MountedImage>()
   #state: DaemonState = 'INIT'
 
   private constructor(options: DaemonOptions) {
@@ -246,9 +247,22 @@ export class Daemon {
     }
   }
 
+  /** Says once a mount that its cache takes no more: nobody would notice otherwise, since reads go on. */
+  #warnOfCache(slot: number): void {
+    const mount = this.#mounts.bySlot(slot)
+    const directory = mount?.image.settings.cacheDirectory
+    if (mount === undefined || directory === undefined) return
+    if (mount.image.reader.counters.chunksUncached === 0 || this.#cacheWarned.has(mount.image)) return
+    this.#cacheWarned.add(mount.image)
+    this.options.log.warn(
+      `the cache of ${mount.path} in ${directory} takes no more: reads go on without it, and what is read again is fetched again; free space there, or name another directory`,
+    )
+  }
+
   #readDone(slot: number, ino: number, end: { bytes: number; latencyMs: number; error: unknown }): void {
     if (end.error === undefined) {
       this.#counters.read(slot, end.bytes, end.latencyMs * 1000, false)
+      this.#warnOfCache(slot)
       return
     }
     this.#counters.readFailed(slot)

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
   copyFileSync,
@@ -203,6 +203,19 @@ test('after kill -9 the next daemon takes over mount point, socket and cache, an
   const daemon = await scratch.nydusd(args(scratch))
   assert.match(daemon.log, /the mount of a daemon that is gone/)
   assert.deepEqual(treeDifferences(scratch.mnt, IMAGE.tree), [])
+})
+
+test('a full cache is told once, and reads go on with the right bytes', { skip, timeout: 60_000 }, async () => {
+  await using scratch = new Scratch()
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'none', scratch.cache])
+  try {
+    const daemon = await scratch.nydusd(args(scratch))
+    assert.deepEqual(treeDifferences(scratch.mnt, IMAGE.tree), [])
+    await daemon.stop()
+    assert.equal(daemon.log.split('takes no more').length - 1, 1)
+  } finally {
+    execFileSync('umount', ['-l', scratch.cache])
+  }
 })
 
 test('a dead mount whose root the kernel remembers is known to be dead', { skip, timeout: 60_000 }, async () => {
