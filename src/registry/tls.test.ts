@@ -107,6 +107,8 @@ test('plain HTTP: found on localhost, not with "never"', async () => {
     if (works) await both
     else await assert.rejects(both, { code: 'UNREACHABLE' })
   }
+  await using strict = testClient(registry.server.host, { plainHttp: 'never' })
+  await assert.rejects(strict.repository.blobSize(blobOf(content).digest), /seems to speak no TLS/)
 })
 
 test('nobody there, and somebody who does not speak HTTP', async () => {

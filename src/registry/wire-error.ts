@@ -58,9 +58,12 @@ export function wireError(error: unknown, request: HttpRequest): RegistryError {
     return new RegistryError('BAD_RESPONSE', `the answer of ${at} is not HTTP (${code || describe(error)})`, cause)
   if (code === 'UND_ERR_DESTROYED' || code === 'UND_ERR_CLOSED')
     return new RegistryError('CLOSED', `cannot ask ${at}: the client was closed`, cause)
+  const next = code.startsWith('ERR_SSL_')
+    ? 'it seems to speak no TLS: ask for plain HTTP if that is meant'
+    : 'is the registry running and the name right?'
   return new RegistryError(
     'UNREACHABLE',
-    `no connection to ${at} (${code === '' ? describe(error) : code}); is the registry running and the name right?`,
+    `no connection to ${at} (${code === '' ? describe(error) : code}); ${next}`,
     cause,
   )
 }
