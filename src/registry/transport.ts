@@ -132,8 +132,8 @@ export class Transport {
   /** Logs in as far as the registry asks, then follows redirects. */
   async #authorised(request: RegistryRequest, exchange: Exchange): Promise<RegistryAnswer> {
     const { endpoint } = request
-    while (!endpoint.known && endpoint.first !== undefined)
-      await abortable(endpoint.first, this.#signal(request)).catch(() => {})
+    // `first` never rejects: what is thrown here is the end of this caller's patience, and going round again would never end.
+    while (!endpoint.known && endpoint.first !== undefined) await abortable(endpoint.first, this.#signal(request))
     if (endpoint.known) return this.#answerRefusals(request, exchange)
     const first = this.#findScheme(request, exchange)
     const done = first.then(
