@@ -59,20 +59,19 @@ function bar(name: string, start: StartResult, y: number, scale: number): string
   ]
 }
 
+/** What the colours mean, and where each entry begins. */
+const LEGEND = [
+  { text: 'fetched before anything runs', x: 16 },
+  { text: 'unpack, or wait for nydusd', x: 222 },
+  { text: 'mount', x: 416 },
+  { text: 'the program, until it answers', x: 496 },
+] as const
+
 function legend(): string[] {
-  const entries = [
-    'fetched before anything runs',
-    'unpack, or wait for nydusd',
-    'mount',
-    'the program, until it answers',
-  ]
-  return entries.flatMap((text, index) => {
-    const x = 16 + index * 186
-    return [
-      `<rect x="${x}" y="160" width="11" height="11" fill="${COLOURS[index] ?? '#000000'}"/>`,
-      `<text x="${x + 16}" y="170" font-size="12" fill="#374151">${text}</text>`,
-    ]
-  })
+  return LEGEND.flatMap(({ text, x }, index) => [
+    `<rect x="${x}" y="160" width="11" height="11" fill="${COLOURS[index] ?? '#000000'}"/>`,
+    `<text x="${x + 16}" y="170" font-size="12" fill="#374151">${text}</text>`,
+  ])
 }
 
 if (import.meta.main) {
