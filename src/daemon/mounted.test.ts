@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { execFileSync, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
   copyFileSync,
@@ -16,7 +16,7 @@ import { connect } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { readMountInfo, unmount, whyNoFuse } from '../kernel/index.ts'
+import { mountTmpfs, readMountInfo, unmount, whyNoFuse } from '../kernel/index.ts'
 import {
   CARRIED_BLOBS,
   carriedImage,
@@ -207,14 +207,14 @@ test('after kill -9 the next daemon takes over mount point, socket and cache, an
 
 test('a full cache is told once, and reads go on with the right bytes', { skip, timeout: 60_000 }, async () => {
   await using scratch = new Scratch()
-  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'none', scratch.cache])
+  await mountTmpfs(scratch.cache, 64 * 1024)
   try {
     const daemon = await scratch.nydusd(args(scratch))
     assert.deepEqual(treeDifferences(scratch.mnt, IMAGE.tree), [])
     await daemon.stop()
     assert.equal(daemon.log.split('takes no more').length - 1, 1)
   } finally {
-    execFileSync('umount', ['-l', scratch.cache])
+    await unmount(scratch.cache, true)
   }
 })
 
