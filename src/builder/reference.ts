@@ -1,4 +1,5 @@
-import { readFile } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { open } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { type BlobInfo, ChunkInfo } from '../blob/index.ts'
 import { type Bootstrap, openBootstrap, RafsError, readTree } from '../rafs/index.ts'
@@ -10,6 +11,9 @@ import { checkConsistent, checkReadable, importedBlob } from './merge.ts'
 import { fromRafsTree, hybridPaths } from './rafs-tree.ts'
 
 type Wanted = Pick<LayerOptions, 'chunkSize' | 'keepOwners' | 'digest'>
+
+/** No bootstrap is larger; a blob may be. */
+const MAX_BOOTSTRAP_BYTES = 0x4000_0000
 
 /**
  * Opens a bootstrap whose chunks need not be stored again. Its blobs are not needed. Throws BuilderError: 'BAD_LAYER' for a file that is no bootstrap, 'INCONSISTENT' when
@@ -34,7 +38,12 @@ async function openReference(path: string, { chunkSize, keepOwners }: Wanted): P
 
 async function readReference(path: string): Promise<Uint8Array> {
   try {
-    return await readFile(path)
+    await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK) // a FIFO there must not hang us
+    const stats = await file.stat()
+    if (!stats.isFile() && !stats.isDirectory()) throw new Error('it is not a regular file')
+    if (stats.size > MAX_BOOTSTRAP_BYTES)
+      throw new Error(`it has ${stats.size} bytes, more than any bootstrap; is it a data blob?`)
+    return await file.readFile()
   } catch (cause) {
     throw new BuilderError(
       'BAD_LAYER',

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { type Bootstrap, Attributes, isType, MODE, openBootstrap, RafsError } from '../rafs/index.ts'
@@ -36,7 +37,8 @@ export async function loadBootstrap(path: string): Promise<LoadedBootstrap> {
 
 async function readShared(path: string): Promise<Uint8Array<SharedArrayBuffer>> {
   try {
-    await using file = await open(path, 'r')
+    // O_NONBLOCK: a FIFO there would hang this mount, and with it all that come after
+    await using file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
     const info = await file.stat()
     if (info.isDirectory()) throw Object.assign(new Error('it is a directory'), { code: 'EISDIR' })
     if (!info.isFile()) throw new Error('it is no file')

@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { extname } from 'node:path'
 
 export const LOG_LEVELS = ['off', 'error', 'warn', 'info', 'debug', 'trace'] as const
@@ -15,6 +15,8 @@ export interface LogOptions {
 
 /** Files that rotation keeps, the one in use not counted. */
 const KEPT_FILES = 10
+/** O_NONBLOCK: a FIFO that nobody reads is refused, where it would hang us. */
+const APPEND = constants.O_WRONLY | constants.O_APPEND | constants.O_CREAT | constants.O_NONBLOCK
 
 /** Log lines in upstream's layout: `[2026-11-27 01:02:03.000000 +00:00] INFO message`. Written at once: what a dying process said is there. */
 export class Log {
@@ -30,7 +32,7 @@ export class Log {
     this.#rotationBytes = options.rotationBytes
     this.#path =
       options.file === undefined ? undefined : extname(options.file) === '' ? `${options.file}.log` : options.file
-    this.#fd = this.#path === undefined ? 2 : openSync(this.#path, 'a', 0o644)
+    this.#fd = this.#path === undefined ? 2 : openSync(this.#path, APPEND, 0o644)
     if (this.#path !== undefined) this.#size = fstatSync(this.#fd).size
   }
 

@@ -31,7 +31,9 @@ export interface RunOptions {
     | undefined
 }
 
-const STOP_DEADLINE_MS = 20_000
+const STOP_DEADLINE_MS = 4_500
+/** A start that is told to stop may still end in order; one that hangs may not. */
+const START_GRACE_MS = 2_000
 const KEEP_CODE_MS = 2_000
 
 /**
@@ -46,7 +48,14 @@ export async function runDaemon(options: RunOptions): Promise<never> {
   log.info(`Program Version: ${version}, Git Commit: "${commit}", Runtime: "${runtime}"`)
   limitFiles(options.fileLimit, log)
   const end = Promise.withResolvers<End>()
-  const onSignal = (signal: NodeJS.Signals): void => end.resolve({ kind: 'stop', why: signal })
+  let giveUpStart: NodeJS.Timeout | undefined
+  const onSignal = (signal: NodeJS.Signals): void => {
+    end.resolve({ kind: 'stop', why: signal })
+    giveUpStart ??= setTimeout(() => {
+      log.error(`nydusd stops: ${signal}, before it had started`)
+      exitNow(1)
+    }, START_GRACE_MS)
+  }
   process.once('SIGINT', onSignal).once('SIGTERM', onSignal)
   const daemon = await start(options, log, (why) =>
     end.resolve(
@@ -61,7 +70,9 @@ export async function runDaemon(options: RunOptions): Promise<never> {
   // Compiled code is kept for the next start; the process will not end in the way that would do it by itself.
   setTimeout(flushCompileCache, KEEP_CODE_MS).unref()
   log.info(`serving at ${daemon.options.at}${options.apiSocket === undefined ? '' : `, API at ${options.apiSocket}`}`)
-  return await finish(await end.promise, daemon, api, log)
+  const why = await end.promise
+  clearTimeout(giveUpStart)
+  return await finish(why, daemon, api, log)
 }
 
 type End =

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { constants } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { BOOTSTRAP_TAIL_BYTES, BlobError, locateBootstrap, type TocEntry } from '../../blob/index.ts'
@@ -44,7 +45,7 @@ async function opened(path: string, read: (file: FileHandle) => Promise<Uint8Arr
 async function withFile(path: string, read: (file: FileHandle) => Promise<Uint8Array>): Promise<Uint8Array> {
   let file: FileHandle | undefined
   try {
-    file = await open(path)
+    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK) // a FIFO there must not hang us
     return await read(file)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).syscall === undefined) throw error
@@ -55,7 +56,11 @@ async function withFile(path: string, read: (file: FileHandle) => Promise<Uint8A
 }
 
 async function readWhole(file: FileHandle, path: string): Promise<Uint8Array> {
-  const { size } = await file.stat()
+  const stats = await file.stat()
+  const { size } = stats
+  // A directory says so itself when it is read.
+  if (!stats.isFile() && !stats.isDirectory())
+    throw new ExitError(1, `cannot read the bootstrap ${path}`, { cause: new Error('it is not a regular file') })
   if (size > MAX_BOOTSTRAP_BYTES) {
     const cause = new Error(`${path} has ${size} bytes, more than any bootstrap; is it a data blob?`)
     throw new ExitError(1, 'invalid RAFS superblock', { cause })
