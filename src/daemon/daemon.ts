@@ -81,10 +81,11 @@ export class Daemon {
     })
     this.#late = new LateReads({
       budgetBytes: LATE_BYTES,
-      fill: async (read, into) => {
+      deadlineMs: (read) => this.#mounts.bySlot(read.slot)?.image.settings.readDeadlineMs ?? 0,
+      fill: async (read, into, deadlineMs) => {
         const mount = this.#mounts.bySlot(read.slot)
         if (mount === undefined) throw new DaemonError('NOT_FOUND', 'the image was unmounted')
-        return await mount.image.read(read.ino, read.offset, into)
+        return await mount.image.read(read.ino, read.offset, into, deadlineMs)
       },
       answer: (read, message, bytes, errno) => this.#session.answer(read, message, bytes, errno),
       onDone: (read, end) => this.#readDone(read.slot, read.ino, end),

@@ -23,6 +23,7 @@ export interface ImageRequest {
 /** Requests to a backend at once for readers who wait. */
 const DEMAND_REQUESTS = 16
 const MEMORY_BYTES = 64 << 20
+const WAIT_THAT_COUNTS_MS = 100
 
 /** An open image: its metadata, and the engine that reads its data. The one who opened it closes it. */
 export class MountedImage {
@@ -89,12 +90,17 @@ export class MountedImage {
     return { slot, bytes, inlinedBlobId, hot: this.reader.hot }
   }
 
-  /** Reads a file's bytes, clipped to its size; gives their number. Throws EngineError or RafsError. */
-  async read(ino: number, offset: number, into: Uint8Array): Promise<number> {
+  /** Reads a file's bytes, clipped to its size; gives their number. Throws EngineError or RafsError, at the latest after `deadlineMs` or the configured deadline. */
+  async read(ino: number, offset: number, into: Uint8Array, deadlineMs: number): Promise<number> {
+    // The engine keeps to the configured one; a read that had to wait for its turn has less left.
+    const hasWaited = deadlineMs < this.settings.readDeadlineMs - WAIT_THAT_COUNTS_MS
+    const signal = hasWaited
+      ? AbortSignal.any([this.#closing.signal, AbortSignal.timeout(Math.max(0, Math.ceil(deadlineMs)))])
+      : this.#closing.signal
     const count = this.loaded.bootstrap.chunks(ino, offset, into.length, this.#spans)
     let bytes = 0
     for (let index = 0; index < count; index++) bytes += this.#spans[index].length
-    if (bytes > 0) await this.reader.read(this.#spans, count, into.subarray(0, bytes), this.#closing.signal)
+    if (bytes > 0) await this.reader.read(this.#spans, count, into.subarray(0, bytes), signal)
     return bytes
   }
 

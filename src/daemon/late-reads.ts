@@ -1,12 +1,15 @@
 import { ERRNO } from '../kernel/index.ts'
+import { DaemonError } from './errors.ts'
 import type { LateRead } from './transports/fuse-handler.ts'
 
 /** A reply header stands before the data. */
 const HEADER = 16
 
 export interface LateReadParts {
-  /** Fills `into` with the file's bytes and gives their number. */
-  readonly fill: (read: LateRead, into: Uint8Array) => Promise<number>
+  /** Fills `into` with the file's bytes and gives their number; at most `deadlineMs` later it settles. */
+  readonly fill: (read: LateRead, into: Uint8Array, deadlineMs: number) => Promise<number>
+  /** Milliseconds that a read may take, waiting for its turn included. */
+  readonly deadlineMs: (read: LateRead) => number
   readonly answer: (read: LateRead, message: Buffer, bytes: number, errno: number) => void
   /** Told of each end; `error` undefined = answered with `bytes`. */
   readonly onDone: (read: LateRead, end: { bytes: number; latencyMs: number; error: unknown }) => void
@@ -16,6 +19,9 @@ export interface LateReadParts {
 
 interface Pending {
   readonly read: LateRead
+  readonly deadlineMs: number
+  /** Ends the wait for a turn. */
+  timer: NodeJS.Timeout | undefined
   readonly arrivedAt: number
   readonly arrivedUnixMs: number
 }
@@ -32,10 +38,18 @@ export class LateReads {
   }
 
   add(read: LateRead): void {
-    const pending = { read, arrivedAt: performance.now(), arrivedUnixMs: Date.now() }
+    const deadlineMs = this.#parts.deadlineMs(read)
+    const pending: Pending = {
+      read,
+      deadlineMs,
+      timer: undefined,
+      arrivedAt: performance.now(),
+      arrivedUnixMs: Date.now(),
+    }
     this.#pending.add(pending)
     this.#queue.push(pending)
     this.#next()
+    if (this.#queue.at(-1) === pending) pending.timer = setTimeout(() => this.#giveUp(pending), deadlineMs)
   }
 
   /** What waits now, for `metrics/inflight`. */
@@ -47,29 +61,45 @@ export class LateReads {
     for (let first = this.#queue[0]; first !== undefined; first = this.#queue[0]) {
       if (this.#bytes > 0 && this.#bytes + first.read.count > this.#parts.budgetBytes) return
       this.#queue.shift()
+      clearTimeout(first.timer)
       this.#bytes += first.read.count
       void this.#answer(first)
     }
   }
 
+  /** Its turn did not come: those before it wait for data that does not come either. */
+  #giveUp(pending: Pending): void {
+    const index = this.#queue.indexOf(pending)
+    if (index === -1) return
+    this.#queue.splice(index, 1)
+    const why = new DaemonError('IO', `reads before it took longer than ${pending.deadlineMs} ms`)
+    this.#end(pending, Buffer.allocUnsafeSlow(HEADER), 0, why)
+  }
+
   async #answer(pending: Pending): Promise<void> {
-    const { read } = pending
+    const { read, deadlineMs, arrivedAt } = pending
     const message = Buffer.allocUnsafeSlow(HEADER + read.count)
     let bytes = 0
     let failure: unknown
     try {
-      bytes = await this.#parts.fill(read, message.subarray(HEADER))
+      bytes = await this.#parts.fill(read, message.subarray(HEADER), deadlineMs - (performance.now() - arrivedAt))
     } catch (error) {
       failure = error
     }
-    this.#pending.delete(pending)
     this.#bytes -= read.count
+    this.#end(pending, message, bytes, failure)
+    this.#next()
+  }
+
+  #end(pending: Pending, message: Buffer, bytes: number, error: unknown): void {
+    const { read } = pending
+    let failure = error
+    this.#pending.delete(pending)
     try {
       this.#parts.answer(read, message, bytes, failure === undefined ? 0 : ERRNO.EIO)
     } catch (error) {
       failure ??= error
     }
     this.#parts.onDone(read, { bytes, latencyMs: performance.now() - pending.arrivedAt, error: failure })
-    this.#next()
   }
 }
