@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict'
 import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { cp, mkdir } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -151,6 +160,20 @@ test('a longer data file belongs to something else and is refused, untouched', a
   writeFileSync(join(directory, DATA), Buffer.alloc(43 * CHUNK))
   await assert.rejects(open(t, directory), code('WRONG_SIZE'))
   assert.equal(statSync(join(directory, DATA)).size, 43 * CHUNK)
+})
+
+test('a link in the place of a cache file is refused: what it points to is not written', async (t) => {
+  const directory = temporary(t)
+  const victim = join(temporary(t), 'passwd')
+  writeFileSync(victim, 'root:x:0:0')
+  for (const name of [DATA, MAP]) {
+    symlinkSync(victim, join(directory, name))
+    await assert.rejects(open(t, directory), code('IO'))
+    await assert.rejects(open(t, directory), /is a symbolic link, which is not followed; remove it/)
+    assert.equal(readFileSync(victim, 'utf8'), 'root:x:0:0')
+    rmSync(join(directory, name))
+  }
+  await open(t, directory)
 })
 
 test('many stores at once, the same chunk twice among them', async (t) => {

@@ -35,14 +35,19 @@ export function openDataFile(path: string, size: number): DataFile {
   }
 }
 
-/** Opens for reading and writing, or, where writing is refused, for reading. O_NONBLOCK: a FIFO put there must not hang us. */
+/** A FIFO put there must not hang us, and a link not make us write into somebody else's file. */
+const SAFELY = constants.O_NONBLOCK | constants.O_NOFOLLOW
+
+/** Opens for reading and writing, or, where writing is refused, for reading. */
 export function openEither(path: string, flags = 0): { fd: number; isWritable: boolean } {
   try {
-    return { fd: openSync(path, constants.O_RDWR | constants.O_NONBLOCK | flags, 0o644), isWritable: true }
+    return { fd: openSync(path, constants.O_RDWR | SAFELY | flags, 0o644), isWritable: true }
   } catch (error) {
+    if (errnoName(error) === 'ELOOP')
+      throw new CacheError('IO', `${path} is a symbolic link, which is not followed; remove it`, { cause: error })
     if (!['EROFS', 'EACCES', 'EPERM'].includes(errnoName(error) ?? '')) throw error
     try {
-      return { fd: openSync(path, constants.O_RDONLY | constants.O_NONBLOCK), isWritable: false }
+      return { fd: openSync(path, constants.O_RDONLY | SAFELY), isWritable: false }
     } catch {
       throw error // the first reason is the one that helps
     }
