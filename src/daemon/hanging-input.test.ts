@@ -59,3 +59,10 @@ test('SIGTERM ends a start that waits for its configuration', { skip, timeout: 3
   assert.deepEqual(await ended, [1, null])
   assert.match(log, /before it had started/)
 })
+
+test('a socket path that is too long is refused with the limit', { skip, timeout: 30_000 }, async () => {
+  await using scratch = new Scratch()
+  const end = await runNydusd(['--mountpoint', scratch.mnt, '--apisock', join(scratch.path, 'a'.repeat(110))])
+  assert.equal(end.code, 1)
+  assert.match(end.stderr, /a socket's has at most 107; give a shorter --apisock/)
+})

@@ -17,6 +17,8 @@ export interface ApiServerOptions {
 const MAX_BODY_BYTES = 51_200
 const MAX_CONNECTIONS = 256
 const MAX_HEADER_BYTES = 16 << 10
+/** `sun_path` has 108 bytes, the last one NUL. */
+const MAX_SOCKET_PATH_BYTES = 107
 const CONNECT_DEADLINE_MS = 2_000
 
 /**
@@ -135,6 +137,11 @@ export class ApiServer {
  * that is no socket.
  */
 export async function checkSocket(path: string): Promise<void> {
+  if (Buffer.byteLength(path) > MAX_SOCKET_PATH_BYTES)
+    throw new DaemonError(
+      'BAD_CONFIG',
+      `cannot listen at ${path}: the path has ${Buffer.byteLength(path)} bytes, and a socket's has at most ${MAX_SOCKET_PATH_BYTES}; give a shorter --apisock`,
+    )
   const info = lstatSync(path, { throwIfNoEntry: false })
   if (info === undefined) return
   if (!info.isSocket())
