@@ -236,6 +236,7 @@ test('what keeps it from starting is one line that says what to do, and leaves n
   const [bootstrap, config] = [IMAGE.bootstrap, join(scratch.path, 'config.json')]
   const good = args(scratch)
   const mnt = ['--mountpoint', scratch.mnt]
+  const briefly = scratch.folder('briefly') // mounted for a moment, which the others would see
   const damaged = join(scratch.path, 'damaged')
   writeFileSync(damaged, readFileSync(bootstrap).subarray(0, 5000))
   const unusable = join(scratch.path, 'unusable.json')
@@ -251,7 +252,7 @@ test('what keeps it from starting is one line that says what to do, and leaves n
     [[...mnt, ...good, '--virtual-mountpoint', 'relative'], 1, /must start with/],
     [[...mnt, ...good, '--prefetch-files', join(scratch.path, 'absent')], 1, /--prefetch-files/],
     [[...mnt, ...good, '--apisock', bootstrap], 1, /no socket/],
-    [[...mnt, ...good, '--apisock', join(scratch.path, 'absent/api.sock')], 1, /folder must exist/],
+    [['--mountpoint', briefly, ...good, '--apisock', join(scratch.path, 'absent/api.sock')], 1, /folder must exist/],
     [[...mnt, ...good, '--log-file', join(scratch.path, 'absent/log')], 1, /--log-file/],
     [[...mnt, '--shared-dir', scratch.path], 1, /--shared-dir/],
     [[...mnt, '--upgrade'], 1, /--upgrade/],
@@ -271,6 +272,7 @@ test('what keeps it from starting is one line that says what to do, and leaves n
     assert.match(ended.stderr, wanted, line.join(' '))
     assert.doesNotMatch(ended.stderr, /\n\s+at /)
   }
+  assert.equal(await isMounted(briefly), false)
   assert.equal(await isMounted(scratch.mnt), false)
 })
 
