@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { createReadStream } from 'node:fs'
 import { flushCompileCache } from 'node:module'
 import { exitNow, raiseFileLimit } from '../kernel/index.ts'
 import { ApiServer, checkSocket } from './api/server.ts'
@@ -35,6 +35,8 @@ const STOP_DEADLINE_MS = 4_500
 /** A start that is told to stop may still end in order; one that hangs may not. */
 const START_GRACE_MS = 2_000
 const KEEP_CODE_MS = 2_000
+/** No configuration and no list of files is longer. */
+const MAX_TEXT_BYTES = 16 << 20
 
 /**
  * Runs a FUSE daemon until a signal, the API or an unmount ends it. Ends the process itself: `process.exit` would wait for ever for a thread that the kernel
@@ -161,11 +163,18 @@ function localfsDocument(directory: string): string {
 }
 
 async function readText(path: string, flag: string): Promise<string> {
+  const pieces: Buffer[] = []
+  let bytes = 0
   try {
-    return await readFile(path, 'utf8')
+    for await (const piece of createReadStream(path) as AsyncIterable<Buffer>) {
+      bytes += piece.length
+      if (bytes > MAX_TEXT_BYTES) throw new Error(`${path} has more than ${MAX_TEXT_BYTES} bytes`)
+      pieces.push(piece)
+    }
   } catch (error) {
     throw new DaemonError('BAD_CONFIG', `cannot read ${flag}: ${messageOf(error)}`, { cause: error })
   }
+  return Buffer.concat(pieces).toString('utf8')
 }
 
 async function readPaths(path: string): Promise<string[]> {

@@ -43,10 +43,13 @@ export interface TarLimits {
   readonly extensionBytes: number
   readonly pathBytes: number
   readonly sparseRuns: number
+  /** Zeros after an archive, or between two. */
+  readonly zeroBytes: number
 }
 
 export const DEFAULT_LIMITS: TarLimits = {
   extensionBytes: 4 * 1024 * 1024,
   pathBytes: 64 * 1024,
   sparseRuns: 1_000_000,
+  zeroBytes: 64 * 1024 * 1024,
 }

@@ -45,21 +45,27 @@ export class TarReader {
   async next(): Promise<TarEntry | undefined> {
     await this.#passOver()
     const pending: Pending = { pax: undefined, longPath: undefined, longLink: undefined }
-    let afterZeros = false
+    let zeroBlocks = 0
     for (;;) {
       const archiveOffset = this.#source.position
       const header = this.#source.takeNow(BLOCK) ?? (await this.#source.take(BLOCK))
       if (header.length === 0 && pending.pax === undefined && pending.longPath === undefined) return undefined
       if (header.length < BLOCK) {
-        if (afterZeros) return undefined
+        if (zeroBlocks > 0) return undefined
         throw new TarError('TRUNCATED', archiveOffset, `${header.length} bytes where a header of ${BLOCK} belongs`)
       }
       if (isZeroBlock(header)) {
-        afterZeros = true
+        zeroBlocks++
+        if (zeroBlocks * BLOCK > this.#limits.zeroBytes)
+          throw new TarError(
+            'LIMIT',
+            archiveOffset,
+            `more than ${this.#limits.zeroBytes} bytes of zeros where entries belong`,
+          )
         continue
       }
       if (!checksumFits(header)) {
-        if (afterZeros) return undefined
+        if (zeroBlocks > 0) return undefined
         throw new TarError(
           'BAD_CHECKSUM',
           archiveOffset,

@@ -307,3 +307,14 @@ test('archives of the fixtures are read to their end', {
     assert.ok(found.length > 0 || name.startsWith('empty'), name)
   }
 })
+
+test('zeros without end are refused', async () => {
+  const zeros = new Uint8Array(1 << 20)
+  const reader = new TarReader(
+    (async function* () {
+      for (;;) yield zeros
+    })(),
+  )
+  await assert.rejects(reader.next(), { name: 'TarError', code: 'LIMIT' })
+  await reader.close()
+})
