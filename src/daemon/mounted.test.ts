@@ -249,6 +249,7 @@ test('what keeps it from starting is one line that says what to do, and leaves n
     [[...mnt, '--bootstrap', damaged, '--config', config], 1, /truncated/],
     [[...mnt, '--bootstrap', bootstrap, '--config', unusable], 1, /backend\.type = "oss"/],
     [[...mnt, '--bootstrap', bootstrap, '--config', join(scratch.path, 'absent')], 1, /--config/],
+    [[...mnt, '--bootstrap', bootstrap, '--config', '/dev/zero'], 1, /--config.*more than/],
     [[...mnt, ...good, '--virtual-mountpoint', 'relative'], 1, /must start with/],
     [[...mnt, ...good, '--prefetch-files', join(scratch.path, 'absent')], 1, /--prefetch-files/],
     [[...mnt, ...good, '--apisock', bootstrap], 1, /no socket/],
