@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { after, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { BackendError, localfsBackend } from '../backend/index.ts'
+import { BackendError, localfsBackend, type ReadOptions } from '../backend/index.ts'
 import { mountTmpfs, unmount } from '../kernel/index.ts'
 import { Attributes, ChunkSpan, isType, MODE, openBootstrap, walkBootstrap } from '../rafs/index.ts'
 import { buildLayer } from '../builder/index.ts'
@@ -188,6 +188,33 @@ test('a reader that gives up leaves the others their fetch', async () => {
   resolve()
   assert.ok((await kept).equals(image.files['b.bin']))
   assert.equal(backend.asked.length, 1)
+  await reader.close()
+})
+
+test('a decode thread that is gone while the range still arrives costs the read, not the process', async () => {
+  const gone = new DecodePool()
+  await gone.close()
+  const backend = new ToldBackend(image.blob)
+  const inner = await backend.open()
+  const slow = {
+    name: 'slow end',
+    open: async () => ({
+      ...inner,
+      read: async (from: number, into: Uint8Array, options: ReadOptions) => {
+        await inner.read(from, into, options)
+        await sleep(30)
+      },
+    }),
+    close: async () => {},
+  }
+  const reader = await openImage({
+    bootstrap: image.bootstrap,
+    backend: slow,
+    cacheDirectory: newCache(),
+    decoders: gone,
+    limits: LIMITS,
+  })
+  await assert.rejects(readFile(image.bootstrap, reader, 'a.bin', 0, 100), { name: 'EngineError' })
   await reader.close()
 })
 
