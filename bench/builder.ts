@@ -24,7 +24,8 @@ const SOURCES: Readonly<Record<string, (folder: string) => void>> = {
   'real image': writeRealTree,
   '65,536 small files': writeSmallFiles,
   [LARGE]: (folder) => {
-    for (let at = 0; at < LARGE_FILES; at += 1) writeLargeFile(join(folder, `large-${at}`), LARGE_FILE_BYTES - at)
+    for (let at = 0; at < LARGE_FILES; at += 1)
+      writeLargeFile(join(folder, `large-${at}`), LARGE_FILE_BYTES - at, 1 + at * 7919)
   },
 }
 

@@ -62,12 +62,12 @@ export function writeSmallFiles(folder: string): void {
   }
 }
 
-/** A file that compresses to about half, never the same megabyte twice. */
-export function writeLargeFile(path: string, bytes: number): void {
+/** A file that compresses to about half; no megabyte of it, or of one with another seed, is like any other. */
+export function writeLargeFile(path: string, bytes: number, firstSeed = 1): void {
   const fd = openSync(path, 'w')
   const piece = Buffer.alloc(1024 * 1024)
   try {
-    for (let at = 0, seed = 1; at < bytes; at += piece.length) {
+    for (let at = 0, seed = firstSeed; at < bytes; at += piece.length) {
       for (let word = 0; word < piece.length; word += 4) {
         seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0
         piece.writeUInt32LE((word & 4) === 0 ? seed : word, word)

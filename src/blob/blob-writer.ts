@@ -83,7 +83,10 @@ export class BlobWriter {
   readonly #infos = new GrowingBytes()
   readonly #digests = new GrowingBytes()
   readonly #toc: TocEntry[] = []
-  readonly #buffer = Buffer.allocUnsafe(BUFFER_BYTES)
+  /** One is filled while the other is in the sink. */
+  #buffer = Buffer.allocUnsafe(BUFFER_BYTES)
+  #spare = Buffer.allocUnsafe(BUFFER_BYTES)
+  #sinking: Promise<void> | void = undefined
   #buffered = 0
   #size = 0
   #chunkCount = 0
@@ -171,6 +174,7 @@ export class BlobWriter {
       await this.#write(toc)
     }
     await this.#flush()
+    await this.#sinking
     return {
       id: this.#hash.digest('hex'),
       size: this.#size,
@@ -296,17 +300,23 @@ export class BlobWriter {
 
   async #flushThen(bytes: Uint8Array): Promise<void> {
     await this.#flush()
-    if (bytes.length >= BUFFER_BYTES) await this.#options.sink(bytes)
-    else {
-      this.#buffer.set(bytes)
-      this.#buffered = bytes.length
+    if (bytes.length >= BUFFER_BYTES) {
+      await this.#sinking
+      await this.#options.sink(bytes)
+      return
     }
+    this.#buffer.set(bytes)
+    this.#buffered = bytes.length
   }
 
+  /** Hands the buffer to the sink, which has the one before taken then; its errors come with the next flush. */
   async #flush(): Promise<void> {
+    await this.#sinking
     const length = this.#buffered
-    this.#buffered = 0
-    if (length > 0) await this.#options.sink(this.#buffer.subarray(0, length))
+    if (length === 0) return
+    ;[this.#buffer, this.#spare, this.#buffered] = [this.#spare, this.#buffer, 0]
+    this.#sinking = this.#options.sink(this.#spare.subarray(0, length))
+    this.#sinking?.catch(() => undefined)
   }
 }
 

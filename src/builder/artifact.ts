@@ -5,6 +5,10 @@ import { basename, dirname, join } from 'node:path'
 import { BuilderError } from './errors.ts'
 
 const BUFFER_BYTES = 1024 * 1024
+/** Pieces from here on are worth a system call of their own. */
+const LARGE_BYTES = 64 * 1024
+/** While a file is written, the disk is kept busy with what it has so far: at the end there is little left to wait for. */
+const SYNC_BYTES = 16 * 1024 * 1024
 
 /**
  * A file that is there whole or not at all: written under a temporary name beside its place, flushed to disk, renamed, and the folder flushed.
@@ -19,6 +23,8 @@ export class Artifact {
   #buffered = 0
   #size = 0
   #open = true
+  #unsynced = 0
+  #syncing: Promise<void> | undefined
 
   private constructor(path: string, file: FileHandle, temporary: string | undefined) {
     this.path = path
@@ -56,8 +62,8 @@ export class Artifact {
 
   async write(bytes: Uint8Array): Promise<void> {
     this.#size += bytes.length
-    if (this.#buffered + bytes.length > BUFFER_BYTES) await this.flush()
-    if (bytes.length >= BUFFER_BYTES) return await this.#writeAll(bytes)
+    if (bytes.length >= LARGE_BYTES || this.#buffered + bytes.length > BUFFER_BYTES) await this.flush()
+    if (bytes.length >= LARGE_BYTES) return await this.#writeAll(bytes)
     this.#buffer.set(bytes, this.#buffered)
     this.#buffered += bytes.length
   }
@@ -77,6 +83,7 @@ export class Artifact {
         await this.#close()
         return path
       }
+      await this.#syncing
       await this.#file.sync()
       await this.#close()
       await rename(this.#temporary, path)
@@ -98,9 +105,20 @@ export class Artifact {
   async #writeAll(bytes: Uint8Array): Promise<void> {
     try {
       for (let at = 0; at < bytes.length; ) at += (await this.#file.write(bytes, at)).bytesWritten
+      this.#syncNow(bytes.length)
     } catch (cause) {
       throw new BuilderError('OUTPUT', `cannot write ${this.path}: ${messageOf(cause)}`, { cause })
     }
+  }
+
+  #syncNow(written: number): void {
+    this.#unsynced += written
+    if (this.#unsynced < SYNC_BYTES || this.#syncing !== undefined || this.#temporary === undefined) return
+    this.#unsynced = 0
+    this.#syncing = this.#file.datasync().then(() => {
+      this.#syncing = undefined
+    })
+    this.#syncing.catch(() => undefined) // an error stays, and is thrown by `publish`
   }
 
   async #close(): Promise<void> {

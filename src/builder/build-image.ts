@@ -132,15 +132,26 @@ async function nextOrAborted(
   })
 }
 
-/** Pieces are views of one buffer, each valid until the next one is asked for: reading a large layer makes no garbage. */
+/**
+ * Pieces are views of two buffers, each valid until the next one is asked for. While one of a regular file is used, the other fills; of a FIFO nothing is read
+ * that nobody asked for: its writer may wait for us.
+ */
 async function* piecesOf(path: string): AsyncGenerator<Uint8Array> {
   const file = await open(path)
+  let ahead: Promise<number> | undefined
   try {
-    const buffer = new Uint8Array(READ_BYTES)
+    const isRegular = (await file.stat()).isFile()
+    let [filling, used] = [new Uint8Array(READ_BYTES), new Uint8Array(READ_BYTES)]
+    const read = async (): Promise<number> => (await file.read(filling, 0, READ_BYTES, null)).bytesRead
     for (;;) {
-      const { bytesRead } = await file.read(buffer, 0, buffer.length, null)
-      if (bytesRead === 0) return
-      yield buffer.subarray(0, bytesRead)
+      const bytes = await (ahead ?? read())
+      if (bytes === 0) return
+      ;[filling, used] = [used, filling]
+      if (isRegular) {
+        ahead = read()
+        ahead.catch(() => undefined) // looked at when its bytes are wanted
+      }
+      yield used.subarray(0, bytes)
     }
   } finally {
     await file.close()

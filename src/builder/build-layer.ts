@@ -80,7 +80,7 @@ async function withBuild(
   }
 }
 
-type AddContent = (content: Content) => Promise<readonly ChunkRecord[]>
+type AddContent = (content: Content) => Promise<readonly ChunkRecord[]> | readonly ChunkRecord[]
 
 class LayerBuild {
   readonly #options: LayerOptions & LayerRun

@@ -1,3 +1,5 @@
+import { plainBytes } from '../codec/index.ts'
+
 /**
  * A batch of chunks in shared memory: the one thing that the main thread and the workers both touch. Small chunks travel together, so that
  * a message between threads is paid once for hundreds of them.
@@ -32,9 +34,11 @@ export class ChunkBatch {
     this.buffer = buffer
     this.capacity = (buffer.byteLength - inputAt) / 2
     this.#rows = new Int32Array(buffer, 0, MAX_CHUNKS * ROW_WORDS)
-    this.#digests = new Uint8Array(buffer, digestsAt, MAX_CHUNKS * DIGEST_BYTES)
-    this.input = new Uint8Array(buffer, inputAt, this.capacity)
-    this.output = new Uint8Array(buffer, inputAt + this.capacity, this.capacity)
+    // A batch is with one thread at a time: messages hand it on.
+    const bytes = plainBytes(buffer)
+    this.#digests = bytes.subarray(digestsAt, inputAt)
+    this.input = bytes.subarray(inputAt, inputAt + this.capacity)
+    this.output = bytes.subarray(inputAt + this.capacity, inputAt + 2 * this.capacity)
   }
 
   static create(capacity: number): ChunkBatch {

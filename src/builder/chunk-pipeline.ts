@@ -6,7 +6,7 @@ import { BuilderError } from './errors.ts'
 
 /** Layers with less data than this are done on the main thread: starting threads costs more than it brings. */
 const INLINE_BYTES = 3 * 1024 * 1024
-const BATCH_BYTES = 1024 * 1024
+const BATCH_BYTES = 2 * 1024 * 1024
 /** Budget of all batches, input and output; the limit of memory that a build takes, however large its files are. */
 const BATCHES_BYTES = 48 * 1024 * 1024
 const MIN_BATCHES = 3
@@ -26,7 +26,7 @@ export interface Content {
   /** Fills the start of `into` with the next bytes; gives how many, 0 at the end. */
   read(into: Uint8Array): Promise<number> | number
   /** For files with holes: where the first byte at or after `offset` lies that may be other than zero; `skip` goes on after a hole. */
-  readonly holes?: { nextData(offset: number): number; skip(bytes: number): void }
+  readonly holes?: { nextData(offset: number): number; skip(bytes: number): void } | undefined
 }
 
 export interface PipelineOptions {
@@ -93,14 +93,37 @@ export class ChunkPipeline {
   }
 
   /**
-   * Adds one file. The array fills up while the pipeline works and is complete after `finish`. Throws BuilderError 'SOURCE_CHANGED' when the content
-   * is shorter than `size`.
+   * Adds one file. The array fills up while the pipeline works and is complete after `finish`; it comes at once when nothing has to be waited for. Throws
+   * BuilderError 'SOURCE_CHANGED' when the content is shorter than `size`.
    */
-  async add(content: Content): Promise<ChunkRecord[]> {
-    const { chunkSize } = this.#options
-    const { size } = content
+  add(content: Content): Promise<ChunkRecord[]> | ChunkRecord[] {
     // Of exact length: one that grows would have room for 17, and most files have one chunk.
     const chunks = Array<ChunkRecord>(this.#count(content))
+    const job = chunks.length === 1 ? this.#roomNow(content.size) : undefined
+    if (job === undefined) return this.#addLater(content, chunks)
+    const into = job.batch.input.subarray(job.batch.filled, job.batch.filled + content.size)
+    const reading = content.read(into)
+    if (reading !== into.length) return this.#addRead(content, chunks, job, into, reading)
+    this.#append(job, chunks, 0, into)
+    return chunks
+  }
+
+  /** A file of one chunk of which not all was at hand. */
+  async #addRead(
+    content: Content,
+    chunks: ChunkRecord[],
+    job: Job,
+    into: Uint8Array,
+    reading: Promise<number> | number,
+  ): Promise<ChunkRecord[]> {
+    await fill(content, into, 0, await reading)
+    this.#append(job, chunks, 0, into)
+    return chunks
+  }
+
+  async #addLater(content: Content, chunks: ChunkRecord[]): Promise<ChunkRecord[]> {
+    const { chunkSize } = this.#options
+    const { size } = content
     for (let offset = 0, at = 0; offset < size; offset += chunkSize, at += 1) {
       const length = Math.min(chunkSize, size - offset)
       const job = this.#roomNow(length) ?? (await this.#room(length))
@@ -115,12 +138,7 @@ export class ChunkPipeline {
         continue
       }
       const into = job.batch.input.subarray(job.batch.filled, job.batch.filled + length)
-      for (let filled = 0; filled < length; ) {
-        const reading = content.read(into.subarray(filled))
-        const got = typeof reading === 'number' ? reading : await reading
-        if (got <= 0) throw shrunk(content, offset + filled)
-        filled += got
-      }
+      await fill(content, into, offset, 0)
       this.#append(job, chunks, at, into)
     }
     return chunks
@@ -142,13 +160,14 @@ export class ChunkPipeline {
   }
 
   /** Chunks of a file, bounded: a few bytes of a crafted archive can announce a file of zeros that takes all memory to list. */
-  #count({ name, size }: Content): number {
+  #count(content: Content): number {
+    const { size } = content
     const count = Math.ceil(size / this.#options.chunkSize)
     this.#listed += count
     if (count <= MAX_FILE_CHUNKS && this.#listed <= MAX_LISTED_CHUNKS) return count
     throw new BuilderError(
       'TOO_LARGE',
-      `${name} has ${size} bytes, ${count} chunks; a file may have ${MAX_FILE_CHUNKS} and all together ${MAX_LISTED_CHUNKS}: use a larger chunk size`,
+      `${content.name} has ${size} bytes, ${count} chunks; a file may have ${MAX_FILE_CHUNKS} and all together ${MAX_LISTED_CHUNKS}: use a larger chunk size`,
     )
   }
 
@@ -253,8 +272,7 @@ export class ChunkPipeline {
       for (const { into, at, slot } of job.pending)
         into[at] = slot === REPEATED_ZEROS ? this.#zeroRecord() : this.#decideChunk(job, slot)
       job.state = 'compressing'
-      const isStored = job.fresh.length === 0 || this.#options.algorithms.compression === 'none'
-      if (isStored) job.state = 'compressed'
+      if (job.fresh.length === 0) job.state = 'compressed'
       else
         this.#run(job, 'compress', () => {
           job.state = 'compressed'
@@ -283,11 +301,7 @@ export class ChunkPipeline {
       return known
     }
     batch.setStoredSize(slot, 0)
-    const record = dictionary.add(key, {
-      digest: this.#keep(digest),
-      crc32c: batch.crc32c(slot),
-      uncompressedSize: length,
-    })
+    const record = dictionary.add(key, { digest: this.#keep(digest), uncompressedSize: length })
     job.fresh.push({ slot, record })
     return record
   }
@@ -338,6 +352,7 @@ export class ChunkPipeline {
     for (const { slot, record } of fresh) {
       const stored = batch.storedSize(slot)
       const offset = batch.offset(slot)
+      record.crc32c = batch.crc32c(slot)
       record.compressed = stored > 0
       const storing = this.#options.store(
         record,
@@ -345,6 +360,17 @@ export class ChunkPipeline {
       )
       if (storing !== undefined) await storing
     }
+  }
+}
+
+/** Reads the rest of a chunk that starts at `offset` of its file; `filled` bytes of it are there. */
+async function fill(content: Content, into: Uint8Array, offset: number, filled: number): Promise<void> {
+  let at = filled
+  while (at < into.length) {
+    const reading = content.read(at === 0 ? into : into.subarray(at))
+    const got = typeof reading === 'number' ? reading : await reading
+    if (got <= 0) throw shrunk(content, offset + at)
+    at += got
   }
 }
 

@@ -18,24 +18,15 @@ export type ChunkWork = (batch: ChunkBatch, count: number, step: Step) => void
 export function createChunkWork(algorithms: ChunkAlgorithms): ChunkWork {
   const digests = digester(algorithms.digest)
   const compresses = compressor(algorithms.compression)
-  // The digest library takes no shared memory: one copy, into memory of this thread that is used again and again.
-  let own = new Uint8Array(0)
   return (batch, count, step) => {
     for (let slot = 0; slot < count; slot += 1) {
-      if (step === 'digest') {
-        const length = batch.length(slot)
-        if (own.length < length) own = new Uint8Array(length)
-        const chunk = own.subarray(0, length)
-        chunk.set(batch.chunk(slot))
-        digests.digest(chunk, batch.digest(slot))
+      const chunk = batch.chunk(slot)
+      if (step === 'digest') digests.digest(chunk, batch.digest(slot))
+      else if (batch.storedSize(slot) !== SKIP) {
         batch.setCrc32c(slot, crc32c(chunk))
-      } else if (batch.storedSize(slot) !== SKIP) {
-        const chunk = batch.chunk(slot)
         const offset = batch.offset(slot)
-        batch.setStoredSize(
-          slot,
-          Math.max(0, compresses.compress(chunk, batch.output.subarray(offset, offset + chunk.length))),
-        )
+        const stored = compresses.compress(chunk, batch.output.subarray(offset, offset + chunk.length))
+        batch.setStoredSize(slot, Math.max(0, stored))
       }
     }
   }

@@ -14,7 +14,7 @@ export interface ChunkRecord {
   index: number
   readonly digest: Uint8Array
   /** Undefined: the image that it comes from has none. */
-  readonly crc32c: number | undefined
+  crc32c: number | undefined
   compressedOffset: number
   compressedSize: number
   uncompressedOffset: number
@@ -95,16 +95,18 @@ export class LayerDictionary {
   }
 
   /** A new chunk of the layer's own blob. */
-  add(key: string, chunk: Pick<ChunkRecord, 'digest' | 'crc32c' | 'uncompressedSize'>): ChunkRecord {
+  add(key: string, chunk: Pick<ChunkRecord, 'digest' | 'uncompressedSize'>): ChunkRecord {
     this.#ownIndex ??= this.#addBlob({ kind: 'own' })
     this.counts.storedBytes += chunk.uncompressedSize
     const record: ChunkRecord = {
-      ...chunk,
       blobIndex: this.#ownIndex,
       index: 0,
+      digest: chunk.digest,
+      crc32c: undefined,
       compressedOffset: 0,
       compressedSize: 0,
       uncompressedOffset: 0,
+      uncompressedSize: chunk.uncompressedSize,
       compressed: false,
     }
     this.#remember(key, record)

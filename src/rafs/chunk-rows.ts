@@ -33,26 +33,31 @@ export class ChunkRows {
   }
 }
 
-/** A layout over chunk records of a bootstrap: 8 bytes of memory a chunk; records are decoded and checked when they are asked for. */
+/** A layout over chunk records of a bootstrap: 4 to 8 bytes of memory a chunk; records are decoded and checked when they are asked for. */
 class RowLayout implements BlobLayout {
   readonly chunkCount: number
   readonly uncompressedSize: number
   readonly #from: ByteReader
   readonly #blob: BlobInfo
-  /** Chunk numbers, ascending, and the place of each one's record. */
-  readonly #indexes: Uint32Array
+  /** Chunk numbers, ascending; undefined when they are the places of `#places` (all but damaged images). */
+  readonly #indexes: Uint32Array | undefined
+  /** Where each one's record lies; 0 where there is none. */
   readonly #places: Uint32Array
-  readonly #isDense: boolean
 
   constructor(from: ByteReader, blob: BlobInfo, places: readonly number[]) {
     this.#from = from
     this.#blob = blob
-    const byIndex = new Map<number, number>()
-    for (const at of places) byIndex.set(from.u32(at + CHUNK_RECORD.index), at)
-    this.#indexes = Uint32Array.from(byIndex.keys()).sort()
-    this.#places = this.#indexes.map((index) => byIndex.get(index) ?? 0)
-    this.#isDense = this.#indexes.every((index, slot) => index === slot)
-    const last = this.#indexes.at(-1) ?? -1
+    let last = -1
+    for (const at of places) last = Math.max(last, from.u32(at + CHUNK_RECORD.index))
+    if (last < 2 * places.length) {
+      this.#places = new Uint32Array(last + 1)
+      for (const at of places) this.#places[from.u32(at + CHUNK_RECORD.index)] = at
+    } else {
+      const byIndex = new Map<number, number>()
+      for (const at of places) byIndex.set(from.u32(at + CHUNK_RECORD.index), at)
+      this.#indexes = Uint32Array.from(byIndex.keys()).sort()
+      this.#places = this.#indexes.map((index) => byIndex.get(index) ?? 0)
+    }
     // Images without an extended blob table (very old v5) do not say how many chunks a blob has.
     this.chunkCount = blob.chunkCount > 0 ? blob.chunkCount : last + 1
     this.uncompressedSize = blob.uncompressedSize > 0 ? blob.uncompressedSize : this.#end(last)
@@ -70,12 +75,13 @@ class RowLayout implements BlobLayout {
   }
 
   #slot(index: number): number {
-    if (this.#isDense) return index >= 0 && index < this.#indexes.length ? index : -1
+    const indexes = this.#indexes
+    if (indexes === undefined) return this.#places[index] > 0 ? index : -1
     let low = 0
-    let high = this.#indexes.length - 1
+    let high = indexes.length - 1
     while (low <= high) {
       const middle = (low + high) >> 1
-      const found = this.#indexes[middle] // between low and high
+      const found = indexes[middle] // between low and high
       if (found === index) return middle
       if (found < index) low = middle + 1
       else high = middle - 1

@@ -23,6 +23,22 @@ export class ByteSource {
     return view
   }
 
+  /** Takes back the last `length` bytes that {@link takeNow} gave, when nothing was asked for since. */
+  putBack(length: number): void {
+    this.#at -= length
+    this.position -= length
+  }
+
+  /** Without waiting: fills `into` when all of it lies in the current piece; false leaves all as it is. */
+  readNow(into: Uint8Array): boolean {
+    const end = this.#at + into.length
+    if (end > this.#piece.length) return false
+    into.set(this.#piece.subarray(this.#at, end))
+    this.#at = end
+    this.position += into.length
+    return true
+  }
+
   /** The next `length` bytes, or fewer at the end of the stream. */
   async take(length: number): Promise<Uint8Array> {
     const view = this.takeNow(length)

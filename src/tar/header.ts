@@ -94,10 +94,26 @@ export function checksumFits(header: Uint8Array): boolean {
   let unsigned = SPACE * length
   for (let index = 0; index < from; index++) unsigned += header[index]
   for (let index = from + length; index < BLOCK; index++) unsigned += header[index]
-  // Read by hand: what is no number here is a wrong checksum, not a bad field.
-  const digits = Buffer.from(textField(header, 'checksum')).toString('latin1').trim()
-  const stored = /^[0-7]+$/.test(digits) ? Number.parseInt(digits, 8) : -1
+  const stored = storedChecksum(header)
   return stored === unsigned || stored === unsigned - 256 * negativeBytes(header)
+}
+
+/** Octal digits between spaces, up to the first NUL; -1 when they are anything else: a wrong checksum, not a bad field. */
+function storedChecksum(header: Uint8Array): number {
+  const [from, length] = HEADER.checksum
+  let index = from
+  const end = from + length
+  while (index < end && header[index] === SPACE) index++
+  const first = index
+  let value = 0
+  for (; index < end; index++) {
+    const digit = header[index] - ZERO
+    if (digit < 0 || digit > 7) break
+    value = value * 8 + digit
+  }
+  if (index === first) return -1
+  while (index < end && header[index] === SPACE) index++
+  return index === end || header[index] === 0 ? value : -1
 }
 
 /** Bytes that are negative as signed ones, outside the checksum itself. */

@@ -14,6 +14,13 @@ interface Pending {
   longLink: Uint8Array | undefined
 }
 
+function nothingPending(): Pending {
+  return { pax: undefined, longPath: undefined, longLink: undefined }
+}
+
+/** Type of old GNU tar's sparse files. */
+const GNU_SPARSE = 0x53
+
 /**
  * Pulls entries out of an archive, in order. Nothing is read ahead of what is asked for; content that was not read is passed over by the next pull.
  *
@@ -29,6 +36,7 @@ export class TarReader {
   readonly #limits: TarLimits
   readonly #global: PaxRecords = emptyPax()
   #entry: TarEntry | undefined
+  #pending: Pending = nothingPending()
   /** Stored bytes of the current entry that were not read, and the padding after them. */
   #storedLeft = 0
   #padding = 0
@@ -41,15 +49,53 @@ export class TarReader {
     this.#limits = limits
   }
 
-  /** The next entry; undefined at the end of the archive. */
-  async next(): Promise<TarEntry | undefined> {
+  /** The next entry; undefined at the end of the archive. At once, without a promise, when it lies whole in the bytes at hand: most small files do. */
+  next(): Promise<TarEntry | undefined> | TarEntry | undefined {
+    return this.#nextNow() ?? this.#nextLater()
+  }
+
+  /** Undefined, and all as it was, when more bytes are needed or anything is unusual. */
+  #nextNow(): TarEntry | undefined {
+    const source = this.#source
+    if (this.#entry !== undefined) {
+      if (source.takeNow(this.#storedLeft + this.#padding) === undefined) return undefined
+      this.#entry = undefined
+    }
+    for (;;) {
+      const archiveOffset = source.position
+      const header = source.takeNow(BLOCK)
+      if (header === undefined) return undefined
+      if (header[0] === 0 || !checksumFits(header)) {
+        source.putBack(BLOCK)
+        return undefined
+      }
+      if (isExtension(header)) {
+        const size = this.#extensionSize(header, archiveOffset)
+        const body = source.takeNow(size + padding(size))
+        if (body === undefined) {
+          source.putBack(BLOCK)
+          return undefined
+        }
+        this.#extend(header, body.slice(0, size), archiveOffset)
+        continue
+      }
+      const pax = this.#paxNow()
+      if (typeOf(header) === 'file' && maySparse(header, pax)) {
+        source.putBack(BLOCK)
+        return undefined
+      }
+      return this.#complete(header, pax, undefined, archiveOffset)
+    }
+  }
+
+  async #nextLater(): Promise<TarEntry | undefined> {
     await this.#passOver()
-    const pending: Pending = { pax: undefined, longPath: undefined, longLink: undefined }
     let zeroBlocks = 0
     for (;;) {
       const archiveOffset = this.#source.position
       const header = this.#source.takeNow(BLOCK) ?? (await this.#source.take(BLOCK))
-      if (header.length === 0 && pending.pax === undefined && pending.longPath === undefined) return undefined
+      const { pax, longPath } = this.#pending
+      if (header.length === 0 && pax === undefined && longPath === undefined) return undefined
       if (header.length < BLOCK) {
         if (zeroBlocks > 0) return undefined
         throw new TarError('TRUNCATED', archiveOffset, `${header.length} bytes where a header of ${BLOCK} belongs`)
@@ -72,17 +118,34 @@ export class TarReader {
           'the header has a wrong checksum; it is not a tar, or damaged',
         )
       }
-      if (!(await this.#extension(header, archiveOffset, pending))) {
-        this.#entry = await this.#complete(header.slice(), archiveOffset, pending)
-        return this.#entry
+      // A copy: what extends it is read over the piece that it lies in.
+      const kept = header.slice()
+      if (isExtension(kept)) {
+        const size = this.#extensionSize(kept, archiveOffset)
+        const body = (await this.#source.take(size + padding(size))).slice(0, size)
+        if (body.length < size) throw new TarError('TRUNCATED', archiveOffset, 'it ends within an extended header')
+        this.#extend(kept, body, archiveOffset)
+        continue
       }
+      const pending = this.#paxNow()
+      const sparse = typeOf(kept) === 'file' ? await this.#sparseMap(kept, pending, archiveOffset) : undefined
+      return this.#complete(kept, pending, sparse, archiveOffset)
     }
   }
 
-  /** Fills `into` with the entry's content from where the last read ended, holes as zeros; gives the bytes written, fewer only at its end. */
-  async read(into: Uint8Array): Promise<number> {
+  /** Fills `into` with the entry's content from where the last read ended, holes as zeros; gives the bytes written, fewer only at its end. At once when they are at hand. */
+  read(into: Uint8Array): Promise<number> | number {
     const entry = this.#entry
     if (entry === undefined) return 0
+    if (entry.sparse === undefined && into.length <= entry.size - this.#position && this.#source.readNow(into)) {
+      this.#storedLeft -= into.length
+      this.#position += into.length
+      return into.length
+    }
+    return this.#readLater(entry, into)
+  }
+
+  async #readLater(entry: TarEntry, into: Uint8Array): Promise<number> {
     const wanted = Math.min(into.length, entry.size - this.#position)
     let filled = 0
     while (filled < wanted) {
@@ -154,61 +217,64 @@ export class TarReader {
       throw new TarError('TRUNCATED', entry.archiveOffset, `it ends within the content of ${display(entry.path)}`)
   }
 
-  /** Reads a header that only extends others; false when it is an entry of its own. */
-  async #extension(header: Uint8Array, archiveOffset: number, pending: Pending): Promise<boolean> {
-    const type = header[156]
-    if (type !== 0x78 && type !== 0x67 && type !== 0x4c && type !== 0x4b && type !== 0x58) return false
+  #extensionSize(header: Uint8Array, archiveOffset: number): number {
     const size = numberField(header, 'size', archiveOffset)
-    if (size < 0 || size > this.#limits.extensionBytes)
-      throw new TarError(
-        'LIMIT',
-        archiveOffset,
-        `an extended header of ${size} bytes; ${this.#limits.extensionBytes} are allowed`,
-      )
-    const padded = size + padding(size)
-    const body = (await this.#source.take(padded)).slice(0, size)
-    if (body.length < size) throw new TarError('TRUNCATED', archiveOffset, 'it ends within an extended header')
+    if (size >= 0 && size <= this.#limits.extensionBytes) return size
+    throw new TarError(
+      'LIMIT',
+      archiveOffset,
+      `an extended header of ${size} bytes; ${this.#limits.extensionBytes} are allowed`,
+    )
+  }
+
+  /** Keeps what a header says of the entries that follow. */
+  #extend(header: Uint8Array, body: Uint8Array, archiveOffset: number): void {
+    const pending = this.#pending
+    const type = header[156]
     if (type === 0x4c) pending.longPath = upToNul(body)
     else if (type === 0x4b) pending.longLink = upToNul(body)
     else if (type === 0x67) parsePax(body, this.#global, archiveOffset)
     else parsePax(body, (pending.pax ??= emptyPax()), archiveOffset)
-    return true
   }
 
-  async #complete(header: Uint8Array, archiveOffset: number, pending: Pending): Promise<TarEntry> {
-    const pax = pending.pax === undefined ? this.#global : merged(this.#global, pending.pax)
+  /** The records that the next entry takes. */
+  #paxNow(): PaxRecords {
+    return this.#pending.pax === undefined ? this.#global : merged(this.#global, this.#pending.pax)
+  }
+
+  /** Makes the entry the current one; it takes what was pending. */
+  #complete(header: Uint8Array, pax: PaxRecords, sparse: SparseMap | undefined, archiveOffset: number): TarEntry {
+    const pending = this.#pending
+    this.#pending = nothingPending()
     const type = typeOf(header)
-    const headerSize = numberField(header, 'size', archiveOffset)
-    const paxSize = pax.values.get('size')
-    const size = paxSize === undefined ? headerSize : paxNumber(paxSize, 'size', archiveOffset)
-    if (size < 0) throw new TarError('BAD_HEADER', archiveOffset, `its size is ${size}`)
-    // Links, directories and devices store nothing, whatever their size field says: that is how every reader since v7 has it.
-    this.#storedLeft = type === 'file' || isUnknown(header) ? size : 0
-    this.#padding = padding(this.#storedLeft)
+    const size = entrySize(header, pax, archiveOffset)
+    this.#storedLeft = storedSize(header, size) - (sparse?.mapBytes ?? 0)
+    this.#padding = padding(storedSize(header, size))
     this.#position = 0
     this.#run = 0
-    const sparse = type === 'file' ? await this.#sparseMap(header, pax, archiveOffset) : undefined
     const path = this.#path(header, pax, pending, archiveOffset)
     // Before POSIX, a directory was a file whose name ends with a slash.
     const isV7Directory = type === 'file' && header[156] === 0 && path.at(-1) === 0x2f
-    return {
-      path,
-      type: isV7Directory ? 'directory' : type,
-      link: this.#link(header, pax, pending, type, archiveOffset),
-      size: type === 'file' && !isV7Directory ? (sparse?.realSize ?? size) : 0,
-      sparse: sparse?.runs,
+    this.#entry = entryOf(
+      header,
+      pax,
+      {
+        path,
+        type: isV7Directory ? 'directory' : type,
+        link: this.#link(header, pax, pending, type, archiveOffset),
+        size: type === 'file' && !isV7Directory ? (sparse?.realSize ?? size) : 0,
+        sparse: sparse?.runs,
+      },
       archiveOffset,
-      ...attributes(header, pax, archiveOffset),
-    }
+    )
+    return this.#entry
   }
 
   async #sparseMap(header: Uint8Array, pax: PaxRecords, archiveOffset: number): Promise<SparseMap | undefined> {
-    const map =
-      header[156] === 0x53
-        ? await readOldGnuSparse(header, this.#source, this.#storedLeft, this.#limits, archiveOffset)
-        : await readPaxSparse(pax, this.#source, this.#storedLeft, this.#limits, archiveOffset)
-    this.#storedLeft -= map?.mapBytes ?? 0
-    return map
+    const stored = entrySize(header, pax, archiveOffset)
+    return header[156] === GNU_SPARSE
+      ? await readOldGnuSparse(header, this.#source, stored, this.#limits, archiveOffset)
+      : await readPaxSparse(pax, this.#source, stored, this.#limits, archiveOffset)
   }
 
   #path(header: Uint8Array, pax: PaxRecords, pending: Pending, archiveOffset: number): Uint8Array {
@@ -236,37 +302,68 @@ export class TarReader {
   }
 }
 
-function attributes(
+/** Size field of an entry, or the record that replaces it. */
+function entrySize(header: Uint8Array, pax: PaxRecords, archiveOffset: number): number {
+  const field = numberField(header, 'size', archiveOffset)
+  const record = pax.values.get('size')
+  const size = record === undefined ? field : paxNumber(record, 'size', archiveOffset)
+  if (size < 0) throw new TarError('BAD_HEADER', archiveOffset, `its size is ${size}`)
+  return size
+}
+
+/** Links, directories and devices store nothing, whatever their size field says: that is how every reader since v7 has it. */
+function storedSize(header: Uint8Array, size: number): number {
+  return typeOf(header) === 'file' || isUnknown(header) ? size : 0
+}
+
+/** A header that only extends others. */
+function isExtension(header: Uint8Array): boolean {
+  const type = header[156]
+  return type === 0x78 || type === 0x67 || type === 0x4c || type === 0x4b || type === 0x58
+}
+
+function maySparse(header: Uint8Array, pax: PaxRecords): boolean {
+  return (
+    header[156] === GNU_SPARSE ||
+    (pax.values.size > 0 && (pax.values.has('GNU.sparse.realsize') || pax.values.has('GNU.sparse.size')))
+  )
+}
+
+function entryOf(
   header: Uint8Array,
   pax: PaxRecords,
+  what: Pick<TarEntry, 'path' | 'type' | 'link' | 'size' | 'sparse'>,
   archiveOffset: number,
-): Pick<TarEntry, 'mode' | 'uid' | 'gid' | 'mtimeSeconds' | 'mtimeNanoseconds' | 'devMajor' | 'devMinor' | 'xattrs'> {
-  const owner = (key: 'uid' | 'gid'): number => {
-    const record = pax.values.get(key)
-    const value = record === undefined ? numberField(header, key, archiveOffset) : paxNumber(record, key, archiveOffset)
-    // Writers that stored 32-bit owners as signed numbers meant these.
-    return value < 0 && value >= -0x8000_0000 ? value + 0x1_0000_0000 : value
-  }
-  const [uid, gid] = [owner('uid'), owner('gid')]
-  if (uid < 0 || gid < 0 || uid > 0xffff_ffff || gid > 0xffff_ffff)
-    throw new TarError('BAD_HEADER', archiveOffset, `owner ${uid}:${gid} does not fit 32 bits`)
+): TarEntry {
   const mtime = pax.values.get('mtime')
-  const time =
-    mtime === undefined
-      ? { seconds: numberField(header, 'mtime', archiveOffset), nanoseconds: 0 }
-      : paxTime(mtime, archiveOffset)
+  const time = mtime === undefined ? undefined : paxTime(mtime, archiveOffset)
   const isDevice = header[156] === 0x33 || header[156] === 0x34
-  const xattrs: readonly TarXattr[] = pax.xattrs.size === 0 ? NO_XATTRS : [...pax.xattrs.values()]
   return {
+    path: what.path,
+    type: what.type,
+    link: what.link,
     mode: numberField(header, 'mode', archiveOffset) & 0o7777,
-    uid,
-    gid,
-    mtimeSeconds: time.seconds,
-    mtimeNanoseconds: time.nanoseconds,
+    uid: ownerOf(header, pax, 'uid', archiveOffset),
+    gid: ownerOf(header, pax, 'gid', archiveOffset),
+    size: what.size,
+    mtimeSeconds: time?.seconds ?? numberField(header, 'mtime', archiveOffset),
+    mtimeNanoseconds: time?.nanoseconds ?? 0,
     devMajor: isDevice ? device(header, 'devMajor', archiveOffset) : 0,
     devMinor: isDevice ? device(header, 'devMinor', archiveOffset) : 0,
-    xattrs,
+    xattrs: pax.xattrs.size === 0 ? NO_XATTRS : [...pax.xattrs.values()],
+    sparse: what.sparse,
+    archiveOffset,
   }
+}
+
+function ownerOf(header: Uint8Array, pax: PaxRecords, key: 'uid' | 'gid', archiveOffset: number): number {
+  const record = pax.values.get(key)
+  const value = record === undefined ? numberField(header, key, archiveOffset) : paxNumber(record, key, archiveOffset)
+  // Writers that stored 32-bit owners as signed numbers meant these.
+  const owner = value < 0 && value >= -0x8000_0000 ? value + 0x1_0000_0000 : value
+  if (owner < 0 || owner > 0xffff_ffff)
+    throw new TarError('BAD_HEADER', archiveOffset, `its ${key} ${owner} does not fit 32 bits`)
+  return owner
 }
 
 const NO_XATTRS: readonly TarXattr[] = []

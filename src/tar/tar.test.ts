@@ -315,6 +315,6 @@ test('zeros without end are refused', async () => {
       for (;;) yield zeros
     })(),
   )
-  await assert.rejects(reader.next(), { name: 'TarError', code: 'LIMIT' })
+  await assert.rejects(async () => await reader.next(), { name: 'TarError', code: 'LIMIT' })
   await reader.close()
 })

@@ -20,7 +20,7 @@ export interface TarSourceOptions {
   readonly keepOwners: boolean
   readonly signal: AbortSignal
   /** Takes the content of a file at once: an archive is read once, front to back. */
-  readonly addContent: (content: Content) => Promise<readonly ChunkRecord[]>
+  readonly addContent: (content: Content) => Promise<readonly ChunkRecord[]> | readonly ChunkRecord[]
 }
 
 /**
@@ -32,7 +32,10 @@ export async function readTarLayer(stream: AsyncIterable<Uint8Array>, options: T
   const tree = new LayerTree()
   const links = new PendingLinks(tree)
   try {
-    for (let entry = await reader.next(); entry !== undefined; entry = await reader.next()) {
+    for (;;) {
+      const pulled = reader.next()
+      const entry = pulled instanceof Promise ? await pulled : pulled
+      if (entry === undefined) break
       options.signal.throwIfAborted()
       if (entry.type === 'hardlink') {
         links.link(entry.path, entry.link)
@@ -41,7 +44,10 @@ export async function readTarLayer(stream: AsyncIterable<Uint8Array>, options: T
       const names = imagePath(entry.path)
       if (names.length === 1 && STARGZ_FILES.has(names[0] ?? '')) continue
       const node = nodeOf(entry, options)
-      if (entry.type === 'file' && entry.size > 0) node.chunks = await options.addContent(contentOf(entry, reader))
+      if (entry.type === 'file' && entry.size > 0) {
+        const adding = options.addContent(new TarContent(entry, reader))
+        node.chunks = adding instanceof Promise ? await adding : adding
+      }
       tree.put(names, node)
     }
   } finally {
@@ -93,15 +99,30 @@ function encodeDevice(major: number, minor: number): number {
   return ((minor & 0xff) | (major << 8) | ((minor & 0xfff00) << 12)) >>> 0
 }
 
-function contentOf(entry: TarEntry, reader: TarReader): Content {
-  const base = {
-    name: shown(toKey(entry.path)),
-    size: entry.size,
-    read: (into: Uint8Array): Promise<number> => reader.read(into),
+/** What a file of the archive holds; to be read before the next entry is pulled. */
+class TarContent implements Content {
+  readonly #entry: TarEntry
+  readonly #reader: TarReader
+  readonly holes: Content['holes']
+
+  constructor(entry: TarEntry, reader: TarReader) {
+    this.#entry = entry
+    this.#reader = reader
+    this.holes =
+      entry.sparse === undefined
+        ? undefined
+        : { nextData: (offset) => offset + reader.holeAhead(), skip: (bytes) => reader.skipHole(bytes) }
   }
-  if (entry.sparse === undefined) return base
-  return {
-    ...base,
-    holes: { nextData: (offset) => offset + reader.holeAhead(), skip: (bytes) => reader.skipHole(bytes) },
+
+  get name(): string {
+    return shown(toKey(this.#entry.path))
+  }
+
+  get size(): number {
+    return this.#entry.size
+  }
+
+  read(into: Uint8Array): Promise<number> | number {
+    return this.#reader.read(into)
   }
 }

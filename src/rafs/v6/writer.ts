@@ -466,15 +466,15 @@ function roundUp(value: number, to: number): number {
   return Math.ceil(value / to) * to
 }
 
+/** `>>> 0` is the value modulo 2^32, also of numbers beyond 32 bits. */
 function setU64(view: DataView, at: number, value: number): void {
-  view.setUint32(at, value % 2 ** 32, true)
-  view.setUint32(at + 4, Math.floor(value / 2 ** 32), true)
+  view.setUint32(at, value >>> 0, true)
+  view.setUint32(at + 4, value < 2 ** 32 ? 0 : Math.floor(value / 2 ** 32), true)
 }
 
 function setI64(view: DataView, at: number, value: number): void {
-  const low = ((value % 2 ** 32) + 2 ** 32) % 2 ** 32
-  view.setUint32(at, low, true)
-  view.setInt32(at + 4, (value - low) / 2 ** 32, true)
+  view.setUint32(at, value >>> 0, true)
+  view.setInt32(at + 4, Math.floor(value / 2 ** 32), true)
 }
 
 /** Dirent types are those of EROFS, not DT_*. */

@@ -1,0 +1,38 @@
+import { createRequire } from 'node:module'
+
+interface Koffi {
+  load(path: null): { func(prototype: string): (...args: ReadonlyArray<Uint8Array | number>) => unknown }
+  view(pointer: unknown, bytes: number): ArrayBuffer
+}
+
+let address: ((memory: Uint8Array) => unknown) | undefined
+let koffi: Koffi | undefined
+let isAbsent = false
+
+/** Views keep the memory that they show. */
+const kept = new WeakMap<ArrayBuffer, SharedArrayBuffer>()
+
+/**
+ * Memory shared between threads, as this thread's own: V8 copies shared memory word by word, five times slower, and native libraries refuse it. Who uses
+ * the view sees to it that no two threads touch a byte at once, as with the shared memory itself. Without koffi, a view of the shared memory.
+ */
+export function plainBytes(memory: SharedArrayBuffer): Uint8Array {
+  const shared = new Uint8Array(memory)
+  if (isAbsent || memory.byteLength === 0) return shared
+  try {
+    koffi ??= createRequire(import.meta.url)('koffi') as Koffi
+    // Gives back where the bytes are, and moves none.
+    address ??= addressOf(koffi)
+    const view = koffi.view(address(shared), memory.byteLength)
+    kept.set(view, memory)
+    return new Uint8Array(view)
+  } catch {
+    isAbsent = true
+    return shared
+  }
+}
+
+function addressOf(library: Koffi): (memory: Uint8Array) => unknown {
+  const move = library.load(null).func('void *memmove(void *to, const void *from, size_t bytes)')
+  return (memory) => move(memory, memory, 0)
+}
