@@ -1,5 +1,5 @@
 /** Bundles every tool and every worker into dist/*.cjs (CommonJS starts about 50 ms sooner than an ES module bundle). */
-import { readdirSync, rmSync } from 'node:fs'
+import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { build } from 'esbuild'
 
@@ -16,7 +16,8 @@ const workers = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf
   .map((path) => ({ out: basename(path, '.ts'), in: join(root, 'src', path) }))
 
 rmSync(join(root, 'dist'), { recursive: true, force: true })
-await build({
+const { outputFiles } = await build({
+  write: false,
   entryPoints: [...tools, ...workers],
   outdir: join(root, 'dist'),
   outExtension: { '.js': '.cjs' },
@@ -28,7 +29,12 @@ await build({
   define: { 'import.meta.url': 'bundleUrl', 'import.meta.dirname': '__dirname' },
   banner: {
     // The cache lies beside the bundle, never in a folder that others may write; the launcher names it for the bundle itself.
-    js: "delete process.env.NODE_COMPILE_CACHE;const bundleUrl=require('node:url').pathToFileURL(__filename).href;require('node:module').enableCompileCache?.(require('node:path').join(__dirname,'.cache'));",
+    js: "delete process.env.NODE_COMPILE_CACHE;const lazyBuiltin=(name)=>{let it;return new Proxy({},{get:(_target,key)=>(it??=process.getBuiltinModule(name))[key]})};const bundleUrl=require('node:url').pathToFileURL(__filename).href;require('node:module').enableCompileCache?.(require('node:path').join(__dirname,'.cache'));",
   },
   logLevel: 'warning',
 })
+
+/** Parts of Node that take milliseconds to load and that many starts never use: loaded with the first use of one of their names. */
+const LAZY = /(?<= = (?:__toESM\()?)require\("(node:(?:crypto|zlib|child_process))"\)/g
+mkdirSync(join(root, 'dist'))
+for (const { path, text } of outputFiles) writeFileSync(path, text.replace(LAZY, 'lazyBuiltin("$1")'))

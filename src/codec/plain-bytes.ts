@@ -1,11 +1,10 @@
 import { createRequire } from 'node:module'
 
 interface Koffi {
-  load(path: null): { func(prototype: string): (...args: ReadonlyArray<Uint8Array | number>) => unknown }
-  view(pointer: unknown, bytes: number): ArrayBuffer
+  address(of: Uint8Array): bigint
+  view(address: bigint, bytes: number): ArrayBuffer
 }
 
-let address: ((memory: Uint8Array) => unknown) | undefined
 let koffi: Koffi | undefined
 let isAbsent = false
 
@@ -21,18 +20,11 @@ export function plainBytes(memory: SharedArrayBuffer): Uint8Array {
   if (isAbsent || memory.byteLength === 0) return shared
   try {
     koffi ??= createRequire(import.meta.url)('koffi') as Koffi
-    // Gives back where the bytes are, and moves none.
-    address ??= addressOf(koffi)
-    const view = koffi.view(address(shared), memory.byteLength)
+    const view = koffi.view(koffi.address(shared), memory.byteLength)
     kept.set(view, memory)
     return new Uint8Array(view)
   } catch {
     isAbsent = true
     return shared
   }
-}
-
-function addressOf(library: Koffi): (memory: Uint8Array) => unknown {
-  const move = library.load(null).func('void *memmove(void *to, const void *from, size_t bytes)')
-  return (memory) => move(memory, memory, 0)
 }

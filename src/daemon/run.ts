@@ -1,6 +1,6 @@
 import { createReadStream } from 'node:fs'
 import { flushCompileCache } from 'node:module'
-import { exitNow, raiseFileLimit } from '../kernel/index.ts'
+import { exitNow, releaseProgramPages, raiseFileLimit } from '../kernel/index.ts'
 import { ApiServer, checkSocket } from './api/server.ts'
 import { Daemon, type InitialMount } from './daemon.ts'
 import { DaemonError, messageOf } from './errors.ts'
@@ -35,6 +35,8 @@ const STOP_DEADLINE_MS = 4_500
 /** A start that is told to stop may still end in order; one that hangs may not. */
 const START_GRACE_MS = 2_000
 const KEEP_CODE_MS = 2_000
+/** When the start is over, and when what follows it is. */
+const RELEASE_MS = [500, 2_500]
 /** No configuration and no list of files is longer. */
 const MAX_TEXT_BYTES = 16 << 20
 
@@ -71,6 +73,7 @@ export async function runDaemon(options: RunOptions): Promise<never> {
   const api = await listen(options, daemon, () => end.resolve({ kind: 'exit' }))
   // Compiled code is kept for the next start; the process will not end in the way that would do it by itself.
   setTimeout(flushCompileCache, KEEP_CODE_MS).unref()
+  for (const ms of RELEASE_MS) setTimeout(releaseProgramPages, ms).unref()
   log.info(`serving at ${daemon.options.at}${options.apiSocket === undefined ? '' : `, API at ${options.apiSocket}`}`)
   const why = await end.promise
   clearTimeout(giveUpStart)

@@ -1,5 +1,5 @@
 import { BlobError, ChunkInfo, decodeChunk, type VerificationReceipt, verifyChunk } from '../blob/index.ts'
-import { CodecError, type CompressionName, digester, type DigestName } from '../codec/index.ts'
+import { CodecError, type CompressionName, digester, type DigestName, plainBytes } from '../codec/index.ts'
 
 /** One chunk of a task: where its stored bytes are, and where its plain bytes go. Can be sent to a thread. */
 export interface DecodeChunk {
@@ -30,8 +30,10 @@ const info = new ChunkInfo()
 
 /** Does a task on this thread; one outcome a chunk, in order. Bytes that are damaged are an outcome, never a throw. */
 export function decodeTask(task: DecodeTask): DecodeOutcome[] {
+  const allStored = task.stored === undefined ? undefined : plainBytes(task.stored)
+  const allPlain = plainBytes(task.plain)
   return task.chunks.map((chunk) => {
-    const plain = new Uint8Array(task.plain, chunk.plainAt, chunk.plainSize)
+    const plain = allPlain.subarray(chunk.plainAt, chunk.plainAt + chunk.plainSize)
     info.index = chunk.index
     info.uncompressedSize = chunk.plainSize
     info.compressedSize = chunk.storedSize
@@ -39,8 +41,10 @@ export function decodeTask(task: DecodeTask): DecodeOutcome[] {
     info.encrypted = chunk.encrypted
     info.digest.set(chunk.digest)
     try {
-      if (task.stored !== undefined)
-        decodeChunk(new Uint8Array(task.stored, chunk.storedAt, chunk.storedSize), info, task.compression, plain)
+      if (allStored !== undefined) {
+        const stored = allStored.subarray(chunk.storedAt, chunk.storedAt + chunk.storedSize)
+        decodeChunk(stored, info, task.compression, plain)
+      }
       verifyChunk(plain, info, digester(task.digest), task.blobId)
       return { verified: true, digest: Uint8Array.from(info.digest) }
     } catch (error) {

@@ -5,7 +5,7 @@ import type { DecodePool } from './decode-pool.ts'
 import { EngineError } from './errors.ts'
 import { type ImageBlob, storedSize } from './image-blob.ts'
 import type { FetchRange } from './plan.ts'
-import type { SharedBuffers } from './shared-buffers.ts'
+import type { SharedBuffer, SharedBuffers } from './shared-buffers.ts'
 
 /** Chunks decoded in one task: enough to be worth a message, few enough to let the threads share the work. */
 const TASK_BYTES = 256 * 1024
@@ -71,7 +71,7 @@ export async function fetchRange(
   let failure: unknown
   try {
     const reader = await blob.reader()
-    await reader.read(range.compressedOffset, new Uint8Array(stored, 0, range.length), { signal, onFilled })
+    await reader.read(range.compressedOffset, stored.bytes.subarray(0, range.length), { signal, onFilled })
     onFilled(range.length)
   } catch (error) {
     failure = error
@@ -113,17 +113,17 @@ function nextGroup(chunks: readonly Arriving[], first: number, filled: number): 
 
 function taskOf(
   blob: ImageBlob,
-  stored: SharedArrayBuffer | undefined,
-  plain: SharedArrayBuffer,
+  stored: SharedBuffer | undefined,
+  plain: SharedBuffer,
   chunks: readonly DecodeChunk[],
 ): DecodeTask {
   const { id, compression, digest } = blob.info
-  return { blobId: id, compression, digest, stored, plain, chunks }
+  return { blobId: id, compression, digest, stored: stored?.memory, plain: plain.memory, chunks }
 }
 
 async function handOn(
   blob: ImageBlob,
-  plain: SharedArrayBuffer,
+  plain: SharedBuffer,
   group: readonly Arriving[],
   outcomes: readonly DecodeOutcome[],
   events: FetchEvents,
@@ -131,7 +131,7 @@ async function handOn(
   const kept = group.map(async ({ info, task }, index) => {
     const outcome = outcomes[index]
     if (!outcome.verified) return events.onBadChunk(info, outcome.reason)
-    const bytes = new Uint8Array(plain, task.plainAt, task.plainSize)
+    const bytes = plain.bytes.subarray(task.plainAt, task.plainAt + task.plainSize)
     await events.onChunk(info, acceptReceipt(outcome, bytes, info, blob.info.id))
   })
   await Promise.all(kept) // at most as many as fit into TASK_BYTES
@@ -147,7 +147,7 @@ export async function readClaimed(
   if (cache === undefined) throw new EngineError('BACKEND', `blob ${blob.info.id} has no cache`)
   const info = blob.chunk(chunk)
   const plain = parts.buffers.take(info.uncompressedSize)
-  const bytes = new Uint8Array(plain, 0, info.uncompressedSize)
+  const bytes = plain.bytes.subarray(0, info.uncompressedSize)
   const release = (): void => parts.buffers.give(plain)
   try {
     if (!(await cache.readUnverified(info.uncompressedOffset, bytes))) return undefined

@@ -32,6 +32,7 @@ export interface LibC {
   lsetxattr: Native<[path: Path, name: Path, value: Uint8Array, size: number, flags: number]>
   getrlimit: Native<[resource: number, limits: Uint8Array]>
   setrlimit: Native<[resource: number, limits: Uint8Array]>
+  madvise: Native<[address: number, size: number, advice: number]>
   gettid: Native<[]>
   tgkill: Native<[process: number, thread: number, signal: number]>
   sigaction: Native<[signal: number, action: Uint8Array, old: null]>
@@ -56,6 +57,7 @@ const SIGNATURES: Readonly<Record<Exclude<keyof LibC, 'errno' | 'address'>, stri
   lsetxattr: 'int lsetxattr(const void*, const void*, const void*, size_t, int)',
   getrlimit: 'int getrlimit(int, void*)',
   setrlimit: 'int setrlimit(int, const void*)',
+  madvise: 'int madvise(uintptr_t, size_t, int)',
   gettid: 'int gettid()',
   tgkill: 'int tgkill(int, int, int)',
   sigaction: 'int sigaction(int, void*, void*)',

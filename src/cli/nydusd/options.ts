@@ -1,4 +1,3 @@
-import { availableParallelism } from 'node:os'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { LogLevel, RunOptions } from '../../daemon/index.ts'
 import { ExitError } from '../output.ts'
@@ -30,8 +29,8 @@ const LEVELS = ['trace', 'debug', 'info', 'warn', 'error'] as const
 const DEFAULT_THREADS = 4
 const MAX_THREADS = 1024
 const DEFAULT_FILE_LIMIT = 1_000_000
-/** More than one thread a core serves nobody faster; the second serves while the first is interrupted. */
-const MOST_THREADS = Math.max(2, Math.min(4, availableParallelism()))
+/** A thread that reads from a cold disk waits for it: four keep a disk busy also where there are fewer cores, and more cost memory for little. */
+const MOST_THREADS = 4
 
 /** Adds the options of a FUSE daemon to a command. */
 export function addFuseOptions(command: Command): void {
