@@ -22,7 +22,8 @@ export function releaseProgramPages(): number {
     for (const mapping of readFileSync('/proc/self/smaps', 'latin1').split(/\n(?=[0-9a-f]+-[0-9a-f]+ )/)) {
       const found = /^([0-9a-f]+)-([0-9a-f]+) r-[x-]p \S+ \S+ \d+ +(\/.*)$/m.exec(mapping)
       if (found === null || found[3] !== process.execPath) continue
-      const kib = (field: string): number => Number(new RegExp(`^${field}: +(\\d+) kB`, 'm').exec(mapping)?.[1] ?? Number.NaN)
+      const kib = (field: string): number =>
+        Number(new RegExp(`^${field}: +(\\d+) kB`, 'm').exec(mapping)?.[1] ?? Number.NaN)
       if (kib('Anonymous') !== 0 || kib('Private_Dirty') !== 0) continue
       const [from, to] = [Number.parseInt(found[1], 16), Number.parseInt(found[2], 16)]
       if (libc().madvise(from, to - from, MADV_DONTNEED) === 0) released += kib('Rss') * 1024
