@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict'
 import { hash, randomBytes } from 'node:crypto'
 import { test } from 'node:test'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { gzipSync } from 'node:zlib'
 import * as fc from 'fast-check'
-import { compressor, crc32c, CodecError, decompressor, digester } from './index.ts'
+import { compressor, crc32c, CodecError, decompressor, digester, plainBytes } from './index.ts'
 import { portableCrc32c } from './crc32c.ts'
 import { portableLz4, lz4 } from './lz4.ts'
 import { openLibrary } from './native.ts'
@@ -138,4 +140,35 @@ test('zstd native and portable agree, also on what gets only a byte or two small
       assert.deepEqual(a.subarray(0, Math.max(0, n)), b.subarray(0, Math.max(0, m)))
     }),
   )
+})
+
+test('a plain view shows shared memory, both ways, and native libraries take it', () => {
+  const memory = new SharedArrayBuffer(70_000)
+  const view = plainBytes(memory)
+  assert.equal(view.length, memory.byteLength)
+  assert.ok(!(view.buffer instanceof SharedArrayBuffer))
+  const shared = new Uint8Array(memory)
+  view[5] = 7
+  shared[69_999] = 9
+  assert.deepEqual([shared[5], view[69_999]], [7, 9])
+  const [fromView, fromCopy, fromShared] = [new Uint8Array(32), new Uint8Array(32), new Uint8Array(32)]
+  digester('blake3').digest(view, fromView)
+  digester('blake3').digest(shared.slice(), fromCopy)
+  digester('blake3').digest(shared, fromShared)
+  assert.deepEqual([fromView, fromShared], [fromCopy, fromCopy])
+})
+
+test('a plain view keeps the memory that it shows', {
+  skip: globalThis.gc === undefined && 'needs --expose-gc',
+}, () => {
+  const views = Array.from({ length: 50 }, (_none, index) => {
+    const view = plainBytes(new SharedArrayBuffer(1 << 20))
+    view.fill(index)
+    return view
+  })
+  for (let round = 0; round < 3; round++) {
+    collect()
+    plainBytes(new SharedArrayBuffer(8 << 20)).fill(255)
+  }
+  for (const [index, view] of views.entries()) assert.ok(view.every((byte) => byte === index))
 })

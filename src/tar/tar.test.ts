@@ -27,7 +27,14 @@ interface Read {
   readonly content: Buffer
 }
 
+/** Reads an archive in pieces, and whole: what is at hand takes another way than what has to be waited for, and both say the same. */
 async function readAll(archive: Uint8Array, pieceBytes = 10_007): Promise<Read[]> {
+  const inPieces = await readPieces(archive, pieceBytes)
+  assert.deepEqual(await readPieces(archive, archive.length), inPieces)
+  return inPieces
+}
+
+async function readPieces(archive: Uint8Array, pieceBytes: number): Promise<Read[]> {
   async function* pieces(): AsyncGenerator<Uint8Array> {
     for (let at = 0; at < archive.length; at += pieceBytes) yield archive.subarray(at, at + pieceBytes)
   }
