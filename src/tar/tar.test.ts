@@ -59,6 +59,9 @@ async function write(entries: ReadonlyArray<{ header: TarHeader; content?: Uint8
 const bytes = (text: string): Uint8Array => new Uint8Array(Buffer.from(text))
 /** A copy as a plain Uint8Array, whatever class the view had. */
 const plain = (view: Uint8Array): Uint8Array => Uint8Array.from(view)
+/** The writer sorts records. */
+const sortedXattrs = (xattrs: TarEntry['xattrs']): string[] =>
+  xattrs.map(({ name, value }) => `${Buffer.from(name).toString('hex')}=${Buffer.from(value).toString('hex')}`).sort()
 const pathByte = fc.integer({ min: 1, max: 255 })
 const path = fc.uint8Array({ minLength: 1, maxLength: 400 }).map((raw) => raw.map((byte) => (byte === 0 ? 1 : byte)))
 const header = fc.record({
@@ -81,12 +84,7 @@ const header = fc.record({
   devMinor: fc.integer({ min: 0, max: 1_048_575 }),
   xattrs: fc.uniqueArray(
     fc.record({
-      name: fc
-        .array(
-          pathByte.filter((b) => b !== 61),
-          { minLength: 1, maxLength: 20 },
-        )
-        .map((b) => Uint8Array.from(b)),
+      name: fc.array(pathByte, { minLength: 1, maxLength: 20 }).map((b) => Uint8Array.from(b)),
       value: fc.uint8Array({ maxLength: 600 }),
     }),
     {
@@ -123,10 +121,7 @@ test('what is written reads back: names, owners, times, devices, xattrs and cont
             [want.mode, want.uid, want.gid, want.mtimeSeconds, want.mtimeNanoseconds],
           )
           if (want.type === 'char') assert.deepEqual([entry.devMajor, entry.devMinor], [want.devMajor, want.devMinor])
-          assert.deepEqual(
-            entry.xattrs.map(({ name, value }) => ({ name: plain(name), value: plain(value) })),
-            want.xattrs.map(({ name, value }) => ({ name, value })),
-          )
+          assert.deepEqual(sortedXattrs(entry.xattrs), sortedXattrs(want.xattrs))
           assert.deepEqual(new Uint8Array(content), want.type === 'file' ? want.content : new Uint8Array(0))
         }
       },

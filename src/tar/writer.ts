@@ -1,9 +1,13 @@
-import type { TarEntry, TarType } from './entry.ts'
+import type { TarEntry, TarType, TarXattr } from './entry.ts'
 import { BLOCK, HEADER, type HeaderField } from './header.ts'
 
 /** What a written entry needs; the rest has a default. Names are bytes and are written as they are. */
 export type TarHeader = Pick<TarEntry, 'path' | 'type'> &
-  Partial<Omit<TarEntry, 'path' | 'type' | 'sparse' | 'archiveOffset'>>
+  Partial<Omit<TarEntry, 'path' | 'type' | 'sparse' | 'archiveOffset'>> & {
+    /** Names of the owners, of which 32 bytes are kept; readers fall back on the numbers. */
+    readonly userName?: string
+    readonly groupName?: string
+  }
 
 /** Takes the archive's bytes in order; the writer waits for it. The array may be reused after it has resolved. */
 export type TarSink = (bytes: Uint8Array) => Promise<void> | void
@@ -19,10 +23,18 @@ const TYPE_FLAGS: Readonly<Record<TarType, number>> = {
 }
 const NOTHING = new Uint8Array(0)
 const ZEROS = new Uint8Array(2 * BLOCK)
+const SLASH = 0x2f
+const EQUALS = 0x3d
+
+/** What an entry's PAX header says: `KEY=VALUE`. */
+interface PaxRecord {
+  readonly key: Uint8Array
+  readonly value: Uint8Array
+}
 
 /**
- * Writes an archive: POSIX ustar headers, and a PAX header before an entry that does not fit one (long or split names, large numbers, times before 1970 or with nanoseconds, xattrs).
- * The same calls give the same bytes.
+ * Writes an archive: POSIX ustar headers, and a PAX header before an entry that does not fit one (long names, large numbers, times before 1970 or with nanoseconds, xattrs).
+ * The same calls give the same bytes, those of the original's `unpack`.
  */
 export class TarWriter {
   readonly #sink: TarSink
@@ -55,13 +67,13 @@ export class TarWriter {
 }
 
 function encodeHeaders(header: TarHeader, size: number): Uint8Array {
-  const records: Uint8Array[] = []
+  const records: PaxRecord[] = []
   const block = new Uint8Array(BLOCK)
   const own = encodeEntry(header, size, block, records)
   if (records.length === 0) return own
-  const body = Buffer.concat(records)
+  const body = encodeRecords(records)
   const extension = new Uint8Array(BLOCK)
-  put(extension, 'name', Buffer.from('././@PaxHeader'))
+  put(extension, 'name', extensionName(textOf(block, 'name')))
   octal(extension, 'mode', 0o644)
   octal(extension, 'uid', 0)
   octal(extension, 'gid', 0)
@@ -71,11 +83,10 @@ function encodeHeaders(header: TarHeader, size: number): Uint8Array {
   return Buffer.concat([extension, body, ZEROS.subarray(0, (BLOCK - (body.length % BLOCK)) % BLOCK), own])
 }
 
-function encodeEntry(header: TarHeader, size: number, block: Uint8Array, records: Uint8Array[]): Uint8Array {
+function encodeEntry(header: TarHeader, size: number, block: Uint8Array, records: PaxRecord[]): Uint8Array {
   const { mtimeSeconds = 0, mtimeNanoseconds = 0, link = NOTHING } = header
-  putPath(block, header.path, records)
-  if (link.length > HEADER.link[1]) record(records, 'linkpath', link)
-  put(block, 'link', link.subarray(0, HEADER.link[1]))
+  text(block, 'name', header.path, records)
+  text(block, 'link', link, records)
   octal(block, 'mode', header.mode ?? 0)
   number(block, 'uid', header.uid ?? 0, records)
   number(block, 'gid', header.gid ?? 0, records)
@@ -84,25 +95,51 @@ function encodeEntry(header: TarHeader, size: number, block: Uint8Array, records
     record(records, 'mtime', Buffer.from(formatTime(mtimeSeconds, mtimeNanoseconds)))
     octal(block, 'mtime', 0)
   } else number(block, 'mtime', mtimeSeconds, records)
+  put(block, 'userName', cut(Buffer.from(header.userName ?? ''), HEADER.userName[1]))
+  put(block, 'groupName', cut(Buffer.from(header.groupName ?? ''), HEADER.groupName[1]))
   octal(block, 'devMajor', header.devMajor ?? 0)
   octal(block, 'devMinor', header.devMinor ?? 0)
-  for (const { name, value } of header.xattrs ?? [])
-    record(records, Buffer.concat([Buffer.from('SCHILY.xattr.'), name]), value)
+  for (const xattr of header.xattrs ?? []) records.push(xattrRecord(xattr))
   seal(block, TYPE_FLAGS[header.type])
   return block
 }
 
-function putPath(block: Uint8Array, path: Uint8Array, records: Uint8Array[]): void {
-  if (path.length <= HEADER.name[1]) return put(block, 'name', path)
-  // The prefix field takes what stands before a slash, when both parts fit.
-  for (let slash = Math.min(path.length - 2, HEADER.prefix[1]); slash > 0; slash--) {
-    if (path.length - slash - 1 > HEADER.name[1]) break
-    if (path[slash] !== 0x2f) continue
-    put(block, 'name', path.subarray(slash + 1))
-    return put(block, 'prefix', path.subarray(0, slash))
+/** A key ends at the first "=": a name that has one itself needs the form that encodes it. */
+function xattrRecord({ name, value }: TarXattr): PaxRecord {
+  if (!name.includes(EQUALS)) return { key: Buffer.concat([Buffer.from('SCHILY.xattr.'), name]), value }
+  const encoded = Array.from(name, (byte) => `%${byte.toString(16).padStart(2, '0')}`).join('')
+  return {
+    key: Buffer.from(`LIBARCHIVE.xattr.${encoded}`),
+    value: Buffer.from(Buffer.from(value.buffer, value.byteOffset, value.length).toString('base64')),
   }
-  record(records, 'path', path)
-  put(block, 'name', path.subarray(0, HEADER.name[1]))
+}
+
+/** A path or link: whole where it fits, else cut, and whole in a PAX record. */
+function text(block: Uint8Array, field: 'name' | 'link', bytes: Uint8Array, records: PaxRecord[]): void {
+  if (bytes.length > HEADER[field][1]) record(records, field === 'name' ? 'path' : 'linkpath', bytes)
+  put(block, field, cut(bytes, HEADER[field][1]))
+}
+
+/** At most `length` bytes, and no part of a UTF-8 character at the end. */
+function cut(bytes: Uint8Array, length: number): Uint8Array {
+  if (bytes.length <= length) return bytes
+  let end = length
+  while (end > length - 3 && ((bytes[end] ?? 0) & 0xc0) === 0x80) end--
+  return bytes.subarray(0, ((bytes[end] ?? 0) & 0xc0) === 0x80 ? length : end)
+}
+
+/** `a/PaxHeaders.0/b` for `a/b`: what a reader that does not know PAX makes of the extension. */
+function extensionName(name: Uint8Array): Uint8Array {
+  const end = name.at(-1) === SLASH ? name.length - 1 : name.length
+  const base = name.subarray(0, end).lastIndexOf(SLASH) + 1
+  const parts = [name.subarray(0, base), Buffer.from('PaxHeaders.0/'), name.subarray(base, end)]
+  return cut(Buffer.concat(parts), HEADER.name[1])
+}
+
+function textOf(block: Uint8Array, field: HeaderField): Uint8Array {
+  const [at, length] = HEADER[field]
+  const end = block.indexOf(0, at)
+  return block.subarray(at, end < 0 ? at + length : Math.min(end, at + length))
 }
 
 function put(block: Uint8Array, field: HeaderField, bytes: Uint8Array): void {
@@ -123,12 +160,7 @@ function octal(block: Uint8Array, field: HeaderField, value: number): void {
 }
 
 /** In octal where it fits, else in a PAX record (and 0 in the field). */
-function number(
-  block: Uint8Array,
-  field: 'uid' | 'gid' | 'size' | 'mtime',
-  value: number,
-  records: Uint8Array[],
-): void {
+function number(block: Uint8Array, field: 'uid' | 'gid' | 'size' | 'mtime', value: number, records: PaxRecord[]): void {
   const fits = value < 8 ** (HEADER[field][1] - 1)
   octal(block, field, fits ? value : 0)
   if (!fits) record(records, field, Buffer.from(String(value)))
@@ -141,12 +173,21 @@ function formatTime(seconds: number, nanoseconds: number): string {
   return `-${-seconds - 1}.${fraction(1e9 - nanoseconds)}`
 }
 
-/** `LENGTH KEY=VALUE\n`, the length counting its own digits. */
-function record(records: Uint8Array[], key: string | Uint8Array, value: Uint8Array): void {
-  const rest = Buffer.concat([Buffer.from(' '), Buffer.from(key), Buffer.from('='), value, Buffer.from('\n')])
-  let length = rest.length + String(rest.length).length
-  while (length !== rest.length + String(length).length) length = rest.length + String(length).length
-  records.push(Buffer.concat([Buffer.from(String(length)), rest]))
+function record(records: PaxRecord[], key: string, value: Uint8Array): void {
+  records.push({ key: Buffer.from(key), value })
+}
+
+/** Records `LENGTH KEY=VALUE\n`, sorted by their keys; the length counts its own digits. */
+function encodeRecords(records: PaxRecord[]): Uint8Array {
+  const lines = records
+    .sort((a, b) => Buffer.compare(a.key, b.key))
+    .map(({ key, value }) => {
+      const rest = Buffer.concat([Buffer.from(' '), key, Buffer.from('='), value, Buffer.from('\n')])
+      let length = rest.length + String(rest.length).length
+      while (length !== rest.length + String(length).length) length = rest.length + String(length).length
+      return Buffer.concat([Buffer.from(String(length)), rest])
+    })
+  return Buffer.concat(lines)
 }
 
 function seal(block: Uint8Array, type: number): void {
