@@ -16,4 +16,6 @@ if [ ! -f "$home/dist/$tool.cjs" ]; then
   exit 1
 fi
 export UV_THREADPOOL_SIZE="${UV_THREADPOOL_SIZE:-16}" MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}" NODE_COMPILE_CACHE="$home/dist/.cache"
-exec "$node" --disable-warning=ExperimentalWarning "$home/dist/$tool.cjs" "$@"
+# What a builder keeps, it keeps to the end: a large nursery costs memory and saves no time.
+case $tool in nydus-image | nydusify) nursery=--max-semi-space-size=4 ;; *) nursery= ;; esac
+exec "$node" --disable-warning=ExperimentalWarning $nursery "$home/dist/$tool.cjs" "$@"
