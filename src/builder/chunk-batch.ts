@@ -1,4 +1,4 @@
-import { plainBytes } from '../codec/index.ts'
+import { plainBytes, worstCase } from '../codec/index.ts'
 
 /**
  * A batch of chunks in shared memory: the one thing that the main thread and the workers both touch. Small chunks travel together, so that
@@ -8,11 +8,15 @@ import { plainBytes } from '../codec/index.ts'
  *   rows     MAX_CHUNKS × 16   i32 offset, length, stored size (0 = stored as it is), u32 CRC-32C
  *   digests  MAX_CHUNKS × 32
  *   input    capacity          chunks back to back
- *   output   capacity          a compressed chunk starts where its input does: it is kept only when it is smaller
+ *   output   capacity + slack  a compressed chunk starts where its input does: it is kept only when it is smaller. While it is made it may take more, of
+ *                              places that come later and are not written yet: the last one takes it from the slack
  */
 const ROW_WORDS = 4
 const ROW_BYTES = ROW_WORDS * 4
 const DIGEST_BYTES = 32
+
+/** What the largest chunk may take beyond its own size while it is compressed. */
+const SLACK = worstCase(2 ** 24) - 2 ** 24
 
 /** Chunks of one batch: enough that a batch of files of half a KiB is full. A message to a thread costs as much as some hundred of them. */
 export const MAX_CHUNKS = 2048
@@ -32,17 +36,17 @@ export class ChunkBatch {
     const digestsAt = MAX_CHUNKS * ROW_BYTES
     const inputAt = digestsAt + MAX_CHUNKS * DIGEST_BYTES
     this.buffer = buffer
-    this.capacity = (buffer.byteLength - inputAt) / 2
+    this.capacity = (buffer.byteLength - inputAt - SLACK) / 2
     this.#rows = new Int32Array(buffer, 0, MAX_CHUNKS * ROW_WORDS)
     // A batch is with one thread at a time: messages hand it on.
     const bytes = plainBytes(buffer)
     this.#digests = bytes.subarray(digestsAt, inputAt)
     this.input = bytes.subarray(inputAt, inputAt + this.capacity)
-    this.output = bytes.subarray(inputAt + this.capacity, inputAt + 2 * this.capacity)
+    this.output = bytes.subarray(inputAt + this.capacity)
   }
 
   static create(capacity: number): ChunkBatch {
-    return new ChunkBatch(new SharedArrayBuffer(MAX_CHUNKS * (ROW_BYTES + DIGEST_BYTES) + 2 * capacity))
+    return new ChunkBatch(new SharedArrayBuffer(MAX_CHUNKS * (ROW_BYTES + DIGEST_BYTES) + 2 * capacity + SLACK))
   }
 
   clear(): void {

@@ -24,8 +24,8 @@ export function createChunkWork(algorithms: ChunkAlgorithms): ChunkWork {
       if (step === 'digest') digests.digest(chunk, batch.digest(slot))
       else if (batch.storedSize(slot) !== SKIP) {
         batch.setCrc32c(slot, crc32c(chunk))
-        const offset = batch.offset(slot)
-        const stored = compresses.compress(chunk, batch.output.subarray(offset, offset + chunk.length))
+        // All that is left of the output: what comes later is written later.
+        const stored = compresses.compress(chunk, batch.output.subarray(batch.offset(slot)))
         batch.setStoredSize(slot, Math.max(0, stored))
       }
     }

@@ -2,7 +2,7 @@ import type { Compressor } from './compressor.ts'
 import type { Decompressor } from './decompressor.ts'
 import { CodecError } from './errors.ts'
 import { compressLz4Block, decompressLz4Block } from './lz4-block.ts'
-import { functionsOf, keepSmaller, openLibrary, scratch } from './native.ts'
+import { compressedInto, functionsOf, openLibrary } from './native.ts'
 
 interface Lz4 {
   readonly compress: Compressor['compress']
@@ -17,11 +17,8 @@ function native(): Lz4 | undefined {
   })
   if (lz4 === undefined) return undefined
   return {
-    compress: (from, into) => {
-      const room = scratch(from.length)
-      const written = Number(lz4.compress(from, room, from.length, room.length))
-      return keepSmaller(room, written > 0 ? written : from.length, from, into)
-    },
+    compress: (from, into) =>
+      compressedInto(from, into, (place) => Number(lz4.compress(from, place, from.length, place.length))),
     decompress: (from, into) => {
       const written = Number(lz4.decompress(from, into, from.length, into.length))
       if (written < 0) throw new CodecError('CORRUPT', `lz4: not a valid block of ${into.length} bytes`)

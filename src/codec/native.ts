@@ -38,16 +38,23 @@ export function functionsOf<Name extends string>(
 
 let room = new Uint8Array(0)
 
-/** Memory of this thread, used again and again, in which `size` bytes compressed by zstd or LZ4 have room however badly they compress. */
-export function scratch(size: number): Uint8Array {
-  const bound = size + (size >>> 7) + 1024
-  if (room.length < bound) room = new Uint8Array(bound)
-  return room
+/** Room in which `size` bytes compressed by zstd or LZ4 fit however badly they compress. */
+export function worstCase(size: number): number {
+  return size + (size >>> 7) + 1024
 }
 
-/** Copies a result that is smaller than its source, and fits; gives its length, else -1. */
-export function keepSmaller(result: Uint8Array, length: number, from: Uint8Array, into: Uint8Array): number {
-  if (length >= from.length || length > into.length) return -1
-  into.set(result.subarray(0, length))
+/**
+ * Compresses into `into` when the worst case fits, else into memory of this thread, used again and again: with less room a library gives up although its result would
+ * have fitted, and chunks would be stored raw that the original compresses. Gives the length of a result that is smaller than its source and fits, else -1. `compress` gives the
+ * bytes that it wrote, or a number below 1.
+ */
+export function compressedInto(from: Uint8Array, into: Uint8Array, compress: (into: Uint8Array) => number): number {
+  const bound = worstCase(from.length)
+  const isDirect = into.length >= bound
+  if (!isDirect && room.length < bound) room = new Uint8Array(bound)
+  const place = isDirect ? into : room
+  const length = compress(place)
+  if (length < 1 || length >= from.length || length > into.length) return -1
+  if (!isDirect) into.set(place.subarray(0, length))
   return length
 }

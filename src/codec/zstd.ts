@@ -2,7 +2,7 @@ import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
 import type { Compressor } from './compressor.ts'
 import type { Decompressor } from './decompressor.ts'
 import { CodecError } from './errors.ts'
-import { functionsOf, keepSmaller, openLibrary, scratch } from './native.ts'
+import { compressedInto, functionsOf, openLibrary } from './native.ts'
 
 /** The level of the original builder. */
 const LEVEL = 3
@@ -22,13 +22,10 @@ function native(): { compress: Compressor['compress']; decompress: Decompressor[
   const compressing = zstd.createCCtx()
   const decompressing = zstd.createDCtx()
   return {
-    compress: (from, into) => {
-      // Into a place of the worst case's size: with less room zstd gives up although its result would have fitted, and then
-      // chunks would be stored raw that the original compresses.
-      const room = scratch(from.length)
-      const written = Number(zstd.compressCCtx(compressing, room, room.length, from, from.length, LEVEL))
-      return keepSmaller(room, written < 0 ? from.length : written, from, into)
-    },
+    compress: (from, into) =>
+      compressedInto(from, into, (place) =>
+        Number(zstd.compressCCtx(compressing, place, place.length, from, from.length, LEVEL)),
+      ),
     decompress: (from, into) => {
       const written = Number(zstd.decompressDCtx(decompressing, into, into.length, from, from.length))
       if (written >= 0) return checkLength(written, into.length)
