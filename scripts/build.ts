@@ -22,6 +22,8 @@ const { outputFiles } = await build({
   outdir: join(root, 'dist'),
   outExtension: { '.js': '.cjs' },
   bundle: true,
+  // A third less to read at every start; names stay, for stack traces.
+  minifyWhitespace: true,
   platform: 'node',
   target: 'node24',
   format: 'cjs',
@@ -35,6 +37,6 @@ const { outputFiles } = await build({
 })
 
 /** Parts of Node that take milliseconds to load and that many starts never use: loaded with the first use of one of their names. */
-const LAZY = /(?<= = (?:__toESM\()?)require\("(node:(?:crypto|zlib|child_process))"\)/g
+const LAZY = /(?<==(?:__toESM\()?)require\("(node:(?:crypto|zlib|child_process))"\)/g
 mkdirSync(join(root, 'dist'))
 for (const { path, text } of outputFiles) writeFileSync(path, text.replace(LAZY, 'lazyBuiltin("$1")'))
