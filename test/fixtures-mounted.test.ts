@@ -1,8 +1,9 @@
 /** Every image of the original's tools that this version can read, mounted: the tree, every xattr and every byte equal the expected tree. */
 import assert from 'node:assert/strict'
-import { copyFileSync, existsSync, readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { copyFileSync, existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { test } from 'node:test'
+import { gunzipSync } from 'node:zlib'
 import { whyNoFuse } from '../src/kernel/index.ts'
 import { openBootstrap } from '../src/rafs/index.ts'
 import { BLOB_FEATURES } from '../src/blob/index.ts'
@@ -15,16 +16,12 @@ interface Image {
   readonly bootstrap_from_blob?: boolean
   readonly tree?: string
   readonly blobs: readonly string[]
+  /** Of a reference to a layer: the blob that the bootstrap lay in. */
+  readonly inline_blob?: string
   readonly verified?: { readonly fuse?: unknown }
 }
 
-const LATER =
-  BLOB_FEATURES.ZRAN |
-  BLOB_FEATURES.SEPARATE |
-  BLOB_FEATURES.BATCH |
-  BLOB_FEATURES.ENCRYPTED |
-  BLOB_FEATURES.TARFS |
-  BLOB_FEATURES.EXTERNAL
+const LATER = BLOB_FEATURES.BATCH | BLOB_FEATURES.ENCRYPTED | BLOB_FEATURES.TARFS | BLOB_FEATURES.EXTERNAL
 const skip = whyNoFuse() ?? noSharedFixtures
 
 /** The images that the original mounts right, without those whose way of storing data is for a later version. */
@@ -42,7 +39,7 @@ function images(): Image[] {
 test('all images of the original show the expected trees, in one session', { skip, timeout: 240_000 }, async (t) => {
   await using scratch = new Scratch()
   const daemon = await scratch.nydusd(['--log-level', 'warn'])
-  const config = localConfig(join(SHARED_FIXTURES, 'blobs'), scratch.cache)
+  const config = localConfig(blobFolder(scratch), scratch.cache)
   const all = images()
   assert.ok(all.length >= 60, `${all.length} images`)
   for (const image of all) {
@@ -65,9 +62,24 @@ test('all images of the original show the expected trees, in one session', { ski
 /** A bootstrap that lay inside its blob is called after that. */
 function bootstrapOf(image: Image, scratch: Scratch): string {
   const path = join(SHARED_FIXTURES, image.bootstrap ?? '')
-  const [id] = image.blobs
+  const id = image.inline_blob === undefined ? image.blobs[0] : basename(image.inline_blob)
   if (image.bootstrap_from_blob !== true || id === undefined) return path
   const named = join(scratch.path, id)
   copyFileSync(path, named)
   return named
+}
+
+/** The pool of blobs, and those that are derived from sources: the layers that reference images leave as they are. */
+function blobFolder(scratch: Scratch): string {
+  const folder = scratch.folder('blobs')
+  const pool = join(SHARED_FIXTURES, 'blobs')
+  for (const name of readdirSync(pool)) symlinkSync(join(pool, name), join(folder, name))
+  const { derived_blobs: derived } = JSON.parse(readFileSync(join(SHARED_FIXTURES, 'manifest.json'), 'utf8')) as {
+    derived_blobs: Record<string, { readonly gunzip?: string; readonly copy?: string }>
+  }
+  for (const [id, { gunzip, copy }] of Object.entries(derived)) {
+    if (copy !== undefined) symlinkSync(join(SHARED_FIXTURES, copy), join(folder, id))
+    if (gunzip !== undefined) writeFileSync(join(folder, id), gunzipSync(readFileSync(join(SHARED_FIXTURES, gunzip))))
+  }
+  return folder
 }

@@ -49,4 +49,6 @@ export interface BlobInfo {
   /** SEPARATE blobs of v6: SHA-256 (the id) and size of the blob that holds their compression context; undefined or absent for all others. A merge must carry them on. */
   readonly metaBlobDigest?: Uint8Array | undefined
   readonly metaBlobSize?: number | undefined
+  /** SEPARATE blobs: the id of that blob, which for an inlined bootstrap is the file that it came from; undefined when nobody said its name. */
+  readonly metaBlobId?: string | undefined
 }

@@ -35,7 +35,7 @@ export class DecodePool {
   /** One outcome a chunk. The task's buffers must not change until then. Rejects with EngineError 'CLOSED', or 'BACKEND' when a thread died. */
   async run(task: DecodeTask): Promise<DecodeOutcome[]> {
     if (this.#closed) throw closed()
-    let plain = 0
+    let plain = task.slice?.length ?? 0
     for (const { plainSize } of task.chunks) plain += plainSize
     if (plain <= INLINE_BYTES) return decodeTask(task)
     const { promise, resolve, reject } = Promise.withResolvers<DecodeOutcome[]>()

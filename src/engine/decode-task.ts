@@ -1,5 +1,13 @@
 import { BlobError, ChunkInfo, decodeChunk, type VerificationReceipt, verifyChunk } from '../blob/index.ts'
-import { CodecError, type CompressionName, digester, type DigestName, plainBytes } from '../codec/index.ts'
+import {
+  CodecError,
+  type CompressionName,
+  digester,
+  type DigestName,
+  inflateSlice,
+  type InflateStart,
+  plainBytes,
+} from '../codec/index.ts'
 
 /** One chunk of a task: where its stored bytes are, and where its plain bytes go. Can be sent to a thread. */
 export interface DecodeChunk {
@@ -21,6 +29,15 @@ export interface DecodeTask {
   readonly stored: SharedArrayBuffer | undefined
   readonly plain: SharedArrayBuffer
   readonly chunks: readonly DecodeChunk[]
+  /** The stored bytes are a slice of a gzip that all the chunks are in. */
+  readonly slice?: StoredSlice | undefined
+}
+
+/** How to inflate a slice: `length` plain bytes, in which each chunk starts at its offset. */
+export interface StoredSlice extends InflateStart {
+  readonly storedSize: number
+  readonly length: number
+  readonly offsets: readonly number[]
 }
 
 /** What became of one chunk. */
@@ -32,6 +49,8 @@ const info = new ChunkInfo()
 export function decodeTask(task: DecodeTask): DecodeOutcome[] {
   const allStored = task.stored === undefined ? undefined : plainBytes(task.stored)
   const allPlain = plainBytes(task.plain)
+  const failure =
+    allStored === undefined || task.slice === undefined ? undefined : inflate(task, task.slice, allStored, allPlain)
   return task.chunks.map((chunk) => {
     const plain = allPlain.subarray(chunk.plainAt, chunk.plainAt + chunk.plainSize)
     info.index = chunk.index
@@ -41,7 +60,7 @@ export function decodeTask(task: DecodeTask): DecodeOutcome[] {
     info.encrypted = chunk.encrypted
     info.digest.set(chunk.digest)
     try {
-      if (allStored !== undefined) {
+      if (allStored !== undefined && task.slice === undefined) {
         const stored = allStored.subarray(chunk.storedAt, chunk.storedAt + chunk.storedSize)
         decodeChunk(stored, info, task.compression, plain)
       }
@@ -50,7 +69,25 @@ export function decodeTask(task: DecodeTask): DecodeOutcome[] {
     } catch (error) {
       if (!(error instanceof BlobError) && !(error instanceof CodecError)) throw error
       const what = error instanceof CodecError ? `chunk ${chunk.index} of blob ${task.blobId}: ` : ''
-      return { verified: false, reason: `${what}${error.message}` }
+      return { verified: false, reason: failure ?? `${what}${error.message}` }
     }
   })
+}
+
+/** Puts the chunks of a slice in their places; tells what was wrong. What came before it may be right: digests tell. */
+function inflate(task: DecodeTask, slice: StoredSlice, stored: Uint8Array, plain: Uint8Array): string | undefined {
+  try {
+    inflateSlice(stored.subarray(0, slice.storedSize), slice, slice.length, (bytes, at) => {
+      for (const [number, { plainAt, plainSize }] of task.chunks.entries()) {
+        const offset = slice.offsets[number] ?? 0
+        const from = Math.max(at, offset)
+        const to = Math.min(at + bytes.length, offset + plainSize)
+        if (from < to) plain.set(bytes.subarray(from - at, to - at), plainAt + from - offset)
+      }
+    })
+    return undefined
+  } catch (error) {
+    if (!(error instanceof CodecError)) throw error
+    return `a slice of blob ${task.blobId}: ${error.message}`
+  }
 }

@@ -1,6 +1,6 @@
 import { CacheError } from '../cache/index.ts'
 import { acceptReceipt, type ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
-import type { DecodeChunk, DecodeOutcome, DecodeTask } from './decode-task.ts'
+import type { DecodeChunk, DecodeOutcome, DecodeTask, StoredSlice } from './decode-task.ts'
 import type { DecodePool } from './decode-pool.ts'
 import { EngineError } from './errors.ts'
 import { type ImageBlob, storedSize } from './image-blob.ts'
@@ -55,13 +55,19 @@ export async function fetchRange(
   let next = 0
   const onFilled = (filled: number): void => {
     while (next < chunks.length && chunks[next].end <= filled) {
-      const group = nextGroup(chunks, next, filled)
+      const group = range.slice === undefined ? nextGroup(chunks, next, filled) : chunks
       next += group.length
       const task = taskOf(
         blob,
         stored,
         plain,
         group.map((each) => each.task),
+        range.slice === undefined
+          ? undefined
+          : blob.zran?.slice(
+              range.slice,
+              group.map((each) => each.info),
+            ),
       )
       const done = decoders.run(task).then((outcomes) => handOn(blob, plain, group, outcomes, events))
       done.catch(() => undefined) // looked at below; until then the range still arrives, and nobody waits for this
@@ -88,9 +94,10 @@ function arrivals(blob: ImageBlob, range: FetchRange): Arriving[] {
   let plainAt = 0
   return range.chunks.map((chunk) => {
     const info = blob.chunk(chunk)
-    const task = placed(info, info.compressedOffset - range.compressedOffset, plainAt)
+    const isSliced = range.slice !== undefined
+    const task = placed(info, isSliced ? 0 : info.compressedOffset - range.compressedOffset, plainAt)
     plainAt += info.uncompressedSize
-    return { info, task, end: task.storedAt + task.storedSize }
+    return { info, task, end: isSliced ? range.length : task.storedAt + task.storedSize }
   })
 }
 
@@ -116,9 +123,10 @@ function taskOf(
   stored: SharedBuffer | undefined,
   plain: SharedBuffer,
   chunks: readonly DecodeChunk[],
+  slice?: StoredSlice,
 ): DecodeTask {
   const { id, compression, digest } = blob.info
-  return { blobId: id, compression, digest, stored: stored?.memory, plain: plain.memory, chunks }
+  return { blobId: id, compression, digest, stored: stored?.memory, plain: plain.memory, chunks, slice }
 }
 
 async function handOn(

@@ -1,11 +1,12 @@
 import type { Backend, BlobReader } from '../backend/index.ts'
-import { type BlobInfo, type BlobLayout, ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
+import { BLOB_FEATURES, type BlobInfo, type BlobLayout, ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
 import { type ChunkCache, CacheError, openChunkCache } from '../cache/index.ts'
 import { type Bootstrap, RafsError } from '../rafs/index.ts'
 import { EngineError } from './errors.ts'
 import type { ChunkPart, InFlightChunk } from './in-flight.ts'
 import type { MemoryStore } from './memory-store.ts'
 import type { ChunkPlace, PlannedBlob } from './plan.ts'
+import { ZranSlices } from './zran-slices.ts'
 
 /** Chunks larger than this, as stored, are in no image that a builder made. */
 const MAX_STORED_BYTES = 32 << 20
@@ -29,17 +30,25 @@ export class ImageBlob implements PlannedBlob {
   readonly inFlight = new Map<number, InFlightChunk>()
   /** Missing chunks that somebody waits for and no request was made for yet. */
   readonly wanted = new Set<number>()
+  /** For references to a gzip layer: the slices that chunks come from. */
+  readonly zran: ZranSlices | undefined
   readonly #bootstrap: Bootstrap
   readonly #backend: Backend
   readonly #memory: MemoryStore
   readonly #info = new ChunkInfo()
   #reader: Promise<BlobReader> | undefined
 
-  private constructor(parts: ImageBlobParts, chunkCount: number, cache: ChunkCache | undefined) {
+  private constructor(
+    parts: ImageBlobParts,
+    chunkCount: number,
+    cache: ChunkCache | undefined,
+    zran: ZranSlices | undefined,
+  ) {
     this.index = parts.info.index
     this.info = parts.info
     this.chunkCount = chunkCount
     this.cache = cache
+    this.zran = zran
     this.trusted = cache?.trusted ?? new Uint8Array(new SharedArrayBuffer(chunkCount))
     this.touched = new Uint8Array(new SharedArrayBuffer(chunkCount))
     this.#bootstrap = parts.bootstrap
@@ -55,11 +64,13 @@ export class ImageBlob implements PlannedBlob {
     const layout = isTold ? undefined : parts.bootstrap.layout(info.index)
     const chunkCount = layout?.chunkCount ?? info.chunkCount
     const uncompressedSize = Math.ceil((layout?.uncompressedSize ?? info.uncompressedSize) / 4096) * 4096
+    const isZran = (info.features & BLOB_FEATURES.ZRAN) !== 0
+    const zran = isZran ? await ZranSlices.open(info, parts.backend, cacheDirectory) : undefined
     const cache =
       cacheDirectory === undefined
         ? undefined
         : await openChunkCache({ directory: cacheDirectory, blobId: info.id, chunkCount, uncompressedSize })
-    return new ImageBlob(parts, chunkCount, cache)
+    return new ImageBlob(parts, chunkCount, cache, zran)
   }
 
   get #layout(): BlobLayout {
@@ -70,6 +81,7 @@ export class ImageBlob implements PlannedBlob {
     try {
       if (!this.#layout.has(chunk)) return false
       this.#layout.chunk(chunk, this.#info)
+      if (this.zran?.describes(this.#info) === false) return false
     } catch (error) {
       if (error instanceof RafsError) return false // a damaged record describes nothing
       throw error

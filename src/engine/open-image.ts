@@ -23,13 +23,7 @@ const KEEP_BUFFER_BYTES = 32 << 20
 /** Claims verified at a time. */
 const CLAIMS = 8
 /** Ways of storing data that this version cannot read. */
-const UNREADABLE =
-  BLOB_FEATURES.ZRAN |
-  BLOB_FEATURES.SEPARATE |
-  BLOB_FEATURES.BATCH |
-  BLOB_FEATURES.ENCRYPTED |
-  BLOB_FEATURES.TARFS |
-  BLOB_FEATURES.EXTERNAL
+const UNREADABLE = BLOB_FEATURES.BATCH | BLOB_FEATURES.ENCRYPTED | BLOB_FEATURES.TARFS | BLOB_FEATURES.EXTERNAL
 
 /** Opens an image for reading: its caches are opened or made; nothing is fetched. Throws EngineError 'UNSUPPORTED' or CacheError. */
 export async function openImage(parts: ImageParts, clock: Clock = SYSTEM_CLOCK): Promise<ImageReader> {
@@ -37,7 +31,7 @@ export async function openImage(parts: ImageParts, clock: Clock = SYSTEM_CLOCK):
     if ((features & UNREADABLE) === 0) continue
     throw new EngineError(
       'UNSUPPORTED',
-      `cannot read blob ${id}: its data is stored in a way (features 0x${features.toString(16)}: batch, encrypted, tarfs, external, or a reference to a layer) that this version does not read`,
+      `cannot read blob ${id}: its data is stored in a way (features 0x${features.toString(16)}: batch, encrypted, tarfs, or external) that this version does not read`,
     )
   }
   const memory = new MemoryStore(parts.limits.memoryBytes)
@@ -208,7 +202,7 @@ class OpenImage implements ImageReader {
     }
     const place = new ChunkPlace()
     for (const index of blob.wanted) if (!blob.place(index, place)) this.#fail(blob, index, blob.unknown(index))
-    const planned = planFetch([...blob.wanted], blob, limits)
+    const planned = this.#plan(blob, limits)
     for (const range of planned) {
       const memoryBytes = range.length + range.plainLength
       if (!this.#schedule.tryDemand(memoryBytes)) return
@@ -216,6 +210,11 @@ class OpenImage implements ImageReader {
       this.#account(blob, range, new Set(wanted))
       this.#track(this.#demandRange(blob, range, false).finally(() => this.#schedule.endDemand(memoryBytes)))
     }
+  }
+
+  #plan(blob: ImageBlob, limits: FetchLimits): FetchRange[] {
+    if (blob.zran === undefined) return planFetch([...blob.wanted], blob, limits)
+    return blob.zran.plan([...blob.wanted], blob)
   }
 
   #account(blob: ImageBlob, range: FetchRange, wanted: ReadonlySet<number>): void {
@@ -265,7 +264,7 @@ class OpenImage implements ImageReader {
       for (const index of left) this.#fail(blob, index, failure)
     }
     // Perhaps a mirror, or a bit on the way: asked for once more, alone.
-    for (const info of bad) await this.#demandRange(blob, rangeOf(info), true)
+    for (const info of bad) await this.#demandRange(blob, blob.zran?.rangeOf(info) ?? rangeOf(info), true)
     return failure === undefined
   }
 

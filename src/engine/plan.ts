@@ -31,6 +31,8 @@ export interface FetchRange {
   readonly length: number
   readonly chunks: readonly number[]
   readonly plainLength: number
+  /** The range is this slice of a gzip, which all the chunks are in. */
+  readonly slice?: number | undefined
 }
 
 /** A range under construction. */

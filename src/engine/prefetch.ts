@@ -193,6 +193,11 @@ class Pieces {
     let [from, to, plain] = [0, 0, 0]
     for (let wanted = await this.#missing(); wanted !== undefined; wanted = await this.#missing()) {
       if (!wanted.blob.place(wanted.chunk, place)) continue
+      if (blob === undefined && wanted.blob.zran !== undefined) {
+        const [range] = wanted.blob.zran.plan([wanted.chunk], wanted.blob)
+        if (range !== undefined) return { blob: wanted.blob, range }
+        continue
+      }
       const end = place.compressedOffset + place.storedSize
       const follows = blob === wanted.blob && place.compressedOffset >= to && place.compressedOffset - to <= 4096
       const fits = end - from <= most && plain + place.plainSize <= MAX_PLAIN_BYTES

@@ -197,7 +197,7 @@ function readBlob(from: ByteReader, tableAt: number, index: number, context: Blo
     ...meta,
     tocSize,
     tocDigest: isUnknown ? undefined : tocDigest,
-    ...readMetaBlob(from, at, features),
+    ...readMetaBlob(from, at, features, context.inlinedId),
   }
 }
 
@@ -206,10 +206,13 @@ function readMetaBlob(
   from: ByteReader,
   at: number,
   features: number,
-): Pick<BlobInfo, 'metaBlobDigest' | 'metaBlobSize'> {
+  inlinedId: string | undefined,
+): Pick<BlobInfo, 'metaBlobDigest' | 'metaBlobSize' | 'metaBlobId'> {
   if ((features & BLOB_FEATURES.SEPARATE) === 0) return {}
   const metaBlobDigest = from.view(at + BLOB_ENTRY.metaDigest, 32).slice()
-  return { metaBlobDigest, metaBlobSize: from.u64(at + BLOB_ENTRY.metaSize) }
+  const isInlined = (features & BLOB_FEATURES.INLINED_FS_META) !== 0
+  const metaBlobId = isInlined ? inlinedId : Buffer.from(metaBlobDigest).toString('hex')
+  return { metaBlobDigest, metaBlobSize: from.u64(at + BLOB_ENTRY.metaSize), metaBlobId }
 }
 
 /** The rules of "Blob table", last part: how long the chunk infos are for the features. */
