@@ -126,7 +126,7 @@ export class InflateStream {
 
   /** Writes what the next block can refer to into `into` (32 KiB); gives its length. */
   window(into: Uint8Array): number {
-    this.#check(this.#zlib.getDictionary(this.#stream, into, this.#length as never), 'give its window')
+    this.#check(this.#zlib.getDictionary(this.#stream, into, this.#length), 'give its window')
     return new DataView(this.#length.buffer).getUint32(0, true)
   }
 
