@@ -17,11 +17,13 @@ test('pages that only the start needed are let go, and the program goes on', () 
     const intact = gunzipSync(gzipSync(Buffer.alloc(1e6, 'x'))).length === 1e6 && structuredClone(new Map([[1, { a: [2] }]])).get(1).a[0] === 2
     console.log(JSON.stringify({ before, released, after, intact }))`
   const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' })
-  const { before, released, after, intact } = JSON.parse(stdout || `{"error":${JSON.stringify(stderr)}}`) as Record<
-    string,
-    number
-  >
-  assert.ok(Number(released) > 10e6, `released ${released}; ${stderr}`)
-  assert.ok(Number(before) - Number(after) > 10e6, `${before} → ${after}`)
-  assert.ok(intact)
+  const told = JSON.parse(stdout || `{"error":${JSON.stringify(stderr)}}`) as {
+    before: number
+    released: number
+    after: number
+    intact: boolean
+  }
+  assert.ok(told.released > 10e6, `released ${told.released}; ${stderr}`)
+  assert.ok(told.before - told.after > 10e6, `${told.before} → ${told.after}`)
+  assert.ok(told.intact)
 })
