@@ -22,6 +22,9 @@ export class Artifact {
   readonly #buffer = Buffer.allocUnsafe(BUFFER_BYTES)
   #buffered = 0
   #size = 0
+  /** Where the next bytes go; of a pipe that is where they are. */
+  #position = 0
+  #hasHoleAtEnd = false
   #open = true
   #unsynced = 0
   #syncing: Promise<void> | undefined
@@ -68,6 +71,20 @@ export class Artifact {
     this.#buffered += bytes.length
   }
 
+  /** Leaves bytes out, which read as zeros and take no space; a pipe gets them written. */
+  async skip(length: number): Promise<void> {
+    await this.flush()
+    if (this.#temporary === undefined) {
+      const zeros = new Uint8Array(Math.min(length, BUFFER_BYTES))
+      for (let left = length; left > 0; left -= zeros.length)
+        await this.write(zeros.subarray(0, Math.min(left, zeros.length)))
+      return
+    }
+    this.#size += length
+    this.#position += length
+    this.#hasHoleAtEnd = true
+  }
+
   async flush(): Promise<void> {
     const length = this.#buffered
     this.#buffered = 0
@@ -84,6 +101,7 @@ export class Artifact {
         return path
       }
       await this.#syncing
+      if (this.#hasHoleAtEnd) await this.#file.truncate(this.#size)
       await this.#file.sync()
       await this.#close()
       await rename(this.#temporary, path)
@@ -104,7 +122,13 @@ export class Artifact {
 
   async #writeAll(bytes: Uint8Array): Promise<void> {
     try {
-      for (let at = 0; at < bytes.length; ) at += (await this.#file.write(bytes, at)).bytesWritten
+      for (let at = 0; at < bytes.length; ) {
+        const place = this.#temporary === undefined ? null : this.#position
+        const { bytesWritten } = await this.#file.write(bytes, at, bytes.length - at, place)
+        at += bytesWritten
+        this.#position += bytesWritten
+      }
+      if (bytes.length > 0) this.#hasHoleAtEnd = false
       this.#syncNow(bytes.length)
     } catch (cause) {
       throw new BuilderError('OUTPUT', `cannot write ${this.path}: ${messageOf(cause)}`, { cause })

@@ -6,7 +6,6 @@ import { takeAnyWords } from './arguments.ts'
 const LATER: ReadonlyArray<readonly [string, string]> = [
   ['stat', 'Generate statistics information for RAFS filesystems'],
   ['unpack', 'Unpack a RAFS filesystem to a tar file'],
-  ['export', 'Export RAFS filesystems as raw block disk images or tar files'],
   ['compact', 'Compact specific nydus image, remove unused chunks in blobs, merge small blobs'],
   ['optimize', 'Optimize By Prefetch'],
   ['chunkdict', 'Deduplicate RAFS filesystem metadata'],

@@ -3,6 +3,7 @@ import { addCompletion } from '../completion.ts'
 import { createCommand } from './arguments.ts'
 import { checkCommand } from './check.ts'
 import { createImageCommand } from './create.ts'
+import { exportCommand } from './export.ts'
 import { inspectCommand } from './inspect.ts'
 import { laterCommands } from './later-commands.ts'
 import { mergeCommand } from './merge.ts'
@@ -14,7 +15,7 @@ const DESCRIPTION = 'Build, analyze, inspect or validate RAFS filesystems/Nydus 
 export function createProgram(signal: AbortSignal): Command {
   const root = createCommand('nydus-image', DESCRIPTION)
   root.usage('[OPTIONS] [COMMAND]').version(versionText(), '-V, --version', 'Print version')
-  for (const command of [createImageCommand, mergeCommand, checkCommand, inspectCommand])
+  for (const command of [createImageCommand, mergeCommand, checkCommand, inspectCommand, exportCommand])
     root.addCommand(command(signal))
   for (const command of laterCommands()) root.addCommand(command)
   addCompletion(root)

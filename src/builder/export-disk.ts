@@ -1,0 +1,231 @@
+import type { Backend, BlobReader } from '../backend/index.ts'
+import {
+  BLOB_FEATURES,
+  type BlobInfo,
+  type BlobLayout,
+  ChunkInfo,
+  META_HEADER_SIZE,
+  metaFileOf,
+  openBlobLayout,
+} from '../blob/index.ts'
+import { decompressor, digester } from '../codec/index.ts'
+import { type Bootstrap, flatView } from '../rafs/index.ts'
+import { Artifact } from './artifact.ts'
+import { BuilderError } from './errors.ts'
+import { VerityTree } from './verity-tree.ts'
+
+export interface DiskOptions {
+  readonly path: string
+  /** Appends a dm-verity hash tree. */
+  readonly verity: boolean
+  readonly signal: AbortSignal
+  /** Bytes of the disk that are done, now and then. */
+  readonly onBytes: (bytes: number) => void
+}
+
+export interface ExportedDisk {
+  /** Bytes. */
+  readonly blockSize: number
+  readonly blocks: number
+  /** Undefined without verity. */
+  readonly verity: { readonly hashOffset: number; readonly rootHash: string } | undefined
+}
+
+const RUN_BYTES = 4 * 1024 * 1024
+const UNREADABLE =
+  BLOB_FEATURES.ZRAN | BLOB_FEATURES.SEPARATE | BLOB_FEATURES.BATCH | BLOB_FEATURES.ENCRYPTED | BLOB_FEATURES.EXTERNAL
+
+/**
+ * Writes an image as one disk that the kernel mounts: the bootstrap, then the plain bytes of every blob at its place; holes stay holes. Each chunk is verified whose digest the image holds; chunks that no file
+ * uses have none. The file appears whole or not at all. Throws BuilderError, RafsError, BlobError, BackendError, or the signal's reason.
+ */
+export async function exportDisk(
+  image: Bootstrap,
+  bootstrap: Uint8Array,
+  backend: Backend,
+  options: DiskOptions,
+): Promise<ExportedDisk> {
+  const view = flatView(bootstrap, image)
+  for (const { id, features } of image.blobs) {
+    if ((features & UNREADABLE) !== 0)
+      throw new BuilderError(
+        'UNSUPPORTED',
+        `blob ${id} is stored in a way (batch, encrypted, external or a reference to a layer): exporting it is not supported by this version of nydus-image`,
+      )
+  }
+  const artifact = await Artifact.create(options.path)
+  try {
+    const disk = new Disk(artifact, options, view.blockSize)
+    await disk.write(bootstrap)
+    for (const [index, { startBlock, blocks }] of view.devices.entries()) {
+      const blob = image.blobs[index]
+      if (blob === undefined) break
+      const start = startBlock * view.blockSize
+      await disk.zerosTo(start)
+      await writeBlob(disk, image, blob, backend, { start, end: start + blocks * view.blockSize, options })
+    }
+    await disk.zerosTo(view.blocks * view.blockSize)
+    const verity = await disk.finish()
+    options.signal.throwIfAborted()
+    await artifact.publish()
+    return { blockSize: view.blockSize, blocks: view.blocks, verity }
+  } finally {
+    await artifact.discard()
+  }
+}
+
+/** The disk front to back. */
+class Disk {
+  readonly #artifact: Artifact
+  readonly #options: DiskOptions
+  readonly #tree: VerityTree | undefined
+
+  constructor(artifact: Artifact, options: DiskOptions, blockSize: number) {
+    this.#artifact = artifact
+    this.#options = options
+    this.#tree = options.verity ? new VerityTree(blockSize) : undefined
+  }
+
+  get position(): number {
+    return this.#artifact.size
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    this.#options.signal.throwIfAborted()
+    this.#tree?.update(bytes)
+    await this.#artifact.write(bytes)
+    this.#options.onBytes(bytes.length)
+  }
+
+  async zerosTo(position: number): Promise<void> {
+    const length = position - this.position
+    if (length === 0) return
+    this.#tree?.zeros(length)
+    await this.#artifact.skip(length)
+    this.#options.onBytes(length)
+  }
+
+  /** The tree begins at the next border of 4096 bytes, which is no part of the data. */
+  async finish(): Promise<ExportedDisk['verity']> {
+    if (this.#tree === undefined) return undefined
+    const { rootHash, pages } = this.#tree.finish()
+    const hashOffset = Math.ceil(this.position / 4096) * 4096
+    if (pages.length > 0 && hashOffset > this.position) await this.#artifact.skip(hashOffset - this.position)
+    for (const page of pages) await this.#artifact.write(page)
+    return { hashOffset, rootHash }
+  }
+}
+
+interface Place {
+  /** Bytes of the disk. */
+  readonly start: number
+  readonly end: number
+  readonly options: DiskOptions
+}
+
+async function writeBlob(disk: Disk, image: Bootstrap, blob: BlobInfo, backend: Backend, place: Place): Promise<void> {
+  const reader = await backend.open(blob.id)
+  try {
+    if ((blob.features & BLOB_FEATURES.TARFS) !== 0) await copyTar(disk, blob, reader, place)
+    else await writeChunks(disk, blob, image.layout(blob.index), reader, place)
+  } finally {
+    await reader.close()
+  }
+}
+
+/** The data of a tarfs image is the tar itself. */
+async function copyTar(disk: Disk, blob: BlobInfo, reader: BlobReader, { start, end, options }: Place): Promise<void> {
+  const size = await reader.size(options.signal)
+  // The last block may be one that the tar does not fill.
+  if (size + 512 <= end - start)
+    throw new BuilderError(
+      'BAD_SOURCE',
+      `blob ${blob.id} has ${size} bytes, the image wants ${end - start}; it is truncated`,
+    )
+  const length = Math.min(size, end - start)
+  for (let at = 0; at < length; at += RUN_BYTES) {
+    const bytes = Buffer.allocUnsafe(Math.min(RUN_BYTES, length - at))
+    await reader.read(at, bytes, { signal: options.signal })
+    await disk.write(bytes)
+  }
+}
+
+async function writeChunks(
+  disk: Disk,
+  blob: BlobInfo,
+  known: BlobLayout,
+  reader: BlobReader,
+  { start, end, options }: Place,
+): Promise<void> {
+  const layout = await ownLayout(blob, reader, options.signal)
+  const source = new StoredRuns(reader, options.signal)
+  const info = new ChunkInfo()
+  const wanted = new ChunkInfo()
+  for (let index = 0; index < layout.chunkCount; index += 1) {
+    layout.chunk(index, info)
+    const at = start + info.uncompressedOffset
+    if (at < disk.position || at + info.uncompressedSize > end)
+      throw new BuilderError(
+        'BAD_SOURCE',
+        `chunk ${index} of blob ${blob.id} lies outside its place; the blob is damaged or crafted`,
+      )
+    await disk.zerosTo(at)
+    const stored = await source.read(info.compressedOffset, info.compressedSize)
+    const plain = Buffer.allocUnsafe(info.uncompressedSize)
+    decompressor(info.compressed ? blob.compression : 'none').decompress(stored, plain)
+    if (known.has(index)) {
+      known.chunk(index, wanted)
+      // Chunks of one digest and different sizes share a record, which is then another chunk's.
+      if (wanted.uncompressedOffset === info.uncompressedOffset) verify(blob, index, plain, wanted.digest)
+    }
+    await disk.write(plain)
+  }
+}
+
+function verify(blob: BlobInfo, index: number, plain: Uint8Array, wanted: Uint8Array): void {
+  const found = Buffer.alloc(32)
+  digester(blob.digest).digest(plain, found)
+  if (found.equals(wanted)) return
+  throw new BuilderError(
+    'BAD_SOURCE',
+    `chunk ${index} of blob ${blob.id}: its ${blob.digest} digest is ${found.toString('hex')}, the image wants ${Buffer.from(wanted).toString('hex')}; get the blob anew`,
+  )
+}
+
+/** All chunks of a blob, also those that no file of the image uses: as the blob itself tells them. */
+async function ownLayout(blob: BlobInfo, reader: BlobReader, signal: AbortSignal): Promise<BlobLayout> {
+  const length = blob.metaCompressedSize + META_HEADER_SIZE
+  const size = await reader.size(signal)
+  if (blob.metaOffset + length > size)
+    throw new BuilderError(
+      'BAD_SOURCE',
+      `blob ${blob.id} ends at byte ${size}, before its list of chunks; it is truncated`,
+    )
+  const stored = Buffer.allocUnsafe(length)
+  await reader.read(blob.metaOffset, stored, { signal })
+  return openBlobLayout(metaFileOf(stored, blob), blob, new Uint8Array(blob.chunkCount * 32))
+}
+
+/** Small chunks are read together. */
+class StoredRuns {
+  readonly #reader: BlobReader
+  readonly #signal: AbortSignal
+  #start = 0
+  #bytes = Buffer.alloc(0)
+
+  constructor(reader: BlobReader, signal: AbortSignal) {
+    this.#reader = reader
+    this.#signal = signal
+  }
+
+  async read(offset: number, length: number): Promise<Uint8Array> {
+    if (offset < this.#start || offset + length > this.#start + this.#bytes.length) {
+      const size = await this.#reader.size(this.#signal)
+      const bytes = Buffer.allocUnsafe(Math.max(length, Math.min(RUN_BYTES, size - offset)))
+      await this.#reader.read(offset, bytes, { signal: this.#signal })
+      this.#start = offset
+      this.#bytes = bytes
+    }
+    return this.#bytes.subarray(offset - this.#start, offset - this.#start + length)
+  }
+}

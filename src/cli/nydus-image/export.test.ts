@@ -1,0 +1,169 @@
+/** `export --block` against recorded disks of the original, and by mounting. */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, type TestContext, test } from 'node:test'
+import { gunzipSync } from 'node:zlib'
+import { noShared, run, sharedPath } from './testing.ts'
+
+interface Recorded {
+  readonly command: string
+  readonly exit: number
+  readonly stdout: string
+  readonly sha256?: string
+  readonly size?: number
+}
+
+const IDS = [
+  'v6-dir-none',
+  'v6-tar-zstd',
+  'v6-tar-zstd-c4k',
+  'v6-merge3',
+  'v6-tarfs-lower',
+  'v6-merge-tarfs',
+  'v5-tar-zstd',
+]
+
+/** The tars that tarfs images refer to. */
+function addTars(blobs: string): void {
+  const { derived_blobs: derived } = JSON.parse(readFileSync(sharedPath('manifest.json'), 'utf8')) as {
+    derived_blobs: Record<string, { readonly gunzip?: string; readonly copy?: string }>
+  }
+  for (const [id, { gunzip, copy }] of Object.entries(derived)) {
+    if (gunzip !== undefined) writeFileSync(join(blobs, id), gunzipSync(readFileSync(sharedPath(gunzip))))
+    else if (copy !== undefined) symlinkSync(sharedPath(copy), join(blobs, id))
+  }
+}
+
+function folderOf(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), 'nydus-export-'))
+  t.after(() => rmSync(folder, { recursive: true, force: true }))
+  mkdirSync(join(folder, 'blobs'))
+  for (const id of readdirSync(sharedPath('blobs'))) symlinkSync(sharedPath('blobs', id), join(folder, 'blobs', id))
+  return folder
+}
+
+function flipped(bytes: Uint8Array): Buffer {
+  const copy = Buffer.from(bytes)
+  copy[0] = (copy[0] ?? 0) ^ 1
+  return copy
+}
+
+function digestOf(path: string): string {
+  return createHash('sha256').update(readFileSync(path)).digest('hex')
+}
+
+describe('disks recorded from the original', { skip: noShared }, () => {
+  for (const id of IDS) {
+    test(id, (t) => {
+      const folder = folderOf(t)
+      if (id.includes('tarfs')) addTars(join(folder, 'blobs'))
+      const wanted = JSON.parse(readFileSync(sharedPath('export', `${id}.json`), 'utf8')) as Recorded
+      const verity = wanted.command.includes('--verity') ? ['--verity'] : []
+      const boot = sharedPath('images', id, 'bootstrap')
+      const ran = run(['export', '--block', '-B', boot, '-D', 'blobs', '-O', 'disk', ...verity], folder)
+      assert.equal(ran.exit, wanted.exit, ran.stderr)
+      assert.equal(ran.stdout, wanted.stdout)
+      if (wanted.exit !== 0) return assert.match(ran.stderr, /RAFSv5 image is not supported/)
+      assert.equal(statSync(join(folder, 'disk')).size, wanted.size)
+      assert.equal(digestOf(join(folder, 'disk')), wanted.sha256)
+    })
+  }
+
+  test('a BlobCacheEntry names bootstrap and backend, in both of its forms', (t) => {
+    const folder = folderOf(t)
+    const metadata_path = sharedPath('images/v6-tar-zstd/bootstrap')
+    const localfs = { dir: join(folder, 'blobs') }
+    for (const [name, entry] of [
+      [
+        'v2',
+        { type: 'bootstrap', id: 'i', config_v2: { version: 2, backend: { type: 'localfs', localfs }, metadata_path } },
+      ],
+      [
+        'v1',
+        { type: 'bootstrap', id: 'i', config: { backend_type: 'localfs', backend_config: localfs, metadata_path } },
+      ],
+    ] as const) {
+      writeFileSync(join(folder, `${name}.json`), JSON.stringify(entry))
+      const ran = run(['export', '--block', '-C', `${name}.json`, '-O', name, '--verity'], folder)
+      assert.equal(ran.exit, 0, ran.stderr)
+      assert.equal(digestOf(join(folder, name)), '81ade78351794abe78ba3656e070cd43d968b0babef9080d324bf0dd60bb5723')
+    }
+  })
+
+  test('the kernel mounts a disk, and its holes take no space', {
+    skip: process.getuid?.() !== 0 ? 'needs root to mount' : false,
+  }, (t) => {
+    const folder = folderOf(t)
+    const boot = sharedPath('images/v6-tar-zstd/bootstrap')
+    const ran = run(['export', '--block', '-B', boot, '-D', 'blobs', '-O', 'disk'], folder)
+    assert.equal(ran.exit, 0, ran.stderr)
+    const { size, blocks } = statSync(join(folder, 'disk'))
+    assert.ok(blocks * 512 <= size, `${blocks * 512} of ${size} bytes`)
+    mkdirSync(join(folder, 'mount'))
+    const mounted = spawnSync('mount', ['-t', 'erofs', '-o', 'loop,ro', 'disk', 'mount'], {
+      cwd: folder,
+      encoding: 'utf8',
+    })
+    if (mounted.status !== 0) return t.skip(`mount: ${mounted.stderr}`)
+    try {
+      const lines = readFileSync(sharedPath('trees/lower.tar.v6.jsonl'), 'utf8').trimEnd().split('\n')
+      let compared = 0
+      for (const line of lines) {
+        const entry = JSON.parse(line) as { path: string; type: string; sha256?: string }
+        if (entry.sha256 === undefined || entry.path.includes('%')) continue
+        assert.equal(digestOf(join(folder, 'mount', entry.path)), entry.sha256, entry.path)
+        compared += 1
+      }
+      assert.ok(compared > 100, `${compared} files`)
+    } finally {
+      spawnSync('umount', ['mount'], { cwd: folder })
+    }
+  })
+
+  test('what is wrong is told, and nothing is left behind', (t) => {
+    const folder = folderOf(t)
+    const boot = sharedPath('images/v6-tar-none-sha256/bootstrap')
+    const [id = ''] = (
+      JSON.parse(readFileSync(sharedPath('images/v6-tar-none-sha256/output.json'), 'utf8')) as { blobs: string[] }
+    ).blobs
+    const blob = readFileSync(sharedPath('blobs', id))
+    for (const [bytes, reason] of [
+      [flipped(blob), /digest is/],
+      [blob.subarray(0, blob.length - 5000), /truncated|BAD|does not fit/],
+      [undefined, /there is no/],
+    ] as const) {
+      const blobs = mkdtempSync(join(folder, 'damaged-'))
+      if (bytes !== undefined) writeFileSync(join(blobs, id), bytes)
+      mkdirSync(join(blobs, 'out'))
+      const ran = run(['export', '--block', '-B', boot, '-D', blobs, '-O', join(blobs, 'out/disk')], folder)
+      assert.equal(ran.exit, 1)
+      assert.match(ran.stderr, /failed to export RAFS filesystem as raw block device image/)
+      assert.match(ran.stderr, reason)
+      assert.deepEqual(readdirSync(join(blobs, 'out')), [])
+    }
+    const batch = run(
+      ['export', '--block', '-B', sharedPath('images/v6-tar-zstd-batch/bootstrap'), '-D', 'blobs', '-O', 'disk'],
+      folder,
+    )
+    assert.equal(batch.exit, 1)
+    assert.match(batch.stderr, /not supported by this version/)
+    for (const [args, exit] of [
+      [['export', '--block', '-D', 'blobs', '-C', 'x'], 2],
+      [['export', '--block', '-C', 'absent', '-O', 'disk'], 1],
+    ] as const)
+      assert.equal(run(args, folder).exit, exit)
+  })
+})
