@@ -1,12 +1,12 @@
 /** Every image of the original's tools that this version can read, mounted: the tree, every xattr and every byte equal the expected tree. */
 import assert from 'node:assert/strict'
-import { copyFileSync, existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, readdirSync, readFileSync, symlinkSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { test } from 'node:test'
-import { gunzipSync } from 'node:zlib'
 import { whyNoFuse } from '../src/kernel/index.ts'
 import { openBootstrap } from '../src/rafs/index.ts'
 import { BLOB_FEATURES } from '../src/blob/index.ts'
+import { addDerivedBlobs } from '../src/engine/testing.ts'
 import { localConfig, noSharedFixtures, Scratch, SHARED_FIXTURES, treeDifferences } from '../src/daemon/testing.ts'
 
 interface Image {
@@ -74,12 +74,6 @@ function blobFolder(scratch: Scratch): string {
   const folder = scratch.folder('blobs')
   const pool = join(SHARED_FIXTURES, 'blobs')
   for (const name of readdirSync(pool)) symlinkSync(join(pool, name), join(folder, name))
-  const { derived_blobs: derived } = JSON.parse(readFileSync(join(SHARED_FIXTURES, 'manifest.json'), 'utf8')) as {
-    derived_blobs: Record<string, { readonly gunzip?: string; readonly copy?: string }>
-  }
-  for (const [id, { gunzip, copy }] of Object.entries(derived)) {
-    if (copy !== undefined) symlinkSync(join(SHARED_FIXTURES, copy), join(folder, id))
-    if (gunzip !== undefined) writeFileSync(join(folder, id), gunzipSync(readFileSync(join(SHARED_FIXTURES, gunzip))))
-  }
+  addDerivedBlobs(SHARED_FIXTURES, folder)
   return folder
 }

@@ -255,3 +255,33 @@ test('chunks beyond the address space are refused', async () => {
     (error: unknown) => error instanceof BlobError && error.code === 'TOO_LARGE',
   )
 })
+
+test('a slow sink gets every byte, in order, though the next ones are gathered meanwhile', async () => {
+  const parts: Buffer[] = []
+  let under = 0
+  const writer = new BlobWriter({
+    ...PLAIN,
+    sink: async (bytes) => {
+      under += 1
+      assert.equal(under, 1)
+      await new Promise((resolve) => setTimeout(resolve, 5))
+      // Only now: they are valid until the promise settles.
+      parts.push(Buffer.from(bytes))
+      under -= 1
+    },
+  })
+  const chunks = Array.from({ length: 12 }, (_none, at) => Buffer.alloc(at === 5 ? 1 << 20 : 700_000, at + 1))
+  for (const chunk of chunks) await writer.append(chunkOf(chunk), chunk)
+  await writer.finishData()
+  await writer.finish()
+  const data = Buffer.concat(chunks)
+  assert.equal(Buffer.compare(Buffer.concat(parts).subarray(0, data.length), data), 0)
+})
+
+test('what a sink fails with comes out, also when it failed last', async () => {
+  const writer = new BlobWriter({ ...PLAIN, sink: () => Promise.reject(new Error('no space')) })
+  const chunk = Buffer.alloc(100)
+  await writer.append(chunkOf(chunk), chunk)
+  await writer.finishData()
+  await assert.rejects(writer.finish(), /no space/)
+})

@@ -31,10 +31,6 @@ export class VerityTree {
     this.#page = Buffer.from(this.#filler)
   }
 
-  get blocks(): number {
-    return this.#blocks
-  }
-
   update(bytes: Uint8Array): void {
     let at = 0
     while (at < bytes.length) {

@@ -86,7 +86,7 @@ export class InflateStream {
   private constructor(zlib: Zlib, koffi: Addressing, framing: InflateFraming) {
     this.#zlib = zlib
     this.#koffi = koffi
-    this.#check(zlib.init(this.#stream, WINDOW_BITS[framing], '1.2.3' as never, STREAM.size), 'start')
+    this.#check(zlib.init(this.#stream, WINDOW_BITS[framing], '1.2.3', STREAM.size), 'start')
   }
 
   reset(framing: InflateFraming): void {

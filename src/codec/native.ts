@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module'
 
-type Foreign = (...args: ReadonlyArray<Uint8Array | number | bigint>) => number | bigint
+type Foreign = (...args: ReadonlyArray<Uint8Array | number | bigint | string>) => number | bigint
 interface Library {
   func(prototype: string): Foreign
 }

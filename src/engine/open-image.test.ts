@@ -10,19 +10,17 @@ import {
   rmSync,
   truncateSync,
   writeSync,
-  writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { after, test } from 'node:test'
-import { gunzipSync } from 'node:zlib'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { BackendError, localfsBackend, type ReadOptions } from '../backend/index.ts'
 import { mountTmpfs, unmount } from '../kernel/index.ts'
 import { Attributes, ChunkSpan, isType, MODE, openBootstrap, walkBootstrap } from '../rafs/index.ts'
 import { buildLayer } from '../builder/index.ts'
 import { DecodePool, EngineError, HotReader, type ImageReader, openImage } from './index.ts'
-import { buildTestImage, LIMITS, pattern, readFile, type TestImage, ToldBackend } from './testing.ts'
+import { addDerivedBlobs, buildTestImage, LIMITS, pattern, readFile, type TestImage, ToldBackend } from './testing.ts'
 
 const KIB = 1024
 const folder = mkdtempSync(join(tmpdir(), 'nydus-engine-'))
@@ -353,19 +351,6 @@ const WRONG = new Set([
   'v6-optimize',
 ])
 
-/** The layers that reference images leave as they are: not in the pool of blobs, but derived from sources. */
-function derivedBlobs(): string {
-  const folder = newCache()
-  const { derived_blobs: derived } = JSON.parse(readFileSync(join(fixtures, 'manifest.json'), 'utf8')) as {
-    derived_blobs: Record<string, { readonly gunzip?: string; readonly copy?: string }>
-  }
-  for (const [id, { gunzip, copy }] of Object.entries(derived)) {
-    const bytes = readFileSync(join(fixtures, copy ?? gunzip ?? ''))
-    writeFileSync(join(folder, id), gunzip === undefined ? bytes : gunzipSync(bytes))
-  }
-  return folder
-}
-
 test('every byte of every image of the large set is right', {
   skip: !existsSync(join(fixtures, 'manifest.json')) && 'no ../shared/fixtures beside the repository',
   timeout: 240_000,
@@ -373,7 +358,8 @@ test('every byte of every image of the large set is right', {
   const { images } = JSON.parse(readFileSync(join(fixtures, 'manifest.json'), 'utf8')) as { images: ManifestImage[] }
   let checked = 0
   const wrong: string[] = []
-  const layers = derivedBlobs()
+  const layers = newCache()
+  addDerivedBlobs(fixtures, layers)
   for (const { id, exit, bootstrap, tree } of images) {
     if (exit !== 0 || bootstrap === undefined || tree === undefined || WRONG.has(id)) continue
     if (!existsSync(join(fixtures, bootstrap))) continue

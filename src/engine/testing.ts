@@ -1,4 +1,7 @@
 /** For tests of this room: images built in memory, and a backend that counts, waits and fails as it is told. */
+import { readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { gunzipSync } from 'node:zlib'
 import { type Backend, BackendError, type BlobReader, type ReadOptions } from '../backend/index.ts'
 import type { CompressionName, DigestName } from '../codec/index.ts'
 import { type Bootstrap, ChunkSpan, openBootstrap } from '../rafs/index.ts'
@@ -157,4 +160,15 @@ export async function readFile(
   const into = Buffer.alloc(bytes)
   await reader.read(spans, count, into, signal)
   return into
+}
+
+/** Puts the layers that reference images leave as they are into a folder: the fixtures tell how each is made from a source. */
+export function addDerivedBlobs(fixtures: string, folder: string): void {
+  const { derived_blobs: derived } = JSON.parse(readFileSync(join(fixtures, 'manifest.json'), 'utf8')) as {
+    derived_blobs: Record<string, { readonly gunzip?: string; readonly copy?: string }>
+  }
+  for (const [id, { gunzip, copy }] of Object.entries(derived)) {
+    if (copy !== undefined) symlinkSync(join(fixtures, copy), join(folder, id))
+    if (gunzip !== undefined) writeFileSync(join(folder, id), gunzipSync(readFileSync(join(fixtures, gunzip))))
+  }
 }

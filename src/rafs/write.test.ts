@@ -20,6 +20,7 @@ import {
   walkBootstrap,
   writeBootstrapV6,
 } from './index.ts'
+import { BLOB_FEATURES } from '../blob/index.ts'
 import { ByteReader } from './byte-reader.ts'
 import { InodeV6 } from './v6/inode.ts'
 import { noShared, ownFixtures, plainTree, randomTree, sharedFixtures, someBlob } from './testing.ts'
@@ -264,3 +265,13 @@ for (const [what, tree, code] of refused) {
     )
   })
 }
+
+test('chunk infos larger than memory are refused, whatever the features of their blob', () => {
+  const blob = someBlob(0, 0x10_0000, 4)
+  for (const generated of [0, BLOB_FEATURES.CHUNKDICT_GENERATED])
+    for (const sizes of [{ metaUncompressedSize: 2 ** 40 }, { metaCompressedSize: 2 ** 40 }]) {
+      const blobs = [{ ...blob, features: blob.features | generated, ...sizes }]
+      const bytes = writeBootstrapV6({ ...treeOf([]), blobs }, DEFAULTS)
+      assert.throws(() => openBootstrap(bytes), { name: 'RafsError', code: 'BAD_TABLE' })
+    }
+})

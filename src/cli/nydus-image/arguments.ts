@@ -14,6 +14,8 @@ export interface CommonFlags {
 export interface Rules {
   /** Of each pair only one may be given. */
   readonly conflicts: ReadonlyArray<readonly [string, string]>
+  /** Options that no command line may be without; the usage line names them first. */
+  readonly always?: readonly string[]
   /** Long names of options, and operands, that this command line lacks. */
   lacking(has: (name: string) => boolean, valueOf: (name: string) => string | undefined): string[]
 }

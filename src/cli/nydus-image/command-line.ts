@@ -209,6 +209,7 @@ class CommandLine {
 
   /** The usage line that says what was given and what is lacking. */
   #usageWith(lacking: readonly string[], without: string | undefined): string {
+    const always = (rulesOf(this.#command).always ?? []).map((name) => this.#placeOf(name, true))
     const given = [...this.#given.keys()].filter(({ long }) => long !== without).map(placeOf)
     const operands = this.#command.registeredArguments
       .map(operandPlace)
@@ -216,7 +217,13 @@ class CommandLine {
     return [
       'Usage:',
       this.#name(),
-      ...new Set([...given, ...lacking.filter((place) => place.startsWith('-')), ...operands, ...lacking]),
+      ...new Set([
+        ...always.filter((place) => lacking.includes(place)),
+        ...given,
+        ...lacking.filter((place) => place.startsWith('-')),
+        ...operands,
+        ...lacking,
+      ]),
     ].join(' ')
   }
 

@@ -31,6 +31,7 @@ export function exportCommand(signal: AbortSignal): Command {
   command.option('--verity', 'Generate dm-verity data for block device')
   setRules(command, {
     conflicts: [['--localfs-dir', '--config']],
+    always: ['--block'],
     lacking: (has) => [
       ...(has('--block') ? [] : ['--block']),
       ...(has('--localfs-dir') && !has('--bootstrap') ? ['--bootstrap'] : []),

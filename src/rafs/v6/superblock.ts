@@ -15,6 +15,7 @@ import {
   FEATURE_RAFS_V6,
   FEATURES_INCOMPAT,
   MAX_BLOB_COMPRESSED,
+  MAX_META,
   MAX_BLOB_UNCOMPRESSED,
   SUPERBLOCK,
   SUPERBLOCK_AT,
@@ -227,6 +228,7 @@ function checkMetaSize(
   const hasContexts = (features & (BLOB_FEATURES.BATCH | BLOB_FEATURES.ZRAN | BLOB_FEATURES.ENCRYPTED)) !== 0
   const size = meta.metaUncompressedSize
   if (hasContexts && !isV2) throw wrong('it has contexts but chunk infos of version 1')
+  if (size > MAX_META || meta.metaCompressedSize > MAX_META) throw wrong('its chunk infos are beyond the format')
   if (isTarfs || (features & BLOB_FEATURES.CHUNKDICT_GENERATED) !== 0) return
   const fits = isV2 ? (hasContexts ? size >= 24 * chunkCount : size === 24 * chunkCount) : size === 16 * chunkCount
   if (!fits) throw wrong(`its ${chunkCount} chunks do not fit chunk infos of ${size} bytes`)
