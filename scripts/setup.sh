@@ -37,7 +37,7 @@ if ! is_made npm "$(packages_stamp)"; then
   may_write 'an installation of the npm packages'
   say 'installing the locked npm packages (among them Node 24)'
   rm -f .setup/npm
-  npm ci --ignore-scripts --no-audit --no-fund --loglevel=error || {
+  npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2 || {
     say 'npm could not install the packages; its last lines tell why. Nothing else was changed: run the command again when that is repaired'
     exit 1
   }

@@ -1,7 +1,16 @@
 /** The tools as a user has them: from any folder, through symlinks, with an empty environment, from a path with spaces, and installed from the packed tarball. */
 import assert from 'node:assert/strict'
 import { execFileSync, spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
@@ -50,6 +59,22 @@ test('a missing build is told in one line', () => {
   const { status, stderr } = spawnSync(join(home, 'bin/nydusd'), [], { encoding: 'utf8' })
   assert.equal(status, 1)
   assert.match(stderr, /^nydusd: .*(npm run setup|npm ci).*\n$/)
+})
+
+test('a set-up says all that it says on stderr: stdout is for what was asked for, as `demo --json`', () => {
+  const home = join(folder, 'fresh')
+  mkdirSync(join(home, 'npm'), { recursive: true })
+  for (const part of ['scripts', 'package.json', 'package-lock.json'])
+    execFileSync('cp', ['-a', join(root, part), home])
+  writeFileSync(join(home, 'npm/npm'), '#!/bin/sh\necho "added 54 packages"\nexit 1\n', { mode: 0o755 })
+  const { stdout, stderr, status } = spawnSync('sh', ['scripts/setup.sh', 'demo'], {
+    cwd: home,
+    env: { ...process.env, PATH: `${join(home, 'npm')}:${process.env['PATH']}` },
+    encoding: 'utf8',
+  })
+  assert.equal(status, 1)
+  assert.equal(stdout, '')
+  assert.match(stderr, /added 54 packages\n.*npm could not install/s)
 })
 
 test('npm i -g of the packed tarball brings all tools', async (t) => {
