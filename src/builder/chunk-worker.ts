@@ -13,6 +13,7 @@ export type ChunkMessage =
     }
   | { readonly kind: 'close'; readonly id: number }
   | { readonly kind: 'run'; readonly id: number; readonly count: number; readonly step: Step }
+  | { readonly kind: 'end' }
 
 const port = parentPort
 if (port === null) throw new Error('chunk-worker.ts is started as a worker thread only')
@@ -32,6 +33,7 @@ port.on('message', (message: ChunkMessage) => {
   if (message.kind === 'open')
     batches.set(message.id, { batch: new ChunkBatch(message.buffer), work: workFor(message.algorithms) })
   else if (message.kind === 'close') batches.delete(message.id)
+  else if (message.kind === 'end') port.close()
   else {
     const entry = batches.get(message.id)
     if (entry === undefined) throw new Error(`chunk batch ${message.id} is not open`)

@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
+import { endThread } from '../kernel/index.ts'
 import type { ChunkBatch } from './chunk-batch.ts'
 import type { ChunkAlgorithms, Step } from './chunk-work.ts'
 import type { ChunkMessage } from './chunk-worker.ts'
@@ -84,11 +85,13 @@ export class ChunkWorkers {
     return promise
   }
 
-  /** Ends the threads. Tasks under way are rejected with 'ABORTED'. */
+  /** Ends the threads, as soon as each has done what it is at. Tasks under way are rejected with 'ABORTED'. */
   async close(): Promise<void> {
     this.#closed = true
     this.#failAll(new BuilderError('ABORTED', 'the build was ended'))
-    await Promise.all(this.#members.splice(0).map(({ worker }) => worker.terminate()))
+    await Promise.all(
+      this.#members.splice(0).map(({ worker }) => endThread(worker, { kind: 'end' } satisfies ChunkMessage)),
+    )
   }
 
   #start(): void {

@@ -1,6 +1,8 @@
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
+import { endThread } from '../kernel/index.ts'
 import { type DecodeOutcome, type DecodeTask, decodeTask } from './decode-task.ts'
+import type { DecodeMessage } from './decode-worker.ts'
 import { EngineError } from './errors.ts'
 
 /** Tasks with no more plain bytes than this are done at once, on the thread that asks: sending them away and back takes longer. */
@@ -50,7 +52,7 @@ export class DecodePool {
     for (const { reject } of this.#queue.splice(0)) reject(closed())
     const members = this.#members.splice(0)
     for (const member of members) for (const { reject } of member.tasks.values()) reject(closed())
-    await Promise.all(members.map(({ worker }) => worker.terminate()))
+    await Promise.all(members.map(({ worker }) => endThread(worker, 'end' satisfies DecodeMessage)))
   }
 
   #dispatch(): void {
@@ -65,7 +67,7 @@ export class DecodePool {
       const id = this.#nextId++
       least.tasks.set(id, waiting)
       least.worker.ref()
-      least.worker.postMessage({ id, task: waiting.task })
+      least.worker.postMessage({ id, task: waiting.task } satisfies DecodeMessage)
     }
   }
 

@@ -2,6 +2,10 @@
 import { parentPort } from 'node:worker_threads'
 import { type DecodeTask, decodeTask } from './decode-task.ts'
 
-parentPort?.on('message', ({ id, task }: { id: number; task: DecodeTask }) => {
-  parentPort?.postMessage({ id, outcomes: decodeTask(task) })
+/** What the thread is told. */
+export type DecodeMessage = { readonly id: number; readonly task: DecodeTask } | 'end'
+
+parentPort?.on('message', (message: DecodeMessage) => {
+  if (message === 'end') parentPort?.close()
+  else parentPort?.postMessage({ id: message.id, outcomes: decodeTask(message.task) })
 })
