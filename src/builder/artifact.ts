@@ -162,6 +162,20 @@ export async function writeWhole(path: string, bytes: Uint8Array): Promise<void>
   }
 }
 
+/** Writes a file of any length the same way, piece by piece; `write` is given where the pieces go. */
+export async function writeStream(
+  path: string,
+  write: (sink: (bytes: Uint8Array) => Promise<void>) => Promise<void>,
+): Promise<void> {
+  const artifact = await Artifact.create(path)
+  try {
+    await write((bytes) => artifact.write(bytes))
+    await artifact.publish()
+  } finally {
+    await artifact.discard()
+  }
+}
+
 async function statOrUndefined(path: string): Promise<Stats | undefined> {
   try {
     return await stat(path)

@@ -1,7 +1,7 @@
 /**
  * The builder room: sources into layers and images (tree, chunks, blob, bootstrap); merging layers; checking and inspecting images.
  */
-export { writeWhole } from './artifact.ts'
+export { writeStream, writeWhole } from './artifact.ts'
 export type { BuiltImage, ImagePlaces, ImageRun, ImageSource, OutputPlace } from './build-image.ts'
 export { buildImage } from './build-image.ts'
 export type { BuiltLayer, LayerCounts } from './build-layer.ts'
@@ -13,6 +13,7 @@ export { compareWithImage, readSourceTree } from './compare.ts'
 export type { ChunkDictionary } from './dictionary.ts'
 export type { BuilderErrorCode } from './errors.ts'
 export { BuilderError } from './errors.ts'
+export type { ImageData } from './image-data.ts'
 export type { DiskOptions, ExportedDisk } from './export-disk.ts'
 export { exportDisk } from './export-disk.ts'
 export type { InspectAnswer } from './inspect.ts'
@@ -24,4 +25,6 @@ export { mergeImages } from './merge.ts'
 export type { PrefetchPatterns, PrefetchPolicy } from './prefetch.ts'
 export { parsePrefetchPatterns } from './prefetch.ts'
 export { openDictionary, openParent } from './reference.ts'
+export type { UnpackRun } from './unpack.ts'
+export { unpackImage } from './unpack.ts'
 export type { WhiteoutSpec } from './whiteout.ts'

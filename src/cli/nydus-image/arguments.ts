@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander'
+import { PROGRESS_MODES } from '../output.ts'
 
 /** Levels of the original's logs. */
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error'] as const
@@ -72,6 +73,13 @@ export function createCommand(name: string, description: string): Command {
   command.addOption(valueOption('-L, --log-file <path>', 'Append log lines to this file instead of stderr'))
   command.addOption(valueOption('-l, --log-level <level>', 'Log level: [default: info]', LOG_LEVELS))
   return command
+}
+
+/** How work of more than two seconds shows itself. */
+export function addProgressOption(command: Command): void {
+  command.addOption(
+    valueOption('--progress <mode>', 'Progress on stderr: [default: none]', PROGRESS_MODES).default('none'),
+  )
 }
 
 /** The options of `check` and `inspect` that say which image, and where its data is. */

@@ -209,10 +209,18 @@ class CommandLine {
 
   /** The usage line that says what was given and what is lacking. */
   #usageWith(lacking: readonly string[], without: string | undefined): string {
-    const always = (rulesOf(this.#command).always ?? []).map((name) => this.#placeOf(name, true))
-    const given = [...this.#given.keys()].filter(({ long }) => long !== without).map(placeOf)
+    const { always: musts = [], lacking: needed } = rulesOf(this.#command)
+    const always = musts.map((name) => this.#placeOf(name, true))
+    const now = needed(
+      (name) => !name.startsWith('<') && this.#indexOf(name) >= 0,
+      (name) => this.#valueOf(name),
+    )
+    const given = [...this.#given.keys()]
+      .filter(({ long }) => long !== without)
+      .map(placeOf)
+      .sort((a, b) => Number(always.includes(b)) - Number(always.includes(a)))
     const operands = this.#command.registeredArguments
-      .map(operandPlace)
+      .map((argument) => (now.includes(`<${argument.name()}>`) ? `<${argument.name()}>` : operandPlace(argument)))
       .filter((place) => !lacking.includes(place.replace('[', '<').replace(']', '>')))
     return [
       'Usage:',

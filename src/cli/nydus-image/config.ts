@@ -18,3 +18,15 @@ export async function readSource(path: string): Promise<ReturnType<typeof blobSo
     throw new ExitError(1, 'failed to get configuration information', { cause })
   }
 }
+
+/** A place of blobs as `--backend-type` and the JSON of `--backend-config` name it. */
+export function typedBackend(type: string, json: string): Backend {
+  let settings: unknown
+  try {
+    settings = JSON.parse(json)
+  } catch (cause) {
+    throw new ExitError(1, 'failed to parse backend configuration', { cause })
+  }
+  const document = JSON.stringify({ version: 2, backend: { type, [type]: settings } })
+  return backendOf(blobSourceOf(parseConfig(document, '--backend-config').config), () => undefined).backend
+}

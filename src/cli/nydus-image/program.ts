@@ -7,6 +7,7 @@ import { exportCommand } from './export.ts'
 import { inspectCommand } from './inspect.ts'
 import { laterCommands } from './later-commands.ts'
 import { mergeCommand } from './merge.ts'
+import { unpackCommand } from './unpack.ts'
 import { versionText } from './version.ts'
 
 const DESCRIPTION = 'Build, analyze, inspect or validate RAFS filesystems/Nydus accelerated container images'
@@ -15,7 +16,7 @@ const DESCRIPTION = 'Build, analyze, inspect or validate RAFS filesystems/Nydus 
 export function createProgram(signal: AbortSignal): Command {
   const root = createCommand('nydus-image', DESCRIPTION)
   root.usage('[OPTIONS] [COMMAND]').version(versionText(), '-V, --version', 'Print version')
-  for (const command of [createImageCommand, mergeCommand, checkCommand, inspectCommand, exportCommand])
+  for (const command of [createImageCommand, mergeCommand, checkCommand, inspectCommand, exportCommand, unpackCommand])
     root.addCommand(command(signal))
   for (const command of laterCommands()) root.addCommand(command)
   addCompletion(root)
