@@ -7,6 +7,7 @@ import { exportCommand } from './export.ts'
 import { inspectCommand } from './inspect.ts'
 import { laterCommands } from './later-commands.ts'
 import { mergeCommand } from './merge.ts'
+import { statCommand } from './stat.ts'
 import { unpackCommand } from './unpack.ts'
 import { versionText } from './version.ts'
 
@@ -16,7 +17,15 @@ const DESCRIPTION = 'Build, analyze, inspect or validate RAFS filesystems/Nydus 
 export function createProgram(signal: AbortSignal): Command {
   const root = createCommand('nydus-image', DESCRIPTION)
   root.usage('[OPTIONS] [COMMAND]').version(versionText(), '-V, --version', 'Print version')
-  for (const command of [createImageCommand, mergeCommand, checkCommand, inspectCommand, exportCommand, unpackCommand])
+  for (const command of [
+    createImageCommand,
+    mergeCommand,
+    checkCommand,
+    inspectCommand,
+    exportCommand,
+    unpackCommand,
+    statCommand,
+  ])
     root.addCommand(command(signal))
   for (const command of laterCommands()) root.addCommand(command)
   addCompletion(root)
