@@ -209,9 +209,9 @@ class CommandLine {
 
   /** The usage line that says what was given and what is lacking. */
   #usageWith(lacking: readonly string[], without: string | undefined): string {
-    const { always: musts = [], lacking: needed } = rulesOf(this.#command)
-    const always = musts.map((name) => this.#placeOf(name, true))
-    const now = needed(
+    const rules = rulesOf(this.#command)
+    const always = (rules.always ?? []).map((name) => this.#placeOf(name, true))
+    const now = rules.lacking(
       (name) => !name.startsWith('<') && this.#indexOf(name) >= 0,
       (name) => this.#valueOf(name),
     )
