@@ -2,7 +2,7 @@ import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { localfsBackend } from '../src/backend/index.ts'
-import { ChunkInfo, decodeChunk } from '../src/blob/index.ts'
+import { ChunkDecoder, ChunkInfo } from '../src/blob/index.ts'
 import { buildLayer } from '../src/builder/index.ts'
 import { digester } from '../src/codec/index.ts'
 import { DecodePool, type EngineLimits, openImage } from '../src/engine/index.ts'
@@ -167,6 +167,7 @@ async function decodeAll({ bootstrap, blobId, blobPath }: Built, compression: 'l
   const info = new ChunkInfo()
   const plain = new Uint8Array(1 << 20)
   const digest = new Uint8Array(32)
+  const decoder = new ChunkDecoder(compression, undefined)
   const file = await open(blobPath)
   try {
     for (let index = 0; index < layout.chunkCount; index++) {
@@ -174,7 +175,7 @@ async function decodeAll({ bootstrap, blobId, blobPath }: Built, compression: 'l
       const stored = new Uint8Array(info.compressedSize)
       await file.read(stored, 0, stored.length, info.compressedOffset)
       const into = plain.subarray(0, info.uncompressedSize)
-      decodeChunk(stored, info, compression, into)
+      decoder.decode(stored, info.compressedOffset, info, into)
       digester('blake3').digest(into, digest)
       if (Buffer.compare(digest, info.digest) !== 0) throw new Error(`chunk ${index} of blob ${blobId} is wrong`)
     }

@@ -21,7 +21,7 @@ interface Image {
   readonly verified?: { readonly fuse?: unknown }
 }
 
-const LATER = BLOB_FEATURES.BATCH | BLOB_FEATURES.ENCRYPTED | BLOB_FEATURES.TARFS | BLOB_FEATURES.EXTERNAL
+const LATER = BLOB_FEATURES.TARFS | BLOB_FEATURES.EXTERNAL
 const skip = whyNoFuse() ?? noSharedFixtures
 
 /** The images that the original mounts right, without those whose way of storing data is for a later version. */

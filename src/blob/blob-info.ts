@@ -1,4 +1,5 @@
 import type { CompressionName, DigestName } from '../codec/index.ts'
+import type { BlobCipher } from './encryption.ts'
 
 /** Blob feature bits (u32). Source: docs/formats/blob.md, "Features". */
 export const BLOB_FEATURES = {
@@ -51,4 +52,6 @@ export interface BlobInfo {
   readonly metaBlobSize?: number | undefined
   /** SEPARATE blobs: the id of that blob, which for an inlined bootstrap is the file that it came from; undefined when nobody said its name. */
   readonly metaBlobId?: string | undefined
+  /** ENCRYPTED blobs of v6: the key of their chunks and of their compression context; undefined or absent for all others. */
+  readonly cipher?: BlobCipher | undefined
 }

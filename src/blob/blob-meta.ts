@@ -8,6 +8,7 @@ import { BLOB_FEATURES, type BlobInfo } from './blob-info.ts'
 import type { BlobLayout } from './blob-layout.ts'
 import type { ChunkInfo } from './chunk-info.ts'
 import { decodeInfo, INFO_V1_SIZE, INFO_V2_SIZE } from './chunk-infos.ts'
+import { decrypt } from './encryption.ts'
 import { BlobError } from './errors.ts'
 
 export const META_HEADER_SIZE = 4096
@@ -86,12 +87,18 @@ export function metaFileOf(stored: Uint8Array, blob: BlobInfo): Uint8Array {
       'BAD_META',
       `the compression context of blob ${blob.id} has ${stored.length} bytes, ${blob.metaCompressedSize + META_HEADER_SIZE} wanted`,
     )
-  const header = stored.subarray(blob.metaCompressedSize)
+  const header = plainPart(stored.subarray(blob.metaCompressedSize), blob, META_HEADER_SIZE)
   checkMetaHeader(header, blob)
   const infos = new Uint8Array(blob.metaUncompressedSize)
   const isRaw = blob.metaCompressedSize === blob.metaUncompressedSize
-  decompressor(isRaw ? 'none' : blob.metaCompression).decompress(stored.subarray(0, blob.metaCompressedSize), infos)
+  const packed = plainPart(stored.subarray(0, blob.metaCompressedSize), blob, isRaw ? infos.length : undefined)
+  decompressor(isRaw ? 'none' : blob.metaCompression).decompress(packed, infos)
   return encodeMetaFile(infos, header)
+}
+
+/** Infos and header of an encrypted blob are encrypted each. */
+function plainPart(stored: Uint8Array, blob: BlobInfo, size: number | undefined): Uint8Array {
+  return blob.cipher === undefined ? stored : decrypt(stored, blob.cipher, size)
 }
 
 /**

@@ -13,8 +13,11 @@ export class ChunkInfo {
   uncompressedSize = 0
   /** False: the stored bytes are the chunk itself. */
   compressed = false
-  /** Stored bytes are encrypted (not readable yet). */
+  /** Stored bytes are encrypted, with the blob's cipher. */
   encrypted = false
+  /** Of a chunk in a batch: where it starts in the plain batch, and how large that is; the stored bytes are the batch's. 0 and 0 for all others. */
+  batchOffset = 0
+  batchSize = 0
   /** CRC-32C of the uncompressed bytes; undefined when the image does not hold it. */
   crc32c: number | undefined = undefined
   /** Digest of the uncompressed bytes; always filled. */

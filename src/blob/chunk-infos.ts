@@ -47,6 +47,8 @@ export function encodeInfoV1(chunk: PlacedChunk, into: DataView, at: number): vo
 export function decodeInfo(from: DataView, index: number, blob: BlobInfo, into: ChunkInfo): void {
   into.index = index
   into.encrypted = false
+  into.batchOffset = 0
+  into.batchSize = 0
   into.crc32c = undefined
   if ((blob.features & BLOB_FEATURES.CHUNK_INFO_V2) !== 0) decodeV2(from, index * INFO_V2_SIZE, into)
   else decodeV1(from, index * INFO_V1_SIZE, into)

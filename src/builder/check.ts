@@ -1,5 +1,13 @@
-import { BLOB_FEATURES, type BlobInfo, ChunkInfo } from '../blob/index.ts'
-import { decompressor, digester } from '../codec/index.ts'
+import {
+  BLOB_FEATURES,
+  type BlobInfo,
+  type BlobLayout,
+  ChunkDecoder,
+  ChunkInfo,
+  openBatchLayout,
+  readBatchMeta,
+} from '../blob/index.ts'
+import { digester } from '../codec/index.ts'
 import type { Backend, BlobReader } from '../backend/index.ts'
 import { Attributes, type Bootstrap, type ChunkSpan, type Ino, isType, MODE, walkBootstrap } from '../rafs/index.ts'
 import { shown, toKey } from './image-path.ts'
@@ -40,16 +48,11 @@ export async function* checkBlobs(
   for (const blob of image.blobs) {
     const bad = (message: string): CheckFinding => ({ part: 'blob', object: blob.id, message })
     if (
-      (blob.features &
-        (BLOB_FEATURES.ZRAN |
-          BLOB_FEATURES.BATCH |
-          BLOB_FEATURES.ENCRYPTED |
-          BLOB_FEATURES.TARFS |
-          BLOB_FEATURES.SEPARATE)) !==
+      (blob.features & (BLOB_FEATURES.ZRAN | BLOB_FEATURES.TARFS | BLOB_FEATURES.SEPARATE | BLOB_FEATURES.EXTERNAL)) !==
       0
     ) {
       yield bad(
-        'its data is stored in a way that this version cannot verify (batch, encrypted, tarfs or a reference to a gzip layer)',
+        'its data is stored in a way that this version cannot verify (tarfs, external or a reference to a layer)',
       )
       continue
     }
@@ -80,8 +83,8 @@ async function* checkChunks(
   reader: BlobReader,
   signal: AbortSignal,
 ): AsyncGenerator<CheckFinding> {
-  const layout = image.layout(blob.index)
-  const decompress = decompressor(blob.compression)
+  const layout = await openLayout(image, blob, reader, signal)
+  const decoder = new ChunkDecoder(blob.compression, blob.cipher)
   const digest = digester(blob.digest)
   const found = Buffer.alloc(32)
   const plain = Buffer.allocUnsafe(blob.chunkSize)
@@ -109,8 +112,8 @@ async function* checkChunks(
     const stored = run.bytes.subarray(info.compressedOffset - run.start, end - run.start)
     const into = plain.subarray(0, info.uncompressedSize)
     try {
-      if (info.compressed) decompress.decompress(stored, into)
-      digest.digest(info.compressed ? into : stored, found)
+      decoder.decode(stored, info.compressedOffset, info, into)
+      digest.digest(into, found)
     } catch (error) {
       yield bad(messageOf(error))
       continue
@@ -120,6 +123,22 @@ async function* checkChunks(
         `its ${blob.digest} digest is ${found.toString('hex')}, the image wants ${Buffer.from(info.digest).toString('hex')}`,
       )
   }
+}
+
+/** Where chunks that share batches are stored, only the blob knows. */
+async function openLayout(
+  image: Bootstrap,
+  blob: BlobInfo,
+  reader: BlobReader,
+  signal: AbortSignal,
+): Promise<BlobLayout> {
+  const records = image.layout(blob.index)
+  if ((blob.features & BLOB_FEATURES.BATCH) === 0) return records
+  return openBatchLayout(
+    records,
+    await readBatchMeta(blob, (offset, into) => reader.read(offset, into, { signal })),
+    blob,
+  )
 }
 
 /** The walk's memory: link counts and what each directory holds. */

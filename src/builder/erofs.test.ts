@@ -57,6 +57,8 @@ function device(folder: string, built: BuiltForTest): string {
       uncompressedSize: 0,
       compressed: false,
       encrypted: false,
+      batchOffset: 0,
+      batchSize: 0,
       crc32c: undefined,
       digest: new Uint8Array(32),
     }

@@ -38,7 +38,7 @@ export class DecodePool {
   async run(task: DecodeTask): Promise<DecodeOutcome[]> {
     if (this.#closed) throw closed()
     let plain = task.slice?.length ?? 0
-    for (const { plainSize } of task.chunks) plain += plainSize
+    for (const { plainSize, batchSize } of task.chunks) plain += Math.max(plainSize, batchSize)
     if (plain <= INLINE_BYTES) return decodeTask(task)
     const { promise, resolve, reject } = Promise.withResolvers<DecodeOutcome[]>()
     this.#queue.push({ task, resolve, reject })

@@ -1,4 +1,11 @@
-import { BlobError, ChunkInfo, decodeChunk, type VerificationReceipt, verifyChunk } from '../blob/index.ts'
+import {
+  type BlobCipher,
+  BlobError,
+  ChunkDecoder,
+  ChunkInfo,
+  type VerificationReceipt,
+  verifyChunk,
+} from '../blob/index.ts'
 import {
   CodecError,
   type CompressionName,
@@ -18,6 +25,9 @@ export interface DecodeChunk {
   readonly plainSize: number
   readonly compressed: boolean
   readonly encrypted: boolean
+  /** Of a chunk in a batch, whose stored bytes are the batch's: where it starts in the plain batch, and how large that is. */
+  readonly batchOffset: number
+  readonly batchSize: number
   readonly digest: Uint8Array
 }
 
@@ -26,6 +36,7 @@ export interface DecodeTask {
   readonly blobId: string
   readonly compression: CompressionName
   readonly digest: DigestName
+  readonly cipher?: BlobCipher | undefined
   readonly stored: SharedArrayBuffer | undefined
   readonly plain: SharedArrayBuffer
   readonly chunks: readonly DecodeChunk[]
@@ -51,18 +62,20 @@ export function decodeTask(task: DecodeTask): DecodeOutcome[] {
   const allPlain = plainBytes(task.plain)
   const failure =
     allStored === undefined || task.slice === undefined ? undefined : inflate(task, task.slice, allStored, allPlain)
+  const decoder = new ChunkDecoder(task.compression, task.cipher)
   return task.chunks.map((chunk) => {
     const plain = allPlain.subarray(chunk.plainAt, chunk.plainAt + chunk.plainSize)
     info.index = chunk.index
     info.uncompressedSize = chunk.plainSize
-    info.compressedSize = chunk.storedSize
-    info.compressed = chunk.compressed
-    info.encrypted = chunk.encrypted
     info.digest.set(chunk.digest)
     try {
       if (allStored !== undefined && task.slice === undefined) {
         const stored = allStored.subarray(chunk.storedAt, chunk.storedAt + chunk.storedSize)
-        decodeChunk(stored, info, task.compression, plain)
+        info.compressed = chunk.compressed
+        info.encrypted = chunk.encrypted
+        info.batchOffset = chunk.batchOffset
+        info.batchSize = chunk.batchSize
+        decoder.decode(stored, chunk.storedAt, info, plain)
       }
       verifyChunk(plain, info, digester(task.digest), task.blobId)
       return { verified: true, digest: Uint8Array.from(info.digest) }

@@ -102,8 +102,9 @@ function arrivals(blob: ImageBlob, range: FetchRange): Arriving[] {
 }
 
 function placed(info: ChunkInfo, storedAt: number, plainAt: number): DecodeChunk {
-  const { index, uncompressedSize: plainSize, compressed, encrypted, digest } = info
-  return { index, storedAt, storedSize: storedSize(info), plainAt, plainSize, compressed, encrypted, digest }
+  const { index, uncompressedSize: plainSize, compressed, encrypted, batchOffset, batchSize, digest } = info
+  const kind = { compressed, encrypted, batchOffset, batchSize }
+  return { index, storedAt, storedSize: storedSize(info), plainAt, plainSize, ...kind, digest }
 }
 
 /** Complete chunks from `first` on, as many as make a task. */
@@ -112,7 +113,10 @@ function nextGroup(chunks: readonly Arriving[], first: number, filled: number): 
   let bytes = chunks[first].task.plainSize
   for (let index = first + 1; index < chunks.length && chunks[index].end <= filled; index++) {
     bytes += chunks[index].task.plainSize
-    if (bytes > TASK_BYTES) break
+    // A batch is decoded once for all its chunks.
+    const isSameBatch =
+      chunks[index].task.storedAt === chunks[index - 1].task.storedAt && chunks[index].task.batchSize > 0
+    if (bytes > TASK_BYTES && !isSameBatch) break
     group.push(chunks[index])
   }
   return group
@@ -125,8 +129,8 @@ function taskOf(
   chunks: readonly DecodeChunk[],
   slice?: StoredSlice,
 ): DecodeTask {
-  const { id, compression, digest } = blob.info
-  return { blobId: id, compression, digest, stored: stored?.memory, plain: plain.memory, chunks, slice }
+  const { id, compression, digest, cipher } = blob.info
+  return { blobId: id, compression, digest, cipher, stored: stored?.memory, plain: plain.memory, chunks, slice }
 }
 
 async function handOn(

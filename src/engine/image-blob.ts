@@ -1,7 +1,18 @@
 import type { Backend, BlobReader } from '../backend/index.ts'
-import { BLOB_FEATURES, type BlobInfo, type BlobLayout, ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
+import {
+  batchMetaFileSize,
+  BLOB_FEATURES,
+  BlobError,
+  type BlobInfo,
+  type BlobLayout,
+  ChunkInfo,
+  openBatchLayout,
+  readBatchMeta,
+  type VerifiedChunk,
+} from '../blob/index.ts'
 import { type ChunkCache, CacheError, openChunkCache } from '../cache/index.ts'
 import { type Bootstrap, RafsError } from '../rafs/index.ts'
+import { openContext } from './blob-context.ts'
 import { EngineError } from './errors.ts'
 import type { ChunkPart, InFlightChunk } from './in-flight.ts'
 import type { MemoryStore } from './memory-store.ts'
@@ -32,6 +43,8 @@ export class ImageBlob implements PlannedBlob {
   readonly wanted = new Set<number>()
   /** For references to a gzip layer: the slices that chunks come from. */
   readonly zran: ZranSlices | undefined
+  /** Where chunks are when some share batches. */
+  readonly #batches: BlobLayout | undefined
   readonly #bootstrap: Bootstrap
   readonly #backend: Backend
   readonly #memory: MemoryStore
@@ -43,12 +56,14 @@ export class ImageBlob implements PlannedBlob {
     chunkCount: number,
     cache: ChunkCache | undefined,
     zran: ZranSlices | undefined,
+    batches: BlobLayout | undefined,
   ) {
     this.index = parts.info.index
     this.info = parts.info
     this.chunkCount = chunkCount
     this.cache = cache
     this.zran = zran
+    this.#batches = batches
     this.trusted = cache?.trusted ?? new Uint8Array(new SharedArrayBuffer(chunkCount))
     this.touched = new Uint8Array(new SharedArrayBuffer(chunkCount))
     this.#bootstrap = parts.bootstrap
@@ -66,15 +81,16 @@ export class ImageBlob implements PlannedBlob {
     const uncompressedSize = Math.ceil((layout?.uncompressedSize ?? info.uncompressedSize) / 4096) * 4096
     const isZran = (info.features & BLOB_FEATURES.ZRAN) !== 0
     const zran = isZran ? await ZranSlices.open(info, parts.backend, cacheDirectory) : undefined
+    const batches = (info.features & BLOB_FEATURES.BATCH) === 0 ? undefined : await openBatches(parts)
     const cache =
       cacheDirectory === undefined
         ? undefined
         : await openChunkCache({ directory: cacheDirectory, blobId: info.id, chunkCount, uncompressedSize })
-    return new ImageBlob(parts, chunkCount, cache, zran)
+    return new ImageBlob(parts, chunkCount, cache, zran, batches)
   }
 
   get #layout(): BlobLayout {
-    return this.#bootstrap.layout(this.index)
+    return this.#batches ?? this.#bootstrap.layout(this.index)
   }
 
   place(chunk: number, into: ChunkPlace): boolean {
@@ -83,7 +99,7 @@ export class ImageBlob implements PlannedBlob {
       this.#layout.chunk(chunk, this.#info)
       if (this.zran?.describes(this.#info) === false) return false
     } catch (error) {
-      if (error instanceof RafsError) return false // a damaged record describes nothing
+      if (error instanceof RafsError || error instanceof BlobError) return false // a damaged record describes nothing
       throw error
     }
     into.compressedOffset = this.#info.compressedOffset
@@ -166,6 +182,16 @@ export class ImageBlob implements PlannedBlob {
   unknown(chunk: number): EngineError {
     return new EngineError('BACKEND', `the image does not describe chunk ${chunk} of blob ${this.info.id}`)
   }
+}
+
+function openBatches({ bootstrap, info, backend, cacheDirectory }: ImageBlobParts): Promise<BlobLayout> {
+  const kind = {
+    storedIn: info.id,
+    fileSize: batchMetaFileSize(info),
+    fetch: (read: (offset: number, into: Uint8Array) => Promise<void>) => readBatchMeta(info, read),
+    parse: (file: Uint8Array) => openBatchLayout(bootstrap.layout(info.index), file, info),
+  }
+  return openContext(info, kind, backend, cacheDirectory)
 }
 
 /** Old images leave the stored size of raw chunks 0. */

@@ -23,15 +23,20 @@ const KEEP_BUFFER_BYTES = 32 << 20
 /** Claims verified at a time. */
 const CLAIMS = 8
 /** Ways of storing data that this version cannot read. */
-const UNREADABLE = BLOB_FEATURES.BATCH | BLOB_FEATURES.ENCRYPTED | BLOB_FEATURES.TARFS | BLOB_FEATURES.EXTERNAL
+const UNREADABLE = BLOB_FEATURES.TARFS | BLOB_FEATURES.EXTERNAL
 
 /** Opens an image for reading: its caches are opened or made; nothing is fetched. Throws EngineError 'UNSUPPORTED' or CacheError. */
 export async function openImage(parts: ImageParts, clock: Clock = SYSTEM_CLOCK): Promise<ImageReader> {
-  for (const { id, features } of parts.bootstrap.blobs) {
+  for (const { id, features, cipher } of parts.bootstrap.blobs) {
+    if ((features & BLOB_FEATURES.ENCRYPTED) !== 0 && cipher === undefined)
+      throw new EngineError(
+        'UNSUPPORTED',
+        `cannot read blob ${id}: it is encrypted, and the image has no key for it; RAFS v5 cannot keep one, so build the image as v6`,
+      )
     if ((features & UNREADABLE) === 0) continue
     throw new EngineError(
       'UNSUPPORTED',
-      `cannot read blob ${id}: its data is stored in a way (features 0x${features.toString(16)}: batch, encrypted, tarfs, or external) that this version does not read`,
+      `cannot read blob ${id}: its data is stored in a way (features 0x${features.toString(16)}: tarfs, or external) that this version does not read`,
     )
   }
   const memory = new MemoryStore(parts.limits.memoryBytes)

@@ -115,6 +115,34 @@ for (const { name, wanted, here, limits, requests } of CASES) {
   })
 }
 
+/** Chunks of 2 KiB, ten of which share a batch that is stored in 10 KiB. */
+function batches(chunkCount: number, here: readonly number[] = []): PlannedBlob {
+  return {
+    chunkCount,
+    place: (chunk: number, into: ChunkPlace) => {
+      into.compressedOffset = Math.floor(chunk / 10) * 10 * KIB
+      into.storedSize = 10 * KIB
+      into.plainSize = 2 * KIB
+      return chunk < chunkCount
+    },
+    isMissing: (chunk) => !here.includes(chunk),
+  }
+}
+
+test('plan: a chunk of a batch brings the others, for the cost of one', () => {
+  const [range, ...more] = planFetch([13, 17], batches(40, [11]), LIMITS)
+  assert.deepEqual([range?.compressedOffset, range?.length, more.length], [10 * KIB, 10 * KIB, 0])
+  assert.deepEqual(range?.chunks, [12, 13, 14, 15, 16, 17, 18, 19])
+})
+
+test('plan: batches next to each other come in one request, and each whole', () => {
+  const ranges = planFetch([13, 21], batches(40), LIMITS)
+  assert.deepEqual(
+    ranges.map(({ length, chunks }) => [length, chunks.length, chunks[0]]),
+    [[20 * KIB, 20, 10]],
+  )
+})
+
 test('growth starts small, shrinks while guesses are not read, and comes back when they are', () => {
   const budget = new GrowBudget(1 << 20)
   const touched = new Uint8Array(100)

@@ -92,7 +92,7 @@ export function planFetch(wanted: readonly number[], blob: PlannedBlob, limits: 
 
 /** Takes a wanted chunk into the draft when it is near enough, with what lies between. */
 function joins(draft: Draft, chunk: number, target: ChunkPlace, blob: PlannedBlob, limits: FetchLimits): boolean {
-  const gap = target.compressedOffset - draft.to
+  const gap = endsWith(draft, target) ? 0 : target.compressedOffset - draft.to
   const end = target.compressedOffset + target.storedSize
   if (gap < 0 || gap > limits.joinGapBytes || end - draft.from > limits.maxStoredBytes) return false
   const between: number[] = []
@@ -101,8 +101,12 @@ function joins(draft: Draft, chunk: number, target: ChunkPlace, blob: PlannedBlo
   let at = draft.to
   for (let index = draft.last + 1; index < chunk; index++) {
     if (!blob.isMissing(index) || !blob.place(index, place)) continue
-    if (place.compressedOffset < at || place.compressedOffset + place.storedSize > target.compressedOffset) continue
-    at = place.compressedOffset + place.storedSize
+    const ends = place.compressedOffset + place.storedSize
+    const isOfBatch =
+      (place.compressedOffset >= draft.from && ends === at) ||
+      (place.compressedOffset === target.compressedOffset && ends === end)
+    if (!isOfBatch && (place.compressedOffset < at || ends > target.compressedOffset)) continue
+    at = Math.max(at, ends)
     plain += place.plainSize
     between.push(index)
   }
@@ -112,6 +116,15 @@ function joins(draft: Draft, chunk: number, target: ChunkPlace, blob: PlannedBlo
   draft.to = end
   draft.plain = plain
   return true
+}
+
+/** Is the chunk in the batch that the draft ends with? Chunks of a batch have one place, and come together for the cost of one. */
+function endsWith(draft: Draft, { compressedOffset, storedSize }: ChunkPlace): boolean {
+  return compressedOffset >= draft.from && compressedOffset < draft.to && compressedOffset + storedSize === draft.to
+}
+
+function startsWith(draft: Draft, { compressedOffset, storedSize }: ChunkPlace): boolean {
+  return compressedOffset === draft.from && storedSize > 0 && compressedOffset + storedSize <= draft.to
 }
 
 function grow(draft: Draft, blob: PlannedBlob, limits: FetchLimits, budget: number): void {
@@ -124,20 +137,23 @@ function grow(draft: Draft, blob: PlannedBlob, limits: FetchLimits, budget: numb
   for (let index = draft.last + 1; index < blob.chunkCount; index++) {
     if (!blob.isMissing(index) || !blob.place(index, place)) break
     const gap = place.compressedOffset - draft.to
-    if (gap < 0 || gap > ALIGNMENT || !fits(gap + place.storedSize, left)) break
-    left -= gap + place.storedSize
+    const cost = endsWith(draft, place) ? 0 : gap + place.storedSize
+    if (cost > 0 && (left < budget / 4 || gap < 0 || gap > ALIGNMENT)) break
+    if (!fits(cost, left)) break
+    left -= cost
     draft.chunks.push(index)
     draft.last = index
     draft.to = place.compressedOffset + place.storedSize
     draft.plain += place.plainSize
-    if (left < budget / 4) break
   }
   left = Math.min(left, budget / 4)
   for (let index = draft.first - 1; index >= 0; index--) {
     if (!blob.isMissing(index) || !blob.place(index, place)) break
     const gap = draft.from - place.compressedOffset - place.storedSize
-    if (gap < 0 || gap > ALIGNMENT || !fits(gap + place.storedSize, left)) break
-    left -= gap + place.storedSize
+    const cost = startsWith(draft, place) ? 0 : gap + place.storedSize
+    if (cost > 0 && (gap < 0 || gap > ALIGNMENT)) break
+    if (!fits(cost, left)) break
+    left -= cost
     draft.chunks.unshift(index)
     draft.first = index
     draft.from = place.compressedOffset

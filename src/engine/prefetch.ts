@@ -199,7 +199,9 @@ class Pieces {
         continue
       }
       const end = place.compressedOffset + place.storedSize
-      const follows = blob === wanted.blob && place.compressedOffset >= to && place.compressedOffset - to <= 4096
+      const isOfBatch = end === to && place.compressedOffset >= from
+      const isNext = place.compressedOffset >= to && place.compressedOffset - to <= 4096
+      const follows = blob === wanted.blob && (isNext || isOfBatch)
       const fits = end - from <= most && plain + place.plainSize <= MAX_PLAIN_BYTES
       if (blob !== undefined && !(follows && fits)) {
         this.#returned.unshift(wanted)

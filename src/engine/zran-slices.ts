@@ -1,13 +1,12 @@
 import type { Backend } from '../backend/index.ts'
 import { BlobError, type BlobInfo, type ChunkInfo, readZranMeta, ZranIndex, zranMetaFileSize } from '../blob/index.ts'
-import { CacheError, readBlobMeta, writeBlobMeta } from '../cache/index.ts'
+import { type ContextKind, openContext } from './blob-context.ts'
 import type { StoredSlice } from './decode-task.ts'
 import type { FetchRange, PlannedBlob } from './plan.ts'
 import { ChunkPlace } from './plan.ts'
 
 /** Plain bytes that one request brings at most, when more than one chunk is wanted: only giant slices have more. */
 const MAX_PLAIN_BYTES = 8 << 20
-const READ_DEADLINE_MS = 30_000
 
 /** The slices of a gzip layer that its chunks come from: what a request fetches is always one slice, and brings all that is missing of it. */
 export class ZranSlices {
@@ -19,24 +18,19 @@ export class ZranSlices {
 
   /** Reads the blob's compression context from the cache's folder, or from its blob, and keeps it. Throws BlobError, BackendError or CacheError. */
   static async open(blob: BlobInfo, backend: Backend, cacheDirectory: string | undefined): Promise<ZranSlices> {
-    const kept = cacheDirectory === undefined ? undefined : await readKept(cacheDirectory, blob)
-    if (kept !== undefined) return new ZranSlices(kept)
     const id = blob.metaBlobId
     if (id === undefined)
       throw new BlobError(
         'BAD_META',
         `blob ${blob.id} does not say where its compression context is; name the bootstrap by the id of the blob that it came from`,
       )
-    const reader = await backend.open(id)
-    try {
-      const signal = AbortSignal.timeout(READ_DEADLINE_MS)
-      const bytes = await readZranMeta(blob, (offset, into) => reader.read(offset, into, { signal }))
-      const index = new ZranIndex(bytes, blob)
-      if (cacheDirectory !== undefined) await keep(cacheDirectory, blob, bytes)
-      return new ZranSlices(index)
-    } finally {
-      await reader.close()
+    const kind: ContextKind<ZranIndex> = {
+      storedIn: id,
+      fileSize: zranMetaFileSize(blob),
+      fetch: (read) => readZranMeta(blob, read),
+      parse: (file) => new ZranIndex(file, blob),
     }
+    return new ZranSlices(await openContext(blob, kind, backend, cacheDirectory))
   }
 
   /** False for a chunk that its compression context tells otherwise than the bootstrap. */
@@ -111,26 +105,5 @@ export class ZranSlices {
     const [first = 0] = wanted
     for (let chunk = first + 1; isIn(chunk); chunk += 1) if (!asked.has(chunk) && blob.isMissing(chunk)) yield chunk
     for (let chunk = first - 1; isIn(chunk); chunk -= 1) if (!asked.has(chunk) && blob.isMissing(chunk)) yield chunk
-  }
-}
-
-/** Undefined also for one that does not fit the image: it is fetched again then. */
-async function readKept(directory: string, blob: BlobInfo): Promise<ZranIndex | undefined> {
-  const bytes = await readBlobMeta(directory, blob.id, zranMetaFileSize(blob))
-  if (bytes === undefined) return undefined
-  try {
-    return new ZranIndex(bytes, blob)
-  } catch (error) {
-    if (error instanceof BlobError) return undefined
-    throw error
-  }
-}
-
-/** A cache that cannot take it is no reason to fail: the next start fetches it again. */
-async function keep(directory: string, blob: BlobInfo, bytes: Uint8Array): Promise<void> {
-  try {
-    await writeBlobMeta(directory, blob.id, bytes)
-  } catch (error) {
-    if (!(error instanceof CacheError)) throw error
   }
 }

@@ -36,6 +36,8 @@ export function readChunkRecord(from: ByteReader, at: number, blob: BlobInfo, in
   into.uncompressedOffset = from.u64(at + CHUNK_RECORD.uncompressedOffset)
   into.compressed = (flags & CHUNK_FLAGS.COMPRESSED) !== 0
   into.encrypted = (flags & CHUNK_FLAGS.ENCRYPTED) !== 0
+  into.batchOffset = 0
+  into.batchSize = 0
   into.crc32c = (flags & CHUNK_FLAGS.HAS_CRC32C) !== 0 ? from.u32(at + CHUNK_RECORD.crc32c) : undefined
   for (let byte = 0; byte < 32; byte++) into.digest[byte] = from.bytes[at + byte] // checked above
   checkChunk(blob, into)

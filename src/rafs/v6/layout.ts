@@ -70,6 +70,9 @@ export const BLOB_ENTRY = {
   tocDigest: 136,
   metaDigest: 168,
   metaSize: 200,
+  /** Encrypted blobs keep key and tweak where others name the blob of their compression context. */
+  cipherKey: 168,
+  cipherIv: 200,
   cipher: 216,
 } as const
 

@@ -199,6 +199,7 @@ function readBlob(from: ByteReader, tableAt: number, index: number, context: Blo
     tocSize,
     tocDigest: isUnknown ? undefined : tocDigest,
     ...readMetaBlob(from, at, features, context.inlinedId),
+    ...readCipher(from, at, features, wrong),
   }
 }
 
@@ -214,6 +215,21 @@ function readMetaBlob(
   const isInlined = (features & BLOB_FEATURES.INLINED_FS_META) !== 0
   const metaBlobId = isInlined ? inlinedId : Buffer.from(metaBlobDigest).toString('hex')
   return { metaBlobDigest, metaBlobSize: from.u64(at + BLOB_ENTRY.metaSize), metaBlobId }
+}
+
+/** The only cipher there is, AES-128-XTS, has number 1. */
+function readCipher(
+  from: ByteReader,
+  at: number,
+  features: number,
+  wrong: (what: string) => RafsError,
+): Pick<BlobInfo, 'cipher'> {
+  if ((features & BLOB_FEATURES.ENCRYPTED) === 0) return {}
+  const algorithm = from.u32(at + BLOB_ENTRY.cipher)
+  if (algorithm !== 1) throw wrong(`it is encrypted with cipher ${algorithm}; 1 is known`)
+  const key = Buffer.from(from.view(at + BLOB_ENTRY.cipherKey, 32))
+  if (key.subarray(0, 16).equals(key.subarray(16))) throw wrong('the halves of its key are equal')
+  return { cipher: { key, iv: from.view(at + BLOB_ENTRY.cipherIv, 16).slice() } }
 }
 
 /** The rules of "Blob table", last part: how long the chunk infos are for the features. */
