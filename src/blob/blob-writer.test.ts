@@ -20,6 +20,8 @@ const PLAIN: Options = {
   digest: 'sha256',
   inlineBootstrap: false,
   toc: false,
+  rafsVersion: 6,
+  alignedChunks: false,
 }
 
 function collect(options: Partial<Options>): { writer: BlobWriter; bytes: () => Buffer } {

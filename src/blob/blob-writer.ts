@@ -27,6 +27,10 @@ export interface BlobWriterOptions {
   readonly inlineBootstrap: boolean
   /** A table of contents ends the blob, and chunk digests are in it. */
   readonly toc: boolean
+  /** Of the image: v5 describes chunks in the bootstrap only, so the blob is nothing but their bytes (and an inlined bootstrap). */
+  readonly rafsVersion: 5 | 6
+  /** Chunks start at multiples of 4096 in the uncompressed address space. Always so in v6. */
+  readonly alignedChunks: boolean
   readonly sink: BlobSink
 }
 
@@ -129,12 +133,19 @@ export class BlobWriter {
     chunk.compressedOffset = this.#size
     chunk.compressedSize = stored.length
     chunk.uncompressedOffset = this.#uncompressedSize
-    const place = this.#infos.extend(INFO_V1_SIZE)
-    encodeInfoV1(chunk, new DataView(place.buffer, place.byteOffset, INFO_V1_SIZE), 0)
-    this.#digests.extend(DIGEST_SIZE).set(chunk.digest)
+    if (this.#options.rafsVersion === 6) {
+      const place = this.#infos.extend(INFO_V1_SIZE)
+      encodeInfoV1(chunk, new DataView(place.buffer, place.byteOffset, INFO_V1_SIZE), 0)
+      this.#digests.extend(DIGEST_SIZE).set(chunk.digest)
+    }
     this.#chunkCount += 1
-    this.#uncompressedSize = Math.ceil((chunk.uncompressedOffset + chunk.uncompressedSize) / ALIGNMENT) * ALIGNMENT
+    this.#uncompressedSize = this.#aligned(chunk.uncompressedOffset + chunk.uncompressedSize)
     return this.#write(stored)
+  }
+
+  #aligned(end: number): number {
+    const { alignedChunks, rafsVersion } = this.#options
+    return alignedChunks || rafsVersion === 6 ? Math.ceil(end / ALIGNMENT) * ALIGNMENT : end
   }
 
   /** Ends the chunks: writes what describes them. Without chunks there is nothing to describe. */
@@ -152,6 +163,7 @@ export class BlobWriter {
       compressedSize: dataSize,
       uncompressedSize: this.#uncompressedSize,
     })
+    if (this.#options.rafsVersion === 5) return
     await this.#writeMeta()
     if (this.#options.toc) await this.#writeDigests()
   }
@@ -212,8 +224,10 @@ export class BlobWriter {
   }
 
   get #features(): number {
-    const { inlineBootstrap, toc } = this.#options
-    let features: number = BLOB_FEATURES.CAP_TAR_TOC | BLOB_FEATURES.ALIGNED
+    const { inlineBootstrap, toc, rafsVersion } = this.#options
+    let features: number = BLOB_FEATURES.CAP_TAR_TOC
+    // v5 never says so, whether it is or not.
+    if (rafsVersion === 6) features |= BLOB_FEATURES.ALIGNED
     if (inlineBootstrap) features |= BLOB_FEATURES.INLINED_FS_META | BLOB_FEATURES.HAS_TAR_HEADER
     if (toc) features |= BLOB_FEATURES.HAS_TOC | BLOB_FEATURES.HAS_TAR_HEADER
     if (toc && this.#chunkCount > 0) features |= BLOB_FEATURES.INLINED_CHUNK_DIGEST

@@ -1,18 +1,18 @@
 import { type BlobInfo, BlobWriter, type FinishedBlob } from '../blob/index.ts'
-import { INLINED_BLOB_ID, writeBootstrapV6 } from '../rafs/index.ts'
+import { INLINED_BLOB_ID } from '../rafs/index.ts'
 import { ChunkPipeline, type Content } from './chunk-pipeline.ts'
 import { type ChunkWorkers, withChunkWorkers } from './chunk-workers.ts'
 import { type ChunkRecord, LayerDictionary } from './dictionary.ts'
-import { coded } from './errors.ts'
+import { BuilderError, coded } from './errors.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
 import type { LayerNode } from './layer-tree.ts'
 import { checkConsistent, checkReadable, importedBlob } from './merge.ts'
 import { overlay } from './overlay.ts'
-import { dumpOrder, prefetchNodes, toRafsTree } from './rafs-tree.ts'
-import { readBack } from './readback.ts'
+import { dumpOrder, prefetchedFiles, prefetchNodes, toRafsTree } from './rafs-tree.ts'
 import { loadParent } from './reference.ts'
 import { scanDirectory } from './sources/directory.ts'
 import { readTarLayer } from './sources/tar.ts'
+import { writeTree } from './write-tree.ts'
 
 /** A layer that was built. */
 export interface BuiltLayer {
@@ -88,14 +88,28 @@ class LayerBuild {
   readonly #pipeline: ChunkPipeline
   readonly #blob: BlobWriter
   readonly #parent: LayerNode | undefined
+  #source: 'archive' | 'directory' = 'archive'
+  #prefetched: readonly LayerNode[] = []
   readonly #started = performance.now()
 
   constructor(options: LayerOptions & LayerRun, workers: ChunkWorkers) {
-    const { chunkSize, compression, digest, inlineBootstrap, blobToc, sink, signal, parent } = options
+    const { version, alignedChunks, chunkSize, compression, digest, inlineBootstrap, blobToc, sink, signal, parent } =
+      options
+    if (version === 5 && blobToc)
+      throw new BuilderError('BAD_OPTION', 'RAFS v5 blobs have no table of contents; leave it out, or build v6')
     this.#options = options
     this.#dictionary = new LayerDictionary(options.dictionary)
     this.#parent = parent === undefined ? undefined : this.#loadParent(parent)
-    this.#blob = new BlobWriter({ chunkSize, compression, digest, inlineBootstrap, toc: blobToc, sink })
+    this.#blob = new BlobWriter({
+      chunkSize,
+      compression,
+      digest,
+      inlineBootstrap,
+      toc: blobToc,
+      rafsVersion: version,
+      alignedChunks,
+      sink,
+    })
     this.#pipeline = new ChunkPipeline({
       chunkSize,
       algorithms: { compression, digest },
@@ -125,6 +139,8 @@ class LayerBuild {
     const dropWhiteouts = this.#parent === undefined ? whiteoutSpec : undefined
     const { root: layer, contents } = scanDirectory(path, { keepOwners, dropWhiteouts, signal })
     const root = this.#overParent(layer)
+    this.#source = 'directory'
+    if (prefetch.policy === 'blob') this.#prefetched = prefetchedFiles(root, prefetch.paths)
     for (const node of new Set(dumpOrder(root, prefetch.policy === 'none' ? [] : prefetch.paths))) {
       const content = contents.get(node)
       if (content === undefined) continue
@@ -145,7 +161,12 @@ class LayerBuild {
   #loadParent(parent: NonNullable<LayerOptions['parent']>): LayerNode {
     checkReadable(parent, 'the parent bootstrap')
     checkConsistent(
-      { chunkSize: this.#options.chunkSize, explicitOwners: this.#options.keepOwners, version: 6, blobs: [] },
+      {
+        chunkSize: this.#options.chunkSize,
+        explicitOwners: this.#options.keepOwners,
+        version: this.#options.version,
+        blobs: [],
+      },
       parent,
     )
     const { root, blobs, chunks } = loadParent(parent)
@@ -185,23 +206,35 @@ class LayerBuild {
 
   #table(own: Pick<BlobInfo, 'id' | 'compressedSize' | 'tocSize' | 'tocDigest'>): BlobInfo[] {
     return this.#dictionary.blobs.map((entry, index) =>
-      entry.kind === 'own' ? this.#blob.info({ ...own, index }) : importedBlob(entry.blob, index),
+      entry.kind === 'own'
+        ? { ...this.#blob.info({ ...own, index }), prefetchSize: this.#prefetchSize(index) }
+        : importedBlob(entry.blob, index),
     )
   }
 
+  /** Files to be prefetched are at the head of the blob: where the last of their chunks ends. Only v5 has a place for it. */
+  #prefetchSize(ownIndex: number): number {
+    if (this.#options.version !== 5) return 0
+    let end = 0
+    for (const { chunks } of this.#prefetched)
+      for (const { blobIndex, compressedOffset, compressedSize } of chunks)
+        if (blobIndex === ownIndex) end = Math.max(end, compressedOffset + compressedSize)
+    return end
+  }
+
   #bootstrap(root: LayerNode, blobs: readonly BlobInfo[]): Uint8Array {
-    const { chunkSize, compression, digest, keepOwners, prefetch } = this.#options
+    const { version, chunkSize, compression, digest, keepOwners, prefetch } = this.#options
     const tree = toRafsTree(root, blobs)
     const nodes = prefetch.policy === 'fs' ? prefetchNodes(tree.root, prefetch.paths) : []
-    const bytes = writeBootstrapV6(tree, {
+    return writeTree(tree, {
+      version,
       chunkSize,
       compression,
       digest,
       explicitOwners: keepOwners,
       alwaysXattrs: false,
       prefetch: nodes,
+      source: this.#source,
     })
-    readBack(bytes, tree)
-    return bytes
   }
 }

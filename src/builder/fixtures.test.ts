@@ -40,6 +40,8 @@ async function optionsOf(image: SharedImage): Promise<LayerOptions> {
   const flag = (name: string): string | undefined => flagOf(image, name)
   const options: LayerOptions = {
     ...DEFAULTS,
+    version: flag('-v') === '5' ? 5 : 6,
+    alignedChunks: image.command.includes('--aligned-chunk'),
     chunkSize: Number(flag('--chunk-size') ?? DEFAULTS.chunkSize),
     compression: (flag('--compressor') ?? 'zstd') as LayerOptions['compression'],
     digest: (flag('--digester') ?? 'blake3') as LayerOptions['digest'],
@@ -76,7 +78,7 @@ async function build(image: SharedImage): Promise<{ built: BuiltImage; at: strin
 }
 
 function isOurs({ id, command }: SharedImage): boolean {
-  if (!id.startsWith('v6-') || !command.startsWith('nydus-image create ')) return false
+  if (!/^v[56]-/.test(id) || !command.startsWith('nydus-image create ')) return false
   return !/-ref |tarfs|stargztoc|--encrypt|--attributes|--batch-size|--blob-cache-dir|-B x/.test(command)
 }
 
@@ -90,10 +92,10 @@ const needsRoot = process.getuid?.() === 0 ? false : 'needs root to unpack owner
 
 /** Compression of their data depends on the library's release, so blobs have other ids; this set has the same bytes with any. */
 const isByteEqual = ({ id, command, reproducible }: SharedImage): boolean =>
-  reproducible === true && (/v6-(empty|src-)/.test(id) || /--compressor (none|lz4_block)/.test(command))
+  reproducible === true && (/v[56]-(empty|src-)/.test(id) || /--compressor (none|lz4_block)/.test(command))
 
 for (const image of noShared === false ? sharedImages().filter(isOurs) : []) {
-  if (image.exit !== 0 || /v6-(src-implicit|upper-tar-parent)$/.test(image.id)) continue
+  if (image.exit !== 0 || /v[56]-(src-implicit|upper-tar-parent)$/.test(image.id)) continue
   test(`builds ${image.id} as the original does`, { skip: needsRoot }, async () => {
     const { built, at } = await build(image)
     const theirs = JSON.parse(readFileSync(sharedPath('images', image.id, 'output.json'), 'utf8')) as {
@@ -128,7 +130,7 @@ for (const image of noShared === false ? sharedImages().filter(isOurs) : []) {
 test('the large set', { skip: noShared }, () => undefined)
 
 for (const image of noShared === false ? sharedImages().filter(isOurs) : []) {
-  if (image.exit === 0 && !/v6-(src-implicit|upper-tar-parent)$/.test(image.id)) continue
+  if (image.exit === 0 && !/v[56]-(src-implicit|upper-tar-parent)$/.test(image.id)) continue
   test(`builds ${image.id} rightly, where the original fails`, async () => {
     const { built } = await build(image)
     const ours = readFileSync(built.bootstrapPath ?? '')

@@ -6,6 +6,10 @@ import type { WhiteoutSpec } from './whiteout.ts'
 
 /** How a layer is built. */
 export interface LayerOptions {
+  /** Of RAFS. v5 takes no table of contents. */
+  readonly version: 5 | 6
+  /** v5: chunks start at multiples of 4096 in the uncompressed address space; v6 has them so anyway. */
+  readonly alignedChunks: boolean
   /** Bytes; a power of two from 4 KiB to 16 MiB. */
   readonly chunkSize: number
   readonly compression: Exclude<CompressionName, 'gzip'>

@@ -39,6 +39,8 @@ export interface LayerNode {
   chunks: readonly ChunkRecord[]
   /** Directories: by name, bytes as latin1 text; in any order. */
   children: Map<string, LayerNode> | undefined
+  /** An archive lists a hard link to it. */
+  isLinked?: boolean
 }
 
 export function newNode(mode: number): LayerNode {
@@ -209,6 +211,7 @@ export class PendingLinks {
         'BAD_SOURCE',
         `the hard link ${shown(`/${names.join('/')}`)} points to the directory ${shown(`/${target.join('/')}`)}`,
       )
+    node.isLinked = true
     if (this.#tree.find(names) !== node) this.#tree.put(names, node)
   }
 }

@@ -1,12 +1,12 @@
 import { BLOB_FEATURES, type BlobInfo } from '../blob/index.ts'
 import type { CompressionName, DigestName } from '../codec/index.ts'
-import { type Bootstrap, type RafsChunk, readTree, writeBootstrapV6 } from '../rafs/index.ts'
+import { type Bootstrap, type RafsChunk, readTree } from '../rafs/index.ts'
 import { BuilderError } from './errors.ts'
 import type { LayerNode } from './layer-tree.ts'
 import { emptyRoot, overlay } from './overlay.ts'
 import { fromRafsTree, hybridPaths, prefetchNodes, toRafsTree } from './rafs-tree.ts'
-import { readBack } from './readback.ts'
 import type { WhiteoutSpec } from './whiteout.ts'
+import { writeTree } from './write-tree.ts'
 
 /** One layer to merge. The bootstrap is opened with the id of its own blob, if it came out of that blob. */
 export interface MergeLayer {
@@ -31,7 +31,7 @@ export interface MergeOptions {
 }
 
 export interface MergedImage {
-  /** A RAFS v6 bootstrap of the whole image. */
+  /** Of the whole image, in the layers' version of RAFS. */
   readonly bootstrap: Uint8Array
   /** In the order of their first use; layers whose data nothing uses are not among them. */
   readonly blobs: readonly BlobInfo[]
@@ -64,15 +64,16 @@ export function mergeImages(layers: readonly MergeLayer[], options: MergeOptions
   const blobs = usedBlobs(root, table.blobs)
   const tree = toRafsTree(root, blobs)
   const last = layers.at(-1)?.image ?? first.image
-  const bootstrap = writeBootstrapV6(tree, {
+  const bootstrap = writeTree(tree, {
+    version: first.image.version,
     chunkSize: first.image.chunkSize,
     compression: compressionOf(last, blobs),
     digest: digestOf(last, blobs),
     explicitOwners: last.explicitOwners,
     alwaysXattrs: true,
     prefetch: prefetchNodes(tree.root, options.prefetchPaths),
+    source: 'archive',
   })
-  readBack(bootstrap, tree)
   return { bootstrap, blobs }
 }
 
@@ -114,7 +115,6 @@ function isTarfs({ blobs }: Pick<Bootstrap, 'blobs'>): boolean {
 export function checkReadable(image: Bootstrap, name: string): void {
   const refuse = (what: string): BuilderError =>
     new BuilderError('UNSUPPORTED', `${name}: ${what} images are not supported by this version of nydus-image`)
-  if (image.version !== 6) throw refuse('RAFS v5')
   for (const { features } of image.blobs) {
     if ((features & BLOB_FEATURES.ENCRYPTED) !== 0) throw refuse('encrypted')
     if ((features & BLOB_FEATURES.SEPARATE) !== 0) throw refuse('OCI reference (zran)')

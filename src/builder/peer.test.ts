@@ -86,6 +86,31 @@ const CASES: readonly Case[] = [
     options: { compression: 'lz4_block', inlineBootstrap: true },
   },
   {
+    name: 'v5, none, blake3',
+    args: ['-v', '5', '--compressor', 'none'],
+    options: { version: 5, compression: 'none' },
+  },
+  {
+    name: 'v5, lz4, sha256, chunks of 4 KiB',
+    args: ['-v', '5', '--compressor', 'lz4_block', '--digester', 'sha256', '--chunk-size', '0x1000'],
+    options: { version: 5, compression: 'lz4_block', digest: 'sha256', chunkSize: 0x1000 },
+  },
+  {
+    name: 'v5, lz4, aligned chunks, bootstrap inside, owners left out',
+    args: ['-v', '5', '--compressor', 'lz4_block', '--aligned-chunk', '--blob-inline-meta', '--repeatable'],
+    options: { version: 5, compression: 'lz4_block', alignedChunks: true, inlineBootstrap: true, keepOwners: false },
+  },
+  {
+    name: 'v5, none, prefetch table',
+    args: ['-v', '5', '--compressor', 'none', '--prefetch-policy', 'fs'],
+    options: { version: 5, compression: 'none', prefetch: { policy: 'fs', paths: ['/c/d', '/a/b', '/a'] } },
+  },
+  {
+    name: 'v5, none, what to prefetch first in the blob',
+    args: ['-v', '5', '--compressor', 'none', '--prefetch-policy', 'blob'],
+    options: { version: 5, compression: 'none', prefetch: { policy: 'blob', paths: ['/c/d', '/a/b'] } },
+  },
+  {
     name: 'none, prefetch table',
     args: ['--compressor', 'none', '--prefetch-policy', 'fs'],
     options: { compression: 'none', prefetch: { policy: 'fs', paths: ['/c/d', '/a/b', '/a'] } },
@@ -111,7 +136,8 @@ for (const { name, args, options } of CASES) {
       const [theirs, ours] = [join(folder, 'theirs'), join(folder, 'ours')]
       for (const path of [theirs, ours]) mkdirSync(path)
       const tar = join(folder, 'source.tar')
-      writeFileSync(tar, await tarOf(archive(1, 60)))
+      // The original spoils v5 images of hard links with xattrs in archives: number 35.
+      writeFileSync(tar, await tarOf(archive(1, options.version === 5 && kind === 'tar' ? 34 : 60)))
       const source = kind === 'tar' ? tar : join(folder, 'tree')
       if (kind === 'directory') {
         mkdirSync(source)
@@ -163,6 +189,9 @@ test("the original's check accepts ours, with every kind of layout", { skip }, a
     { inlineBootstrap: true },
     { inlineBootstrap: true, blobToc: true },
     { chunkSize: 0x1000, digest: 'sha256' },
+    { version: 5 },
+    { version: 5, chunkSize: 0x1000, digest: 'sha256', compression: 'lz4_block', alignedChunks: true },
+    { version: 5, inlineBootstrap: true },
   ].entries()) {
     const blobs = join(folder, `case-${at}`)
     mkdirSync(blobs)

@@ -21,6 +21,7 @@ export function toRafsTree(root: LayerNode, blobs: readonly BlobInfo[]): RafsTre
     children: node.children === undefined ? undefined : [],
     chunks: node.chunks,
     link: links.of(node),
+    isLinked: node.isLinked === true,
   })
   const top = convert('/', root)
   const open: Array<readonly [RafsNode, LayerNode]> = [[top, root]]
@@ -114,6 +115,16 @@ export function dumpOrder(root: LayerNode, patterns: readonly string[]): LayerNo
     files.push({ node, rank: (numbers.size === 0 ? undefined : matchPattern(path, numbers)) ?? numbers.size })
   }
   return files.sort((a, b) => a.rank - b.rank).map(({ node }) => node)
+}
+
+/** Files with content under a pattern. */
+export function prefetchedFiles(root: LayerNode, patterns: readonly string[]): LayerNode[] {
+  const numbers = new Map(patterns.map((path, number) => [path, number]))
+  const found: LayerNode[] = []
+  for (const [path, node] of hybridPaths(root))
+    if (node.chunks.length + node.size > 0 && node.children === undefined && node.target === undefined)
+      if (matchPattern(path, numbers) !== undefined) found.push(node)
+  return found
 }
 
 /** All nodes that are no directories, in the order of the format; one with several names several times. */

@@ -34,7 +34,7 @@ class Comparison {
   }
 
   run(): void {
-    const { blobs, root, inodeCount } = this.#image
+    const { blobs, root, version, inodeCount, entryLimit } = this.#image
     const top: Folder = { parent: undefined, node: this.#tree.root }
     this.#same('number of blobs', top, blobs.length, this.#tree.blobs.length)
     for (const [i, blob] of blobs.entries()) this.#same('blob id', top, blob.id, this.#tree.blobs[i]?.id)
@@ -52,7 +52,7 @@ class Comparison {
         if (child.children !== undefined) open.push([childIno, { parent: folder, node: child }])
       }
     }
-    this.#same('number of entries', top, inodeCount, this.#entries)
+    this.#same('number of entries', top, version === 5 ? entryLimit : inodeCount, this.#entries)
   }
 
   #children(ino: Ino, folder: Folder): Ino[] {

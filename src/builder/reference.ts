@@ -10,7 +10,7 @@ import type { LayerNode } from './layer-tree.ts'
 import { checkConsistent, checkReadable, importedBlob } from './merge.ts'
 import { fromRafsTree, hybridPaths } from './rafs-tree.ts'
 
-type Wanted = Pick<LayerOptions, 'chunkSize' | 'keepOwners' | 'digest'>
+type Wanted = Pick<LayerOptions, 'version' | 'chunkSize' | 'keepOwners' | 'digest'>
 
 /** No bootstrap is larger; a blob may be. */
 const MAX_BOOTSTRAP_BYTES = 0x4000_0000
@@ -29,9 +29,9 @@ export async function openParent(path: string, options: Wanted): Promise<Bootstr
   return await openReference(path, options)
 }
 
-async function openReference(path: string, { chunkSize, keepOwners }: Wanted): Promise<Bootstrap> {
+async function openReference(path: string, { version, chunkSize, keepOwners }: Wanted): Promise<Bootstrap> {
   const image = openNamed(await readReference(path), path)
-  checkConsistent({ chunkSize, explicitOwners: keepOwners, version: 6, blobs: [] }, image)
+  checkConsistent({ chunkSize, explicitOwners: keepOwners, version, blobs: [] }, image)
   checkReadable(image, path)
   return image
 }

@@ -46,6 +46,8 @@ export const DEFAULTS: LayerOptions = {
   keepOwners: true,
   inlineBootstrap: false,
   blobToc: false,
+  version: 6,
+  alignedChunks: false,
   blobId: undefined,
   whiteoutSpec: 'oci',
   prefetch: { policy: 'none', paths: [] },
@@ -96,8 +98,8 @@ export function sourceOf(name: string, folder: string): string {
 
 /** Trees that have a socket, which no archive can hold. */
 const WITH_SOCKET: ReadonlySet<string> = new Set(['lower', 'core', 'mini'])
-const SOCKET_TIME = 1_700_000_047
-const LINKED_TIME = 1_700_000_030
+const socketTime = (tree: string): number => (tree === 'mini' ? 1_700_000_041 : 1_700_000_047)
+const linkedTime = (tree: string): number => (tree === 'mini' ? 1_700_000_024 : 1_700_000_030)
 
 function unpackDirectory(name: string, at: string): void {
   mkdirSync(at)
@@ -113,11 +115,11 @@ function unpackDirectory(name: string, at: string): void {
   ])
   // GNU tar makes hard links late, after it has set the time of the folder that they are in.
   const linked = join(at, 'hard/sub')
-  if (existsSync(linked) && WITH_SOCKET.has(name)) setTimes(linked, LINKED_TIME, 0)
+  if (existsSync(linked) && WITH_SOCKET.has(name)) setTimes(linked, linkedTime(name), 0)
   if (!WITH_SOCKET.has(name)) return
   const { atime, mtime } = statSync(join(at, 'dev'))
   makeNode(join(at, 'dev/socket'), 0o140755, 0)
-  setTimes(join(at, 'dev/socket'), SOCKET_TIME, 0)
+  setTimes(join(at, 'dev/socket'), socketTime(name), 0)
   utimesSync(join(at, 'dev'), atime, mtime)
 }
 

@@ -21,7 +21,7 @@ export async function fetchDictionary(
   repository: Repository,
   platform: Platform,
   workDirectory: string,
-  options: Pick<LayerOptions, 'chunkSize' | 'keepOwners' | 'digest'>,
+  options: Pick<LayerOptions, 'version' | 'chunkSize' | 'keepOwners' | 'digest'>,
   signal: AbortSignal,
 ): Promise<DictionaryImage> {
   const { nydus } = await openPair(repository, platform, signal)

@@ -146,7 +146,7 @@ class Conversion {
     const { dictionary, chunkSize } = this.#request
     if (dictionary === undefined) return undefined
     const config = images[0]?.config ?? hostPlatform()
-    const wanted = { chunkSize, keepOwners: true, digest: 'blake3' } as const
+    const wanted = { chunkSize, keepOwners: true, digest: 'blake3', version: 6 } as const
     return await fetchDictionary(
       dictionary,
       { os: config.os, architecture: config.architecture },
@@ -178,6 +178,8 @@ class Conversion {
       compression,
       digest: 'blake3',
       keepOwners: true,
+      version: 6,
+      alignedChunks: false,
       inlineBootstrap: true,
       blobToc: true,
       blobId: undefined,

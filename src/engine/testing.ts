@@ -45,6 +45,8 @@ type BuildLayer = (
     readonly digest: DigestName
     readonly inlineBootstrap: boolean
     readonly blobToc: boolean
+    readonly version: 5 | 6
+    readonly alignedChunks: boolean
     readonly blobId: undefined
     readonly keepOwners: boolean
     readonly whiteoutSpec: 'none'
@@ -78,6 +80,8 @@ export async function buildTestImage(
       digest: options.digest ?? 'blake3',
       inlineBootstrap: false,
       blobToc: false,
+      version: 6,
+      alignedChunks: false,
       blobId: undefined,
       keepOwners: true,
       whiteoutSpec: 'none',

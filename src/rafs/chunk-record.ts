@@ -4,6 +4,7 @@
 import type { BlobInfo, ChunkInfo } from '../blob/index.ts'
 import type { ByteReader } from './byte-reader.ts'
 import { RafsError } from './errors.ts'
+import type { RafsChunk } from './tree.ts'
 
 /** 32 + 4 × 4 + 8 × 3 + 4 × 2 = 80 bytes. */
 export const CHUNK_RECORD = {
@@ -41,6 +42,28 @@ export function readChunkRecord(from: ByteReader, at: number, blob: BlobInfo, in
   into.crc32c = (flags & CHUNK_FLAGS.HAS_CRC32C) !== 0 ? from.u32(at + CHUNK_RECORD.crc32c) : undefined
   for (let byte = 0; byte < 32; byte++) into.digest[byte] = from.bytes[at + byte] // checked above
   checkChunk(blob, into)
+}
+
+/** Writes the record of a chunk that a file uses at `fileOffset`. */
+export function writeChunkRecord(view: DataView, at: number, chunk: RafsChunk, fileOffset: number): void {
+  const flags =
+    (chunk.compressed ? CHUNK_FLAGS.COMPRESSED : 0) | (chunk.crc32c === undefined ? 0 : CHUNK_FLAGS.HAS_CRC32C)
+  new Uint8Array(view.buffer, view.byteOffset).set(chunk.digest, at + CHUNK_RECORD.digest)
+  view.setUint32(at + CHUNK_RECORD.blobIndex, chunk.blobIndex, true)
+  view.setUint32(at + CHUNK_RECORD.flags, flags, true)
+  view.setUint32(at + CHUNK_RECORD.compressedSize, chunk.compressedSize, true)
+  view.setUint32(at + CHUNK_RECORD.uncompressedSize, chunk.uncompressedSize, true)
+  setU64(view, at + CHUNK_RECORD.compressedOffset, chunk.compressedOffset)
+  setU64(view, at + CHUNK_RECORD.uncompressedOffset, chunk.uncompressedOffset)
+  setU64(view, at + CHUNK_RECORD.fileOffset, fileOffset)
+  view.setUint32(at + CHUNK_RECORD.index, chunk.index, true)
+  view.setUint32(at + CHUNK_RECORD.crc32c, chunk.crc32c ?? 0, true)
+}
+
+/** `>>> 0` is the value modulo 2^32, also of numbers beyond 32 bits. */
+function setU64(view: DataView, at: number, value: number): void {
+  view.setUint32(at, value >>> 0, true)
+  view.setUint32(at + 4, Math.floor(value / 2 ** 32), true)
 }
 
 /** A chunk must lie inside its blob in both address spaces. Throws 'BAD_CHUNK'. */

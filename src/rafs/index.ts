@@ -15,5 +15,7 @@ export type { LinkGroup, RafsChunk, RafsNode, RafsTree, RafsXattr } from './tree
 export { emptyDirectory, findChild, hybridOrder, putChild, readTree, removeChild } from './tree.ts'
 export type { FlatView } from './v6/flat-view.ts'
 export { flatView } from './v6/flat-view.ts'
+export type { WriteOptionsV5 } from './v5/writer.ts'
+export { writeBootstrapV5 } from './v5/writer.ts'
 export type { WriteOptions } from './v6/writer.ts'
 export { writeBootstrapV6 } from './v6/writer.ts'

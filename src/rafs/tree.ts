@@ -53,6 +53,8 @@ export interface RafsNode {
   children: RafsNode[] | undefined
   chunks: readonly RafsChunk[]
   link: LinkGroup | undefined
+  /** An archive lists it as a hard link: v5 marks that also where no other name is left. */
+  isLinked?: boolean
 }
 
 /** An image in memory. */

@@ -43,7 +43,7 @@ async function create(source: string, flags: CreateFlags, log: Log, signal: Abor
       { signal, onBytes: (bytes) => progress.advance(bytes) },
     )
     log.info(summary(built))
-    await writeResult(flags.outputJson, { ...built, compressor: flags.compressor })
+    await writeResult(flags.outputJson, { ...built, fsVersion: options.version, compressor: flags.compressor })
   } finally {
     progress.done()
   }

@@ -149,12 +149,11 @@ export function refuseUnsupported(flags: CreateFlags): void {
     if (is)
       throw new BuilderError(
         'UNSUPPORTED',
-        `${option} is not supported by this version of nydus-image; it builds RAFS v6 from directories, tar, tar.gz and tar.zst`,
+        `${option} is not supported by this version of nydus-image; it builds RAFS v5 and v6 from directories, tar, tar.gz and tar.zst`,
       )
   }
   const type = canonicalType(flags)
   refuse(type.endsWith('-ref') || type.endsWith('tarfs'), `--type ${flags.type}`)
-  refuse(flags.fsVersion === '5', '--fs-version 5')
   refuse(decimalOrHex(flags.batchSize, 'batch size') !== 0, '--batch-size')
   refuse(flags.encrypt === true, '--encrypt')
   refuse(flags.blobCacheDir !== undefined, '--blob-cache-dir')
@@ -177,6 +176,8 @@ export function isDirectory(path: string): boolean {
 
 export function layerOptions(flags: CreateFlags, chunkSize: number, patterns: PrefetchPatterns): LayerOptions {
   return {
+    version: flags.fsVersion === '5' ? 5 : 6,
+    alignedChunks: flags.alignedChunk === true,
     chunkSize,
     compression: flags.compressor,
     digest: flags.digester,

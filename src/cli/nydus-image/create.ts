@@ -91,12 +91,7 @@ function addOutputOptions(command: Command): void {
 function addFormatOptions(command: Command): void {
   const size = 'must be power of two and between 0x1000-0x1000000'
   command
-    .addOption(
-      valueOption('-v, --fs-version <version>', 'RAFS format version: [default: 6] (5: not supported)', [
-        '5',
-        '6',
-      ]).default('6'),
-    )
+    .addOption(valueOption('-v, --fs-version <version>', 'RAFS format version: [default: 6]', ['5', '6']).default('6'))
     .addOption(valueOption('--chunk-size <size>', `Set the size of data chunks, ${size}: [default: 0x100000]`))
     .addOption(
       valueOption('--compressor <algorithm>', 'Algorithm to compress data chunks: [default: zstd]', [

@@ -56,7 +56,13 @@ async function merge(sources: readonly string[], flags: MergeFlags, log: Log, si
   await writeWhole(bootstrapPath, bootstrap)
   const ids = blobs.map(({ id }) => id)
   const trace = { consumedTime: { merge: (performance.now() - started) / 1000 }, events: {} }
-  await writeResult(flags.outputJson, { bootstrapPath, blobs: ids, trace, compressor: compressorOf(layers[0]?.image) })
+  await writeResult(flags.outputJson, {
+    bootstrapPath,
+    blobs: ids,
+    fsVersion: layers[0]?.image.version,
+    trace,
+    compressor: compressorOf(layers[0]?.image),
+  })
 }
 
 /** The real id of a layer's own blob: as the lists say, else the name of its file; with a configuration, as the bootstrap says. */
