@@ -37,10 +37,13 @@ const TYPES: ReadonlyArray<readonly [number, DumpEntry['type']]> = [
   [MODE.SOCKET, 'socket'],
 ]
 
-/** A path and its inode, in bytewise order of full paths. */
+/** A path and its inode. A directory comes before what it holds, and that in bytewise order of names. */
 export interface WalkEntry {
   /** `/` for the root, else absolute, as bytes. */
   readonly path: Uint8Array
+  /** Path of the directory that holds it, one array for all of its entries, and the name there; both empty for the root. */
+  readonly directory: Uint8Array
+  readonly name: Uint8Array
   readonly ino: Ino
   /** Names in the path: 0 for the root. */
   readonly depth: number
@@ -77,7 +80,7 @@ export function* walkBootstrap(image: Bootstrap): Generator<WalkEntry> {
     const { mode } = attributes
     if (at.type !== 0 && at.type !== directoryType(mode))
       throw bad(ino, `its directory says another type than its mode 0${mode.toString(8)}`)
-    yield { path, ino, depth }
+    yield { path, directory: at.parent, name: at.name, ino, depth }
     if (!isType(mode, MODE.DIRECTORY)) continue
     if (seen.has(ino)) throw bad(ino, 'it is met twice')
     if (path.length > PATH_MAX) throw bad(ino, `its path has ${path.length} bytes, ${PATH_MAX} are followed`)
@@ -113,27 +116,56 @@ function join(parent: Uint8Array, name: Uint8Array): Uint8Array {
   return path
 }
 
-/** An image as canonical text, a line an entry (JSON), in the order of {@link walkBootstrap}. Two images show the same tree when their dumps are equal. */
+/** An image's tree as canonical text, a line an entry (JSON), in the order of {@link walkBootstrap}. Two images show the same tree when their dumps are equal. */
 export function* dumpBootstrap(image: Bootstrap): Generator<string> {
   for (const entry of dumpEntries(image)) yield JSON.stringify(entry)
 }
 
 /** The same as objects. */
 export function* dumpEntries(image: Bootstrap): Generator<DumpEntry> {
-  const attributes = new Attributes()
-  const firstPaths = new Map<Ino, string>()
-  const spans: ChunkSpan[] = []
-  for (const { path, ino } of walkBootstrap(image)) {
-    image.attributes(ino, attributes)
-    const text = escapePath(path)
-    const entry = describe(image, attributes, text)
-    if (entry.type !== 'dir' && attributes.nlink > 1) {
-      const first = firstPaths.get(ino) ?? text
-      firstPaths.set(ino, first)
-      entry.hardlink = first
+  for (const { entry, ino } of describeEntries(image)) {
+    if (entry.type === 'file' && (entry.size ?? 0) > 0) {
+      entry.chunks = []
+      for (const id of chunkIds(image, ino, entry.size ?? 0)) entry.chunks.push(id)
     }
-    if (entry.type === 'file' && attributes.size > 0) entry.chunks = digests(image, ino, attributes.size, spans)
     yield entry
+  }
+}
+
+/** Entries without their chunks, which can be many. */
+export function* describeEntries(image: Bootstrap): Generator<{ readonly entry: DumpEntry; readonly ino: Ino }> {
+  const attributes = new Attributes()
+  const paths = new PathTexts()
+  const firsts = new Map<Ino, Place>()
+  for (const { directory, name, ino } of walkBootstrap(image)) {
+    image.attributes(ino, attributes)
+    const entry = describe(image, attributes, paths.text(directory, name))
+    if (entry.type !== 'dir' && attributes.nlink > 1) {
+      const first = firsts.get(ino) ?? { directory, name }
+      firsts.set(ino, first)
+      entry.hardlink = paths.text(first.directory, first.name)
+    }
+    yield { entry, ino }
+  }
+}
+
+interface Place {
+  readonly directory: Uint8Array
+  readonly name: Uint8Array
+}
+
+/** Paths as text; that of a directory is made once for what lies in it. */
+class PathTexts {
+  #directory: Uint8Array | undefined
+  #text = ''
+
+  text(directory: Uint8Array, name: Uint8Array): string {
+    if (name.length === 0) return '/'
+    if (directory !== this.#directory) {
+      this.#directory = directory
+      this.#text = directory.length === 1 ? '' : escapePath(directory)
+    }
+    return `${this.#text}/${escapePath(name)}`
   }
 }
 
@@ -165,21 +197,25 @@ function describe(image: Bootstrap, of: Attributes, path: string): DumpEntry {
   return entry
 }
 
-function digests(image: Bootstrap, ino: Ino, size: number, spans: ChunkSpan[]): string[] {
-  const found: string[] = []
+/** Chunks of a file are looked up so many at a time: files may have millions. */
+const CHUNKS_AT_ONCE = 1024
+
+/** What tells each chunk of a file, in order: its digest in hex. A chunk without a record (equal digests collapsed, or tarfs) is told by its place: `BLOB:CHUNK`. */
+export function* chunkIds(image: Bootstrap, ino: Ino, size: number): Generator<string> {
   const info = new ChunkInfo()
-  const count = image.chunks(ino, 0, size, spans)
-  for (let index = 0; index < count; index++) {
-    const span = spans[index] // filled by `chunks`
-    const layout = image.layout(span.blobIndex)
-    // A chunk without a record (equal digests collapsed, or tarfs) is told by its place.
-    if (!layout.has(span.chunkIndex)) found.push(`${span.blobIndex}:${span.chunkIndex}`)
-    else {
-      layout.chunk(span.chunkIndex, info)
-      found.push(Buffer.from(info.digest).toString('hex'))
+  const spans: ChunkSpan[] = []
+  const step = CHUNKS_AT_ONCE * image.chunkSize
+  for (let offset = 0; offset < size; offset += step) {
+    const count = image.chunks(ino, offset, step, spans)
+    for (let index = 0; index < count; index++) {
+      const span = spans[index] // filled by `chunks`
+      const layout = image.layout(span.blobIndex)
+      if (layout.has(span.chunkIndex)) {
+        layout.chunk(span.chunkIndex, info)
+        yield Buffer.from(info.digest).toString('hex')
+      } else yield `${span.blobIndex}:${span.chunkIndex}`
     }
   }
-  return found
 }
 
 /** Printable ASCII as it is; every other byte and `%` as `%XX`. */

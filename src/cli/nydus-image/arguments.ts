@@ -84,12 +84,17 @@ export function addProgressOption(command: Command): void {
 
 /** The options of `check` and `inspect` that say which image, and where its data is. */
 export function addImageOptions(command: Command): void {
-  command.argument('[BOOTSTRAP]', 'File path of RAFS metadata, or of a blob that carries it')
-  command.addOption(valueOption('-B, --bootstrap <path>', '[Deprecated] File path of RAFS meta blob/bootstrap'))
+  addImageOperand(command)
   command.addOption(valueOption('-D, --blob-dir <path>', 'Directory that holds the data blobs'))
   command.addOption(
     valueOption('-C, --config <path>', 'Configuration file of nydusd, which says where the data blobs are'),
   )
+}
+
+/** Which image: an operand, or -B. */
+export function addImageOperand(command: Command): void {
+  command.argument('[BOOTSTRAP]', 'File path of RAFS metadata, or of a blob that carries it')
+  command.addOption(valueOption('-B, --bootstrap <path>', '[Deprecated] File path of RAFS meta blob/bootstrap'))
   setRules(command, {
     conflicts: [['--bootstrap', '<BOOTSTRAP>']],
     lacking: (has) => (has('--bootstrap') || has('<BOOTSTRAP>') ? [] : ['<BOOTSTRAP>']),

@@ -6,6 +6,7 @@ import { openNamedImage } from './bootstrap-file.ts'
 import { blobLine, describeInodes } from './check-listing.ts'
 import { openBackend } from './blob-source.ts'
 import { type Log, withLog } from './log.ts'
+import { printPieces } from './print-pieces.ts'
 import { compressorOf, writeResult } from './result.ts'
 
 /** Values of `check`'s options, as the parser gives them. */
@@ -34,11 +35,14 @@ export async function checkImageFile(
     for (const finding of checkBootstrap(image)) found.add(finding)
     const seconds = (performance.now() - started) / 1000
     found.throwIfAny()
-    if (flags.verbose === true) await print(describeInodes(image))
+    if (flags.verbose === true) await printPieces(describeInodes(image), signal)
     // Programs give -B and mean the metadata alone.
     if (flags.bootstrap === undefined) await checkData(image, flags, found, signal)
     found.throwIfAny()
-    await print(['RAFS filesystem metadata is valid, referenced data blobs: \n', ...image.blobs.map(blobLine)])
+    await printPieces(
+      ['RAFS filesystem metadata is valid, referenced data blobs: \n', ...image.blobs.map(blobLine)],
+      signal,
+    )
     await writeResult(flags.outputJson, resultOf(path, image, seconds), 0)
   })
 }
@@ -83,22 +87,4 @@ function resultOf(path: string, image: Bootstrap, seconds: number): Parameters<t
     fsVersion: image.version,
     compressor: compressorOf(image),
   }
-}
-
-/** Writes to stdout as fast as it is read. */
-async function print(lines: Iterable<string>): Promise<void> {
-  let batch = ''
-  for (const line of lines) {
-    batch += line
-    if (batch.length < 0x1_0000) continue
-    await write(batch)
-    batch = ''
-  }
-  await write(batch)
-}
-
-async function write(text: string): Promise<void> {
-  await new Promise<void>((resolve, reject) =>
-    process.stdout.write(text, (error) => (error ? reject(error) : resolve())),
-  )
 }

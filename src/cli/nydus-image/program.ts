@@ -3,6 +3,7 @@ import { addCompletion } from '../completion.ts'
 import { createCommand } from './arguments.ts'
 import { checkCommand } from './check.ts'
 import { createImageCommand } from './create.ts'
+import { dumpCommand } from './dump.ts'
 import { exportCommand } from './export.ts'
 import { inspectCommand } from './inspect.ts'
 import { laterCommands } from './later-commands.ts'
@@ -25,6 +26,7 @@ export function createProgram(signal: AbortSignal): Command {
     exportCommand,
     unpackCommand,
     statCommand,
+    dumpCommand,
   ])
     root.addCommand(command(signal))
   for (const command of laterCommands()) root.addCommand(command)

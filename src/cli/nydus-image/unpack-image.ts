@@ -9,6 +9,7 @@ import { openNamedImage } from './bootstrap-file.ts'
 import { withImageData } from './image-content.ts'
 import { type Log, withLog } from './log.ts'
 import { osError } from './os-error.ts'
+import { toStdout } from './print-pieces.ts'
 
 /** Values of `unpack`'s options, as the parser gives them. */
 export interface UnpackFlags extends CommonFlags {
@@ -82,10 +83,7 @@ async function writeTo(
   write: (sink: (bytes: Uint8Array) => Promise<void>) => Promise<void>,
 ): Promise<void> {
   if (output !== '-') return await writeStream(output, write)
-  await write(
-    (bytes) =>
-      new Promise((resolve, reject) => process.stdout.write(bytes, (error) => (error ? reject(error) : resolve()))),
-  )
+  await write(toStdout)
 }
 
 const ADVICE = '--blob, --blob-dir or --backend-type must be specified'

@@ -1,0 +1,30 @@
+const BATCH_LENGTH = 0x1_0000
+
+/** Writes pieces of text to stdout as fast as they are read there; the next pieces are made when the reader wants them. */
+export async function printPieces(pieces: Iterable<string>, signal: AbortSignal): Promise<void> {
+  await writePieces(pieces, toStdout, signal)
+}
+
+/** Joins pieces of text into batches for `sink`. */
+export async function writePieces(
+  pieces: Iterable<string>,
+  sink: (bytes: Uint8Array) => Promise<void>,
+  signal: AbortSignal,
+): Promise<void> {
+  let batch = ''
+  for (const piece of pieces) {
+    batch += piece
+    if (batch.length < BATCH_LENGTH) continue
+    signal.throwIfAborted()
+    await sink(Buffer.from(batch))
+    batch = ''
+  }
+  if (batch !== '') await sink(Buffer.from(batch))
+}
+
+/** To stdout; settles when it was taken. */
+export async function toStdout(bytes: Uint8Array): Promise<void> {
+  await new Promise<void>((resolve, reject) =>
+    process.stdout.write(bytes, (error) => (error ? reject(error) : resolve())),
+  )
+}
