@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 
 const root = join(import.meta.dirname, '..')
 const wanted = process.argv.slice(2)
@@ -19,7 +20,14 @@ if (files.length === 0) {
 }
 const { status } = spawnSync(
   process.execPath,
-  ['--disable-warning=ExperimentalWarning', '--test', '--test-reporter=spec', '--test-timeout=240000', ...files],
+  [
+    '--disable-warning=ExperimentalWarning',
+    `--import=${pathToFileURL(join(import.meta.dirname, 'bounded-properties.ts')).href}`,
+    '--test',
+    '--test-reporter=spec',
+    '--test-timeout=240000',
+    ...files,
+  ],
   { cwd: root, stdio: 'inherit' },
 )
 process.exitCode = status ?? 1

@@ -179,6 +179,23 @@ test('fsck.erofs is content with what is written', { skip: fsck }, (t) => {
   )
 })
 
+test('fsck.erofs is content when the last inode ends with its block', { skip: fsck }, (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'nydus-rafs-'))
+  t.after(() => rmSync(directory, { recursive: true, force: true }))
+  let met = 0
+  for (let length = 1; length <= 255; length += 1) {
+    const names = Array.from({ length: 50 }, (_unused, index) => `${index}`.padEnd(index === 0 ? length : 2))
+    const tree = treeOf(names.map((name) => file(name)))
+    const bytes = writeBootstrapV6(tree, DEFAULTS)
+    const shift = Buffer.from(bytes.buffer).readUInt32LE(1024 + 40) * 4096
+    const ends = [...walkBootstrap(openBootstrap(bytes))].map(({ ino }) => shift + ino * 32 + 64)
+    if (Math.max(...ends) % 4096 !== 0) continue
+    met += 1
+    assert.equal(check(directory, bytes, tree.blobs), '', `a name of ${length} bytes`)
+  }
+  assert.ok(met > 0, 'the last inode ends with a block')
+})
+
 function file(name: string | Uint8Array, more: Partial<RafsNode> = {}): RafsNode {
   const bytes = typeof name === 'string' ? new Uint8Array(Buffer.from(name)) : name
   return { ...emptyDirectory(bytes), mode: 0o100644, children: undefined, ...more }

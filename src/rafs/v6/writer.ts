@@ -104,7 +104,8 @@ class Writer {
     const chunkTableAt = roundUp(this.#shift + this.#allocator.end, BLOCK_SIZE)
     const rows = this.#chunkRows()
     const chunkTableSize = rows.length * CHUNK_RECORD.size
-    const total = roundUp(chunkTableAt + chunkTableSize, BLOCK_SIZE)
+    // fsck.erofs looks for an xattr header behind every inode, whether it has xattrs or not: there must be bytes behind the last one.
+    const total = roundUp(Math.max(chunkTableAt + chunkTableSize, this.#shift + this.#allocator.end + 1), BLOCK_SIZE)
     this.#bytes = new Uint8Array(total)
     this.#view = new DataView(this.#bytes.buffer)
     this.#writeSuperblock()
