@@ -132,12 +132,18 @@ export function* dumpEntries(image: Bootstrap): Generator<DumpEntry> {
   }
 }
 
-/** Entries without their chunks, which can be many. */
-export function* describeEntries(image: Bootstrap): Generator<{ readonly entry: DumpEntry; readonly ino: Ino }> {
+/** A path with all that is known of it but the chunks, which can be many. */
+export interface DescribedEntry {
+  readonly entry: DumpEntry
+  readonly path: Uint8Array
+  readonly ino: Ino
+}
+
+export function* describeEntries(image: Bootstrap): Generator<DescribedEntry> {
   const attributes = new Attributes()
   const paths = new PathTexts()
   const firsts = new Map<Ino, Place>()
-  for (const { directory, name, ino } of walkBootstrap(image)) {
+  for (const { path, directory, name, ino } of walkBootstrap(image)) {
     image.attributes(ino, attributes)
     const entry = describe(image, attributes, paths.text(directory, name))
     if (entry.type !== 'dir' && attributes.nlink > 1) {
@@ -145,7 +151,7 @@ export function* describeEntries(image: Bootstrap): Generator<{ readonly entry: 
       firsts.set(ino, first)
       entry.hardlink = paths.text(first.directory, first.name)
     }
-    yield { entry, ino }
+    yield { entry, path, ino }
   }
 }
 

@@ -40,3 +40,14 @@ export function checkName(name: Uint8Array, ino: number): void {
       )
   }
 }
+
+/** Order of a walk: a directory before what it holds, and that in bytewise order of names. Both are absolute paths without a slash at the end. */
+export function comparePaths(a: Uint8Array, b: Uint8Array): number {
+  if (a.length === 1 || b.length === 1) return a.length - b.length
+  const length = Math.min(a.length, b.length)
+  for (let index = 0; index < length; index++) {
+    const [x, y] = [a[index], b[index]] // both inside
+    if (x !== y) return x === SLASH ? -1 : y === SLASH ? 1 : x - y
+  }
+  return a.length - b.length
+}

@@ -3,6 +3,7 @@ import { addCompletion } from '../completion.ts'
 import { createCommand } from './arguments.ts'
 import { checkCommand } from './check.ts'
 import { createImageCommand } from './create.ts'
+import { diffCommand } from './diff.ts'
 import { dumpCommand } from './dump.ts'
 import { exportCommand } from './export.ts'
 import { inspectCommand } from './inspect.ts'
@@ -27,6 +28,7 @@ export function createProgram(signal: AbortSignal): Command {
     unpackCommand,
     statCommand,
     dumpCommand,
+    diffCommand,
   ])
     root.addCommand(command(signal))
   for (const command of laterCommands()) root.addCommand(command)

@@ -1,0 +1,193 @@
+import { ChunkInfo } from '../blob/index.ts'
+import {
+  type Bootstrap,
+  type ChunkSpan,
+  comparePaths,
+  type DescribedEntry,
+  type DumpEntry,
+  describeEntries,
+} from '../rafs/index.ts'
+import { FetchCost, type FetchFigures, type NamedImage, named } from './fetch-cost.ts'
+
+/** In what a path differs. `content_unknown`: the images cut or digest files in ways that cannot be compared without their data. */
+export type DiffPart =
+  | 'type'
+  | 'content'
+  | 'content_unknown'
+  | 'target'
+  | 'device'
+  | 'mode'
+  | 'owner'
+  | 'mtime'
+  | 'xattrs'
+  | 'links'
+
+/** A path that is not the same in both images. */
+export interface PathDifference {
+  /** As `DumpEntry.path`. */
+  readonly path: string
+  readonly change: 'added' | 'removed' | 'changed'
+  /** Empty unless `changed`. */
+  readonly parts: readonly DiffPart[]
+  readonly a: DumpEntry | undefined
+  readonly b: DumpEntry | undefined
+}
+
+/** What was found when all differences have been told. */
+export interface DiffSummary {
+  readonly paths: { added: number; removed: number; changed: number; same: number }
+  /** Changed paths by what changed in them: a path may count in several. */
+  readonly parts: Readonly<Record<DiffPart, number>>
+  readonly fetch: FetchFigures
+  /** Ids. */
+  readonly blobs: { readonly shared: string[]; readonly onlyA: string[]; readonly onlyB: string[] }
+}
+
+/**
+ * Compares two images by their bootstraps; blobs are not read. Tells each path that differs, in the order of a walk; gives the summary at the end. Sizes and link counts of directories, which
+ * follow from what they hold and from the version, are not compared. Throws RafsError, which names the image, where one of them is damaged.
+ */
+export function* diffImages(a: NamedImage, b: NamedImage): Generator<PathDifference, DiffSummary> {
+  const cost = new FetchCost(a, b)
+  const paths = { added: 0, removed: 0, changed: 0, same: 0 }
+  const parts = Object.fromEntries(PARTS.map((part) => [part, 0])) as Record<DiffPart, number>
+  for (const [inA, inB] of pairs(a, b)) {
+    if (inA !== undefined) cost.addA(inA)
+    if (inB !== undefined) cost.addB(inB)
+    const difference = inA === undefined || inB === undefined ? undefined : comparedParts(a, b, inA, inB)
+    if (difference?.length === 0) {
+      paths.same += 1
+      continue
+    }
+    const change = difference !== undefined ? 'changed' : inA === undefined ? 'added' : 'removed'
+    paths[change] += 1
+    for (const part of difference ?? []) parts[part] += 1
+    const path = inA?.entry.path ?? inB?.entry.path ?? ''
+    yield { path, change, parts: difference ?? [], a: inA?.entry, b: inB?.entry }
+  }
+  return { paths, parts, fetch: cost.figures(), blobs: sharedBlobs(a.image, b.image) }
+}
+
+const PARTS: readonly DiffPart[] = [
+  'type',
+  'content',
+  'content_unknown',
+  'target',
+  'device',
+  'mode',
+  'owner',
+  'mtime',
+  'xattrs',
+  'links',
+]
+
+/** Both walks side by side: a path that one image lacks stands alone. */
+function* pairs(
+  a: NamedImage,
+  b: NamedImage,
+): Generator<readonly [DescribedEntry | undefined, DescribedEntry | undefined]> {
+  const [walkA, walkB] = [describeEntries(a.image), describeEntries(b.image)]
+  const next = (of: NamedImage, walk: Generator<DescribedEntry, void>): DescribedEntry | undefined =>
+    named(of, () => walk.next().value ?? undefined)
+  let [inA, inB] = [next(a, walkA), next(b, walkB)]
+  while (inA !== undefined || inB !== undefined) {
+    const order: number = inA === undefined ? 1 : inB === undefined ? -1 : comparePaths(inA.path, inB.path)
+    yield [order <= 0 ? inA : undefined, order >= 0 ? inB : undefined]
+    if (order <= 0) inA = next(a, walkA)
+    if (order >= 0) inB = next(b, walkB)
+  }
+}
+
+function comparedParts(a: NamedImage, b: NamedImage, inA: DescribedEntry, inB: DescribedEntry): DiffPart[] {
+  const [x, y] = [inA.entry, inB.entry]
+  const found: DiffPart[] = []
+  if (x.type !== y.type) found.push('type')
+  else if (x.type === 'file') found.push(...comparedContent(a, b, inA, inB))
+  else if (x.target !== y.target) found.push('target')
+  else if (x.rdev !== y.rdev) found.push('device')
+  if (x.mode !== y.mode) found.push('mode')
+  const hasOwners = a.image.explicitOwners && b.image.explicitOwners
+  if (hasOwners && (x.uid !== y.uid || x.gid !== y.gid)) found.push('owner')
+  if (x.mtime !== y.mtime || x.mtime_nsec !== y.mtime_nsec) found.push('mtime')
+  if (JSON.stringify(x.xattrs) !== JSON.stringify(y.xattrs)) found.push('xattrs')
+  const isLinkable = x.type !== 'dir' && y.type !== 'dir'
+  if (isLinkable && (x.nlink !== y.nlink || x.hardlink !== y.hardlink)) found.push('links')
+  return found
+}
+
+function comparedContent(a: NamedImage, b: NamedImage, inA: DescribedEntry, inB: DescribedEntry): DiffPart[] {
+  const size = inA.entry.size ?? 0
+  if (size !== inB.entry.size) return ['content']
+  if (size === 0) return []
+  // Chunks can be compared when they begin and end at the same places.
+  if (a.image.chunkSize !== b.image.chunkSize && size > Math.min(a.image.chunkSize, b.image.chunkSize))
+    return ['content_unknown']
+  const step = CHUNKS_AT_ONCE * Math.max(a.image.chunkSize, b.image.chunkSize)
+  const [inImageA, inImageB] = [new FileChunks(a, inA), new FileChunks(b, inB)]
+  let isUnknown = false
+  for (let offset = 0; offset < size; offset += step) {
+    const count = inImageA.load(offset, step)
+    if (inImageB.load(offset, step) !== count) return ['content']
+    for (let i = 0; i < count; i += 1) {
+      const isEqual = inImageA.equals(inImageB, i)
+      if (isEqual === false) return ['content']
+      isUnknown ||= isEqual === undefined
+    }
+  }
+  return isUnknown ? ['content_unknown'] : []
+}
+
+/** Chunks of a file are looked up so many at a time. */
+const CHUNKS_AT_ONCE = 1024
+
+/** A part of one file's chunks. */
+class FileChunks {
+  readonly #of: NamedImage
+  readonly #file: DescribedEntry
+  readonly #spans: ChunkSpan[] = []
+  readonly #info = new ChunkInfo()
+
+  constructor(of: NamedImage, file: DescribedEntry) {
+    this.#of = of
+    this.#file = file
+  }
+
+  load(offset: number, length: number): number {
+    return named(this.#of, () => this.#of.image.chunks(this.#file.ino, offset, length, this.#spans))
+  }
+
+  /** Undefined when nothing tells: a chunk without a digest, or digests of two kinds. */
+  equals(other: FileChunks, i: number): boolean | undefined {
+    const [mine, theirs] = [this.#spans[i], other.#spans[i]]
+    if (mine === undefined || theirs === undefined || mine.length !== theirs.length) return false
+    const [blob, otherBlob] = [this.#blob(mine), other.#blob(theirs)]
+    if (blob?.id === otherBlob?.id && mine.chunkOffset === theirs.chunkOffset) return true
+    if (blob?.digest !== otherBlob?.digest) return undefined
+    const [digest, otherDigest] = [this.#digest(mine), other.#digest(theirs)]
+    if (digest === undefined || otherDigest === undefined) return undefined
+    return Buffer.compare(digest, otherDigest) === 0
+  }
+
+  #blob(span: ChunkSpan): Bootstrap['blobs'][number] | undefined {
+    return this.#of.image.blobs[span.blobIndex]
+  }
+
+  #digest(span: ChunkSpan): Uint8Array | undefined {
+    return named(this.#of, () => {
+      const layout = this.#of.image.layout(span.blobIndex)
+      if (!layout.has(span.chunkIndex)) return undefined
+      layout.chunk(span.chunkIndex, this.#info)
+      return this.#info.digest
+    })
+  }
+}
+
+function sharedBlobs(a: Bootstrap, b: Bootstrap): DiffSummary['blobs'] {
+  const inA = new Set(a.blobs.map(({ id }) => id))
+  const inB = new Set(b.blobs.map(({ id }) => id))
+  return {
+    shared: [...inB].filter((id) => inA.has(id)),
+    onlyA: [...inA].filter((id) => !inB.has(id)),
+    onlyB: [...inB].filter((id) => !inA.has(id)),
+  }
+}
