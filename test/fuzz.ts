@@ -10,6 +10,7 @@ import { BLOB_FEATURES, BlobError, type BlobInfo, ChunkInfo, locateBootstrap } f
 import { encodeToc, PARTS } from '../src/blob/toc.ts'
 import { Attributes, dumpBootstrap, openBootstrap, RafsError, readTree, walkBootstrap } from '../src/rafs/index.ts'
 import { TarError, TarReader, TarWriter } from '../src/tar/index.ts'
+import { randomOf } from './random.ts'
 
 interface Target {
   readonly seeds: () => Promise<readonly Uint8Array[]> | readonly Uint8Array[]
@@ -49,17 +50,6 @@ export async function fuzz(name: string, seconds: number, seed = 1): Promise<num
     if (took > SLOW_MS) throw new Error(`${name}, seed ${seed + count}: took ${Math.round(took)} ms`)
   }
   return count
-}
-
-/** Numbers below a bound, the same ones for the same seed. Source: "mulberry32", public domain. */
-function randomOf(seed: number): (below: number) => number {
-  let state = seed >>> 0
-  return (below) => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % Math.max(1, below)
-  }
 }
 
 function damaged(seed: Uint8Array, random: (below: number) => number): Uint8Array {

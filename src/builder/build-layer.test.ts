@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
 import * as fc from 'fast-check'
-import { Attributes, dumpBootstrap, openBootstrap } from '../rafs/index.ts'
+import { Attributes, dumpBootstrap, dumpEntries, openBootstrap } from '../rafs/index.ts'
 import { BuilderError, checkBootstrap, compareWithImage, mergeImages, readSourceTree } from './index.ts'
 import { type ArchiveEntry, buildTar, contentOf, DEFAULTS, inPieces, tarOf } from './testing.ts'
 
@@ -358,3 +358,22 @@ test('damaged archives are refused with a code, or build', async () => {
     { numRuns: 300 },
   )
 })
+
+for (const version of [5, 6] as const) {
+  test(`hard links of devices and FIFOs are one inode in RAFS v${version}`, async () => {
+    const archive = await tarOf([
+      { path: 'disk', type: 'block', devMajor: 8, devMinor: 1 },
+      { path: 'disk-again', type: 'hardlink', link: 'disk' },
+      { path: 'pipe', type: 'fifo' },
+      { path: 'pipe-again', type: 'hardlink', link: 'pipe' },
+    ])
+    const { bootstrap } = await buildTar(archive, { version })
+    const links = [...dumpEntries(openBootstrap(bootstrap))].map(({ path, nlink, hardlink }) => [path, nlink, hardlink])
+    assert.deepEqual(links.slice(1), [
+      ['/disk', 2, '/disk'],
+      ['/disk-again', 2, '/disk'],
+      ['/pipe', 2, '/pipe'],
+      ['/pipe-again', 2, '/pipe'],
+    ])
+  })
+}

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { basename } from 'node:path'
 import { test } from 'node:test'
-import { type Bootstrap, openBootstrap } from '../rafs/index.ts'
+import { type Bootstrap, dumpEntries, openBootstrap } from '../rafs/index.ts'
 import {
   BuilderError,
   checkBootstrap,
@@ -12,7 +12,7 @@ import {
   type MergeOptions,
   parsePrefetchPatterns,
 } from './index.ts'
-import { assertSameMeaning, buildTar, noShared, sharedImages, sharedPath } from './testing.ts'
+import { assertSameMeaning, buildTar, noShared, sharedImages, sharedPath, tarOf } from './testing.ts'
 
 const PLAIN: MergeOptions = { parent: undefined, dictionary: undefined, whiteoutSpec: 'oci', prefetchPaths: [] }
 
@@ -103,6 +103,19 @@ test('layers that disagree are refused as inconsistent', async () => {
       (error: unknown) => error instanceof BuilderError && error.code === 'INCONSISTENT',
     )
   }
+})
+
+test('a deletion marker of a name that is not UTF-8 deletes it', async () => {
+  const name = Buffer.from([0x61, 0xff])
+  const [lower, upper] = [
+    await smallImage(await tarOf([{ path: name, content: Buffer.from('x') }])),
+    await smallImage(await tarOf([{ path: Buffer.concat([Buffer.from('.wh.'), name]) }])),
+  ]
+  const merged = openBootstrap(mergeImages([layer(lower), layer(upper)], PLAIN).bootstrap)
+  assert.deepEqual(
+    [...dumpEntries(merged)].map(({ path }) => path),
+    ['/'],
+  )
 })
 
 test('nothing to merge is an error', () => {

@@ -1,4 +1,3 @@
-import { fromKey } from './image-path.ts'
 import { FILE_TYPES, type LayerNode } from './layer-tree.ts'
 
 /** How deletions are marked: by names (`.wh.x`), by overlayfs's 0:0 devices and opaque attribute, or not at all. */
@@ -16,12 +15,12 @@ const OCI_OPAQUE = '.wh..wh..opq'
 export const OVERLAY_OPAQUE = 'trusted.overlay.opaque'
 const OPAQUE_VALUE = 'y'
 
-/** The marker that an entry is, or undefined. A name that is not UTF-8 is never an OCI marker, as in the original. */
+/** The marker that an entry is, or undefined. Names are bytes: the original leaves markers of names that are not UTF-8 in the image, and what they delete with them. */
 export function whiteoutOf(name: string, node: LayerNode, spec: WhiteoutSpec): Whiteout | undefined {
   if (spec === 'oci') {
     if (!name.startsWith(OCI_PREFIX)) return undefined
     if (name === OCI_OPAQUE) return { kind: 'opaque-parent' }
-    return isUtf8(fromKey(name)) ? { kind: 'remove', name: name.slice(OCI_PREFIX.length) } : undefined
+    return { kind: 'remove', name: name.slice(OCI_PREFIX.length) }
   }
   if (spec === 'overlayfs') {
     if ((node.mode & FILE_TYPES.mask) === FILE_TYPES.char && node.rdev === 0) return { kind: 'remove', name }
@@ -35,14 +34,4 @@ function isOpaque(node: LayerNode): boolean {
     ({ name, value }) =>
       Buffer.from(name).toString('latin1') === OVERLAY_OPAQUE && Buffer.from(value).toString('latin1') === OPAQUE_VALUE,
   )
-}
-
-function isUtf8(bytes: Uint8Array): boolean {
-  try {
-    new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
-    return true
-  } catch {
-    // That is the question.
-    return false
-  }
 }

@@ -197,8 +197,9 @@ export class BootstrapV5 implements Bootstrap {
     const at = this.#at(index, 0)
     const ino = this.#from.u64(at + INODE.ino)
     if (ino === index) return index
-    const first = this.#at(ino, MODE.FILE)
-    if (!isType(this.#from.u32(at + INODE.mode), MODE.FILE) || this.#from.u64(first + INODE.ino) !== ino)
+    const type = this.#from.u32(at + INODE.mode) & MODE.TYPE
+    const first = this.#at(ino, type)
+    if (type === MODE.DIRECTORY || this.#from.u64(first + INODE.ino) !== ino)
       throw new RafsError(
         'BAD_INODE',
         `inode ${index} says that it is inode ${ino}, which is not so; the bootstrap is damaged or crafted`,
