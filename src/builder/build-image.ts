@@ -3,12 +3,13 @@ import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Artifact } from './artifact.ts'
 import { buildDirectoryLayer, buildLayer, type BuiltLayer } from './build-layer.ts'
+import { buildTarfsLayer } from './build-tarfs.ts'
 import { BuilderError } from './errors.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
 
-/** A directory, or a tar (plain, gzip, zstd) in a file or FIFO; `-` is stdin. */
+/** A directory, or a tar (plain, gzip, zstd) in a file or FIFO; `-` is stdin. Of `tarfs` the tar, which must be plain, is the image's blob itself, and only a bootstrap is written. */
 export interface ImageSource {
-  readonly kind: 'directory' | 'tar'
+  readonly kind: 'directory' | 'tar' | 'tarfs'
   readonly path: string
 }
 
@@ -61,6 +62,7 @@ export async function buildImage(
   if ((places.bootstrap === undefined) !== options.inlineBootstrap) {
     throw new BuilderError('BAD_OPTION', 'the bootstrap goes into the blob or has a place of its own, one of both')
   }
+  if (source.kind === 'tarfs') return await buildOverTar(source.path, places, options, run)
   const blob = await Artifact.create(placeOf(places.blob, 'blob'))
   try {
     const built = await buildFrom(
@@ -82,6 +84,25 @@ export async function buildImage(
     }
   } finally {
     await blob.discard()
+  }
+}
+
+async function buildOverTar(
+  path: string,
+  { bootstrap: place }: ImagePlaces,
+  options: LayerOptions,
+  run: ImageRun,
+): Promise<BuiltImage> {
+  const started = performance.now()
+  if (place === undefined) throw new BuilderError('BAD_OPTION', 'a bootstrap over a plain tar needs a place of its own')
+  const built = await buildTarfsLayer(archiveOf(path, run), { ...options, signal: run.signal })
+  run.signal.throwIfAborted()
+  return {
+    bootstrapPath: await publishBootstrap(place, built.bootstrap),
+    blobPath: undefined,
+    blobs: built.blobs.map(({ id }) => id),
+    blobSize: built.blobSize,
+    trace: traceOf(built, (performance.now() - started) / 1000),
   }
 }
 

@@ -165,7 +165,7 @@ class LayerBuild {
         chunkSize: this.#options.chunkSize,
         explicitOwners: this.#options.keepOwners,
         version: this.#options.version,
-        blobs: [],
+        isTarfs: false,
       },
       parent,
     )

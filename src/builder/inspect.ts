@@ -7,6 +7,7 @@ import {
   type Ino,
   isType,
   MODE,
+  readSpanChunk,
   walkBootstrap,
 } from '../rafs/index.ts'
 
@@ -189,7 +190,7 @@ export class ImageInspector {
     const info = new ChunkInfo()
     return this.#spans(ino)
       .map((span, i) => {
-        this.#image.layout(span.blobIndex).chunk(span.chunkIndex, info)
+        if (!readSpanChunk(this.#image, span, info)) return '' // it shares its record with another
         return `        ${i} ->
         file offset: ${i * this.#image.chunkSize}, chunk index: ${info.index}
         compressed size: ${info.compressedSize}, decompressed size: ${info.uncompressedSize}
@@ -247,9 +248,7 @@ export class ImageInspector {
       this.#image.attributes(ino, this.#attributes)
       if (!isType(this.#attributes.mode, MODE.FILE)) continue
       for (const span of this.#spans(ino)) {
-        const layout = this.#image.layout(span.blobIndex)
-        if (!layout.has(span.chunkIndex)) continue
-        layout.chunk(span.chunkIndex, info)
+        if (!readSpanChunk(this.#image, span, info)) continue
         if (info.compressedOffset !== compressedOffset) continue
         const whole = text(path)
         const name = whole.slice(whole.lastIndexOf('/') + 1)

@@ -32,13 +32,17 @@ function openLayer(path: string, blobId?: string): Bootstrap {
   })
 }
 
+/** Layers in which the original spoiled a symlink: a merge spoils it once more. Merged layers of ours are compared with the expected tree elsewhere. */
+const SPOILED = /tarfs/
+
 const merges =
   noShared === false
     ? sharedImages().filter(
-        ({ id, command, exit }) => id.startsWith('v6-') && exit === 0 && command.startsWith('nydus-image merge '),
+        ({ id, command, exit }) =>
+          id.startsWith('v6-') && !SPOILED.test(id) && exit === 0 && command.startsWith('nydus-image merge '),
       )
     : []
-const UNSUPPORTED = /zran|mixed|tarfs/
+const UNSUPPORTED = /zran|mixed/
 
 for (const image of merges) {
   const words = image.command.split(' ').slice(2)

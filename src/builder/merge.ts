@@ -50,9 +50,12 @@ export function mergeImages(layers: readonly MergeLayer[], options: MergeOptions
   const table = new MergeTable(new Set(options.dictionary?.blobs.map(({ id }) => id)))
   // All of them before anything else: who merges forgets a cache then, and tries again.
   for (const { image } of layers) checkConsistent(reference, image)
+  if (first.image.isTarfs) checkTarfs(options)
   let root: LayerNode | undefined
   if (options.parent !== undefined) {
     checkReadable(options.parent, 'the parent bootstrap')
+    if (options.parent.isTarfs)
+      throw new BuilderError('BAD_OPTION', 'the parent bootstrap is over plain tars, which no other layers can lie on')
     root = table.load(options.parent, undefined)
   }
   for (const layer of layers) {
@@ -73,23 +76,26 @@ export function mergeImages(layers: readonly MergeLayer[], options: MergeOptions
     alwaysXattrs: true,
     prefetch: prefetchNodes(tree.root, options.prefetchPaths),
     source: 'archive',
+    isTarfs: first.image.isTarfs,
   })
   return { bootstrap, blobs }
 }
 
 /** The algorithms of an image as a whole are those of its last layer, as its blobs tell them. */
 function compressionOf(image: Bootstrap, blobs: readonly BlobInfo[]): CompressionName {
+  if (image.isTarfs) return 'none'
   return image.blobs[0]?.compression ?? blobs[0]?.compression ?? 'zstd'
 }
 
 function digestOf(image: Bootstrap, blobs: readonly BlobInfo[]): DigestName {
+  if (image.isTarfs) return 'sha256'
   return image.blobs[0]?.digest ?? blobs[0]?.digest ?? 'blake3'
 }
 
 /** What all images of a merge, or an image and its dictionary or parent, must have in common; in the original's words and order. */
 export function checkConsistent(
-  reference: Pick<Bootstrap, 'chunkSize' | 'explicitOwners' | 'version' | 'blobs'>,
-  image: Pick<Bootstrap, 'chunkSize' | 'explicitOwners' | 'version' | 'blobs'>,
+  reference: Pick<Bootstrap, 'chunkSize' | 'explicitOwners' | 'version' | 'isTarfs'>,
+  image: Pick<Bootstrap, 'chunkSize' | 'explicitOwners' | 'version' | 'isTarfs'>,
 ): void {
   const inconsistent = (text: string): BuilderError =>
     new BuilderError('INCONSISTENT', `Inconsistent RAFS Filesystem: ${text}`)
@@ -104,11 +110,13 @@ export function checkConsistent(
     throw inconsistent(
       `Using inconsistent RAFS version V${reference.version}, target RAFS version Ok(V${image.version})`,
     )
-  if (isTarfs(reference) !== isTarfs(image)) throw inconsistent('Using inconsistent RAFS TARFS mode')
+  if (reference.isTarfs !== image.isTarfs) throw inconsistent('Using inconsistent RAFS TARFS mode')
 }
 
-function isTarfs({ blobs }: Pick<Bootstrap, 'blobs'>): boolean {
-  return blobs.some(({ features }) => (features & BLOB_FEATURES.TARFS) !== 0)
+function checkTarfs({ parent, dictionary }: MergeOptions): void {
+  const option = parent !== undefined ? '--parent-bootstrap' : dictionary !== undefined ? '--chunk-dict' : undefined
+  if (option === undefined) return
+  throw new BuilderError('BAD_OPTION', `merging RAFS in TARFS mode conflicts with \`${option}\``)
 }
 
 /** Kinds of images that this version cannot write again without losing something. */
@@ -118,7 +126,6 @@ export function checkReadable(image: Bootstrap, name: string): void {
   for (const { features } of image.blobs) {
     if ((features & BLOB_FEATURES.ENCRYPTED) !== 0) throw refuse('encrypted')
     if ((features & BLOB_FEATURES.SEPARATE) !== 0) throw refuse('OCI reference (zran)')
-    if ((features & BLOB_FEATURES.TARFS) !== 0) throw refuse('tarfs')
   }
 }
 

@@ -31,7 +31,7 @@ export async function openParent(path: string, options: Wanted): Promise<Bootstr
 
 async function openReference(path: string, { version, chunkSize, keepOwners }: Wanted): Promise<Bootstrap> {
   const image = openNamed(await readReference(path), path)
-  checkConsistent({ chunkSize, explicitOwners: keepOwners, version, blobs: [] }, image)
+  checkConsistent({ chunkSize, explicitOwners: keepOwners, version, isTarfs: false }, image)
   checkReadable(image, path)
   return image
 }

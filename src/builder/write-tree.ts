@@ -15,6 +15,8 @@ export interface TreeOptions {
   readonly prefetch: readonly RafsNode[]
   /** v5 marks where files come from. */
   readonly source: 'archive' | 'directory'
+  /** v6: its blobs are plain tars. */
+  readonly isTarfs?: boolean
 }
 
 /** Writes a tree as a bootstrap, and reads it back. Throws BuilderError 'INCONSISTENT' when its blobs do not fit into one v5 image, 'READBACK'. */

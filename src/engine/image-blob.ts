@@ -17,6 +17,7 @@ import { EngineError } from './errors.ts'
 import type { ChunkPart, InFlightChunk } from './in-flight.ts'
 import type { MemoryStore } from './memory-store.ts'
 import type { ChunkPlace, PlannedBlob } from './plan.ts'
+import { TarData } from './tar-data.ts'
 import { ZranSlices } from './zran-slices.ts'
 
 /** Chunks larger than this, as stored, are in no image that a builder made. */
@@ -43,6 +44,8 @@ export class ImageBlob implements PlannedBlob {
   readonly wanted = new Set<number>()
   /** For references to a gzip layer: the slices that chunks come from. */
   readonly zran: ZranSlices | undefined
+  /** For plain tars: the tar. */
+  readonly tar: TarData | undefined
   /** Where chunks are when some share batches. */
   readonly #batches: BlobLayout | undefined
   readonly #bootstrap: Bootstrap
@@ -57,6 +60,7 @@ export class ImageBlob implements PlannedBlob {
     cache: ChunkCache | undefined,
     zran: ZranSlices | undefined,
     batches: BlobLayout | undefined,
+    tar: TarData | undefined,
   ) {
     this.index = parts.info.index
     this.info = parts.info
@@ -64,7 +68,9 @@ export class ImageBlob implements PlannedBlob {
     this.cache = cache
     this.zran = zran
     this.#batches = batches
+    this.tar = tar
     this.trusted = cache?.trusted ?? new Uint8Array(new SharedArrayBuffer(chunkCount))
+    if (tar !== undefined && tar.fd >= 0) this.trusted.fill(1)
     this.touched = new Uint8Array(new SharedArrayBuffer(chunkCount))
     this.#bootstrap = parts.bootstrap
     this.#backend = parts.backend
@@ -74,6 +80,10 @@ export class ImageBlob implements PlannedBlob {
   /** Opens the blob's cache files, if it is to have any. Throws CacheError. */
   static async open(parts: ImageBlobParts): Promise<ImageBlob> {
     const { info, cacheDirectory } = parts
+    if ((info.features & BLOB_FEATURES.TARFS) !== 0) {
+      const tar = await TarData.open(info, parts.backend, cacheDirectory)
+      return new ImageBlob(parts, info.chunkCount, undefined, undefined, undefined, tar)
+    }
     // Only images of old tools lack these, and their records tell them; the pass over all records is spared the others.
     const isTold = info.chunkCount > 0 && info.uncompressedSize > 0
     const layout = isTold ? undefined : parts.bootstrap.layout(info.index)
@@ -86,7 +96,7 @@ export class ImageBlob implements PlannedBlob {
       cacheDirectory === undefined
         ? undefined
         : await openChunkCache({ directory: cacheDirectory, blobId: info.id, chunkCount, uncompressedSize })
-    return new ImageBlob(parts, chunkCount, cache, zran, batches)
+    return new ImageBlob(parts, chunkCount, cache, zran, batches, undefined)
   }
 
   get #layout(): BlobLayout {
@@ -175,6 +185,7 @@ export class ImageBlob implements PlannedBlob {
       await (await this.#reader)?.close()
     } finally {
       await this.cache?.close()
+      await this.tar?.close()
     }
   }
 

@@ -5,6 +5,8 @@ import type { EngineError } from './errors.ts'
 export interface ChunkPart {
   readonly blobIndex: number
   readonly chunk: number
+  /** Where the chunk starts in the blob's uncompressed address space. */
+  readonly chunkOffset: number
   /** First wanted byte, from the chunk's start; how many; and where in the reader's buffer they go. */
   readonly offsetInChunk: number
   readonly length: number
@@ -14,8 +16,8 @@ export interface ChunkPart {
 /** The parts of a read that fills its buffer with these spans, one after another. */
 export function partsOf(spans: readonly ChunkSpan[], count: number): ChunkPart[] {
   let at = 0
-  return spans.slice(0, count).map(({ blobIndex, chunkIndex, offsetInChunk, length }) => {
-    const part = { blobIndex, chunk: chunkIndex, offsetInChunk, length, at }
+  return spans.slice(0, count).map(({ blobIndex, chunkIndex, chunkOffset, offsetInChunk, length }) => {
+    const part = { blobIndex, chunk: chunkIndex, chunkOffset, offsetInChunk, length, at }
     at += length
     return part
   })

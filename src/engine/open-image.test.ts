@@ -374,7 +374,7 @@ test('every byte of every image of the large set is right', {
       reader = await openImage({
         bootstrap: of,
         backend: localfsBackend({ dir: join(fixtures, 'blobs'), altDirs: [layers] }),
-        cacheDirectory: newCache(),
+        cacheDirectory: of.isTarfs ? layers : newCache(), // tars lie there before
         decoders,
         limits: { ...LIMITS, amplifyBytes: 1 << 20 },
       })

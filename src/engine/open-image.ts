@@ -14,6 +14,7 @@ import { ChunkPlace, type FetchLimits, type FetchRange, planFetch } from './plan
 import { Prefetcher } from './prefetch.ts'
 import { Schedule } from './schedule.ts'
 import { SharedBuffers } from './shared-buffers.ts'
+import type { TarData } from './tar-data.ts'
 
 /** About what a 100 Mbit/s link brings in a round trip of 10 ms: less than that between two chunks is not worth a second request. */
 const JOIN_GAP_BYTES = 128 * 1024
@@ -23,7 +24,7 @@ const KEEP_BUFFER_BYTES = 32 << 20
 /** Claims verified at a time. */
 const CLAIMS = 8
 /** Ways of storing data that this version cannot read. */
-const UNREADABLE = BLOB_FEATURES.TARFS | BLOB_FEATURES.EXTERNAL
+const UNREADABLE = BLOB_FEATURES.EXTERNAL
 
 /** Opens an image for reading: its caches are opened or made; nothing is fetched. Throws EngineError 'UNSUPPORTED' or CacheError. */
 export async function openImage(parts: ImageParts, clock: Clock = SYSTEM_CLOCK): Promise<ImageReader> {
@@ -36,7 +37,7 @@ export async function openImage(parts: ImageParts, clock: Clock = SYSTEM_CLOCK):
     if ((features & UNREADABLE) === 0) continue
     throw new EngineError(
       'UNSUPPORTED',
-      `cannot read blob ${id}: its data is stored in a way (features 0x${features.toString(16)}: tarfs, or external) that this version does not read`,
+      `cannot read blob ${id}: its data is stored in a way (features 0x${features.toString(16)}: external) that this version does not read`,
     )
   }
   const memory = new MemoryStore(parts.limits.memoryBytes)
@@ -91,7 +92,11 @@ class OpenImage implements ImageReader {
       fetch: (blob, range) => this.#prefetchRange(blob, range),
     })
     this.hot = {
-      blobs: blobs.map(({ cache, trusted, touched }) => ({ dataFd: cache?.dataFd ?? -1, trusted, touched })),
+      blobs: blobs.map(({ cache, tar, trusted, touched }) => ({
+        dataFd: tar?.fd ?? cache?.dataFd ?? -1,
+        trusted,
+        touched,
+      })),
     }
   }
 
@@ -151,6 +156,7 @@ class OpenImage implements ImageReader {
     const blob = this.#blobs[part.blobIndex]
     if (blob === undefined) throw new EngineError('BACKEND', `the image has no blob ${part.blobIndex}`)
     blob.touched[part.chunk] = 1
+    if (blob.tar !== undefined) return await this.#tarPart(blob, blob.tar, part, read)
     for (let hasRetried = false; ; ) {
       if (this.#closed !== undefined) throw closed()
       if (blob.isHere(part.chunk)) {
@@ -171,6 +177,17 @@ class OpenImage implements ImageReader {
         hasRetried = true
       }
     }
+  }
+
+  async #tarPart(blob: ImageBlob, tar: TarData, part: ChunkPart, read: ActiveRead): Promise<void> {
+    if (this.#closed !== undefined) throw closed()
+    const bytes = Buffer.allocUnsafe(part.length)
+    try {
+      await tar.read(part.chunkOffset + part.offsetInChunk, bytes, this.#closing.signal)
+    } catch (error) {
+      throw this.#failure(blob, error)
+    }
+    if (!read.isOver) read.into.set(bytes, part.at)
   }
 
   #begin(blob: ImageBlob, index: number): InFlightChunk {

@@ -56,6 +56,8 @@ export interface Bootstrap {
   /** False: owner ids mean nothing and readers show their own. */
   readonly explicitOwners: boolean
   readonly hasXattrs: boolean
+  /** Its blobs are plain tars. Files tell where in them their chunks lie; there are no other records of chunks, and no digests: `layout` describes none. */
+  readonly isTarfs: boolean
   lookup(directory: Ino, name: Uint8Array): Ino | undefined
   /** The directory that holds this directory; the root's is itself. */
   parent(directory: Ino): Ino

@@ -20,7 +20,7 @@ import * as fc from 'fast-check'
 import { knowsFileSystem, listXattrs, mountErofs, unmount } from '../kernel/index.ts'
 import { hybridOrder, type RafsNode, type RafsTree, writeBootstrapV6 } from './index.ts'
 import { compareNames } from './names.ts'
-import { randomTree } from './testing.ts'
+import { asTarfs, randomTree } from './testing.ts'
 
 const skip =
   process.getuid?.() !== 0 ? 'needs root to mount' : knowsFileSystem('erofs') ? false : 'this kernel has no EROFS'
@@ -82,7 +82,7 @@ function compare(node: RafsNode, path: Buffer, links: number): void {
   assert.deepEqual(byName(listXattrs(path)), byName(shownXattrs), shown)
 }
 
-async function mounted(tree: RafsTree, chunkSize: number, directory: string): Promise<void> {
+async function mounted(tree: RafsTree, chunkSize: number, directory: string, isTarfs = false): Promise<void> {
   const at = join(directory, 'mount')
   mkdirSync(at, { recursive: true })
   for (const node of hybridOrder(tree.root)) {
@@ -98,6 +98,7 @@ async function mounted(tree: RafsTree, chunkSize: number, directory: string): Pr
     explicitOwners: true,
     alwaysXattrs: false,
     prefetch: [],
+    isTarfs,
   } as const
   writeFileSync(join(directory, 'image'), writeBootstrapV6(tree, options))
   const devices = tree.blobs.map((blob) => {
@@ -130,5 +131,14 @@ test('the kernel mounts what is written and shows the same tree', { skip, timeou
   await fc.assert(
     fc.asyncProperty(randomTree, ({ tree, chunkSize }) => mounted(tree, chunkSize, directory)),
     { numRuns: 60 },
+  )
+})
+
+test('the kernel mounts images of plain tars, whose blocks have 512 bytes', { skip, timeout: 60_000 }, async (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'nydus-rafs-mount-'))
+  t.after(() => rmSync(directory, { recursive: true, force: true }))
+  await fc.assert(
+    fc.asyncProperty(randomTree, ({ tree, chunkSize }) => mounted(asTarfs(tree), chunkSize, directory, true)),
+    { numRuns: 40 },
   )
 })

@@ -4,6 +4,7 @@ import { walkBootstrap } from './dump.ts'
 import { RafsError } from './errors.ts'
 import { isType, MODE } from './mode.ts'
 import { compareNames, SLASH } from './names.ts'
+import { readSpanChunk } from './span-chunk.ts'
 
 /** One chunk as files name it. Files that share a chunk share this object. */
 export interface RafsChunk {
@@ -204,6 +205,7 @@ class ChunkReader {
   }
 
   #chunk(span: ChunkSpan): RafsChunk {
+    if (this.#image.isTarfs) return this.#plainChunk(span)
     const known = this.#known[span.blobIndex]
     const met = known?.get(span.chunkIndex)
     if (met !== undefined) return met
@@ -223,7 +225,17 @@ class ChunkReader {
     known?.set(span.chunkIndex, chunk)
     return chunk
   }
+
+  /** In a plain tar each chunk is of one file, and known by its place. */
+  #plainChunk(span: ChunkSpan): RafsChunk {
+    readSpanChunk(this.#image, span, this.#info)
+    const { index, compressedOffset, compressedSize, uncompressedOffset, uncompressedSize } = this.#info
+    const place = { compressedOffset, compressedSize, uncompressedOffset, uncompressedSize }
+    return { blobIndex: span.blobIndex, index, digest: NO_DIGEST, ...place, compressed: false, crc32c: undefined }
+  }
 }
+
+const NO_DIGEST = new Uint8Array(32)
 
 /** Target of a symlink, or nothing. */
 export function targetOf(node: RafsNode): Uint8Array {

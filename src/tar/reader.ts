@@ -133,6 +133,11 @@ export class TarReader {
     }
   }
 
+  /** Bytes of the archive taken so far: where the content of an entry starts that was just pulled, and is not sparse. */
+  get position(): number {
+    return this.#source.position
+  }
+
   /** Fills `into` with the entry's content from where the last read ended, holes as zeros; gives the bytes written, fewer only at its end. At once when they are at hand. */
   read(into: Uint8Array): Promise<number> | number {
     const entry = this.#entry

@@ -20,7 +20,12 @@ export interface TarSourceOptions {
   readonly keepOwners: boolean
   readonly signal: AbortSignal
   /** Takes the content of a file at once: an archive is read once, front to back. */
-  readonly addContent: (content: Content) => Promise<readonly ChunkRecord[]> | readonly ChunkRecord[]
+  readonly addContent: (content: ArchivedContent) => Promise<readonly ChunkRecord[]> | readonly ChunkRecord[]
+}
+
+/** What a file of an archive holds, and where in the (plain) archive it starts. */
+export interface ArchivedContent extends Content {
+  readonly archivePosition: number
 }
 
 /**
@@ -28,7 +33,15 @@ export interface TarSourceOptions {
  * the original does: dropping the rest keeps bootstraps equal.
  */
 export async function readTarLayer(stream: AsyncIterable<Uint8Array>, options: TarSourceOptions): Promise<LayerNode> {
-  const reader = new TarReader(decompressed(stream))
+  return await readPlainTarLayer(decompressed(stream), options)
+}
+
+/** The same of a tar that is known to be plain. */
+export async function readPlainTarLayer(
+  stream: AsyncIterable<Uint8Array>,
+  options: TarSourceOptions,
+): Promise<LayerNode> {
+  const reader = new TarReader(stream)
   const tree = new LayerTree()
   const links = new PendingLinks(tree)
   try {
@@ -100,14 +113,16 @@ function encodeDevice(major: number, minor: number): number {
 }
 
 /** What a file of the archive holds; to be read before the next entry is pulled. */
-class TarContent implements Content {
+class TarContent implements ArchivedContent {
   readonly #entry: TarEntry
   readonly #reader: TarReader
   readonly holes: Content['holes']
+  readonly archivePosition: number
 
   constructor(entry: TarEntry, reader: TarReader) {
     this.#entry = entry
     this.#reader = reader
+    this.archivePosition = reader.position
     this.holes =
       entry.sparse === undefined
         ? undefined

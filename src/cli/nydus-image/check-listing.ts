@@ -1,5 +1,13 @@
 import { BLOB_FEATURES, type BlobInfo, ChunkInfo } from '../../blob/index.ts'
-import { Attributes, type Bootstrap, type ChunkSpan, isType, MODE, walkBootstrap } from '../../rafs/index.ts'
+import {
+  Attributes,
+  type Bootstrap,
+  type ChunkSpan,
+  isType,
+  MODE,
+  readSpanChunk,
+  walkBootstrap,
+} from '../../rafs/index.ts'
 
 /** The original's words for features, in its order. */
 const FEATURE_WORDS: ReadonlyArray<readonly [number, string]> = [
@@ -86,9 +94,7 @@ function childCount(image: Bootstrap, of: Attributes): number {
 function* chunkLines(image: Bootstrap, spans: readonly ChunkSpan[]): Generator<string> {
   const chunk = new ChunkInfo()
   for (const [i, span] of spans.entries()) {
-    const layout = image.layout(span.blobIndex)
-    if (!layout.has(span.chunkIndex)) continue
-    layout.chunk(span.chunkIndex, chunk)
+    if (!readSpanChunk(image, span, chunk)) continue
     const crc = chunk.crc32c === undefined ? '' : `, crc32 0x${chunk.crc32c.toString(16)}`
     const place = `compressed ${chunk.compressedOffset}/${chunk.compressedSize}, uncompressed ${chunk.uncompressedOffset}/${chunk.uncompressedSize}`
     const id = Buffer.from(chunk.digest).toString('hex')

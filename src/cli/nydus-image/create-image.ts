@@ -1,4 +1,4 @@
-import { buildImage, type ImagePlaces, openDictionary, openParent } from '../../builder/index.ts'
+import { buildImage, type ImagePlaces, type ImageSource, openDictionary, openParent } from '../../builder/index.ts'
 import { createOutput } from '../output.ts'
 import { checkConfig } from './blob-source.ts'
 import {
@@ -33,20 +33,28 @@ async function create(source: string, flags: CreateFlags, log: Log, signal: Abor
   const { chunkDict, parentBootstrap } = flags
   const dictionary = chunkDict === undefined ? undefined : await openDictionary(chunkDictPath(chunkDict), options)
   const parent = parentBootstrap === undefined ? undefined : await openParent(parentBootstrap, options)
-  const isDirectory = canonicalType(flags) === 'dir-rafs'
   const progress = createOutput(flags.progress).progress('building', { total: 0, unit: 'bytes' })
   try {
     const built = await buildImage(
-      { kind: isDirectory ? 'directory' : 'tar', path: STDIN.has(source) ? '-' : source },
+      { kind: sourceKind(flags), path: STDIN.has(source) ? '-' : source },
       placesOf(flags),
       { ...options, dictionary, parent },
       { signal, onBytes: (bytes) => progress.advance(bytes) },
     )
     log.info(summary(built))
-    await writeResult(flags.outputJson, { ...built, fsVersion: options.version, compressor: flags.compressor })
+    await writeResult(flags.outputJson, { ...built, fsVersion: options.version, compressor: compressorName(flags) })
   } finally {
     progress.done()
   }
+}
+
+function sourceKind(flags: CreateFlags): ImageSource['kind'] {
+  const type = canonicalType(flags)
+  return type === 'dir-rafs' ? 'directory' : type === 'tar-tarfs' ? 'tarfs' : 'tar'
+}
+
+function compressorName(flags: CreateFlags): string {
+  return canonicalType(flags) === 'tar-tarfs' ? 'none' : flags.compressor
 }
 
 function placesOf({ blob, blobDir = '.', blobInlineMeta, bootstrap }: CreateFlags): ImagePlaces {

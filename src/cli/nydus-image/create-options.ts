@@ -153,7 +153,7 @@ export function refuseUnsupported(flags: CreateFlags): void {
       )
   }
   const type = canonicalType(flags)
-  refuse(type.endsWith('-ref') || type.endsWith('tarfs'), `--type ${flags.type}`)
+  refuse(type.endsWith('-ref'), `--type ${flags.type}`)
   refuse(decimalOrHex(flags.batchSize, 'batch size') !== 0, '--batch-size')
   refuse(flags.encrypt === true, '--encrypt')
   refuse(flags.blobCacheDir !== undefined, '--blob-cache-dir')

@@ -65,9 +65,9 @@ async function merge(sources: readonly string[], flags: MergeFlags, log: Log, si
   })
 }
 
-/** The real id of a layer's own blob: as the lists say, else the name of its file; with a configuration, as the bootstrap says. */
+/** The real id of a layer's own blob: as the lists say, else the name of its file; with a configuration, as the bootstrap says. A plain tar is never inside its image, so its id is known. */
 function layerOf(path: string, image: Bootstrap, facts: SourceFacts | undefined, knowsBlobs: boolean): MergeLayer {
-  const known = knowsBlobs ? undefined : (facts?.originalId ?? blobIdOf(path))
+  const known = knowsBlobs || image.isTarfs ? undefined : (facts?.originalId ?? blobIdOf(path))
   return {
     name: path,
     image,

@@ -20,6 +20,7 @@ export class BootstrapV5 implements Bootstrap {
   readonly entryLimit: number
   readonly explicitOwners: boolean
   readonly hasXattrs: boolean
+  readonly isTarfs = false
   readonly #from: ByteReader
   readonly #super: SuperblockV5
   #layouts: readonly BlobLayout[] | undefined

@@ -3,6 +3,8 @@
  */
 
 export const BLOCK_SIZE = 4096
+/** Of images whose blobs are plain tars. */
+export const TARFS_BLOCK_SIZE = 512
 /** Unit of inode numbers ("nid") and of the offset allocator. */
 export const SLOT = 32
 

@@ -27,6 +27,7 @@ export class BootstrapV6 implements Bootstrap {
   readonly entryLimit: number
   readonly explicitOwners: boolean
   readonly hasXattrs: boolean
+  readonly isTarfs: boolean
   readonly #from: ByteReader
   readonly #super: SuperblockV6
   readonly #inode = new InodeV6()
@@ -45,6 +46,7 @@ export class BootstrapV6 implements Bootstrap {
     this.entryLimit = Math.floor(from.length / (DIRENT.size + 1)) + 1 // each path but the root's needs a dirent and a name
     this.explicitOwners = (superblock.flags & SUPER_FLAGS.EXPLICIT_UID_GID) !== 0
     this.hasXattrs = (superblock.flags & SUPER_FLAGS.HAS_XATTR) !== 0
+    this.isTarfs = superblock.isTarfs
     this.#load(this.root, MODE.DIRECTORY)
   }
 
@@ -89,8 +91,13 @@ export class BootstrapV6 implements Bootstrap {
         'BAD_INODE',
         `symlink ${ino} has a target of ${inode.size} bytes; the bootstrap is damaged or crafted`,
       )
-    const at = inode.layout === DATA_LAYOUT.INLINE ? inode.endAt : inode.union * this.#super.blockSize
-    return this.#from.view(at, inode.size)
+    const { blockSize } = this.#super
+    const dataAt = inode.union * blockSize
+    if (inode.layout !== DATA_LAYOUT.INLINE) return this.#from.view(dataAt, inode.size)
+    // Only its last part is with the inode: such a target in blocks of 512 bytes is one that the original's builder spoiled, and the kernel shows it like this.
+    const tail = inode.size % blockSize
+    if (tail === inode.size) return this.#from.view(inode.endAt, inode.size)
+    return Buffer.concat([this.#from.view(dataAt, inode.size - tail), this.#from.view(inode.endAt, tail)])
   }
 
   xattrs(ino: Ino): Array<{ readonly name: Uint8Array; readonly value: Uint8Array }> {
@@ -156,6 +163,8 @@ export class BootstrapV6 implements Bootstrap {
 
   #readLayouts(): readonly BlobLayout[] {
     const rows = new ChunkRows(this.#from, this.blobs)
+    // The table of tarfs has one row a blob, as all digests are zeros: it tells nothing.
+    if (this.isTarfs) return rows.layouts()
     const { at, size } = this.#super.chunkTable
     for (let row = at; row < at + size; row += CHUNK_RECORD.size) rows.add(row)
     return rows.layouts()

@@ -19,6 +19,7 @@ import {
   MAX_BLOB_UNCOMPRESSED,
   SUPERBLOCK,
   SUPERBLOCK_AT,
+  TARFS_BLOCK_SIZE,
 } from './layout.ts'
 
 /** Both superblocks of a v6 bootstrap and its blob table, checked. Offsets and sizes in bytes. */
@@ -30,6 +31,7 @@ export interface SuperblockV6 {
   readonly inodeCount: number
   readonly flags: number
   readonly chunkSize: number
+  readonly isTarfs: boolean
   readonly chunkTable: { readonly at: number; readonly size: number }
   readonly prefetchTable: { readonly at: number; readonly size: number }
   readonly blobs: readonly BlobInfo[]
@@ -69,13 +71,15 @@ export function readSuperblock(from: ByteReader, inlinedId: string | undefined):
   )
   const prefetchTable = readPrefetchPlace(from)
   const isTarfs = (flags & SUPER_FLAGS.TARFS_MODE) !== 0
+  if (isTarfs !== (blockSize === TARFS_BLOCK_SIZE))
+    throw bad(`its blocks have ${blockSize} bytes, which its flags belie`)
   const count = blobTable.size / BLOB_ENTRY.size
   if (count !== devices) throw bad(`it has ${devices} device slots and ${count} blobs`)
   const blobs = Array.from({ length: count }, (_unused, index) =>
     readBlob(from, blobTable.at, index, { chunkSize, isTarfs, blockSize, inlinedId }),
   )
   const inodeCount = from.u64(SUPERBLOCK_AT + SUPERBLOCK.inodes)
-  return { blockSize, metaAt, rootNid, inodeCount, flags, chunkSize, chunkTable, prefetchTable, blobs }
+  return { blockSize, metaAt, rootNid, inodeCount, flags, chunkSize, isTarfs, chunkTable, prefetchTable, blobs }
 }
 
 function readErofs(from: ByteReader): { blockSize: number; metaAt: number; rootNid: number; devices: number } {
@@ -162,6 +166,8 @@ function readBlob(from: ByteReader, tableAt: number, index: number, context: Blo
   if ((features & 0x8000_f000) !== 0) throw wrong(`its features 0x${features.toString(16)} have unknown bits`)
   if (((features & BLOB_FEATURES.ALIGNED) !== 0) === context.isTarfs)
     throw wrong('its alignment is not that of the image')
+  if (((features & BLOB_FEATURES.TARFS) !== 0) !== context.isTarfs)
+    throw wrong('it is a plain tar in an image of others, or the other way round')
   const compression = COMPRESSIONS[from.u32(at + BLOB_ENTRY.compression)]
   const digest = DIGESTS[from.u32(at + BLOB_ENTRY.digest)]
   const metaCompression = COMPRESSIONS[from.u32(at + BLOB_ENTRY.metaCompression)]

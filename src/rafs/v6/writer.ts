@@ -28,6 +28,7 @@ import {
   SLOT,
   SUPERBLOCK,
   SUPERBLOCK_AT,
+  TARFS_BLOCK_SIZE,
   XATTR_HEADER_SIZE,
 } from './layout.ts'
 import { encodeXattrs } from './xattr-writer.ts'
@@ -44,10 +45,16 @@ export interface WriteOptions {
   readonly alwaysXattrs: boolean
   /** Nodes of the prefetch table, in its order. */
   readonly prefetch: readonly RafsNode[]
+  /** Its blobs are plain tars: blocks of 512 bytes, as tars have them. */
+  readonly isTarfs?: boolean
 }
 
 /** Inode numbers go into 31 bits. */
 const MAX_INODES = 0x7fff_ffff
+/** Block numbers have 32 bits. */
+const MAX_BLOCKS = 0xffff_ffff
+/** Of the chunk format word, beyond those of a block. */
+const MAX_CHUNK_BITS = 31
 /** Symlink targets that Linux takes. */
 const TARGET_MAX = 4095
 
@@ -77,7 +84,9 @@ class Writer {
   readonly #linkPlaces = new Map<LinkGroup, Place>()
   readonly #linkCounts = new Map<LinkGroup, number>()
   readonly #parents = new Map<RafsNode, RafsNode>()
-  readonly #allocator = new OffsetAllocator(BLOCK_SIZE)
+  readonly #allocator: OffsetAllocator
+  /** Tables lie on borders of 4096 bytes all the same. */
+  readonly #blockSize: number
   #count = 0
   #hasXattrs = false
   #shift = 0
@@ -87,6 +96,8 @@ class Writer {
   constructor(tree: RafsTree, options: WriteOptions) {
     this.#tree = tree
     this.#options = options
+    this.#blockSize = options.isTarfs === true ? TARFS_BLOCK_SIZE : BLOCK_SIZE
+    this.#allocator = new OffsetAllocator(this.#blockSize)
     if (tree.blobs.length > MAX_BLOBS)
       throw new RafsError(
         'TOO_LARGE',
@@ -128,7 +139,7 @@ class Writer {
     this.#parents.set(root, root)
     const stack: RafsNode[] = [root]
     for (let directory = stack.pop(); directory !== undefined; directory = stack.pop()) {
-      this.#placeWithData(directory, indexes.get(directory) ?? 0, direntSize(directory, BLOCK_SIZE))
+      this.#placeWithData(directory, indexes.get(directory) ?? 0, direntSize(directory, this.#blockSize))
       const children = directory.children ?? []
       for (const child of children) {
         const index = ++this.#count
@@ -183,31 +194,33 @@ class Writer {
     const allocator = this.#allocator
     const xattrs = this.#xattrs(node)
     const head = EXTENDED_INODE.size + xattrs.length
-    const tail = dataSize % BLOCK_SIZE
-    const isInline = tail !== 0 && head + tail <= BLOCK_SIZE
+    const tail = dataSize % this.#blockSize
+    // Readers of the format take the whole target of a symlink from one place.
+    const isWhole = node.children !== undefined || dataSize === tail
+    const isInline = tail !== 0 && isWhole && head + tail <= this.#blockSize
     let at: number
     let dataAt: number
     if (isInline) {
       at = allocator.reuse(head + tail)
       if (at < 0) {
-        if (BLOCK_SIZE - (allocator.end % BLOCK_SIZE) < head + tail) {
+        if (this.#blockSize - (allocator.end % this.#blockSize) < head + tail) {
           allocator.leave(allocator.end)
-          allocator.align(BLOCK_SIZE)
+          allocator.align(this.#blockSize)
         }
         at = allocator.append(head + tail)
       }
       if (dataSize !== tail) {
         allocator.leave(allocator.end)
-        allocator.align(BLOCK_SIZE)
+        allocator.align(this.#blockSize)
       }
       dataAt = allocator.append(dataSize - tail)
     } else {
       at = allocator.reuse(head)
       if (at < 0) at = allocator.append(head)
       allocator.leave(allocator.end)
-      allocator.align(BLOCK_SIZE)
+      allocator.align(this.#blockSize)
       dataAt = allocator.append(dataSize)
-      allocator.align(BLOCK_SIZE)
+      allocator.align(this.#blockSize)
     }
     allocator.align(SLOT)
     this.#places.set(node, { index, at, xattrs, dataAt, dataSize, isInline })
@@ -250,12 +263,12 @@ class Writer {
     const at = SUPERBLOCK_AT
     view.setUint32(at + SUPERBLOCK.magic, EROFS_MAGIC, true)
     view.setUint32(at + SUPERBLOCK.featureCompat, FEATURE_RAFS_V6, true)
-    view.setUint8(at + SUPERBLOCK.blockBits, Math.log2(BLOCK_SIZE))
+    view.setUint8(at + SUPERBLOCK.blockBits, Math.log2(this.#blockSize))
     view.setUint16(at + SUPERBLOCK.rootNid, this.#nid(this.#tree.root), true)
     setU64(view, at + SUPERBLOCK.inodes, this.#count)
-    const blocks = this.#tree.blobs.reduce((sum, blob) => sum + Math.floor(blob.uncompressedSize / BLOCK_SIZE), 0)
+    const blocks = this.#tree.blobs.reduce((sum, blob) => sum + Math.floor(blob.uncompressedSize / this.#blockSize), 0)
     view.setUint32(at + SUPERBLOCK.blocks, blocks % 2 ** 32, true)
-    view.setUint32(at + SUPERBLOCK.metaBlock, this.#shift / BLOCK_SIZE, true)
+    view.setUint32(at + SUPERBLOCK.metaBlock, this.#shift / this.#blockSize, true)
     view.setUint32(at + SUPERBLOCK.featureIncompat, FEATURES_INCOMPAT, true)
     view.setUint16(at + SUPERBLOCK.extraDevices, this.#tree.blobs.length, true)
     view.setUint16(at + SUPERBLOCK.deviceSlot, DEVICES_AT / DEVICE_SLOT.size, true)
@@ -273,6 +286,7 @@ class Writer {
     const { blobs } = this.#tree
     const { compression, digest, explicitOwners, alwaysXattrs, chunkSize } = this.#options
     let flags = compressionFlag(compression) | digestFlag(digest) | SUPER_FLAGS.ENCRYPTION_NONE
+    if (this.#options.isTarfs === true) flags |= SUPER_FLAGS.TARFS_MODE
     if (explicitOwners) flags |= SUPER_FLAGS.EXPLICIT_UID_GID
     if (alwaysXattrs || this.#hasXattrs) flags |= SUPER_FLAGS.HAS_XATTR
     if (blobs.every((blob) => (blob.features & BLOB_FEATURES.INLINED_CHUNK_DIGEST) !== 0))
@@ -297,19 +311,23 @@ class Writer {
           'TOO_LARGE',
           `blob id ${blob.id} has ${id.length} bytes, RAFS v6 can hold ${BLOB_ENTRY.idLength}`,
         )
-      if ((blob.features & (BLOB_FEATURES.ENCRYPTED | BLOB_FEATURES.TARFS)) !== 0)
-        throw new RafsError(
-          'UNSUPPORTED',
-          `blob ${blob.id} is encrypted or a plain tar, which this version reads but does not write`,
-        )
-      const blocks = Math.floor(blob.uncompressedSize / BLOCK_SIZE)
+      if ((blob.features & BLOB_FEATURES.ENCRYPTED) !== 0)
+        throw new RafsError('UNSUPPORTED', `blob ${blob.id} is encrypted, which this version reads but does not write`)
+      if (((blob.features & BLOB_FEATURES.TARFS) !== 0) !== (this.#options.isTarfs === true))
+        throw new RafsError('BAD_TABLE', `blob ${blob.id}: an image is made of plain tars, or of none`)
+      const blocks = Math.floor(blob.uncompressedSize / this.#blockSize)
       if (blocks === 0) throw new RafsError('BAD_TABLE', `blob ${blob.id} has no data: RAFS v6 cannot name it`)
       const slot = DEVICES_AT + index * DEVICE_SLOT.size
       this.#bytes.set(id, slot + DEVICE_SLOT.tag)
       this.#view.setUint32(slot + DEVICE_SLOT.blocks, blocks, true)
       const flatAt = roundUp(flatEnd, FLAT_ALIGNMENT)
-      this.#view.setUint32(slot + DEVICE_SLOT.mappedBlock, flatAt / BLOCK_SIZE, true)
-      flatEnd = flatAt + blocks * BLOCK_SIZE
+      if (flatAt / this.#blockSize + blocks > MAX_BLOCKS)
+        throw new RafsError(
+          'TOO_LARGE',
+          `blob ${blob.id} of ${blob.uncompressedSize} bytes ends beyond block ${MAX_BLOCKS} of the image`,
+        )
+      this.#view.setUint32(slot + DEVICE_SLOT.mappedBlock, flatAt / this.#blockSize, true)
+      flatEnd = flatAt + blocks * this.#blockSize
       this.#writeBlobEntry(tableAt + index * BLOB_ENTRY.size, index, id, blob)
     }
   }
@@ -366,7 +384,7 @@ class Writer {
   #union(node: RafsNode, place: Place, isFile: boolean): number {
     if (isFile) return this.#chunkFormat(node)
     if (node.children !== undefined || node.target !== undefined)
-      return Math.floor((this.#shift + place.dataAt) / BLOCK_SIZE)
+      return Math.floor((this.#shift + place.dataAt) / this.#blockSize)
     return node.rdev
   }
 
@@ -386,8 +404,10 @@ class Writer {
         (previous.blobIndex === chunk.blobIndex && previous.uncompressedOffset + chunkSize === chunk.uncompressedOffset)
       )
     })
-    if (node.size > chunkSize && isRun) bits = Math.ceil(Math.log2(node.size))
-    return (bits - Math.log2(BLOCK_SIZE)) | CHUNK_FORMAT_INDEXES
+    const runBits = Math.ceil(Math.log2(node.size))
+    const blockBits = Math.log2(this.#blockSize)
+    if (node.size > chunkSize && isRun && runBits - blockBits <= MAX_CHUNK_BITS) bits = runBits
+    return (bits - blockBits) | CHUNK_FORMAT_INDEXES
   }
 
   #writeAddresses(node: RafsNode, at: number): void {
@@ -403,16 +423,16 @@ class Writer {
         throw new RafsError('BAD_CHUNK', `${show(node)} names blob ${chunk.blobIndex} of ${this.#tree.blobs.length}`)
       this.#view.setUint16(address + CHUNK_ADDRESS.indexLow, chunk.index & 0xffff, true)
       this.#view.setUint16(address + CHUNK_ADDRESS.device, (chunk.blobIndex + 1) | ((chunk.index >>> 16) << 8), true)
-      this.#view.setUint32(address + CHUNK_ADDRESS.block, chunk.uncompressedOffset / BLOCK_SIZE, true)
+      this.#view.setUint32(address + CHUNK_ADDRESS.block, chunk.uncompressedOffset / this.#blockSize, true)
     }
   }
 
   #writeDirents(directory: RafsNode, place: Place, endAt: number): void {
     const plan = planDirents(directory)
-    const blocks = direntBlocks(plan, BLOCK_SIZE)
+    const blocks = direntBlocks(plan, this.#blockSize)
     for (const [number, [start, stop]] of blocks.entries()) {
       const isTail = place.isInline && number === blocks.length - 1
-      const at = isTail ? endAt : this.#shift + place.dataAt + number * BLOCK_SIZE
+      const at = isTail ? endAt : this.#shift + place.dataAt + number * this.#blockSize
       let nameOffset = (stop - start) * DIRENT.size
       for (let index = start; index < stop; index++) {
         const { name, node } = plan[index]

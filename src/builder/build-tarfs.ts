@@ -1,0 +1,208 @@
+import { createHash } from 'node:crypto'
+import { BLOB_FEATURES, type BlobInfo } from '../blob/index.ts'
+import { TarError } from '../tar/index.ts'
+import type { BuiltLayer } from './build-layer.ts'
+import type { ChunkRecord } from './dictionary.ts'
+import { BuilderError, coded } from './errors.ts'
+import type { LayerOptions } from './layer-options.ts'
+import type { LayerNode } from './layer-tree.ts'
+import { prefetchNodes, toRafsTree } from './rafs-tree.ts'
+import { detectCompression } from './sources/decompress.ts'
+import { type ArchivedContent, readPlainTarLayer } from './sources/tar.ts'
+import { writeTree } from './write-tree.ts'
+
+/** What of a layer's options an image over a plain tar has a use for. */
+export type TarfsOptions = Pick<LayerOptions, 'chunkSize' | 'keepOwners' | 'blobId' | 'prefetch'>
+
+/** Chunk numbers have 24 bits, the last of which is not given. */
+const MAX_CHUNKS = 0xff_ffff
+/** The longest blob that v6 can name. */
+const MAX_TAR_BYTES = 2 ** 40
+const BLOCK = 512
+
+/**
+ * Builds a bootstrap over a plain tar, which is the image's blob as it is: files lie in it at multiples of 512 bytes, the size of the image's blocks. The blob's id is the tar's SHA-256 when
+ * none was given; chunks have no digests. Nothing but the tree is kept in memory, and nothing else is written. Throws BuilderError: 'BAD_SOURCE' for a tar that is compressed or damaged,
+ * 'UNSUPPORTED' for sparse files, whose holes are not in it.
+ */
+export async function buildTarfsLayer(
+  stream: AsyncIterable<Uint8Array>,
+  options: TarfsOptions & { readonly signal: AbortSignal },
+): Promise<BuiltLayer> {
+  const started = performance.now()
+  const tar = new ReadTar(stream, options.blobId === undefined)
+  const chunks = new TarChunks(options.chunkSize)
+  try {
+    const root = await readPlainTarLayer(tar.pieces, { ...options, addContent: (content) => chunks.add(content) })
+    chunks.finish()
+    await tar.finish()
+    const treeSeconds = (performance.now() - started) / 1000
+    return write(root, tarBlob(tar, chunks.count, options), options, treeSeconds)
+  } catch (error) {
+    options.signal.throwIfAborted()
+    throw tar.explained(coded(error))
+  } finally {
+    await tar.close()
+  }
+}
+
+/** The archive on its way: measured, digested, and read to its end whatever follows the last entry. */
+class ReadTar {
+  size = 0
+  /** For the parser, which must not end what is still to be read. */
+  readonly pieces: AsyncIterable<Uint8Array>
+  readonly #hash = createHash('sha256')
+  readonly #isDigested: boolean
+  readonly #iterator: AsyncIterator<Uint8Array>
+  #head = Buffer.alloc(0)
+
+  constructor(stream: AsyncIterable<Uint8Array>, isDigested: boolean) {
+    this.#iterator = stream[Symbol.asyncIterator]()
+    this.#isDigested = isDigested
+    this.pieces = { [Symbol.asyncIterator]: () => ({ next: () => this.#next() }) }
+  }
+
+  async finish(): Promise<void> {
+    while ((await this.#next()).done !== true);
+  }
+
+  async close(): Promise<void> {
+    await this.#iterator.return?.()
+  }
+
+  /** After `finish`. */
+  digest(): string {
+    return this.#hash.digest('hex')
+  }
+
+  /** A compressed archive is taken for a damaged one by the parser. */
+  explained(error: unknown): unknown {
+    const compression = detectCompression(this.#head)
+    if (compression === 'none' || !(error instanceof BuilderError && error.cause instanceof TarError)) return error
+    return new BuilderError(
+      'BAD_SOURCE',
+      `the layer is compressed with ${compression}, and its files cannot be read in place; decompress it first`,
+      { cause: error },
+    )
+  }
+
+  async #next(): Promise<IteratorResult<Uint8Array>> {
+    const next = await this.#iterator.next()
+    if (next.done === true) return next
+    this.size += next.value.length
+    if (this.size > MAX_TAR_BYTES)
+      throw new BuilderError('TOO_LARGE', `the tar has more than the ${MAX_TAR_BYTES} bytes that RAFS v6 can name`)
+    if (this.#head.length < 4) this.#head = Buffer.concat([this.#head, next.value.subarray(0, 4)])
+    if (this.#isDigested) this.#hash.update(next.value)
+    return next
+  }
+}
+
+/** Chunks of files where they lie. They are listed once the file was passed over: a few crafted bytes can announce a file that would take all memory to list. */
+class TarChunks {
+  count = 0
+  readonly #chunkSize: number
+  #open: { readonly content: ArchivedContent; readonly size: number; readonly chunks: ChunkRecord[] } | undefined
+
+  constructor(chunkSize: number) {
+    this.#chunkSize = chunkSize
+  }
+
+  add(content: ArchivedContent): ChunkRecord[] {
+    this.finish()
+    if (content.holes !== undefined)
+      throw new BuilderError(
+        'UNSUPPORTED',
+        `${content.name} is a sparse file, whose holes are not in the tar; build the layer with another type, such as tar-rafs`,
+      )
+    this.#open = { content, size: content.size, chunks: [] }
+    return this.#open.chunks
+  }
+
+  finish(): void {
+    if (this.#open === undefined) return
+    const { content, size, chunks } = this.#open
+    this.#open = undefined
+    for (let offset = 0; offset < size; offset += this.#chunkSize) {
+      if (this.count === MAX_CHUNKS)
+        throw new BuilderError('TOO_LARGE', `the files have more than ${MAX_CHUNKS} chunks; use a larger chunk size`)
+      chunks.push(chunkAt(content.archivePosition + offset, Math.min(this.#chunkSize, size - offset), this.count++))
+    }
+  }
+}
+
+const NO_DIGEST = new Uint8Array(32)
+
+function chunkAt(at: number, size: number, index: number): ChunkRecord {
+  return {
+    blobIndex: 0,
+    index,
+    digest: NO_DIGEST,
+    crc32c: undefined,
+    compressedOffset: at,
+    compressedSize: size,
+    uncompressedOffset: at,
+    uncompressedSize: size,
+    compressed: false,
+  }
+}
+
+/** A tar without content is no blob. */
+function tarBlob(tar: ReadTar, chunkCount: number, options: TarfsOptions): readonly BlobInfo[] {
+  if (chunkCount === 0) return []
+  return [
+    {
+      index: 0,
+      id: options.blobId ?? tar.digest(),
+      features: BLOB_FEATURES.TARFS | BLOB_FEATURES.CAP_TAR_TOC,
+      chunkSize: options.chunkSize,
+      chunkCount,
+      compression: 'none',
+      digest: 'sha256',
+      compressedSize: tar.size,
+      uncompressedSize: Math.ceil(tar.size / BLOCK) * BLOCK,
+      prefetchSize: 0,
+      metaOffset: 0,
+      metaCompressedSize: 0,
+      metaUncompressedSize: 0,
+      metaCompression: 'lz4_block', // as the original leaves it
+      tocSize: 0,
+      tocDigest: undefined,
+    },
+  ]
+}
+
+function write(
+  root: LayerNode,
+  blobs: readonly BlobInfo[],
+  { chunkSize, keepOwners, prefetch }: TarfsOptions,
+  treeSeconds: number,
+): BuiltLayer {
+  const before = performance.now()
+  const tree = toRafsTree(root, blobs)
+  const bootstrap = writeTree(tree, {
+    version: 6,
+    chunkSize,
+    compression: 'none',
+    digest: 'sha256',
+    explicitOwners: keepOwners,
+    alwaysXattrs: false,
+    prefetch: prefetch.policy === 'fs' ? prefetchNodes(tree.root, prefetch.paths) : [],
+    source: 'archive',
+    isTarfs: true,
+  })
+  return {
+    bootstrap,
+    blobMeta: undefined,
+    blobId: blobs[0]?.id ?? '',
+    blobSize: blobs[0]?.compressedSize ?? 0,
+    blobs,
+    counts: {
+      storedBytes: 0,
+      duplicateChunks: 0,
+      duplicateBytes: 0,
+      treeSeconds,
+      bootstrapSeconds: (performance.now() - before) / 1000,
+    },
+  }
+}
