@@ -16,3 +16,31 @@ test('a thread ends when it has done what it is at: one that is stopped while it
   for (let slot = 0; slot < slots; slot += 1) assert.ok(batch.storedSize(slot) > 0, `chunk ${slot}`)
   await assert.rejects(workers.run(id, 1, 'digest'), { code: 'ABORTED' })
 })
+
+for (const threads of [0, 1])
+  test(`what ${threads} threads cannot take, the calling thread does`, async () => {
+    const workers = new ChunkWorkers(threads)
+    const batches = Array.from({ length: 12 }, (_unused, at) => {
+      const batch = ChunkBatch.create(1 << 20)
+      for (let slot = 0; slot < 16; slot += 1) batch.chunk(batch.add(1 << 16)).fill(16 * at + slot)
+      return { batch, id: workers.open(batch, { compression: 'zstd', digest: 'blake3' }) }
+    })
+    await Promise.all(
+      batches.map(async ({ id }) => workers.run(id, 16, 'digest').then(() => workers.run(id, 16, 'compress'))),
+    )
+    const digests = new Set(
+      batches.flatMap(({ batch }) =>
+        Array.from({ length: 16 }, (_unused, slot) => Buffer.from(batch.digest(slot)).toString('hex')),
+      ),
+    )
+    assert.equal(digests.size, 12 * 16)
+    for (const { batch } of batches)
+      for (let slot = 0; slot < 16; slot += 1) assert.ok(batch.storedSize(slot) > 0 && batch.storedSize(slot) < 1000)
+    await workers.close()
+  })
+
+test('a batch that nobody opened is told, whoever was to work on it', async () => {
+  const workers = new ChunkWorkers(0)
+  await assert.rejects(workers.run(77, 1, 'digest'), /chunk batch 77 is not open/)
+  await workers.close()
+})

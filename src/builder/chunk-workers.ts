@@ -2,7 +2,7 @@ import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
 import { endThread } from '../kernel/index.ts'
 import type { ChunkBatch } from './chunk-batch.ts'
-import type { ChunkAlgorithms, Step } from './chunk-work.ts'
+import { type ChunkAlgorithms, type ChunkWork, createChunkWork, type Step } from './chunk-work.ts'
 import type { ChunkMessage } from './chunk-worker.ts'
 import { BuilderError } from './errors.ts'
 
@@ -43,8 +43,17 @@ interface Member {
   readonly tasks: Task[]
 }
 
+interface OpenBatch {
+  readonly message: ChunkMessage
+  readonly batch: ChunkBatch
+  readonly algorithms: ChunkAlgorithms
+  /** The work on this thread, once it was needed. */
+  work?: ChunkWork
+}
+
 /**
- * The threads that digest and compress, shared by any number of builds at once. They start with the first task, and end with `close`.
+ * The threads that digest and compress, shared by any number of builds at once. They start with the first task, and end with `close`. There is one less than processors: what they
+ * cannot take, the calling thread does when it has nothing else to do.
  * Digests go first: what waits for them is the decision, in order, of what to store.
  */
 export class ChunkWorkers {
@@ -52,19 +61,20 @@ export class ChunkWorkers {
   readonly #members: Member[] = []
   readonly #digests: Task[] = []
   readonly #compressions: Task[] = []
-  readonly #open = new Map<number, ChunkMessage>()
+  readonly #open = new Map<number, OpenBatch>()
   #nextId = 1
   #closed = false
+  #helping = false
 
-  constructor(size = Math.min(availableParallelism(), MAX_WORKERS)) {
-    this.#size = Math.max(1, size)
+  constructor(size = Math.min(availableParallelism() - 1, MAX_WORKERS)) {
+    this.#size = size
   }
 
   /** Tells all threads of a batch; gives its number. */
   open(batch: ChunkBatch, algorithms: ChunkAlgorithms): number {
     const id = this.#nextId++
     const message: ChunkMessage = { kind: 'open', id, buffer: batch.buffer, algorithms }
-    this.#open.set(id, message)
+    this.#open.set(id, { message, batch, algorithms })
     for (const { worker } of this.#members) worker.postMessage(message)
     return id
   }
@@ -111,7 +121,7 @@ export class ChunkWorkers {
         if (!this.#closed) this.#fail(new Error(`a chunk thread ended with code ${code}`))
       })
       worker.unref()
-      for (const message of this.#open.values()) worker.postMessage(message)
+      for (const { message } of this.#open.values()) worker.postMessage(message)
       this.#members.push(member)
     }
   }
@@ -128,6 +138,31 @@ export class ChunkWorkers {
       least.worker.postMessage({ kind: 'run', id: task.id, count: task.count, step: task.step } satisfies ChunkMessage)
     }
     this.#holdProcess()
+    if (!this.#helping && this.#digests.length + this.#compressions.length > 0) {
+      this.#helping = true
+      setImmediate(() => this.#help())
+    }
+  }
+
+  /** One task on this thread, between its other work: the threads have enough. */
+  #help(): void {
+    this.#helping = false
+    const task = this.#digests.shift() ?? this.#compressions.shift()
+    if (task === undefined) return
+    try {
+      this.#workHere(task)
+      task.resolve()
+    } catch (error) {
+      task.reject(error instanceof Error ? error : new Error(String(error)))
+    }
+    this.#dispatch()
+  }
+
+  #workHere({ id, count, step }: Task): void {
+    const open = this.#open.get(id)
+    if (open === undefined) throw new Error(`chunk batch ${id} is not open`)
+    open.work ??= createChunkWork(open.algorithms)
+    open.work(open.batch, count, step)
   }
 
   /** Idle threads do not keep the process alive; busy ones do. */
