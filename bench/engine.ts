@@ -115,6 +115,8 @@ async function build(folder: string, compression: 'lz4_block' | 'zstd', content:
         digest: 'blake3',
         inlineBootstrap: false,
         blobToc: false,
+        batchSize: 0,
+        cipher: undefined,
         version: 6,
         alignedChunks: false,
         blobId: undefined,

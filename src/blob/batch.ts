@@ -21,6 +21,15 @@ const MAX_META_BYTES = 2 ** 24 * (INFO_V2_SIZE + CONTEXT.size)
 /** Reads bytes of the blob. */
 type ReadStored = (offset: number, into: Uint8Array) => Promise<void>
 
+/** Encodes the context of a batch: its bytes as stored, and plain. */
+export function encodeBatchContext(compressedSize: number, uncompressedSize: number): Uint8Array {
+  const bytes = new Uint8Array(CONTEXT.size)
+  const view = new DataView(bytes.buffer)
+  view.setUint32(CONTEXT.compressedSize, compressedSize, true)
+  view.setUint32(CONTEXT.uncompressedSize, uncompressedSize, true)
+  return bytes
+}
+
 /** Bytes of the compression context's cache form; bounded. Throws BlobError 'BAD_META'. */
 export function batchMetaFileSize(blob: BlobInfo): number {
   const most = Math.min(MAX_META_BYTES, blob.chunkCount * (INFO_V2_SIZE + CONTEXT.size))

@@ -21,6 +21,9 @@ const HEADER = {
   offset: 16,
   compressedSize: 24,
   uncompressedSize: 32,
+  contextsAt: 40,
+  contextsSize: 48,
+  contexts: 56,
   magic2: 4092,
 } as const
 
@@ -32,6 +35,8 @@ export interface MetaHeader {
   readonly offset: number
   readonly compressedSize: number
   readonly uncompressedSize: number
+  /** What follows the infos in the same plain bytes: where, how much, and how many contexts that is. */
+  readonly contexts?: { readonly at: number; readonly size: number; readonly count: number } | undefined
 }
 
 export function encodeMetaHeader(of: MetaHeader): Uint8Array {
@@ -43,6 +48,11 @@ export function encodeMetaHeader(of: MetaHeader): Uint8Array {
   header.writeBigUInt64LE(BigInt(of.offset), HEADER.offset)
   header.writeBigUInt64LE(BigInt(of.compressedSize), HEADER.compressedSize)
   header.writeBigUInt64LE(BigInt(of.uncompressedSize), HEADER.uncompressedSize)
+  if (of.contexts !== undefined) {
+    header.writeBigUInt64LE(BigInt(of.contexts.at), HEADER.contextsAt)
+    header.writeBigUInt64LE(BigInt(of.contexts.size), HEADER.contextsSize)
+    header.writeUInt32LE(of.contexts.count, HEADER.contexts)
+  }
   header.writeUInt32LE(MAGIC, HEADER.magic2)
   return header
 }

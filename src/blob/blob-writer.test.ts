@@ -22,6 +22,8 @@ const PLAIN: Options = {
   toc: false,
   rafsVersion: 6,
   alignedChunks: false,
+  batches: false,
+  cipher: undefined,
 }
 
 function collect(options: Partial<Options>): { writer: BlobWriter; bytes: () => Buffer } {
@@ -40,6 +42,9 @@ function chunkOf(plain: Uint8Array): AppendedChunk {
     compressedOffset: 0,
     compressedSize: 0,
     uncompressedOffset: 0,
+    compressed: false,
+    encrypted: false,
+    crc32c: undefined,
   }
 }
 

@@ -3,10 +3,20 @@
  */
 import { createHash } from 'node:crypto'
 import { type CompressionName, compressor, type DigestName } from '../codec/index.ts'
+import { encodeBatchContext } from './batch.ts'
 import { BLOB_FEATURES, type BlobInfo } from './blob-info.ts'
 import { encodeMetaFile, encodeMetaHeader, META_HEADER_SIZE, metaFileOf } from './blob-meta.ts'
-import { encodeInfoV1, INFO_V1_SIZE } from './chunk-infos.ts'
+import {
+  type DescribedChunk,
+  encodeInfoV1,
+  encodeInfoV2,
+  INFO_V1_SIZE,
+  INFO_V2_SIZE,
+  type PlaceInBatch,
+} from './chunk-infos.ts'
+import { type BlobCipher, encrypt } from './encryption.ts'
 import { BlobError } from './errors.ts'
+import { GrowingBytes } from './growing-bytes.ts'
 import { encodeTarHeader } from './tar-header.ts'
 import { encodeToc, PARTS, type TocEntry, tocDigest } from './toc.ts'
 
@@ -31,11 +41,15 @@ export interface BlobWriterOptions {
   readonly rafsVersion: 5 | 6
   /** Chunks start at multiples of 4096 in the uncompressed address space. Always so in v6. */
   readonly alignedChunks: boolean
+  /** Chunks may be stored in batches; v6 only. */
+  readonly batches: boolean
+  /** What chunks and batches were encrypted with, and their infos are to be; v6 only. */
+  readonly cipher: BlobCipher | undefined
   readonly sink: BlobSink
 }
 
 /** One chunk to append: what it is, and where it landed. */
-export interface AppendedChunk {
+export interface AppendedChunk extends Pick<DescribedChunk, 'compressed' | 'encrypted' | 'crc32c'> {
   readonly digest: Uint8Array
   readonly uncompressedSize: number
   index: number
@@ -54,38 +68,19 @@ export interface FinishedBlob {
   readonly tocDigest: Uint8Array | undefined
 }
 
-/** Bytes that grow by doubling. */
-class GrowingBytes {
-  #bytes = Buffer.alloc(4096)
-  #length = 0
-
-  /** The place for `size` more bytes, zeroed. */
-  extend(size: number): Buffer {
-    const end = this.#length + size
-    if (end > this.#bytes.length) {
-      const larger = Buffer.alloc(Math.max(end, this.#bytes.length * 2))
-      larger.set(this.#bytes)
-      this.#bytes = larger
-    }
-    const place = this.#bytes.subarray(this.#length, end)
-    this.#length = end
-    return place
-  }
-
-  get bytes(): Buffer {
-    return this.#bytes.subarray(0, this.#length)
-  }
-}
-
 /**
- * Order of calls: `append` for each chunk, `finishData` once; then, for an inlined bootstrap, `addBootstrap`; `finish` last. One call at a time. Nothing is kept of the
- * chunks but 48 bytes each. The sink's errors pass through; after one the blob is to be thrown away.
+ * Order of calls: `append` for each chunk, or `addToBatch` for some in a row and `appendBatch`; `finishData` once; then, for an inlined bootstrap, `addBootstrap`; `finish` last. One call at a time. Nothing is kept of the
+ * chunks but their infos and digests, up to 56 bytes each. The sink's errors pass through; after one the blob is to be thrown away.
  */
 export class BlobWriter {
   readonly #options: BlobWriterOptions
   readonly #hash = createHash('sha256')
   readonly #infos = new GrowingBytes()
   readonly #digests = new GrowingBytes()
+  readonly #contexts = new GrowingBytes()
+  #batchCount = 0
+  /** Plain bytes of the batch that is being filled. */
+  #batchSize = 0
   readonly #toc: TocEntry[] = []
   /** One is filled while the other is in the sink. */
   #buffer = Buffer.allocUnsafe(BUFFER_BYTES)
@@ -97,6 +92,7 @@ export class BlobWriter {
   #uncompressedSize = 0
   #meta:
     | {
+        readonly infos: Uint8Array
         readonly header: Uint8Array
         readonly offset: number
         readonly compressedSize: number
@@ -124,23 +120,52 @@ export class BlobWriter {
 
   /** Appends a chunk as it is stored and fills in its place. Throws 'TOO_LARGE' beyond the format's limits. */
   append(chunk: AppendedChunk, stored: Uint8Array): Promise<void> | void {
+    chunk.compressedOffset = this.#size
+    chunk.compressedSize = stored.length
+    this.#describe(chunk, undefined)
+    return this.#write(stored)
+  }
+
+  /** Takes a chunk as the next part of the batch that `appendBatch` will append. Bootstraps do not tell where batches are: its stored place becomes 0. */
+  addToBatch(chunk: AppendedChunk): void {
+    chunk.compressedOffset = this.#size
+    this.#describe(chunk, { batch: this.#batchCount, offset: this.#batchSize })
+    chunk.compressedOffset = 0
+    chunk.compressedSize = 0
+    this.#batchSize += chunk.uncompressedSize
+  }
+
+  /** Appends a batch as it is stored; `plainSize` are its plain bytes, which may be more than its chunks have. */
+  appendBatch(stored: Uint8Array, plainSize: number): Promise<void> | void {
+    const context = encodeBatchContext(stored.length, plainSize)
+    this.#contexts.extend(context.length).set(context)
+    this.#batchCount += 1
+    this.#batchSize = 0
+    return this.#write(stored)
+  }
+
+  #describe(chunk: AppendedChunk, inBatch: PlaceInBatch | undefined): void {
     if (this.#chunkCount >= MAX_CHUNKS)
       throw new BlobError(
         'TOO_LARGE',
         `a blob holds up to ${MAX_CHUNKS} chunks; use a larger chunk size or split the layer`,
       )
     chunk.index = this.#chunkCount
-    chunk.compressedOffset = this.#size
-    chunk.compressedSize = stored.length
     chunk.uncompressedOffset = this.#uncompressedSize
     if (this.#options.rafsVersion === 6) {
-      const place = this.#infos.extend(INFO_V1_SIZE)
-      encodeInfoV1(chunk, new DataView(place.buffer, place.byteOffset, INFO_V1_SIZE), 0)
+      const size = this.#isV2 ? INFO_V2_SIZE : INFO_V1_SIZE
+      const place = this.#infos.extend(size)
+      const view = new DataView(place.buffer, place.byteOffset, size)
+      if (this.#isV2) encodeInfoV2(chunk, inBatch, view, 0)
+      else encodeInfoV1(chunk, view, 0)
       this.#digests.extend(DIGEST_SIZE).set(chunk.digest)
     }
     this.#chunkCount += 1
     this.#uncompressedSize = this.#aligned(chunk.uncompressedOffset + chunk.uncompressedSize)
-    return this.#write(stored)
+  }
+
+  get #isV2(): boolean {
+    return this.#options.batches || this.#options.cipher !== undefined
   }
 
   #aligned(end: number): number {
@@ -197,9 +222,10 @@ export class BlobWriter {
 
   /** How a bootstrap names this blob; after `finishData`, with the size that the bootstrap is to tell. */
   info(more: Pick<BlobInfo, 'index' | 'id' | 'compressedSize' | 'tocSize' | 'tocDigest'>): BlobInfo {
-    const { chunkSize, compression, digest } = this.#options
+    const { chunkSize, compression, digest, cipher } = this.#options
     return {
       ...more,
+      ...(cipher === undefined ? {} : { cipher }),
       features: this.#features,
       chunkSize,
       chunkCount: this.#chunkCount,
@@ -209,14 +235,14 @@ export class BlobWriter {
       prefetchSize: 0,
       metaOffset: this.#meta?.offset ?? 0,
       metaCompressedSize: this.#meta?.compressedSize ?? 0,
-      metaUncompressedSize: this.#meta === undefined ? 0 : this.#infos.bytes.length,
+      metaUncompressedSize: this.#meta?.infos.length ?? 0,
       metaCompression: this.#meta?.compression ?? 'none',
     }
   }
 
   /** The compression context in the form of the cache file; undefined for a blob without chunks. After `finishData`. */
   metaFile(): Uint8Array | undefined {
-    return this.#meta === undefined ? undefined : encodeMetaFile(this.#infos.bytes, this.#meta.header)
+    return this.#meta === undefined ? undefined : encodeMetaFile(this.#meta.infos, this.#meta.header)
   }
 
   get #hasHeaders(): boolean {
@@ -224,21 +250,26 @@ export class BlobWriter {
   }
 
   get #features(): number {
-    const { inlineBootstrap, toc, rafsVersion } = this.#options
+    const { inlineBootstrap, toc, rafsVersion, batches, cipher } = this.#options
     let features: number = BLOB_FEATURES.CAP_TAR_TOC
     // v5 never says so, whether it is or not.
     if (rafsVersion === 6) features |= BLOB_FEATURES.ALIGNED
     if (inlineBootstrap) features |= BLOB_FEATURES.INLINED_FS_META | BLOB_FEATURES.HAS_TAR_HEADER
     if (toc) features |= BLOB_FEATURES.HAS_TOC | BLOB_FEATURES.HAS_TAR_HEADER
+    if (this.#isV2) features |= BLOB_FEATURES.CHUNK_INFO_V2
+    if (batches) features |= BLOB_FEATURES.BATCH
+    if (cipher !== undefined) features |= BLOB_FEATURES.ENCRYPTED
     if (toc && this.#chunkCount > 0) features |= BLOB_FEATURES.INLINED_CHUNK_DIGEST
     return features
   }
 
   async #writeMeta(): Promise<void> {
-    const infos = this.#infos.bytes
-    const offset = this.#size
-    const { stored, compression } = compressed(infos, this.#options.compression)
+    const { batches, cipher } = this.#options
+    const [infos, offset] = [this.#plainInfos(), this.#size]
+    const { stored: packed, compression } = compressed(infos, this.#options.compression)
+    const stored = cipher === undefined ? packed : encrypt(packed, cipher)
     const compressedSize = stored.length
+    const [at, size] = [this.#infos.bytes.length, this.#contexts.bytes.length]
     const header = encodeMetaHeader({
       features: this.#features,
       compression,
@@ -246,34 +277,30 @@ export class BlobWriter {
       offset,
       compressedSize,
       uncompressedSize: infos.length,
+      contexts: batches ? { at, size, count: this.#batchCount } : undefined,
     })
-    this.#meta = { header, offset, compressedSize, compression }
-    this.#compareMeta(stored)
+    this.#meta = { infos, header, offset, compressedSize, compression }
+    const storedHeader = cipher === undefined ? header : encrypt(header, cipher)
+    this.#compareMeta(Buffer.concat([stored, storedHeader]), infos, header)
     this.#addEntry(PARTS.meta, infos, compressedSize, compression)
     await this.#write(stored)
     this.#addEntry(PARTS.metaHeader, header, header.length, 'none')
-    await this.#write(header)
+    await this.#write(storedHeader)
     if (this.#hasHeaders) await this.#writeHeader(PARTS.meta, compressedSize + META_HEADER_SIZE)
   }
 
+  #plainInfos(): Uint8Array {
+    return this.#options.batches ? Buffer.concat([this.#infos.bytes, this.#contexts.bytes]) : this.#infos.bytes
+  }
+
   /** Reads back what is about to be written: a context that does not fit makes every chunk unreadable. */
-  #compareMeta(stored: Uint8Array): void {
-    const meta = this.#meta
-    if (meta === undefined) return
-    const info = this.info({
-      index: 0,
-      id: 'that is written',
-      compressedSize: this.#size,
-      tocSize: 0,
-      tocDigest: undefined,
-    })
-    const back = metaFileOf(Buffer.concat([stored, meta.header]), info)
-    if (Buffer.compare(back, encodeMetaFile(this.#infos.bytes, meta.header)) !== 0) {
-      throw new BlobError(
-        'BAD_META',
-        'the compression context does not read back as it was meant; nothing was published, please report this',
-      )
-    }
+  #compareMeta(stored: Uint8Array, infos: Uint8Array, header: Uint8Array): void {
+    const own = { index: 0, id: 'that is written', compressedSize: this.#size, tocSize: 0, tocDigest: undefined }
+    if (Buffer.compare(metaFileOf(stored, this.info(own)), encodeMetaFile(infos, header)) === 0) return
+    throw new BlobError(
+      'BAD_META',
+      'the compression context does not read back as it was meant; nothing was published, please report this',
+    )
   }
 
   async #writeDigests(): Promise<void> {

@@ -43,6 +43,57 @@ export function encodeInfoV1(chunk: PlacedChunk, into: DataView, at: number): vo
   )
 }
 
+/** Sizes of version 2 have 24 bits, and the stored one is not minus one. */
+const MAX_STORED_V2 = 2 ** 24
+
+/** What version 2 says of a chunk besides its place. */
+export type DescribedChunk = PlacedChunk & Pick<ChunkInfo, 'compressed' | 'encrypted' | 'crc32c'>
+
+/** Where a chunk lies in the batches of its blob. */
+export interface PlaceInBatch {
+  readonly batch: number
+  readonly offset: number
+}
+
+/** Writes one info of version 2 (three 64-bit words, little-endian). Of a chunk in a batch, the stored offset is the batch's. Throws 'TOO_LARGE' beyond its limits. */
+export function encodeInfoV2(
+  chunk: DescribedChunk,
+  inBatch: PlaceInBatch | undefined,
+  into: DataView,
+  at: number,
+): void {
+  const { uncompressedOffset, uncompressedSize, compressedOffset, compressedSize, crc32c } = chunk
+  if (uncompressedOffset % 4096 !== 0 || uncompressedOffset >= MAX_UNCOMPRESSED || compressedOffset >= MAX_COMPRESSED)
+    throw new BlobError(
+      'TOO_LARGE',
+      `chunk ${chunk.index} at ${uncompressedOffset} (stored at ${compressedOffset}) is beyond what a blob can hold; split the layer`,
+    )
+  if (compressedSize >= MAX_STORED_V2)
+    throw new BlobError(
+      'TOO_LARGE',
+      `chunk ${chunk.index} is stored in ${compressedSize} bytes, blobs with batches or encryption hold ${MAX_STORED_V2 - 1}; use a smaller chunk size`,
+    )
+  let flags = chunk.encrypted ? V2_FLAGS.ENCRYPTED : 0
+  if (inBatch !== undefined) {
+    flags |= V2_FLAGS.COMPRESSED | V2_FLAGS.BATCH
+    into.setUint32(at + 16, inBatch.offset, true)
+    into.setUint32(at + 20, inBatch.batch, true)
+  } else {
+    if (chunk.compressed) flags |= V2_FLAGS.COMPRESSED
+    // Readers take 0 for none, so a chunk whose sum that is goes without.
+    if (crc32c !== undefined && crc32c !== 0) flags |= V2_FLAGS.HAS_CRC32C
+    into.setUint32(at + 16, crc32c ?? 0, true)
+  }
+  into.setUint32(at, uncompressedOffset / 4096, true)
+  into.setUint32(at + 4, (uncompressedSize - 1 + flags * 2 ** 24) >>> 0, true)
+  into.setUint32(at + 8, compressedOffset % 2 ** 32, true)
+  into.setUint32(
+    at + 12,
+    Math.floor(compressedOffset / 2 ** 32) + (inBatch === undefined ? compressedSize : 0) * 256,
+    true,
+  )
+}
+
 /** Reads info `index`; the digest stays as it is. Throws 'BAD_META' for what contradicts the blob, 'UNSUPPORTED' for batch, zran and encrypted chunks. */
 export function decodeInfo(from: DataView, index: number, blob: BlobInfo, into: ChunkInfo): void {
   into.index = index

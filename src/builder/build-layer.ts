@@ -1,8 +1,9 @@
 import { type BlobInfo, BlobWriter, type FinishedBlob } from '../blob/index.ts'
 import { INLINED_BLOB_ID } from '../rafs/index.ts'
-import { ChunkPipeline, type Content } from './chunk-pipeline.ts'
+import { ChunkPipeline, type PackStore } from './chunk-pipeline.ts'
 import { type ChunkWorkers, withChunkWorkers } from './chunk-workers.ts'
 import { type ChunkRecord, LayerDictionary } from './dictionary.ts'
+import type { Content } from './content.ts'
 import { BuilderError, coded } from './errors.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
 import type { LayerNode } from './layer-tree.ts'
@@ -80,6 +81,14 @@ async function withBuild(
   }
 }
 
+function refuseV6Only({ blobToc, batchSize, cipher }: LayerOptions): void {
+  const refuse = (what: string): BuilderError =>
+    new BuilderError('BAD_OPTION', `RAFS v5 has no place for ${what}; leave it out, or build v6`)
+  if (blobToc) throw refuse('a table of contents')
+  if (batchSize > 0) throw refuse('batches of chunks')
+  if (cipher !== undefined) throw refuse('the key of an encrypted blob')
+}
+
 type AddContent = (content: Content) => Promise<readonly ChunkRecord[]> | readonly ChunkRecord[]
 
 class LayerBuild {
@@ -93,10 +102,9 @@ class LayerBuild {
   readonly #started = performance.now()
 
   constructor(options: LayerOptions & LayerRun, workers: ChunkWorkers) {
-    const { version, alignedChunks, chunkSize, compression, digest, inlineBootstrap, blobToc, sink, signal, parent } =
-      options
-    if (version === 5 && blobToc)
-      throw new BuilderError('BAD_OPTION', 'RAFS v5 blobs have no table of contents; leave it out, or build v6')
+    const { version, alignedChunks, chunkSize, compression, digest, inlineBootstrap, blobToc, sink, parent } = options
+    const { batchSize, cipher } = options
+    if (version === 5) refuseV6Only(options)
     this.#options = options
     this.#dictionary = new LayerDictionary(options.dictionary)
     this.#parent = parent === undefined ? undefined : this.#loadParent(parent)
@@ -108,18 +116,32 @@ class LayerBuild {
       toc: blobToc,
       rafsVersion: version,
       alignedChunks,
+      batches: batchSize > 0,
+      cipher,
       sink,
     })
     this.#pipeline = new ChunkPipeline({
       chunkSize,
-      algorithms: { compression, digest },
+      algorithms: { compression, digest, cipher },
       dictionary: this.#dictionary,
       workers,
       store: (record, bytes) => {
-        signal.throwIfAborted()
+        options.signal.throwIfAborted()
         return this.#blob.append(record, bytes)
       },
+      packs: batchSize === 0 ? undefined : this.#packs(batchSize),
     })
+  }
+
+  #packs(size: number): PackStore {
+    return {
+      size,
+      add: (record) => this.#blob.addToBatch(record),
+      store: (bytes, uncompressedSize) => {
+        this.#options.signal.throwIfAborted()
+        return this.#blob.appendBatch(bytes, uncompressedSize)
+      },
+    }
   }
 
   close(): void {

@@ -144,6 +144,7 @@ function chunkAt(at: number, size: number, index: number): ChunkRecord {
     uncompressedOffset: at,
     uncompressedSize: size,
     compressed: false,
+    encrypted: false,
   }
 }
 

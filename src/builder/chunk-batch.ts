@@ -5,15 +5,18 @@ import { plainBytes, worstCase } from '../codec/index.ts'
  * a message between threads is paid once for hundreds of them.
  *
  * Layout of the buffer, in this order (all parts 8-byte aligned):
- *   rows     MAX_CHUNKS × 16   i32 offset, length, stored size (0 = stored as it is), u32 CRC-32C
+ *   rows     MAX_CHUNKS × 24   i32 offset, length, size in output (0 = stored as it is), u32 CRC-32C, i32 1 = compressed
  *   digests  MAX_CHUNKS × 32
  *   input    capacity          chunks back to back
  *   output   capacity + slack  a compressed chunk starts where its input does: it is kept only when it is smaller. While it is made it may take more, of
  *                              places that come later and are not written yet: the last one takes it from the slack
  */
-const ROW_WORDS = 4
+const ROW_WORDS = 6
 const ROW_BYTES = ROW_WORDS * 4
 const DIGEST_BYTES = 32
+
+/** Bytes that the smallest chunk takes in both: encrypted ones have 18 at least. Only their different sizes tell that a pack of chunks is compressed, so that one is made as large as this. */
+export const MIN_ROOM = 19
 
 /** What the largest chunk may take beyond its own size while it is compressed. */
 const SLACK = worstCase(2 ** 24) - 2 ** 24
@@ -63,7 +66,7 @@ export class ChunkBatch {
     const slot = this.count
     this.#rows[slot * ROW_WORDS] = this.filled
     this.#rows[slot * ROW_WORDS + 1] = length
-    this.filled += length
+    this.filled += Math.max(length, MIN_ROOM)
     this.count += 1
     return slot
   }
@@ -98,7 +101,19 @@ export class ChunkBatch {
     return this.#rows[slot * ROW_WORDS + 2] ?? 0
   }
 
-  setStoredSize(slot: number, size: number): void {
+  isCompressed(slot: number): boolean {
+    return this.#rows[slot * ROW_WORDS + 4] === 1
+  }
+
+  setStored(slot: number, size: number, isCompressed: boolean): void {
     this.#rows[slot * ROW_WORDS + 2] = size
+    this.#rows[slot * ROW_WORDS + 4] = isCompressed ? 1 : 0
+  }
+
+  /** The chunk as it is stored. */
+  stored(slot: number): Uint8Array {
+    const size = this.storedSize(slot)
+    const offset = this.offset(slot)
+    return size > 0 ? this.output.subarray(offset, offset + size) : this.chunk(slot)
   }
 }

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { createHash, hash, randomBytes } from 'node:crypto'
 import { test } from 'node:test'
-import { ChunkPipeline, type Content } from './chunk-pipeline.ts'
+import { ChunkPipeline } from './chunk-pipeline.ts'
 import { ChunkWorkers } from './chunk-workers.ts'
+import type { Content } from './content.ts'
 import { type ChunkRecord, LayerDictionary } from './dictionary.ts'
 import { BuilderError } from './errors.ts'
 
@@ -37,9 +38,10 @@ async function build(
   let stored = 0
   const pipeline = new ChunkPipeline({
     chunkSize,
-    algorithms: { compression, digest: 'sha256' },
+    algorithms: { compression, digest: 'sha256', cipher: undefined },
     dictionary: new LayerDictionary(undefined),
     workers,
+    packs: undefined,
     store: (record, bytes) => {
       record.index = stored++
       record.compressedOffset = offset
@@ -147,9 +149,10 @@ test('an error of the store ends the build', async () => {
   const workers = new ChunkWorkers(2)
   const pipeline = new ChunkPipeline({
     chunkSize: 4096,
-    algorithms: { compression: 'zstd', digest: 'blake3' },
+    algorithms: { compression: 'zstd', digest: 'blake3', cipher: undefined },
     dictionary: new LayerDictionary(undefined),
     workers,
+    packs: undefined,
     store: () => {
       throw new Error('disk full')
     },

@@ -1,6 +1,8 @@
-import { ChunkBatch } from './chunk-batch.ts'
-import { type ChunkAlgorithms, type ChunkWork, createChunkWork, SKIP, type Step } from './chunk-work.ts'
+import { ChunkBatch, MIN_ROOM } from './chunk-batch.ts'
+import { ChunkPacker } from './chunk-packer.ts'
+import { type ChunkAlgorithms, type ChunkWork, createChunkWork, PACKED, SKIP, type Step } from './chunk-work.ts'
 import type { ChunkWorkers } from './chunk-workers.ts'
+import { type Content, fill } from './content.ts'
 import { type ChunkRecord, digestKey, type LayerDictionary } from './dictionary.ts'
 import { BuilderError } from './errors.ts'
 
@@ -10,6 +12,8 @@ const BATCH_BYTES = 2 * 1024 * 1024
 /** Budget of all batches, input and output; the limit of memory that a build takes, however large its files are. */
 const BATCHES_BYTES = 48 * 1024 * 1024
 const MIN_BATCHES = 3
+/** With packs each takes twice as much. */
+const MIN_PACKING_BATCHES = 2
 const MAX_BATCHES = 16
 
 /** Whole digests of 32 bytes. */
@@ -18,15 +22,14 @@ const SLAB_BYTES = 64 * 1024
 /** Takes new chunks in order; fills the record's offsets and number. `bytes` is valid until the promise settles. */
 export type StoreChunk = (record: ChunkRecord, bytes: Uint8Array) => Promise<void> | void
 
-/** The bytes of one file, read once from start to end. */
-export interface Content {
-  /** For messages. */
-  readonly name: string
+/** Where chunks of small files go that are stored together; all in one order with those that are stored alone. */
+export interface PackStore {
+  /** Packs have less than this many bytes, and files of one chunk that has less than half of it go there. */
   readonly size: number
-  /** Fills the start of `into` with the next bytes; gives how many, 0 at the end. */
-  read(into: Uint8Array): Promise<number> | number
-  /** For files with holes: where the first byte at or after `offset` lies that may be other than zero; `skip` goes on after a hole. */
-  readonly holes?: { nextData(offset: number): number; skip(bytes: number): void } | undefined
+  /** Takes the next chunk of the pack that is stored next; fills the record's offsets and number. */
+  add(record: ChunkRecord): void
+  /** Takes a pack with all its chunks; `bytes` is valid until the promise settles. */
+  store(bytes: Uint8Array, uncompressedSize: number): Promise<void> | void
 }
 
 export interface PipelineOptions {
@@ -35,6 +38,8 @@ export interface PipelineOptions {
   readonly dictionary: LayerDictionary
   readonly workers: ChunkWorkers
   readonly store: StoreChunk
+  /** Undefined: every chunk is stored alone. */
+  readonly packs: PackStore | undefined
 }
 
 /** A chunk on its way: `slot` in its batch, or REPEATED_ZEROS, which has no bytes there. */
@@ -53,10 +58,13 @@ const MAX_PENDING = 4096
 /** One batch under way. */
 interface Job {
   readonly batch: ChunkBatch
-  readonly id: number
   readonly pending: Pending[]
-  /** Records of the chunks that are stored, by slot. */
-  readonly fresh: Array<{ readonly slot: number; readonly record: ChunkRecord }>
+  /** What is stored, in order: chunks of `batch` by their slots; without a record, packs by their slots in `packs`. */
+  readonly fresh: Array<{ readonly slot: number; readonly record: ChunkRecord | undefined }>
+  /** Packs that are full. */
+  packs: ChunkBatch | undefined
+  /** Steps under way. */
+  working: number
   state: 'filling' | 'digesting' | 'digested' | 'compressing' | 'compressed'
 }
 
@@ -69,6 +77,8 @@ export class ChunkPipeline {
   readonly #options: PipelineOptions
   readonly #work: ChunkWork
   readonly #free: ChunkBatch[] = []
+  readonly #freePacks: ChunkBatch[] = []
+  readonly #packer: ChunkPacker | undefined
   readonly #jobs: Job[] = []
   readonly #capacity: number
   readonly #maxBatches: number
@@ -89,7 +99,11 @@ export class ChunkPipeline {
     this.#options = options
     this.#work = createChunkWork(options.algorithms)
     this.#capacity = Math.max(BATCH_BYTES, options.chunkSize)
-    this.#maxBatches = Math.max(MIN_BATCHES, Math.min(MAX_BATCHES, Math.floor(BATCHES_BYTES / (2 * this.#capacity))))
+    const { packs, algorithms } = options
+    this.#packer = packs === undefined ? undefined : new ChunkPacker(packs.size, algorithms.cipher !== undefined)
+    const bytes = 2 * (packs === undefined ? this.#capacity : this.#capacity + this.#packsCapacity)
+    const least = packs === undefined ? MIN_BATCHES : MIN_PACKING_BATCHES
+    this.#maxBatches = Math.max(least, Math.min(MAX_BATCHES, Math.floor(BATCHES_BYTES / bytes)))
   }
 
   /**
@@ -148,6 +162,11 @@ export class ChunkPipeline {
   async finish(): Promise<void> {
     this.#flush()
     while (this.#jobs.length > 0) await this.#turn()
+    if (this.#packer?.isEmpty === false) {
+      this.#endPack(await this.#room(0))
+      this.#flush()
+      while (this.#jobs.length > 0) await this.#turn()
+    }
     this.#check()
   }
 
@@ -157,6 +176,7 @@ export class ChunkPipeline {
     for (const id of this.#ids.values()) this.#options.workers.release(id)
     this.#ids.clear()
     this.#free.length = 0
+    this.#freePacks.length = 0
   }
 
   /** Chunks of a file, bounded: a few bytes of a crafted archive can announce a file of zeros that takes all memory to list. */
@@ -199,7 +219,7 @@ export class ChunkPipeline {
     const batch = this.#free.pop() ?? this.#createBatch()
     if (batch === undefined) return undefined
     batch.clear()
-    this.#current = { batch, id: this.#ids.get(batch) ?? 0, pending: [], fresh: [], state: 'filling' }
+    this.#current = { batch, pending: [], fresh: [], packs: undefined, working: 0, state: 'filling' }
     return this.#current
   }
 
@@ -214,9 +234,18 @@ export class ChunkPipeline {
   #createBatch(): ChunkBatch | undefined {
     if (this.#batches >= this.#maxBatches) return undefined
     this.#batches += 1
-    const batch = ChunkBatch.create(this.#capacity)
+    return this.#open(this.#capacity)
+  }
+
+  #open(capacity: number): ChunkBatch {
+    const batch = ChunkBatch.create(capacity)
     this.#ids.set(batch, this.#options.workers.open(batch, this.#options.algorithms))
     return batch
+  }
+
+  /** For all packs that the chunks of one batch can fill, with what was there before; the last chunk may have been smaller than the room it takes. */
+  get #packsCapacity(): number {
+    return this.#capacity + (this.#options.packs?.size ?? 0) + MIN_ROOM
   }
 
   /** Waits until some job has moved on. */
@@ -243,22 +272,21 @@ export class ChunkPipeline {
     if (job === undefined) return
     this.#jobs.push(job)
     job.state = 'digesting'
-    this.#run(job, 'digest', () => {
+    this.#run(job.batch, 'digest', () => {
       job.state = 'digested'
       this.#decide()
     })
   }
 
   /** Does a step of a job, here or in a thread, then goes on with `next`. */
-  #run(job: Job, step: Step, next: () => void): void {
-    const { batch, id } = job
+  #run(batch: ChunkBatch, step: Step, next: () => void): void {
     if (batch.count === 0 || this.#submitted <= INLINE_BYTES) {
       this.#work(batch, batch.count, step)
       next()
       return
     }
     this.#options.workers
-      .run(id, batch.count, step)
+      .run(this.#ids.get(batch) ?? 0, batch.count, step)
       .then(next)
       .catch((error: unknown) => this.#fail(error))
   }
@@ -270,21 +298,31 @@ export class ChunkPipeline {
       if (job.state === 'digesting') break
       if (job.state !== 'digested') continue
       for (const { into, at, slot } of job.pending)
-        into[at] = slot === REPEATED_ZEROS ? this.#zeroRecord() : this.#decideChunk(job, slot)
-      job.state = 'compressing'
-      if (job.fresh.length === 0) job.state = 'compressed'
-      else
-        this.#run(job, 'compress', () => {
-          job.state = 'compressed'
-          this.#store()
-        })
+        into[at] = slot === REPEATED_ZEROS ? this.#zeroRecord() : this.#decideChunk(job, slot, into.length)
+      this.#compress(job)
     }
     this.#store()
   }
 
-  #decideChunk(job: Job, slot: number): ChunkRecord {
+  #compress(job: Job): void {
+    const { batch, packs, fresh } = job
+    job.state = 'compressing'
+    const done = (): void => {
+      job.working -= 1
+      if (job.working > 0) return
+      job.state = 'compressed'
+      this.#store()
+    }
+    job.working = packs === undefined ? 1 : 2
+    if (packs !== undefined) this.#run(packs, 'pack', done)
+    if (fresh.length === 0) done()
+    else this.#run(batch, 'compress', done)
+  }
+
+  /** `siblings`: chunks of the same file. */
+  #decideChunk(job: Job, slot: number, siblings: number): ChunkRecord {
     const { batch } = job
-    const { dictionary, chunkSize } = this.#options
+    const { dictionary, chunkSize, algorithms } = this.#options
     const length = batch.length(slot)
     const digest = batch.digest(slot)
     const key = digestKey(digest)
@@ -297,13 +335,24 @@ export class ChunkPipeline {
       this.#zeros.digest = key
     const known = dictionary.find(key, length)
     if (known !== undefined) {
-      batch.setStoredSize(slot, SKIP)
+      batch.setStored(slot, SKIP, false)
       return known
     }
-    batch.setStoredSize(slot, 0)
-    const record = dictionary.add(key, { digest: this.#keep(digest), uncompressedSize: length })
+    const encrypted = algorithms.cipher !== undefined
+    const record = dictionary.add(key, { digest: this.#keep(digest), uncompressedSize: length, encrypted })
+    const isPacked = siblings === 1 && this.#packer?.takes(length) === true
+    if (!isPacked || this.#packer?.hasRoom(length) === false) this.#endPack(job)
+    if (isPacked) this.#packer?.add(batch.chunk(slot))
+    batch.setStored(slot, isPacked ? PACKED : 0, false)
     job.fresh.push({ slot, record })
     return record
+  }
+
+  /** Whatever is stored alone ends the pack before it. */
+  #endPack(job: Job): void {
+    if (this.#packer?.isEmpty !== false) return
+    job.packs ??= this.#freePacks.pop() ?? this.#open(this.#packsCapacity)
+    job.fresh.push({ slot: this.#packer.moveInto(job.packs), record: undefined })
   }
 
   /** A copy in memory shared with other digests: a buffer each would take more room than its 32 bytes. */
@@ -340,6 +389,8 @@ export class ChunkPipeline {
         await this.#storeJob(job)
         this.#jobs.shift()
         this.#free.push(job.batch)
+        if (job.packs !== undefined) this.#freePacks.push(job.packs)
+        job.packs?.clear()
         this.#wake?.()
       }
     } finally {
@@ -348,35 +399,21 @@ export class ChunkPipeline {
     }
   }
 
-  async #storeJob({ batch, fresh }: Job): Promise<void> {
+  async #storeJob({ batch, packs, fresh }: Job): Promise<void> {
     for (const { slot, record } of fresh) {
-      const stored = batch.storedSize(slot)
-      const offset = batch.offset(slot)
-      record.crc32c = batch.crc32c(slot)
-      record.compressed = stored > 0
-      const storing = this.#options.store(
-        record,
-        stored > 0 ? batch.output.subarray(offset, offset + stored) : batch.chunk(slot),
-      )
+      const storing = record === undefined ? this.#storePack(packs, slot) : this.#storeChunk(batch, slot, record)
       if (storing !== undefined) await storing
     }
   }
-}
 
-/** Reads the rest of a chunk that starts at `offset` of its file; `filled` bytes of it are there. */
-async function fill(content: Content, into: Uint8Array, offset: number, filled: number): Promise<void> {
-  let at = filled
-  while (at < into.length) {
-    const reading = content.read(at === 0 ? into : into.subarray(at))
-    const got = typeof reading === 'number' ? reading : await reading
-    if (got <= 0) throw shrunk(content, offset + at)
-    at += got
+  #storeChunk(batch: ChunkBatch, slot: number, record: ChunkRecord): Promise<void> | void {
+    record.crc32c = batch.crc32c(slot)
+    if (batch.storedSize(slot) === PACKED) return this.#options.packs?.add(record)
+    record.compressed = batch.isCompressed(slot)
+    return this.#options.store(record, batch.stored(slot))
   }
-}
 
-function shrunk(content: Content, at: number): BuilderError {
-  return new BuilderError(
-    'SOURCE_CHANGED',
-    `cannot read ${content.name}: it ends at ${at} bytes and should have ${content.size}; it may have changed meanwhile`,
-  )
+  #storePack(packs: ChunkBatch | undefined, slot: number): Promise<void> | void {
+    if (packs !== undefined) return this.#options.packs?.store(packs.stored(slot), packs.length(slot))
+  }
 }

@@ -1,32 +1,46 @@
+import { type BlobCipher, encrypt, looksPadded } from '../blob/index.ts'
 import { type CompressionName, compressor, crc32c, digester, type DigestName } from '../codec/index.ts'
 import type { ChunkBatch } from './chunk-batch.ts'
 
-/** `storedSize` of a chunk that needs no compression, because it is stored already. */
+/** `storedSize` of a chunk that is not stored, because it is already. */
 export const SKIP = -1
+/** `storedSize` of a chunk that is stored as a part of a pack. */
+export const PACKED = -2
 
-/** The two steps of a batch. Between them the main thread decides, in order, which chunks are new. */
-export type Step = 'digest' | 'compress'
+/** The steps of a batch: between the first two the main thread decides, in order, which chunks are new. `pack` is `compress` for packs of chunks, which have no checksum. */
+export type Step = 'digest' | 'compress' | 'pack'
 
 export interface ChunkAlgorithms {
   readonly compression: CompressionName
   readonly digest: DigestName
+  /** Undefined: nothing is encrypted. */
+  readonly cipher: BlobCipher | undefined
 }
 
 export type ChunkWork = (batch: ChunkBatch, count: number, step: Step) => void
 
 /** The work on one batch, the same on the main thread and in a worker. */
-export function createChunkWork(algorithms: ChunkAlgorithms): ChunkWork {
-  const digests = digester(algorithms.digest)
-  const compresses = compressor(algorithms.compression)
+export function createChunkWork({ compression, digest, cipher }: ChunkAlgorithms): ChunkWork {
+  const digests = digester(digest)
+  const compresses = compressor(compression)
+  const compress = (batch: ChunkBatch, slot: number): void => {
+    const chunk = batch.chunk(slot)
+    // All that is left of the output: what comes later is written later.
+    const output = batch.output.subarray(batch.offset(slot))
+    const size = Math.max(0, compresses.compress(chunk, output))
+    if (cipher === undefined) return batch.setStored(slot, size, size > 0)
+    const isCompressed = size > 0 && !looksPadded(output.subarray(0, size))
+    const stored = encrypt(isCompressed ? output.subarray(0, size) : chunk, cipher)
+    output.set(stored)
+    batch.setStored(slot, stored.length, isCompressed)
+  }
   return (batch, count, step) => {
     for (let slot = 0; slot < count; slot += 1) {
-      const chunk = batch.chunk(slot)
-      if (step === 'digest') digests.digest(chunk, batch.digest(slot))
+      if (step === 'digest') digests.digest(batch.chunk(slot), batch.digest(slot))
+      else if (step === 'pack') compress(batch, slot)
       else if (batch.storedSize(slot) !== SKIP) {
-        batch.setCrc32c(slot, crc32c(chunk))
-        // All that is left of the output: what comes later is written later.
-        const stored = compresses.compress(chunk, batch.output.subarray(batch.offset(slot)))
-        batch.setStoredSize(slot, Math.max(0, stored))
+        batch.setCrc32c(slot, crc32c(batch.chunk(slot)))
+        if (batch.storedSize(slot) !== PACKED) compress(batch, slot)
       }
     }
   }

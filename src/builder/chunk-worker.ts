@@ -21,7 +21,10 @@ const batches = new Map<number, { readonly batch: ChunkBatch; readonly work: Chu
 const works = new Map<string, ChunkWork>()
 
 function workFor(algorithms: ChunkAlgorithms): ChunkWork {
-  const key = `${algorithms.compression} ${algorithms.digest}`
+  const { compression, digest, cipher } = algorithms
+  // Keys are not kept longer than their batches.
+  if (cipher !== undefined) return createChunkWork(algorithms)
+  const key = `${compression} ${digest}`
   const known = works.get(key)
   if (known !== undefined) return known
   const work = createChunkWork(algorithms)

@@ -8,7 +8,7 @@ test('a thread ends when it has done what it is at: one that is stopped while it
   const batch = ChunkBatch.create(1 << 24)
   const slots = 256
   for (let slot = 0; slot < slots; slot += 1) batch.chunk(batch.add(1 << 16)).fill(slot)
-  const id = workers.open(batch, { compression: 'zstd', digest: 'blake3' })
+  const id = workers.open(batch, { compression: 'zstd', digest: 'blake3', cipher: undefined })
   await workers.run(id, slots, 'digest')
   const running = assert.rejects(workers.run(id, slots, 'compress'), { code: 'ABORTED' })
   await workers.close()

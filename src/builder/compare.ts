@@ -2,7 +2,8 @@ import { ChunkInfo } from '../blob/index.ts'
 import type { DigestName } from '../codec/index.ts'
 import { Attributes, type Bootstrap, type ChunkSpan, type Ino } from '../rafs/index.ts'
 import type { CheckFinding } from './check.ts'
-import { ChunkPipeline, type Content } from './chunk-pipeline.ts'
+import { ChunkPipeline } from './chunk-pipeline.ts'
+import type { Content } from './content.ts'
 import { withChunkWorkers } from './chunk-workers.ts'
 import { LayerDictionary } from './dictionary.ts'
 import { coded } from './errors.ts'
@@ -35,13 +36,14 @@ export async function readSourceTree(
         let stored = 0
         const pipeline = new ChunkPipeline({
           chunkSize,
-          algorithms: { compression: 'none', digest },
+          algorithms: { compression: 'none', digest, cipher: undefined },
           dictionary: new LayerDictionary(undefined),
           workers,
           store: (record) => {
             signal.throwIfAborted()
             record.index = stored++
           },
+          packs: undefined,
         })
         try {
           const layer = await readTarLayer(open(), {

@@ -20,6 +20,7 @@ export interface ChunkRecord {
   uncompressedOffset: number
   readonly uncompressedSize: number
   compressed: boolean
+  encrypted: boolean
 }
 
 /** A chunk of another image, to be referred to. */
@@ -95,7 +96,7 @@ export class LayerDictionary {
   }
 
   /** A new chunk of the layer's own blob. */
-  add(key: string, chunk: Pick<ChunkRecord, 'digest' | 'uncompressedSize'>): ChunkRecord {
+  add(key: string, chunk: Pick<ChunkRecord, 'digest' | 'uncompressedSize' | 'encrypted'>): ChunkRecord {
     this.#ownIndex ??= this.#addBlob({ kind: 'own' })
     this.counts.storedBytes += chunk.uncompressedSize
     const record: ChunkRecord = {
@@ -108,6 +109,7 @@ export class LayerDictionary {
       uncompressedOffset: 0,
       uncompressedSize: chunk.uncompressedSize,
       compressed: false,
+      encrypted: chunk.encrypted,
     }
     this.#remember(key, record)
     return record
@@ -139,6 +141,7 @@ export class LayerDictionary {
       uncompressedOffset: chunk.uncompressedOffset,
       uncompressedSize,
       compressed: chunk.compressed,
+      encrypted: chunk.encrypted,
     }
     this.#used.set(chunk, record)
     return record

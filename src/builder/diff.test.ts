@@ -55,6 +55,7 @@ function chunk(index: number, content: number, blobIndex = 0): RafsChunk {
     uncompressedOffset: index * CHUNK,
     uncompressedSize: CHUNK,
     compressed: true,
+    encrypted: false,
     crc32c: undefined,
   }
 }

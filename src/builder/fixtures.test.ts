@@ -36,6 +36,11 @@ function flagOf(image: SharedImage, name: string): string | undefined {
   return at < 0 ? undefined : words[at + 1]
 }
 
+/** The key that the original drew. */
+function cipherOf({ id }: SharedImage): LayerOptions['cipher'] {
+  return openBootstrap(readFileSync(sharedPath('images', id, 'bootstrap'))).blobs[0]?.cipher
+}
+
 async function optionsOf(image: SharedImage): Promise<LayerOptions> {
   const flag = (name: string): string | undefined => flagOf(image, name)
   const options: LayerOptions = {
@@ -44,6 +49,8 @@ async function optionsOf(image: SharedImage): Promise<LayerOptions> {
     alignedChunks: image.command.includes('--aligned-chunk'),
     chunkSize: Number(flag('--chunk-size') ?? DEFAULTS.chunkSize),
     compression: (flag('--compressor') ?? 'zstd') as LayerOptions['compression'],
+    batchSize: Number(flag('--batch-size') ?? 0),
+    cipher: image.command.includes('--encrypt') ? cipherOf(image) : undefined,
     digest: (flag('--digester') ?? 'blake3') as LayerOptions['digest'],
     keepOwners: !image.command.includes('--repeatable'),
     inlineBootstrap: image.command.includes('--blob-inline-meta'),
@@ -79,7 +86,7 @@ async function build(image: SharedImage): Promise<{ built: BuiltImage; at: strin
 
 function isOurs({ id, command }: SharedImage): boolean {
   if (!/^v[56]-/.test(id) || !command.startsWith('nydus-image create ')) return false
-  return !/-ref |tarfs|stargztoc|--encrypt|--attributes|--batch-size|--blob-cache-dir|-B x/.test(command)
+  return !/-ref |tarfs|stargztoc|-v 5 .*--encrypt|--attributes|--blob-cache-dir|-B x/.test(command)
 }
 
 /** The bootstrap inside a blob without a table of contents: raw, before the last header. */

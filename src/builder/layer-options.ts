@@ -1,3 +1,4 @@
+import type { BlobCipher } from '../blob/index.ts'
 import type { CompressionName, DigestName } from '../codec/index.ts'
 import type { Bootstrap } from '../rafs/index.ts'
 import type { ChunkDictionary } from './dictionary.ts'
@@ -14,6 +15,10 @@ export interface LayerOptions {
   readonly chunkSize: number
   readonly compression: Exclude<CompressionName, 'gzip'>
   readonly digest: DigestName
+  /** Files smaller than half of this are stored together, in batches of up to so many bytes; a power of two, no more than `chunkSize`. 0: each alone. v6 only. */
+  readonly batchSize: number
+  /** Chunks are encrypted with it, and the bootstrap keeps it; v6 only. */
+  readonly cipher: BlobCipher | undefined
   /** False: every owner becomes 0:0, and the image says that owners mean nothing. */
   readonly keepOwners: boolean
   /** The bootstrap goes into the blob, which is the only output then. */

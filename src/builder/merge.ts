@@ -124,7 +124,6 @@ export function checkReadable(image: Bootstrap, name: string): void {
   const refuse = (what: string): BuilderError =>
     new BuilderError('UNSUPPORTED', `${name}: ${what} images are not supported by this version of nydus-image`)
   for (const { features } of image.blobs) {
-    if ((features & BLOB_FEATURES.ENCRYPTED) !== 0) throw refuse('encrypted')
     if ((features & BLOB_FEATURES.SEPARATE) !== 0) throw refuse('OCI reference (zran)')
   }
 }

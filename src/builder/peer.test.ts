@@ -86,6 +86,36 @@ const CASES: readonly Case[] = [
     options: { compression: 'lz4_block', inlineBootstrap: true },
   },
   {
+    name: 'none, batches of 1 MiB',
+    args: ['--compressor', 'none', '--batch-size', '0x100000'],
+    options: { compression: 'none', batchSize: 0x10_0000 },
+  },
+  {
+    name: 'lz4, batches of 4 KiB, with a table of contents',
+    args: ['--compressor', 'lz4_block', '--batch-size', '4096', '--features', 'blob-toc'],
+    options: { compression: 'lz4_block', batchSize: 4096, blobToc: true },
+  },
+  {
+    name: 'lz4, sha256, chunks and batches of 256 KiB, bootstrap inside',
+    args: [
+      '--compressor',
+      'lz4_block',
+      '--digester',
+      'sha256',
+      '--chunk-size',
+      '0x40000',
+      '--batch-size',
+      '0x40000',
+    ].concat('--blob-inline-meta'),
+    options: {
+      compression: 'lz4_block',
+      digest: 'sha256',
+      chunkSize: 0x4_0000,
+      batchSize: 0x4_0000,
+      inlineBootstrap: true,
+    },
+  },
+  {
     name: 'v5, none, blake3',
     args: ['-v', '5', '--compressor', 'none'],
     options: { version: 5, compression: 'none' },

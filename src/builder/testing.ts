@@ -16,8 +16,16 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
-import { ChunkInfo } from '../blob/index.ts'
-import { decompressor, digester } from '../codec/index.ts'
+import {
+  BLOB_FEATURES,
+  type BlobLayout,
+  ChunkDecoder,
+  ChunkInfo,
+  META_HEADER_SIZE,
+  metaFileOf,
+  openBatchLayout,
+} from '../blob/index.ts'
+import { digester } from '../codec/index.ts'
 import { makeNode, setTimes } from '../kernel/index.ts'
 import {
   Attributes,
@@ -43,6 +51,8 @@ export const DEFAULTS: LayerOptions = {
   chunkSize: 0x10_0000,
   compression: 'zstd',
   digest: 'blake3',
+  batchSize: 0,
+  cipher: undefined,
   keepOwners: true,
   inlineBootstrap: false,
   blobToc: false,
@@ -277,19 +287,27 @@ export function inodeContent(image: Bootstrap, blobs: readonly Uint8Array[], ino
   const info = new ChunkInfo()
   return Buffer.concat(
     spans.slice(0, count).map(({ blobIndex, chunkIndex }) => {
-      image.layout(blobIndex).chunk(chunkIndex, info)
-      const { compression, digest } = image.blobs[blobIndex] ?? assert.fail('no such blob')
+      const { compression, digest, cipher } = image.blobs[blobIndex] ?? assert.fail('no such blob')
+      const blob = blobs[blobIndex] ?? assert.fail('no such blob')
+      layoutOf(image, blobIndex, blob).chunk(chunkIndex, info)
       const plain = new Uint8Array(info.uncompressedSize)
-      const stored =
-        blobs[blobIndex]?.subarray(info.compressedOffset, info.compressedOffset + info.compressedSize) ??
-        assert.fail('no such blob')
-      decompressor(info.compressed ? compression : 'none').decompress(stored, plain)
+      const stored = blob.subarray(info.compressedOffset, info.compressedOffset + info.compressedSize)
+      new ChunkDecoder(compression, cipher).decode(stored, info.compressedOffset, info, plain)
       const found = new Uint8Array(32)
       digester(digest).digest(plain, found)
       assert.deepEqual(found, info.digest)
       return plain
     }),
   )
+}
+
+/** Where a blob's chunks are, also those in batches. */
+function layoutOf(image: Bootstrap, blobIndex: number, bytes: Uint8Array): BlobLayout {
+  const records = image.layout(blobIndex)
+  const blob = image.blobs[blobIndex] ?? assert.fail('no such blob')
+  if ((blob.features & BLOB_FEATURES.BATCH) === 0) return records
+  const end = blob.metaOffset + blob.metaCompressedSize + META_HEADER_SIZE
+  return openBatchLayout(records, metaFileOf(bytes.subarray(blob.metaOffset, end), blob), blob)
 }
 
 /** An expected tree's lines in one canonical form, sorted; without content, which is compared apart. */

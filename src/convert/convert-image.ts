@@ -177,6 +177,8 @@ class Conversion {
       chunkSize,
       compression,
       digest: 'blake3',
+      batchSize: 0,
+      cipher: undefined,
       keepOwners: true,
       version: 6,
       alignedChunks: false,

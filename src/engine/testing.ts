@@ -45,6 +45,8 @@ type BuildLayer = (
     readonly digest: DigestName
     readonly inlineBootstrap: boolean
     readonly blobToc: boolean
+    readonly batchSize: number
+    readonly cipher: undefined
     readonly version: 5 | 6
     readonly alignedChunks: boolean
     readonly blobId: undefined
@@ -80,6 +82,8 @@ export async function buildTestImage(
       digest: options.digest ?? 'blake3',
       inlineBootstrap: false,
       blobToc: false,
+      batchSize: 0,
+      cipher: undefined,
       version: 6,
       alignedChunks: false,
       blobId: undefined,

@@ -46,8 +46,7 @@ export function readChunkRecord(from: ByteReader, at: number, blob: BlobInfo, in
 
 /** Writes the record of a chunk that a file uses at `fileOffset`. */
 export function writeChunkRecord(view: DataView, at: number, chunk: RafsChunk, fileOffset: number): void {
-  const flags =
-    (chunk.compressed ? CHUNK_FLAGS.COMPRESSED : 0) | (chunk.crc32c === undefined ? 0 : CHUNK_FLAGS.HAS_CRC32C)
+  const flags = chunkFlags(chunk)
   new Uint8Array(view.buffer, view.byteOffset).set(chunk.digest, at + CHUNK_RECORD.digest)
   view.setUint32(at + CHUNK_RECORD.blobIndex, chunk.blobIndex, true)
   view.setUint32(at + CHUNK_RECORD.flags, flags, true)
@@ -58,6 +57,12 @@ export function writeChunkRecord(view: DataView, at: number, chunk: RafsChunk, f
   setU64(view, at + CHUNK_RECORD.fileOffset, fileOffset)
   view.setUint32(at + CHUNK_RECORD.index, chunk.index, true)
   view.setUint32(at + CHUNK_RECORD.crc32c, chunk.crc32c ?? 0, true)
+}
+
+export function chunkFlags({ compressed, encrypted, crc32c }: RafsChunk): number {
+  let flags = compressed ? CHUNK_FLAGS.COMPRESSED : 0
+  if (encrypted) flags |= CHUNK_FLAGS.ENCRYPTED
+  return crc32c === undefined ? flags : flags | CHUNK_FLAGS.HAS_CRC32C
 }
 
 /** `>>> 0` is the value modulo 2^32, also of numbers beyond 32 bits. */

@@ -186,6 +186,7 @@ export function someChunk(blobIndex: number, index: number, chunkSize: number): 
     uncompressedOffset: index * chunkSize,
     uncompressedSize: chunkSize,
     compressed: isCompressed,
+    encrypted: false,
     crc32c: index % 3 === 0 ? index * 1001 : undefined,
   }
 }

@@ -18,6 +18,8 @@ export interface RafsChunk {
   readonly uncompressedOffset: number
   readonly uncompressedSize: number
   readonly compressed: boolean
+  /** Stored with the cipher of its blob. */
+  readonly encrypted: boolean
   /** CRC-32C of the plain bytes; undefined when it was not taken. */
   readonly crc32c: number | undefined
 }
@@ -220,6 +222,7 @@ class ChunkReader {
       uncompressedOffset: info.uncompressedOffset,
       uncompressedSize: info.uncompressedSize,
       compressed: info.compressed,
+      encrypted: info.encrypted,
       crc32c: info.crc32c,
     }
     known?.set(span.chunkIndex, chunk)
@@ -231,7 +234,15 @@ class ChunkReader {
     readSpanChunk(this.#image, span, this.#info)
     const { index, compressedOffset, compressedSize, uncompressedOffset, uncompressedSize } = this.#info
     const place = { compressedOffset, compressedSize, uncompressedOffset, uncompressedSize }
-    return { blobIndex: span.blobIndex, index, digest: NO_DIGEST, ...place, compressed: false, crc32c: undefined }
+    return {
+      blobIndex: span.blobIndex,
+      index,
+      digest: NO_DIGEST,
+      ...place,
+      compressed: false,
+      encrypted: false,
+      crc32c: undefined,
+    }
   }
 }
 

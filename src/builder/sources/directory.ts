@@ -9,7 +9,7 @@ import {
   readlinkSync,
   readSync,
 } from 'node:fs'
-import type { Content } from '../chunk-pipeline.ts'
+import type { Content } from '../content.ts'
 import { BuilderError } from '../errors.ts'
 import { shown, toKey } from '../image-path.ts'
 import { type LayerNode, newNode, type Xattr } from '../layer-tree.ts'

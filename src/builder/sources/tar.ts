@@ -1,5 +1,5 @@
 import { type TarEntry, TarReader } from '../../tar/index.ts'
-import type { Content } from '../chunk-pipeline.ts'
+import type { Content } from '../content.ts'
 import type { ChunkRecord } from '../dictionary.ts'
 import { BuilderError } from '../errors.ts'
 import { imagePath, shown, toKey } from '../image-path.ts'

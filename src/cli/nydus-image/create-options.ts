@@ -1,4 +1,5 @@
 import { statSync } from 'node:fs'
+import { createCipher } from '../../blob/index.ts'
 import { BuilderError, type LayerOptions, type PrefetchPatterns } from '../../builder/index.ts'
 import type { CommonFlags } from './arguments.ts'
 import { decimal, decimalOrHex } from './numbers.ts'
@@ -90,6 +91,9 @@ export function checkPlaces(flags: CreateFlags, source: string): void {
   checkTypeConflicts(flags, type)
   if (flags.features !== undefined && flags.fsVersion === '5')
     throw bad("`--features blob-toc` can't be used with `--version 5` ")
+  // The original writes such an image, and its key nowhere.
+  if (flags.encrypt === true && flags.fsVersion === '5')
+    throw bad("`--encrypt` can't be used with `--fs-version 5`, which has no place for the key: build v6")
 }
 
 function checkBlobPlace(flags: CreateFlags, type: string): void {
@@ -154,8 +158,6 @@ export function refuseUnsupported(flags: CreateFlags): void {
   }
   const type = canonicalType(flags)
   refuse(type.endsWith('-ref'), `--type ${flags.type}`)
-  refuse(decimalOrHex(flags.batchSize, 'batch size') !== 0, '--batch-size')
-  refuse(flags.encrypt === true, '--encrypt')
   refuse(flags.blobCacheDir !== undefined, '--blob-cache-dir')
   refuse(flags.attributes !== undefined, '--attributes')
   refuse(flags.externalBlob !== undefined, '--external-blob')
@@ -181,6 +183,8 @@ export function layerOptions(flags: CreateFlags, chunkSize: number, patterns: Pr
     chunkSize,
     compression: flags.compressor,
     digest: flags.digester,
+    batchSize: decimalOrHex(flags.batchSize, 'batch size'),
+    cipher: flags.encrypt === true ? createCipher() : undefined,
     keepOwners: flags.repeatable !== true,
     inlineBootstrap: flags.blobInlineMeta === true,
     blobToc: flags.features === 'blob-toc',

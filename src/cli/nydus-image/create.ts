@@ -112,13 +112,14 @@ function addFormatOptions(command: Command): void {
     .option('--repeatable', 'Generate reproducible RAFS metadata: owners become 0:0')
     .option('--aligned-chunk', 'Align uncompressed data chunks to 4K (RAFS v6 always does)')
     .addOption(
-      valueOption('--batch-size <size>', 'Merge small chunks up to this size: [default: 0] (not supported)').default(
-        '0',
-      ),
+      valueOption(
+        '--batch-size <size>',
+        'Store the chunks of small files together, up to this size; 0 or a power of two from 0x1000 to the chunk size: [default: 0]',
+      ).default('0'),
     )
     .addOption(valueOption('--blob-data-size <hex>', "Data blob size for 'estargztoc-ref' (not supported)"))
     .addOption(valueOption('--blob-offset <bytes>', 'Offset at which the data starts (not supported)').hideHelp())
-    .option('-E, --encrypt', 'Encrypt the generated RAFS metadata and data blobs (not supported)')
+    .option('-E, --encrypt', 'Encrypt the data blob (AES-128-XTS); its key is in the bootstrap')
 }
 
 function addContentOptions(command: Command): void {

@@ -78,6 +78,9 @@ export const BLOB_ENTRY = {
   cipher: 216,
 } as const
 
+/** The only cipher there is. */
+export const AES_128_XTS = 1
+
 /** "Inodes": compact 32 bytes, extended 64; both start with format, xattr count and mode. */
 export const COMPACT = {
   size: 32,

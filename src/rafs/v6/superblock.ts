@@ -5,6 +5,7 @@ import { CHUNK_RECORD, MAX_CHUNKS } from '../chunk-record.ts'
 import { RafsError } from '../errors.ts'
 import { checkFlags, SUPER_FLAGS } from '../super-flags.ts'
 import {
+  AES_128_XTS,
   BLOB_ENTRY,
   BLOCK_SIZE,
   DEVICE_SLOT,
@@ -223,7 +224,6 @@ function readMetaBlob(
   return { metaBlobDigest, metaBlobSize: from.u64(at + BLOB_ENTRY.metaSize), metaBlobId }
 }
 
-/** The only cipher there is, AES-128-XTS, has number 1. */
 function readCipher(
   from: ByteReader,
   at: number,
@@ -232,7 +232,7 @@ function readCipher(
 ): Pick<BlobInfo, 'cipher'> {
   if ((features & BLOB_FEATURES.ENCRYPTED) === 0) return {}
   const algorithm = from.u32(at + BLOB_ENTRY.cipher)
-  if (algorithm !== 1) throw wrong(`it is encrypted with cipher ${algorithm}; 1 is known`)
+  if (algorithm !== AES_128_XTS) throw wrong(`it is encrypted with cipher ${algorithm}; ${AES_128_XTS} is known`)
   const key = Buffer.from(from.view(at + BLOB_ENTRY.cipherKey, 32))
   if (key.subarray(0, 16).equals(key.subarray(16))) throw wrong('the halves of its key are equal')
   return { cipher: { key, iv: from.view(at + BLOB_ENTRY.cipherIv, 16).slice() } }

@@ -1,7 +1,7 @@
 import { BLOB_FEATURES, type BlobInfo, COMPRESSIONS, DIGESTS } from '../../blob/index.ts'
 import type { CompressionName, DigestName } from '../../codec/index.ts'
 import { checkBlobId } from '../blob-id.ts'
-import { CHUNK_FLAGS, CHUNK_RECORD } from '../chunk-record.ts'
+import { CHUNK_RECORD, chunkFlags } from '../chunk-record.ts'
 import { RafsError } from '../errors.ts'
 import { isType, MODE } from '../mode.ts'
 import { compressionFlag, digestFlag, SUPER_FLAGS } from '../super-flags.ts'
@@ -10,6 +10,7 @@ import { compareNames } from '../names.ts'
 import { OffsetAllocator } from './allocator.ts'
 import { direntBlocks, direntSize, planDirents } from './dirents.ts'
 import {
+  AES_128_XTS,
   BLOB_ENTRY,
   BLOCK_SIZE,
   CHUNK_ADDRESS,
@@ -285,7 +286,9 @@ class Writer {
     const at = EXTENDED_AT
     const { blobs } = this.#tree
     const { compression, digest, explicitOwners, alwaysXattrs, chunkSize } = this.#options
-    let flags = compressionFlag(compression) | digestFlag(digest) | SUPER_FLAGS.ENCRYPTION_NONE
+    let flags = compressionFlag(compression) | digestFlag(digest)
+    const isEncrypted = blobs.some(({ cipher }) => cipher !== undefined)
+    flags |= isEncrypted ? SUPER_FLAGS.ENCRYPTION_AES_128_XTS : SUPER_FLAGS.ENCRYPTION_NONE
     if (this.#options.isTarfs === true) flags |= SUPER_FLAGS.TARFS_MODE
     if (explicitOwners) flags |= SUPER_FLAGS.EXPLICIT_UID_GID
     if (alwaysXattrs || this.#hasXattrs) flags |= SUPER_FLAGS.HAS_XATTR
@@ -311,8 +314,8 @@ class Writer {
           'TOO_LARGE',
           `blob id ${blob.id} has ${id.length} bytes, RAFS v6 can hold ${BLOB_ENTRY.idLength}`,
         )
-      if ((blob.features & BLOB_FEATURES.ENCRYPTED) !== 0)
-        throw new RafsError('UNSUPPORTED', `blob ${blob.id} is encrypted, which this version reads but does not write`)
+      if ((blob.features & BLOB_FEATURES.ENCRYPTED) !== 0 && blob.cipher === undefined)
+        throw new RafsError('BAD_TABLE', `blob ${blob.id} is encrypted and its key is not known: nobody could read it`)
       if (((blob.features & BLOB_FEATURES.TARFS) !== 0) !== (this.#options.isTarfs === true))
         throw new RafsError('BAD_TABLE', `blob ${blob.id}: an image is made of plain tars, or of none`)
       const blocks = Math.floor(blob.uncompressedSize / this.#blockSize)
@@ -351,6 +354,11 @@ class Writer {
     if (blob.tocDigest !== undefined) this.#bytes.set(blob.tocDigest, at + BLOB_ENTRY.tocDigest)
     if (blob.metaBlobDigest !== undefined) this.#bytes.set(blob.metaBlobDigest, at + BLOB_ENTRY.metaDigest)
     setU64(view, at + BLOB_ENTRY.metaSize, blob.metaBlobSize ?? 0)
+    if (blob.cipher === undefined) return
+    // In the place of the two above, which references to layers have: those are never encrypted.
+    this.#bytes.set(blob.cipher.key, at + BLOB_ENTRY.cipherKey)
+    this.#bytes.set(blob.cipher.iv, at + BLOB_ENTRY.cipherIv)
+    view.setUint32(at + BLOB_ENTRY.cipher, AES_128_XTS, true)
   }
 
   #writeNode(node: RafsNode, place: Place): void {
@@ -450,11 +458,9 @@ class Writer {
 
   #writeChunkRecord(at: number, chunk: RafsChunk, fileOffset: number): void {
     const view = this.#view
-    const flags =
-      (chunk.compressed ? CHUNK_FLAGS.COMPRESSED : 0) | (chunk.crc32c === undefined ? 0 : CHUNK_FLAGS.HAS_CRC32C)
     this.#bytes.set(chunk.digest, at + CHUNK_RECORD.digest)
     view.setUint32(at + CHUNK_RECORD.blobIndex, chunk.blobIndex, true)
-    view.setUint32(at + CHUNK_RECORD.flags, flags, true)
+    view.setUint32(at + CHUNK_RECORD.flags, chunkFlags(chunk), true)
     view.setUint32(at + CHUNK_RECORD.compressedSize, chunk.compressedSize, true)
     view.setUint32(at + CHUNK_RECORD.uncompressedSize, chunk.uncompressedSize, true)
     setU64(view, at + CHUNK_RECORD.compressedOffset, chunk.compressedOffset)

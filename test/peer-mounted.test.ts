@@ -1,0 +1,123 @@
+/** Images of ours under the original's nydusd and its check, for every way of storing chunks; NYDUS_PEER_DIR names the folder with its programs. */
+import assert from 'node:assert/strict'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { gunzipSync } from 'node:zlib'
+import { whyNoFuse } from '../src/kernel/index.ts'
+import {
+  callApi,
+  localConfig,
+  noSharedFixtures,
+  Scratch,
+  SHARED_FIXTURES,
+  treeDifferences,
+} from '../src/daemon/testing.ts'
+
+const peers = process.env['NYDUS_PEER_DIR']
+const noPeer = peers === undefined ? 'NYDUS_PEER_DIR is not set' : undefined
+const skip = whyNoFuse() ?? (noSharedFixtures === false ? noPeer : noSharedFixtures) ?? false
+const root = join(import.meta.dirname, '..')
+
+const CASES: ReadonlyArray<readonly string[]> = [
+  ['--batch-size', '0x40000'],
+  ['--batch-size', '4096', '--chunk-size', '4096', '--compressor', 'lz4_block', '--digester', 'sha256'],
+  ['--batch-size', '0x10000', '--compressor', 'none', '--features', 'blob-toc', '--encrypt'],
+  ['--encrypt'],
+]
+
+/** Runs our nydus-image from its sources. */
+function nydusImage(args: readonly string[], cwd: string): void {
+  const program = ['--disable-warning=ExperimentalWarning', join(root, 'src/cli/nydus-image/index.ts')]
+  const { status, stderr } = spawnSync(process.execPath, [...program, ...args], { cwd, encoding: 'utf8' })
+  assert.equal(status, 0, `${args.join(' ')}\n${stderr}`)
+}
+
+/** The original's nydusd on `scratch.mnt`, until it is disposed of. */
+class Peer implements AsyncDisposable {
+  readonly #child: ChildProcess
+  log = ''
+
+  constructor(scratch: Scratch, bootstrap: string, blobs: string) {
+    const config = join(scratch.path, 'config.json')
+    writeFileSync(config, localConfig(blobs, scratch.cache))
+    const args = ['fuse', '--bootstrap', bootstrap, '--config', config, '--mountpoint', scratch.mnt]
+    const socket = join(scratch.path, 'peer.sock')
+    this.#child = spawn(join(peers ?? '', 'nydusd'), [...args, '--apisock', socket, '--rlimit-nofile', '0'])
+    for (const stream of [this.#child.stdout, this.#child.stderr])
+      stream?.on('data', (part: Buffer) => (this.log += part.toString()))
+  }
+
+  async ready(scratch: Scratch): Promise<void> {
+    for (let tries = 0; tries < 500; tries += 1) {
+      assert.equal(this.#child.exitCode, null, this.log)
+      try {
+        const { text } = await callApi(join(scratch.path, 'peer.sock'), 'GET', '/api/v1/daemon')
+        if (text.includes('RUNNING')) return
+      } catch {
+        await sleep(10) // the socket is not there yet
+      }
+    }
+    assert.fail(`the original does not run:\n${this.log}`)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.kill('SIGTERM')
+    if (this.#child.exitCode === null) await once(this.#child, 'close')
+  }
+}
+
+function source(scratch: Scratch, name: string): string {
+  const path = join(scratch.path, name)
+  const stored = join(SHARED_FIXTURES, 'sources', name)
+  writeFileSync(path, existsSync(stored) ? readFileSync(stored) : gunzipSync(readFileSync(`${stored}.gz`)))
+  return path
+}
+
+for (const args of CASES) {
+  test(`the original mounts and checks what is built with ${args.join(' ')}`, { skip, timeout: 60_000 }, async () => {
+    await using scratch = new Scratch()
+    const blobs = scratch.folder('blobs')
+    const bootstrap = join(scratch.path, 'bootstrap')
+    const tar = source(scratch, 'core.tar')
+    nydusImage(['create', '-l', 'error', '-t', 'tar-rafs', ...args, '-D', blobs, '-B', bootstrap, tar], scratch.path)
+    {
+      await using peer = new Peer(scratch, bootstrap, blobs)
+      await peer.ready(scratch)
+      const differences = treeDifferences(scratch.mnt, join(SHARED_FIXTURES, 'trees/core.tar.v6.jsonl'))
+      // It shows the time of the mount for 0.
+      assert.deepEqual(
+        differences.filter((line) => !/: mtime is \d+, wanted 0$/.test(line)),
+        [],
+        peer.log,
+      )
+    }
+    const check = ['check', '-l', 'error', '-D', blobs, bootstrap]
+    const { status, stderr } = spawnSync(join(peers ?? '', 'nydus-image'), check, { encoding: 'utf8' })
+    assert.equal(status, 0, stderr)
+    nydusImage(check, scratch.path)
+  })
+}
+
+test('the original reads encrypted batches that are smaller than AES-XTS takes', {
+  skip,
+  timeout: 60_000,
+}, async () => {
+  await using scratch = new Scratch()
+  const [blobs, tree] = [scratch.folder('blobs'), scratch.folder('tree')]
+  const bootstrap = join(scratch.path, 'bootstrap')
+  for (let size = 1; size < 40; size += 1) {
+    writeFileSync(join(tree, `${size}`), Buffer.alloc(size, `${size}`))
+    // Stored alone, so it ends the batch before it.
+    writeFileSync(join(tree, `${size}.large`), Buffer.alloc(2048 + size, `${size}`))
+  }
+  const options = ['-l', 'error', '--encrypt', '--batch-size', '4096', '--compressor', 'lz4_block']
+  nydusImage(['create', ...options, '-D', blobs, '-B', bootstrap, tree], scratch.path)
+  await using peer = new Peer(scratch, bootstrap, blobs)
+  await peer.ready(scratch)
+  for (const name of readdirSync(tree))
+    assert.ok(readFileSync(join(scratch.mnt, name)).equals(readFileSync(join(tree, name))), name)
+})
