@@ -23,7 +23,7 @@ for (const threads of [0, 1])
     const batches = Array.from({ length: 12 }, (_unused, at) => {
       const batch = ChunkBatch.create(1 << 20)
       for (let slot = 0; slot < 16; slot += 1) batch.chunk(batch.add(1 << 16)).fill(16 * at + slot)
-      return { batch, id: workers.open(batch, { compression: 'zstd', digest: 'blake3' }) }
+      return { batch, id: workers.open(batch, { compression: 'zstd', digest: 'blake3', cipher: undefined }) }
     })
     await Promise.all(
       batches.map(async ({ id }) => workers.run(id, 16, 'digest').then(() => workers.run(id, 16, 'compress'))),
