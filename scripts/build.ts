@@ -37,11 +37,11 @@ const { outputFiles } = await build({
 })
 
 /** Parts of Node that take milliseconds to load and that many starts never use: loaded with the first use of one of their names. */
-const LAZY = /(?<==(?:__toESM\()?)require\("(node:(?:crypto|zlib|child_process))"\)/g
+const LAZY = /(?<==(?:__toESM\()?)require\("(node:(?:crypto|zlib|child_process|sqlite))"\)/g
 mkdirSync(join(root, 'dist'))
 for (const { path, text } of outputFiles) {
   const code = text.replace(LAZY, 'lazyBuiltin("$1")')
-  if (/require\("node:(?:crypto|zlib|child_process)"\)/.test(code))
+  if (/require\("node:(?:crypto|zlib|child_process|sqlite)"\)/.test(code))
     throw new Error(
       `${path} loads a part of Node at once that should wait for its first use: LAZY no longer fits what esbuild writes`,
     )

@@ -17,6 +17,8 @@ export type BuilderErrorCode =
   | 'TOO_LARGE'
   /** A bootstrap that was given cannot be used here (more than one own blob, wrong count of ids). */
   | 'BAD_LAYER'
+  /** A database of chunks cannot be opened, read or written, or says what cannot be. */
+  | 'BAD_DATABASE'
   /** Bootstraps that were given disagree in chunk size, version, owners or digest; the original's exit code 2. */
   | 'INCONSISTENT'
   /** Output could not be written; nothing was left behind. */

@@ -1,6 +1,15 @@
 import { ChunkInfo } from '../blob/index.ts'
 import type { DigestName } from '../codec/index.ts'
-import { Attributes, type Bootstrap, type ChunkSpan, type Ino, isType, MODE, walkBootstrap } from '../rafs/index.ts'
+import {
+  Attributes,
+  type Bootstrap,
+  type ChunkSpan,
+  type Ino,
+  isType,
+  listChunks,
+  MODE,
+  walkBootstrap,
+} from '../rafs/index.ts'
 
 /** Figures of one or more images; the original's names. Sizes are bytes. */
 export interface ImageFigures {
@@ -230,7 +239,7 @@ class ChunkFigures {
   }
 
   of(ino: Ino, size: number): FileChunks {
-    const count = this.#image.chunks(ino, 0, size, this.#spans)
+    const count = listChunks(this.#image, ino, size, this.#spans)
     const sums = { count, compressedSize: 0, uncompressedSize: 0 }
     for (let i = 0; i < count; i += 1) {
       const span = this.#spans[i]

@@ -6,6 +6,7 @@ import {
   directoryType,
   type Ino,
   isType,
+  listChunks,
   MODE,
   readSpanChunk,
   walkBootstrap,
@@ -206,7 +207,7 @@ export class ImageInspector {
   #spans(ino: Ino): ChunkSpan[] {
     this.#image.attributes(ino, this.#attributes)
     const spans: ChunkSpan[] = []
-    spans.length = this.#image.chunks(ino, 0, this.#attributes.size, spans)
+    spans.length = listChunks(this.#image, ino, this.#attributes.size, spans)
     return spans
   }
 

@@ -4,6 +4,7 @@ import {
   type Bootstrap,
   type ChunkSpan,
   type Ino,
+  listChunks,
   openBootstrap,
   type RafsNode,
   type RafsTree,
@@ -103,7 +104,7 @@ class Comparison {
 
   #chunks(ino: Ino, node: RafsNode, parent: Folder | undefined): void {
     const { chunks } = node
-    const count = this.#image.chunks(ino, 0, node.size, this.#spans)
+    const count = listChunks(this.#image, ino, node.size, this.#spans)
     if (count !== chunks.length) this.#same('number of chunks', { parent, node }, count, chunks.length)
     for (let i = 0; i < chunks.length; i += 1) {
       const chunk = chunks[i]

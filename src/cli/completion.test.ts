@@ -81,6 +81,9 @@ describe('completion in bash', { skip: lacks('bash') }, () => {
     ['the words of an operand', ['completion', ''], ['bash', 'fish', 'zsh']],
     ['flags of the tool itself', ['--ver'], ['--version']],
     ['a global flag before the command', ['-l', 'warn', 'check', '--verb'], ['--verbose']],
+    ['a command of a command', ['chunkdict', 'gen'], ['generate']],
+    ['its flags', ['chunkdict', 'generate', '--da'], ['--database']],
+    ['its files', ['chunkdict', 'generate', 'image.'], ['image.boot']],
     ['nothing hidden', ['create', '--disable'], []],
   ] as const) {
     test(`offers ${name}`, () => assert.deepEqual(offered(...words), wanted))

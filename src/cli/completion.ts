@@ -8,8 +8,10 @@ interface Place {
   readonly name: string
   readonly description: string
   readonly options: readonly Flag[]
-  /** Choices of its operands; none: they are files. */
+  /** Choices of its operands. */
   readonly words: readonly string[]
+  /** Its operands, or those of a command below it, are files. */
+  readonly takesFiles: boolean
 }
 
 interface Flag {
@@ -52,14 +54,21 @@ export function completionScript(root: Command, shell: Shell): string {
 
 function placeOf(command: Command): Place {
   const help = { short: '-h', long: '--help', description: 'Print help', takes: 'nothing', words: [] } as const
+  // A command with commands of its own offers all of their flags: shells look at the first word only.
+  const below = command.parent === null ? [] : command.commands.map(placeOf)
+  const own = [...command.options.filter(({ hidden }) => !hidden).map(flagOf), help]
+  const words = [
+    ...command.commands.map((sub) => sub.name()),
+    ...command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []),
+  ]
+  const known = new Set(own.map(({ long }) => long))
+  const more = below.flatMap(({ options }) => options).filter(({ long }) => !known.has(long))
   return {
     name: command.name(),
     description: command.summary() || command.description(),
-    options: [...command.options.filter(({ hidden }) => !hidden).map(flagOf), help],
-    words: [
-      ...command.commands.map((sub) => sub.name()),
-      ...command.registeredArguments.flatMap(({ argChoices }) => argChoices ?? []),
-    ],
+    options: [...own, ...more],
+    words,
+    takesFiles: words.length === 0 || below.some(({ takesFiles }) => takesFiles),
   }
 }
 
@@ -132,9 +141,9 @@ function bashValues(place: Place, command: string): string[] {
 
 function bashWords(place: Place, pattern: string): string {
   const flags = place.options.flatMap(namesOf).join(' ')
-  const operands =
-    place.words.length > 0 ? `compgen -W ${quote(place.words.join(' '))} -- "$current"` : 'compgen -f -- "$current"'
-  const files = place.words.length > 0 ? '' : 'compopt -o filenames 2>/dev/null; '
+  const words = place.words.length > 0 ? ` -W ${quote(place.words.join(' '))}` : ''
+  const operands = `compgen${place.takesFiles ? ' -f' : ''}${words} -- "$current"`
+  const files = place.takesFiles ? 'compopt -o filenames 2>/dev/null; ' : ''
   return `    ${pattern})
       case $current in
         -*) mapfile -t COMPREPLY < <(compgen -W ${quote(flags)} -- "$current") ;;
@@ -182,8 +191,9 @@ function zshFlags(place: Place): string[] {
 }
 
 function zshArguments(place: Place): string[] {
-  const operands = place.words.length > 0 ? `*: :(${place.words.join(' ')})` : '*: :_files'
-  return [...zshFlags(place), quote(operands)]
+  const operands = place.takesFiles ? '*: :_files' : `*: :(${place.words.join(' ')})`
+  const first = place.takesFiles && place.words.length > 0 ? [quote(`1: :(${place.words.join(' ')})`)] : []
+  return [...zshFlags(place), ...first, quote(operands)]
 }
 
 function fishScript(root: Place, commands: readonly Place[]): string {
@@ -197,7 +207,8 @@ function fishScript(root: Place, commands: readonly Place[]): string {
     const when = quote(place === root ? isAlone : `__fish_seen_subcommand_from ${place.name}`)
     const complete = `complete -c ${root.name} -n ${when}`
     for (const flag of place.options) lines.push(`${complete} ${fishFlag(flag)} -d ${quote(flag.description)}`)
-    if (place !== root && place.words.length > 0) lines.push(`${complete} -f -a ${quote(place.words.join(' '))}`)
+    if (place !== root && place.words.length > 0)
+      lines.push(`${complete}${place.takesFiles ? '' : ' -f'} -a ${quote(place.words.join(' '))}`)
   }
   return `${lines.join('\n')}\n`
 }

@@ -49,6 +49,9 @@ function helpsOf(source: string): Map<string, string> {
     const text = help(source, name)
     // What this version refuses has no help of its own.
     if (text !== '') helps.push([name, text])
+    const below = /\nCommands:\n((?: .*\n)+)/.exec(text)?.[1] ?? ''
+    for (const [, sub = ''] of below.matchAll(/^ {2}([a-z][\w-]*)/gm))
+      helps.push([`${name} ${sub}`, help(source, name, sub)])
   }
   return new Map(helps)
 }

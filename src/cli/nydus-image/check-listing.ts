@@ -4,6 +4,7 @@ import {
   type Bootstrap,
   type ChunkSpan,
   isType,
+  listChunks,
   MODE,
   readSpanChunk,
   walkBootstrap,
@@ -44,7 +45,7 @@ export function* describeInodes(image: Bootstrap): Generator<string> {
     const children = childCount(image, attributes)
     const isNumbered = image.version === 5 && isType(attributes.mode, MODE.DIRECTORY)
     const isFile = isType(attributes.mode, MODE.FILE)
-    const count = isFile ? image.chunks(ino, 0, attributes.size, spans) : 0
+    const count = isFile ? listChunks(image, ino, attributes.size, spans) : 0
     yield `inode: ${inodeWords(image, path, attributes, { index: isNumbered ? next : 0, count: children })}\n`
     if (isNumbered) next += children
     yield* chunkLines(image, spans.slice(0, count))

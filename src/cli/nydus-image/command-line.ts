@@ -27,6 +27,8 @@ class CommandLine {
   readonly #root: Command
   readonly #rest: string[]
   #command: Command
+  /** Names of the commands from the root to `#command`. */
+  readonly #path: string[] = []
   readonly #given = new Map<Option, string | undefined>()
   readonly #operands: string[] = []
 
@@ -48,8 +50,8 @@ class CommandLine {
         if (argument === '-h') return this.#canonical('--help')
         if (this.#isVersion(argument)) return ['--version']
         this.#short(argument)
-      } else if (this.#command === this.#root) {
-        if (argument === 'help') return this.#helpOf(this.#rest[0])
+      } else if (this.#command.commands.length > 0) {
+        if (argument === 'help') return this.#helpOf(this.#rest)
         this.#enter(argument)
         if (takesAnyWords(this.#command)) return [argument, ...this.#rest]
       } else this.#operand(argument)
@@ -62,16 +64,15 @@ class CommandLine {
     return this.#command === this.#root && (argument === '-V' || argument === '--version')
   }
 
-  #helpOf(name: string | undefined): string[] {
-    if (name === undefined) return ['--help']
-    this.#enter(name, false)
-    return [name, '--help']
+  #helpOf(names: readonly string[]): string[] {
+    for (const name of names) if (this.#command.commands.length > 0) this.#enter(name, false)
+    return [...this.#path, '--help']
   }
 
   #enter(name: string, mayAdvise = true): void {
-    const command = this.#root.commands.find((candidate) => candidate.name() === name)
+    const command = this.#command.commands.find((candidate) => candidate.name() === name)
     if (command === undefined) {
-      const names = this.#root.commands.map((candidate) => candidate.name())
+      const names = this.#command.commands.map((candidate) => candidate.name())
       throw new UsageError(
         `unrecognized subcommand '${name}'`,
         this.#usage(),
@@ -79,6 +80,7 @@ class CommandLine {
       )
     }
     this.#command = command
+    this.#path.push(name)
   }
 
   #long(argument: string): void {
@@ -203,7 +205,7 @@ class CommandLine {
 
   /** The usage line that says what can be given. */
   #usage(): string {
-    const what = this.#command === this.#root ? ['[COMMAND]'] : this.#command.registeredArguments.map(operandPlace)
+    const what = this.#command.commands.length > 0 ? ['[COMMAND]'] : this.#command.registeredArguments.map(operandPlace)
     return ['Usage:', this.#name(), '[OPTIONS]', ...what].join(' ')
   }
 
@@ -236,13 +238,12 @@ class CommandLine {
   }
 
   #name(): string {
-    return this.#command === this.#root ? this.#root.name() : `${this.#root.name()} ${this.#command.name()}`
+    return [this.#root.name(), ...this.#path].join(' ')
   }
 
   #canonical(...end: string[]): string[] {
     const options = [...this.#given].map(([{ long }, value]) => (value === undefined ? `${long}` : `${long}=${value}`))
-    const command = this.#command === this.#root ? [] : [this.#command.name()]
-    return [...command, ...options, ...end, ...(this.#operands.length > 0 ? ['--', ...this.#operands] : [])]
+    return [...this.#path, ...options, ...end, ...(this.#operands.length > 0 ? ['--', ...this.#operands] : [])]
   }
 }
 

@@ -6,7 +6,6 @@ import { takeAnyWords } from './arguments.ts'
 const LATER: ReadonlyArray<readonly [string, string]> = [
   ['compact', 'Compact specific nydus image, remove unused chunks in blobs, merge small blobs'],
   ['optimize', 'Optimize By Prefetch'],
-  ['chunkdict', 'Deduplicate RAFS filesystem metadata'],
 ]
 
 export function laterCommands(): Command[] {

@@ -82,7 +82,7 @@ async function openOptional(path: string | undefined): Promise<Bootstrap | undef
   return path === undefined || path === '' ? undefined : await openBootstrapFile(path)
 }
 
-async function checkPlace({ bootstrap, blobDir }: MergeFlags): Promise<void> {
+export async function checkPlace({ bootstrap, blobDir }: Pick<MergeFlags, 'bootstrap' | 'blobDir'>): Promise<void> {
   if (bootstrap !== undefined) return
   if (blobDir === undefined) {
     const advice = 'please specify one to store the generated metadata blob file'

@@ -2,6 +2,7 @@ import type { Command } from 'commander'
 import { addCompletion } from '../completion.ts'
 import { createCommand } from './arguments.ts'
 import { checkCommand } from './check.ts'
+import { chunkdictCommand } from './chunkdict.ts'
 import { createImageCommand } from './create.ts'
 import { diffCommand } from './diff.ts'
 import { dumpCommand } from './dump.ts'
@@ -29,6 +30,7 @@ export function createProgram(signal: AbortSignal): Command {
     statCommand,
     dumpCommand,
     diffCommand,
+    chunkdictCommand,
   ])
     root.addCommand(command(signal))
   for (const command of laterCommands()) root.addCommand(command)

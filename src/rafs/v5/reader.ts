@@ -3,6 +3,7 @@ import { ChunkSpan, type Attributes, type Bootstrap, type EntryVisitor, type Ino
 import type { ByteReader } from '../byte-reader.ts'
 import { CHUNK_RECORD } from '../chunk-record.ts'
 import { ChunkRows } from '../chunk-rows.ts'
+import { isDictionary, plainName, withWholeBlobs } from '../dictionary-image.ts'
 import { RafsError } from '../errors.ts'
 import { directoryType, isType, MODE } from '../mode.ts'
 import { checkName, compareNames } from '../names.ts'
@@ -36,6 +37,7 @@ export class BootstrapV5 implements Bootstrap {
     this.explicitOwners = (superblock.flags & SUPER_FLAGS.EXPLICIT_UID_GID) !== 0
     this.hasXattrs = (superblock.flags & SUPER_FLAGS.HAS_XATTR) !== 0
     this.#at(this.root, MODE.DIRECTORY)
+    if (isDictionary(this)) this.blobs = withWholeBlobs(from, superblock.blobs, this.#recordPlaces())
   }
 
   lookup(directory: Ino, name: Uint8Array): Ino | undefined {
@@ -82,7 +84,7 @@ export class BootstrapV5 implements Bootstrap {
     const first = this.#firstChild(directory, at)
     const count = this.#from.u32(at + INODE.childCount)
     for (let child = cookie; child < count; child++) {
-      const name = this.#name(first + child)
+      const name = plainName(this.#name(first + child))
       checkName(name, directory)
       const mode = this.#from.u32(this.#at(first + child, 0) + INODE.mode)
       if (!visit(name, this.#identity(first + child), directoryType(mode), child + 1)) return
@@ -162,13 +164,17 @@ export class BootstrapV5 implements Bootstrap {
   /** v5 keeps chunk records in the inodes only: one pass over all of them. */
   #readLayouts(): readonly BlobLayout[] {
     const rows = new ChunkRows(this.#from, this.blobs)
+    for (const at of this.#recordPlaces()) rows.add(at)
+    return rows.layouts()
+  }
+
+  *#recordPlaces(): Generator<number> {
     for (let ino = 1; ino <= this.#super.inodeTableEntries; ino++) {
       const at = this.#at(ino, 0)
       if (!isType(this.#from.u32(at + INODE.mode), MODE.FILE)) continue
       const { start, count } = this.#chunkRecords(at)
-      for (let index = 0; index < count; index++) rows.add(start + index * CHUNK_RECORD.size)
+      for (let index = 0; index < count; index++) yield start + index * CHUNK_RECORD.size
     }
-    return rows.layouts()
   }
 
   /** Place of an inode's record, with `type` it must be of that type. */

@@ -1,5 +1,6 @@
 import type { ByteReader } from '../byte-reader.ts'
 import { RafsError } from '../errors.ts'
+import { plainName } from '../dictionary-image.ts'
 import { checkName, compareNames, isDot, isDotDot, NAME_MAX } from '../names.ts'
 import type { InodeV6 } from './inode.ts'
 import { DATA_LAYOUT, DIRENT } from './layout.ts'
@@ -108,7 +109,7 @@ export class DirectoryV6 {
         inode.load(this.#from, this.#metaAt, nid)
         this.#block.open(this.#from, inode, block, this.#blockSize)
         if (entry >= this.#block.count) break
-        const name = this.#block.name(this.#from, entry, nid)
+        const name = plainName(this.#block.name(this.#from, entry, nid))
         if (isDot(name) || isDotDot(name)) continue
         checkName(name, nid)
         const next = block * COOKIE_STRIDE + entry + 1

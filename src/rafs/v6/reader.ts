@@ -4,6 +4,7 @@ import { ChunkSpan as Span } from '../bootstrap.ts'
 import type { ByteReader } from '../byte-reader.ts'
 import { CHUNK_RECORD } from '../chunk-record.ts'
 import { ChunkRows } from '../chunk-rows.ts'
+import { isDictionary, withWholeBlobs } from '../dictionary-image.ts'
 import { RafsError } from '../errors.ts'
 import { isType, MODE } from '../mode.ts'
 import { SUPER_FLAGS } from '../super-flags.ts'
@@ -48,6 +49,7 @@ export class BootstrapV6 implements Bootstrap {
     this.hasXattrs = (superblock.flags & SUPER_FLAGS.HAS_XATTR) !== 0
     this.isTarfs = superblock.isTarfs
     this.#load(this.root, MODE.DIRECTORY)
+    if (isDictionary(this)) this.blobs = withWholeBlobs(from, superblock.blobs, this.#recordPlaces())
   }
 
   lookup(directory: Ino, name: Uint8Array): Ino | undefined {
@@ -165,9 +167,13 @@ export class BootstrapV6 implements Bootstrap {
     const rows = new ChunkRows(this.#from, this.blobs)
     // The table of tarfs has one row a blob, as all digests are zeros: it tells nothing.
     if (this.isTarfs) return rows.layouts()
-    const { at, size } = this.#super.chunkTable
-    for (let row = at; row < at + size; row += CHUNK_RECORD.size) rows.add(row)
+    for (const at of this.#recordPlaces()) rows.add(at)
     return rows.layouts()
+  }
+
+  *#recordPlaces(): Generator<number> {
+    const { at, size } = this.#super.chunkTable
+    for (let row = at; row < at + size; row += CHUNK_RECORD.size) yield row
   }
 
   /** Loads an inode into the reused record; with `type` it must be of that type. */
