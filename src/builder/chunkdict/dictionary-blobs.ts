@@ -20,7 +20,7 @@ export interface DictionaryBlob {
 /** A blob as the images at hand describe it; chunks by their place in the address space, which no two share. */
 interface KnownBlob {
   readonly blob: BlobInfo
-  readonly chunks: Map<number, ChunkInfo>
+  readonly chunks: Map<number, RafsChunk>
 }
 
 /** Blobs and numbers of chunks, which the database does not have, as the images tell them. */
@@ -45,14 +45,24 @@ export class KnownBlobs {
   }
 
   #add(image: Bootstrap, blob: BlobInfo): void {
-    const known = this.#blobs.get(blob.id) ?? { blob, chunks: new Map<number, ChunkInfo>() }
+    const known = this.#blobs.get(blob.id) ?? { blob, chunks: new Map<number, RafsChunk>() }
     this.#blobs.set(blob.id, known)
     const layout = image.layout(blob.index)
+    const info = new ChunkInfo()
     for (let index = 0; index < layout.chunkCount; index += 1) {
       if (!layout.has(index)) continue
-      const chunk = new ChunkInfo()
-      layout.chunk(index, chunk)
-      known.chunks.set(chunk.uncompressedOffset, chunk)
+      layout.chunk(index, info)
+      known.chunks.set(info.uncompressedOffset, {
+        blobIndex: 0,
+        index,
+        digest: info.digest.slice(),
+        compressedOffset: info.compressedOffset,
+        compressedSize: info.compressedSize,
+        uncompressedOffset: info.uncompressedOffset,
+        uncompressedSize: info.uncompressedSize,
+        compressed: info.compressed,
+        crc32c: info.crc32c,
+      })
     }
   }
 
@@ -123,7 +133,7 @@ function fromImage({ blob, chunks }: KnownBlob, stored: readonly StoredChunk[]):
         'BAD_DATABASE',
         `the database says of the chunk at byte ${chunk.uncompressedOffset} of blob ${blob.id} what its image does not say; give --database a new file`,
       )
-    found.push({ ...known, blobIndex: 0, crc32c: known.crc32c })
+    found.push(known)
   }
   return { blob, chunks: eachDigestOnce(found.sort((a, b) => a.index - b.index)) }
 }
