@@ -61,6 +61,7 @@ export class KnownBlobs {
         uncompressedOffset: info.uncompressedOffset,
         uncompressedSize: info.uncompressedSize,
         compressed: info.compressed,
+        encrypted: info.encrypted,
         crc32c: info.crc32c,
       })
     }
@@ -105,6 +106,7 @@ export class KnownBlobs {
       uncompressedOffset: chunk.uncompressedOffset,
       uncompressedSize: chunk.uncompressedSize,
       compressed: compression !== 'none' && chunk.compressedSize !== chunk.uncompressedSize,
+      encrypted: false,
       crc32c: undefined,
     }))
     return { blob, chunks: eachDigestOnce(chunks) }
