@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises'
 import {
   BLOB_FEATURES,
   type BlobInfo,
@@ -46,14 +47,46 @@ export function* checkBootstrap(image: Bootstrap): Generator<CheckFinding> {
   yield* state.finish()
 }
 
+/** How a check of a tree that may be large goes on. */
+export interface CheckRun {
+  readonly signal: AbortSignal
+  /** Told of each path. */
+  readonly onPath: () => void
+}
+
+/** The event loop gets its turn after so many paths. */
+const PATHS_AT_ONCE = 4096
+
+/** The same, with a turn for signals now and then. Throws the signal's reason. */
+export async function* checkTree(image: Bootstrap, { signal, onPath }: CheckRun): AsyncGenerator<CheckFinding> {
+  const state = new TreeCheck(image)
+  let count = 0
+  try {
+    for (const { path, ino } of walkBootstrap(image)) {
+      for (const finding of state.check(toKey(path), ino)) yield finding // without a promise for each path
+      onPath()
+      count += 1
+      if (count % PATHS_AT_ONCE > 0) continue
+      await setImmediate()
+      signal.throwIfAborted()
+    }
+  } catch (error) {
+    signal.throwIfAborted()
+    yield { part: 'tree', object: '/', message: messageOf(error) }
+    return
+  }
+  yield* state.finish()
+}
+
 /**
- * Reads every chunk of every blob and compares its digest. Blobs are read once, front to back, a few MiB at a time. What no file uses has no record in some images and is
+ * Reads every chunk of every blob and compares its digest; `onBytes` is told what was read. Blobs are read once, front to back, a few MiB at a time. What no file uses has no record in some images and is
  * not looked at.
  */
 export async function* checkBlobs(
   image: Bootstrap,
   backend: Backend,
   signal: AbortSignal,
+  onBytes: (storedBytes: number) => void = () => undefined,
 ): AsyncGenerator<CheckFinding> {
   for (const blob of image.blobs) {
     const bad = (message: string): CheckFinding => ({ part: 'blob', object: blob.id, message })
@@ -70,7 +103,7 @@ export async function* checkBlobs(
     }
     try {
       if (image.isTarfs) yield* checkTar(blob, reader, signal)
-      else yield* checkChunks(image, blob, reader, signal)
+      else yield* checkChunks(image, blob, reader, { signal, onBytes })
     } catch (error) {
       signal.throwIfAborted()
       yield bad(messageOf(error))
@@ -94,7 +127,7 @@ async function* checkChunks(
   image: Bootstrap,
   blob: BlobInfo,
   reader: BlobReader,
-  signal: AbortSignal,
+  { signal, onBytes }: { readonly signal: AbortSignal; readonly onBytes: (storedBytes: number) => void },
 ): AsyncGenerator<CheckFinding> {
   const layout = await openLayout(image, blob, reader, signal)
   const decoder = new ChunkDecoder(blob.compression, blob.cipher)
@@ -120,6 +153,7 @@ async function* checkChunks(
     if (info.compressedOffset < run.start || end > run.start + run.bytes.length) {
       const bytes = Buffer.allocUnsafe(Math.min(Math.max(RUN_BYTES, info.compressedSize), size - info.compressedOffset))
       await reader.read(info.compressedOffset, bytes, { signal })
+      onBytes(bytes.length)
       run = { start: info.compressedOffset, bytes }
     }
     const stored = run.bytes.subarray(info.compressedOffset - run.start, end - run.start)

@@ -68,16 +68,18 @@ export class ImageStatistics {
   readonly base = noFigures()
   readonly target = noFigures()
   readonly #digest: DigestName
+  readonly #onPath: () => void
   readonly #known = new Map<string, CountedChunk>()
 
-  /** `digest`: chunks that are digested in another way are not compared between images. */
-  constructor(digest: DigestName) {
+  /** `digest`: chunks that are digested in another way are not compared between images. `onPath` is told of each path that was counted. */
+  constructor(digest: DigestName, onPath: () => void = () => undefined) {
     this.#digest = digest
+    this.#onPath = onPath
   }
 
   /** Throws RafsError for a damaged bootstrap; the figures are then those without it. */
   addBase(image: Bootstrap): void {
-    const { figures, chunks } = figuresOf(image)
+    const { figures, chunks } = figuresOf(image, this.#onPath)
     add(this.base, figures)
     const isKnown = image.blobs.every(({ digest }) => digest === this.#digest)
     for (const [digest, chunk] of chunks) {
@@ -92,7 +94,7 @@ export class ImageStatistics {
   }
 
   addTarget(image: Bootstrap): void {
-    const { figures, chunks } = figuresOf(image)
+    const { figures, chunks } = figuresOf(image, this.#onPath)
     add(this.target, figures)
     for (const [digest, { compressedSize, uncompressedSize }] of chunks) {
       const kind = this.#known.get(digest)?.uncompressedSize === uncompressedSize ? 'ref' : 'own'
@@ -189,13 +191,17 @@ function add(to: ImageFigures, figures: ImageFigures): void {
 }
 
 /** Figures of one image's tree, and its chunks by digest. */
-function figuresOf(image: Bootstrap): { figures: ImageFigures; chunks: Map<string, Omit<CountedChunk, 'count'>> } {
+function figuresOf(
+  image: Bootstrap,
+  onPath: () => void,
+): { figures: ImageFigures; chunks: Map<string, Omit<CountedChunk, 'count'>> } {
   const figures = noFigures()
   const attributes = new Attributes()
   const linked = new Set<Ino>()
   const chunks = new ChunkFigures(image)
   for (const { ino } of walkBootstrap(image)) {
     image.attributes(ino, attributes)
+    onPath()
     const { mode, nlink, size } = attributes
     if (isType(mode, MODE.DIRECTORY)) figures.dirs += 1
     else if (isType(mode, MODE.SYMLINK)) figures.symlinks += 1

@@ -28,6 +28,8 @@ export interface MergeOptions {
   readonly whiteoutSpec: WhiteoutSpec
   /** Absolute paths for the prefetch table; none: no table. */
   readonly prefetchPaths: readonly string[]
+  /** Told when a layer has been laid over those below. */
+  readonly onLayer?: () => void
 }
 
 export interface MergedImage {
@@ -62,6 +64,7 @@ export function mergeImages(layers: readonly MergeLayer[], options: MergeOptions
     checkReadable(layer.image, layer.name)
     const tree = table.load(layer.image, layer)
     root = overlay(root ?? emptyRoot(tree), tree, options.whiteoutSpec)
+    options.onLayer?.()
   }
   if (root === undefined) throw new BuilderError('BAD_OPTION', 'there is nothing to merge')
   const blobs = usedBlobs(root, table.blobs)

@@ -1,29 +1,9 @@
 import process from 'node:process'
+import { DelayedProgress, type Progress, type ProgressMode, type ProgressOptions } from './progress.ts'
 
-/** How progress is shown: `auto` is a bar on a terminal and lines elsewhere. */
-export type ProgressMode = 'auto' | 'plain' | 'json' | 'none'
-export const PROGRESS_MODES: readonly ProgressMode[] = ['auto', 'plain', 'json', 'none']
-
-/** Work that takes less than this shows no progress. */
-const QUIET_MS = 2000
-/** Lines (plain, json) come this often; a bar is redrawn by its library. */
-const LINE_EVERY_MS = 2000
-
-/** One piece of work that a person may wait for. */
-export interface Progress {
-  /** Adds to what is done. */
-  advance(amount: number): void
-  /** The total became known, or changed; 0 = unknown. */
-  setTotal(total: number): void
-  /** The work is over; the bar goes away. May be called twice. */
-  done(): void
-}
-
-export interface ProgressOptions {
-  /** 0 = unknown. */
-  readonly total: number
-  readonly unit: 'bytes' | 'items'
-}
+export { formatBytes, formatDuration } from './amounts.ts'
+export { PROGRESS_MODES } from './progress.ts'
+export type { Progress, ProgressMode, ProgressOptions } from './progress.ts'
 
 /** Where a tool's words go: results to stdout, all that is about the work to stderr. */
 export interface Output {
@@ -149,98 +129,4 @@ export function describeError(error: unknown): string {
 /** The system's words without the call and path that Node adds: `ENOENT: no such file or directory, open 'x'`. */
 function withoutCall(message: string): string {
   return message.replace(/^(E[A-Z0-9]+: [^,]+), .*$/, '$1')
-}
-
-/** MiB or GiB with one decimal for people; KiB and bytes below. */
-export function formatBytes(bytes: number): string {
-  if (bytes < 1024) return `${bytes} B`
-  if (bytes < 1024 ** 2) return `${(bytes / 1024).toFixed(1)} KiB`
-  if (bytes < 1024 ** 3) return `${(bytes / 1024 ** 2).toFixed(1)} MiB`
-  return `${(bytes / 1024 ** 3).toFixed(2)} GiB`
-}
-
-/** Milliseconds below a second, seconds above. */
-export function formatDuration(milliseconds: number): string {
-  return milliseconds < 1000 ? `${Math.round(milliseconds)} ms` : `${(milliseconds / 1000).toFixed(1)} s`
-}
-
-/** Shows nothing for two seconds, then a bar, lines or JSON lines on stderr. */
-class DelayedProgress implements Progress {
-  readonly #label: string
-  readonly #unit: 'bytes' | 'items'
-  readonly #started = Date.now()
-  #timer: NodeJS.Timeout | undefined
-  #bar: { update(value: number): void; setTotal(total: number): void; stop(): void } | undefined
-  #value = 0
-  #total: number
-
-  constructor(mode: ProgressMode, label: string, options: ProgressOptions) {
-    this.#label = label
-    this.#unit = options.unit
-    this.#total = options.total
-    if (mode === 'none') return
-    const isBar = mode === 'auto' && process.stderr.isTTY
-    const show = isBar ? () => void this.#showBar() : () => this.#showLines(mode === 'json')
-    this.#timer = setTimeout(show, QUIET_MS).unref()
-  }
-
-  advance(amount: number): void {
-    this.#value += amount
-    this.#bar?.update(this.#value)
-  }
-
-  setTotal(total: number): void {
-    this.#total = total
-    this.#bar?.setTotal(total)
-  }
-
-  done(): void {
-    clearTimeout(this.#timer)
-    clearInterval(this.#timer)
-    this.#timer = undefined
-    this.#bar?.stop()
-    this.#bar = undefined
-  }
-
-  async #showBar(): Promise<void> {
-    const { default: cliProgress } = await import('cli-progress')
-    if (this.#timer === undefined) return
-    const amount = (value: number): string => this.#amount(value)
-    const bar = new cliProgress.SingleBar({
-      stream: process.stderr,
-      clearOnComplete: true,
-      hideCursor: true,
-      fps: 5,
-      format: (_options, state) => {
-        const share = state.total > 0 ? Math.min(1, state.value / state.total) : 0
-        const drawn = '='.repeat(Math.round(share * 30)).padEnd(30, ' ')
-        return state.total > 0
-          ? `${this.#label} [${drawn}] ${Math.floor(share * 100)}% ${amount(state.value)} of ${amount(state.total)}`
-          : `${this.#label} ${amount(state.value)}`
-      },
-    })
-    bar.start(this.#total, this.#value)
-    this.#bar = bar
-  }
-
-  #showLines(json: boolean): void {
-    const show = (): void => {
-      const line = json
-        ? JSON.stringify({
-            progress: this.#label,
-            done: this.#value,
-            total: this.#total,
-            unit: this.#unit,
-            elapsed_s: (Date.now() - this.#started) / 1000,
-          })
-        : `${this.#label}: ${this.#amount(this.#value)}${this.#total > 0 ? ` of ${this.#amount(this.#total)}` : ''} in ${formatDuration(Date.now() - this.#started)}`
-      process.stderr.write(`${line}\n`)
-    }
-    show()
-    this.#timer = setInterval(show, LINE_EVERY_MS).unref()
-  }
-
-  #amount(value: number): string {
-    return this.#unit === 'bytes' ? formatBytes(value) : String(value)
-  }
 }

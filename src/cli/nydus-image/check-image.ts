@@ -1,6 +1,6 @@
-import { type CheckFinding, checkBlobs, checkBootstrap } from '../../builder/index.ts'
+import { type CheckFinding, checkBlobs, checkTree } from '../../builder/index.ts'
 import type { Bootstrap } from '../../rafs/index.ts'
-import { ExitError } from '../output.ts'
+import { createOutput, ExitError, type ProgressMode } from '../output.ts'
 import type { CommonFlags } from './arguments.ts'
 import { openNamedImage } from './bootstrap-file.ts'
 import { blobLine, describeInodes } from './check-listing.ts'
@@ -16,6 +16,7 @@ export interface CheckFlags extends CommonFlags {
   readonly config?: string
   readonly verbose?: boolean
   readonly outputJson?: string
+  readonly progress: ProgressMode
 }
 
 /** More findings than this help nobody. */
@@ -32,7 +33,7 @@ export async function checkImageFile(
     const started = performance.now()
     const image = await openNamedImage(operand, flags.bootstrap)
     const found = new Findings(log, path)
-    for (const finding of checkBootstrap(image)) found.add(finding)
+    await checkMetadata(image, flags, found, signal)
     const seconds = (performance.now() - started) / 1000
     found.throwIfAny()
     if (flags.verbose === true) await printPieces(describeInodes(image), signal)
@@ -47,12 +48,25 @@ export async function checkImageFile(
   })
 }
 
+async function checkMetadata(image: Bootstrap, flags: CheckFlags, found: Findings, signal: AbortSignal): Promise<void> {
+  const progress = createOutput(flags.progress).progress('checking paths', { total: image.inodeCount, unit: 'items' })
+  try {
+    for await (const finding of checkTree(image, { signal, onPath: () => progress.advance(1) })) found.add(finding)
+  } finally {
+    progress.done()
+  }
+}
+
 async function checkData(image: Bootstrap, flags: CheckFlags, found: Findings, signal: AbortSignal): Promise<void> {
   const backend = await openBackend(flags)
   if (backend === undefined) return
+  const total = image.blobs.reduce((sum, { compressedSize }) => sum + compressedSize, 0)
+  const progress = createOutput(flags.progress).progress('checking data', { total, unit: 'bytes' })
   try {
-    for await (const finding of checkBlobs(image, backend, signal)) found.add(finding)
+    for await (const finding of checkBlobs(image, backend, signal, (bytes) => progress.advance(bytes)))
+      found.add(finding)
   } finally {
+    progress.done()
     await backend.close()
   }
 }

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { addImageOptions, createCommand, valueOption } from './arguments.ts'
+import { addImageOptions, addProgressOption, createCommand, valueOption } from './arguments.ts'
 import type { CheckFlags } from './check-image.ts'
 
 const EXAMPLES = `
@@ -18,6 +18,7 @@ export function checkCommand(signal: AbortSignal): Command {
   addImageOptions(command)
   command.option('-v, --verbose', 'Output message in verbose mode: all inodes and chunks')
   command.addOption(valueOption('-J, --output-json <path>', 'File path to save operation result in JSON format'))
+  addProgressOption(command)
   command.addHelpText('after', EXAMPLES)
   command.action(async (operand: string | undefined, flags: CheckFlags) => {
     const { checkImageFile } = await import('./check-image.ts')

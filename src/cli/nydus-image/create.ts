@@ -1,6 +1,5 @@
 import { type Command, Option } from 'commander'
-import { PROGRESS_MODES } from '../output.ts'
-import { createCommand, setRules, valueOption } from './arguments.ts'
+import { addProgressOption, createCommand, setRules, valueOption } from './arguments.ts'
 import type { CreateFlags } from './create-options.ts'
 
 const SOURCE_TYPES = [
@@ -33,6 +32,7 @@ export function createImageCommand(signal: AbortSignal): Command {
   addOutputOptions(command)
   addFormatOptions(command)
   addContentOptions(command)
+  addProgressOption(command)
   command.addHelpText('after', EXAMPLES)
   setRules(command, {
     conflicts: [
@@ -76,7 +76,6 @@ function addOutputOptions(command: Command): void {
     .option('--blob-inline-meta', 'Inline RAFS metadata and blob metadata into the data blob, also --inline-bootstrap')
     .addOption(valueOption('--blob-id <id>', 'Id of the generated RAFS data blob instead of its digest'))
     .addOption(valueOption('-J, --output-json <path>', 'File path to save operation result in JSON format'))
-    .addOption(valueOption('--progress <mode>', 'Progress on stderr: [default: none]', PROGRESS_MODES).default('none'))
     .addOption(
       valueOption('--external-blob <path>', 'File path to save the generated RAFS external blob (not supported)'),
     )

@@ -2,7 +2,8 @@ import { readFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import type { Backend } from '../../backend/index.ts'
 import { exportDisk } from '../../builder/index.ts'
-import { ExitError } from '../output.ts'
+import { createOutput, ExitError, type ProgressMode } from '../output.ts'
+import { flatView } from '../../rafs/index.ts'
 import type { CommonFlags } from './arguments.ts'
 import { openBackend } from './blob-source.ts'
 import { openBootstrapFile } from './bootstrap-file.ts'
@@ -18,6 +19,7 @@ export interface ExportFlags extends CommonFlags {
   readonly threads?: string
   readonly output?: string
   readonly verity?: boolean
+  readonly progress: ProgressMode
 }
 
 const FAILED = 'failed to export RAFS filesystem as raw block device image'
@@ -27,17 +29,22 @@ export async function exportImageFile(flags: ExportFlags, signal: AbortSignal): 
   checkThreads(flags.threads ?? '4')
   await withLog(flags, async () => {
     const { bootstrap, backend } = await sourceOf(flags)
+    const progress = createOutput(flags.progress).progress('exporting', { total: 0, unit: 'bytes' })
     try {
       const path = flags.output ?? join(flags.localfsDir ?? '.', `${basename(bootstrap)}.disk`)
       const image = await openBootstrapFile(bootstrap)
       const bytes = await readFile(bootstrap)
       const verity = flags.verity === true
-      const disk = await exportDisk(image, bytes, backend, { path, verity, signal, onBytes: () => undefined })
+      const { blocks, blockSize } = flatView(bytes, image)
+      progress.setTotal(blocks * blockSize)
+      const onBytes = (done: number): void => progress.advance(done)
+      const disk = await exportDisk(image, bytes, backend, { path, verity, signal, onBytes })
       if (disk.verity !== undefined) process.stdout.write(verityLine(disk.blockSize, disk.blocks, disk.verity))
     } catch (cause) {
       signal.throwIfAborted()
       throw new ExitError(1, FAILED, { cause })
     } finally {
+      progress.done()
       await backend.close()
     }
   })

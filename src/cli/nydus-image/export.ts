@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { createCommand, setRules, valueOption } from './arguments.ts'
+import { addProgressOption, createCommand, setRules, valueOption } from './arguments.ts'
 import type { ExportFlags } from './export-image.ts'
 
 const EXAMPLES = `
@@ -39,6 +39,7 @@ export function exportCommand(signal: AbortSignal): Command {
       ...(has('--localfs-dir') || has('--output') ? [] : ['--output']),
     ],
   })
+  addProgressOption(command)
   command.addHelpText('after', EXAMPLES)
   command.action(async (flags: ExportFlags) => {
     const { exportImageFile } = await import('./export-image.ts')

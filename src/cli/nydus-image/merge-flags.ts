@@ -1,4 +1,4 @@
-import { ExitError } from '../output.ts'
+import { ExitError, type ProgressMode } from '../output.ts'
 import type { CommonFlags } from './arguments.ts'
 
 /** Values of `merge`'s options, as the parser gives them. */
@@ -15,6 +15,7 @@ export interface MergeFlags extends CommonFlags {
   readonly blobTocDigests?: string
   readonly blobTocSizes?: string
   readonly config?: string
+  readonly progress: ProgressMode
 }
 
 /** What the lists say of one source's own blob. */

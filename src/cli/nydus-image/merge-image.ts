@@ -3,7 +3,7 @@ import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { BuilderError, type MergeLayer, mergeImages, writeWhole } from '../../builder/index.ts'
 import type { Bootstrap } from '../../rafs/index.ts'
-import { ExitError } from '../output.ts'
+import { createOutput, ExitError, type Progress } from '../output.ts'
 import { checkConfig } from './blob-source.ts'
 import { blobIdOf, openBootstrapFile } from './bootstrap-file.ts'
 import { chunkDictPath } from './create-options.ts'
@@ -22,17 +22,30 @@ export async function mergeImageFiles(
   signal: AbortSignal,
 ): Promise<void> {
   await withLog(flags, async (log) => {
+    const progress = createOutput(flags.progress).progress('merging layers', { total: sources.length, unit: 'items' })
     try {
-      await merge(sources, flags, log, signal)
+      await merge(sources, flags, { log, signal, progress })
     } catch (error) {
       if (!(error instanceof BuilderError) || error.code !== 'INCONSISTENT') throw error
       log.error(`message:${error.message}`)
       throw new ExitError(INCONSISTENT, '')
+    } finally {
+      progress.done()
     }
   })
 }
 
-async function merge(sources: readonly string[], flags: MergeFlags, log: Log, signal: AbortSignal): Promise<void> {
+interface MergeRun {
+  readonly log: Log
+  readonly signal: AbortSignal
+  readonly progress: Progress
+}
+
+async function merge(
+  sources: readonly string[],
+  flags: MergeFlags,
+  { log, signal, progress }: MergeRun,
+): Promise<void> {
   const started = performance.now()
   await checkPlace(flags)
   const facts = factsOf(flags, sources.length)
@@ -50,6 +63,7 @@ async function merge(sources: readonly string[], flags: MergeFlags, log: Log, si
     dictionary: await openOptional(dictionaryPath),
     whiteoutSpec: 'oci',
     prefetchPaths: flags.prefetchPolicy === 'fs' ? paths : [],
+    onLayer: () => progress.advance(1),
   })
   signal.throwIfAborted()
   const bootstrapPath = placeOf(flags, bootstrap)

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { createCommand, valueOption } from './arguments.ts'
+import { addProgressOption, createCommand, valueOption } from './arguments.ts'
 import type { MergeFlags } from './merge-flags.ts'
 
 const EXAMPLES = `
@@ -38,6 +38,7 @@ export function mergeCommand(signal: AbortSignal): Command {
       'none',
     ]).default('none'),
   )
+  addProgressOption(command)
   command.addHelpText('after', EXAMPLES)
   command.action(async (sources: string[], flags: MergeFlags) => {
     const { mergeImageFiles } = await import('./merge-image.ts')

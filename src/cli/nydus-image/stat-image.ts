@@ -4,7 +4,7 @@ import { extname, join, resolve } from 'node:path'
 import { type DictionaryFigures, type ImageFigures, ImageStatistics, writeWhole } from '../../builder/index.ts'
 import type { DigestName } from '../../codec/index.ts'
 import { RafsError } from '../../rafs/index.ts'
-import { ExitError } from '../output.ts'
+import { createOutput, ExitError, type Progress, type ProgressMode } from '../output.ts'
 import type { CommonFlags } from './arguments.ts'
 import { checkConfig } from './blob-source.ts'
 import { openBootstrapFile, openNamedImage } from './bootstrap-file.ts'
@@ -19,22 +19,32 @@ export interface StatFlags extends CommonFlags {
   readonly config?: string
   readonly digester: DigestName
   readonly outputJson?: string
+  readonly progress: ProgressMode
 }
 
 /** `stat`: figures of images, as JSON or as the original's report. */
 export async function statImages(flags: StatFlags, signal: AbortSignal): Promise<void> {
   await withLog(flags, async () => {
     await checkConfig(flags.config)
-    const statistics = new ImageStatistics(flags.digester)
-    if (flags.bootstrap !== undefined) await add(statistics, flags.bootstrap, flags, 'addBase')
-    else if (flags.blobDir !== undefined) await addFolder(statistics, flags.blobDir, flags, signal)
-    else throw new ExitError(1, 'one of `--bootstrap` and `--blob-dir` must be specified')
-    if (flags.target !== undefined) await add(statistics, flags.target, flags, 'addTarget')
-    const isDeduplicated = flags.bootstrap === undefined
-    if (isDeduplicated) statistics.countDeduplicated()
-    if (flags.outputJson === undefined) process.stdout.write(report(statistics, flags, isDeduplicated))
-    else await writeJson(flags.outputJson, statistics, flags, isDeduplicated)
+    const progress = createOutput(flags.progress).progress('counting paths', { total: 0, unit: 'items' })
+    try {
+      await countAndTell(flags, progress, signal)
+    } finally {
+      progress.done()
+    }
   })
+}
+
+async function countAndTell(flags: StatFlags, progress: Progress, signal: AbortSignal): Promise<void> {
+  const statistics = new ImageStatistics(flags.digester, () => progress.advance(1))
+  if (flags.bootstrap !== undefined) await add(statistics, flags.bootstrap, flags, 'addBase')
+  else if (flags.blobDir !== undefined) await addFolder(statistics, flags.blobDir, flags, signal)
+  else throw new ExitError(1, 'one of `--bootstrap` and `--blob-dir` must be specified')
+  if (flags.target !== undefined) await add(statistics, flags.target, flags, 'addTarget')
+  const isDeduplicated = flags.bootstrap === undefined
+  if (isDeduplicated) statistics.countDeduplicated()
+  if (flags.outputJson === undefined) process.stdout.write(report(statistics, flags, isDeduplicated))
+  else await writeJson(flags.outputJson, statistics, flags, isDeduplicated)
 }
 
 async function add(

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { createCommand, setRules, valueOption } from './arguments.ts'
+import { addProgressOption, createCommand, setRules, valueOption } from './arguments.ts'
 import type { StatFlags } from './stat-image.ts'
 
 const EXAMPLES = `
@@ -30,6 +30,7 @@ export function statCommand(signal: AbortSignal): Command {
     ]).default('blake3'),
   )
   command.addOption(valueOption('-J, --output-json <path>', 'File path to save operation result in JSON format'))
+  addProgressOption(command)
   command.addHelpText('after', EXAMPLES)
   setRules(command, { conflicts: [], lacking: () => [] })
   command.action(async (flags: StatFlags) => {
