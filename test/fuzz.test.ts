@@ -1,8 +1,46 @@
+/** A second of damaged input for each reader, and that the fuzzer sees what it looks for. `npm run fuzz` goes on for longer. */
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { fuzz, TARGETS } from './fuzz.ts'
+import { TARGETS } from './fuzz/targets.ts'
+import { type Answer, fuzzInThread } from './fuzz/thread.ts'
+
+const LIMITS = { seconds: 1, runs: Number.POSITIVE_INFINITY, seed: 1 }
+const module = new URL('fuzz/targets.ts', import.meta.url).href
+const odd = new URL('fuzz/odd-targets.ts', import.meta.url).href
 
 for (const target of Object.keys(TARGETS))
-  test(`two seconds of damaged input: ${target}`, { timeout: 30_000 }, async () => {
-    assert.ok((await fuzz(target, 2)) > 0)
+  test(`a second of damaged input: ${target}`, { timeout: 30_000 }, async () => {
+    const answer = await fuzzInThread({ ...LIMITS, target, module })
+    assert.ok('result' in answer, 'find' in answer ? `${answer.find.what}\n${answer.find.stack}` : '')
+    assert.ok(answer.result.runs > 0)
   })
+
+async function runOdd(target: string, runs = 2000): Promise<Answer> {
+  return await fuzzInThread({ ...LIMITS, seconds: 60, runs, target, module: odd })
+}
+
+test('the fuzzer lets a sound reader pass', async () => {
+  const answer = await runOdd('sound')
+  assert.ok('result' in answer)
+  assert.ok(answer.result.refused > 0 && answer.result.refused < answer.result.runs)
+})
+
+for (const [target, what] of [
+  ['throws', /^TypeError: of undefined$/],
+  ['hangs', /^is still being read after 5 s$/],
+  ['slow', /^took \d+ ms$/],
+  ['greedy', /^took 80 MiB of memory$/],
+  ['moody', /^answers call \d+, then call \d+$/],
+] as const)
+  test(`the fuzzer finds a reader that is ${target}`, { timeout: 60_000 }, async () => {
+    const answer = await runOdd(target)
+    assert.ok('find' in answer)
+    assert.match(answer.find.what, what)
+    assert.notEqual(Buffer.from(answer.find.input).readUInt32LE(), 0x0707_0707)
+  })
+
+test('the same seed finds the same input', async () => {
+  const [one, two] = [await runOdd('throws'), await runOdd('throws')]
+  assert.ok('find' in one && 'find' in two)
+  assert.deepEqual(one.find.input, two.find.input)
+})

@@ -1,0 +1,7 @@
+import { ARCHIVES } from './archives.ts'
+import { BLOB_PARTS } from './blob-parts.ts'
+import { BOOTSTRAPS } from './bootstraps.ts'
+import type { Target } from './target.ts'
+
+/** By name, in the order in which they run. */
+export const TARGETS: Readonly<Record<string, Target>> = { ...BOOTSTRAPS, ...BLOB_PARTS, ...ARCHIVES }

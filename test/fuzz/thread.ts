@@ -1,0 +1,67 @@
+import { Worker } from 'node:worker_threads'
+import type { FuzzLimits, FuzzResult } from './run.ts'
+
+/** No input is larger: seeds are small, and grow little. */
+const MAX_INPUT_BYTES = 2 ** 20
+/** An input that is read for so long is not read to its end. */
+const HANG_MS = 5000
+const MAX_HEAP_MIB = 512
+
+export interface Job extends Omit<FuzzLimits, 'onInput'> {
+  readonly target: string
+  /** Where the targets are. */
+  readonly module: string
+  /** u32 length, u32 count of inputs, then the input that is being read. */
+  readonly current: SharedArrayBuffer
+}
+
+export interface FoundInput {
+  readonly what: string
+  readonly input: Uint8Array
+  readonly stack: string
+}
+
+export type Answer = { readonly result: FuzzResult } | { readonly find: FoundInput }
+
+/** Fuzzes one target in a thread of its own, so that what hangs or takes all memory is a find too. */
+export async function fuzzInThread(job: Omit<Job, 'current'>): Promise<Answer> {
+  const current = new SharedArrayBuffer(8 + MAX_INPUT_BYTES)
+  const worker = new Worker(new URL('fuzz-worker.ts', import.meta.url), {
+    workerData: { ...job, current } satisfies Job,
+    resourceLimits: { maxOldGenerationSizeMb: MAX_HEAP_MIB },
+  })
+  const found = (what: string): Answer => ({ find: { what, input: inputIn(current), stack: '' } })
+  let timer: NodeJS.Timeout | undefined
+  try {
+    return await new Promise<Answer>((resolve, reject) => {
+      worker.once('message', resolve)
+      worker.once('error', (error: NodeJS.ErrnoException) => {
+        if (error.code === 'ERR_WORKER_OUT_OF_MEMORY') resolve(found('took all memory'))
+        else reject(error)
+      })
+      worker.once('exit', (code) => reject(new Error(`the thread of ${job.target} ended with ${code}`)))
+      timer = watch(current, () => resolve(found(`is still being read after ${HANG_MS / 1000} s`)))
+    })
+  } finally {
+    clearInterval(timer)
+    worker.removeAllListeners('exit')
+    await worker.terminate()
+  }
+}
+
+/** Calls when the count of inputs stands still. */
+function watch(current: SharedArrayBuffer, onHang: () => void): NodeJS.Timeout {
+  const counts = new Uint32Array(current, 0, 2)
+  let [count, since] = [0, performance.now()]
+  return setInterval(() => {
+    const now = Atomics.load(counts, 1)
+    if (now !== count) [count, since] = [now, performance.now()]
+    // Before the first input the readers are loaded.
+    else if (count > 0 && performance.now() - since > HANG_MS) onHang()
+  }, 500)
+}
+
+function inputIn(current: SharedArrayBuffer): Uint8Array {
+  const length = new Uint32Array(current, 0, 1)[0] ?? 0
+  return new Uint8Array(current, 8, length).slice()
+}
