@@ -117,6 +117,7 @@ async function build(folder: string, compression: 'lz4_block' | 'zstd', content:
         blobToc: false,
         batchSize: 0,
         cipher: undefined,
+        blobOffset: 0,
         version: 6,
         alignedChunks: false,
         blobId: undefined,

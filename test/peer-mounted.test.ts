@@ -121,3 +121,26 @@ test('the original reads encrypted batches that are smaller than AES-XTS takes',
   for (const name of readdirSync(tree))
     assert.ok(readFileSync(join(scratch.mnt, name)).equals(readFileSync(join(tree, name))), name)
 })
+
+test('the original mounts an image of which there is nothing but the cache that was built', {
+  skip,
+  timeout: 60_000,
+}, async () => {
+  await using scratch = new Scratch()
+  const bootstrap = join(scratch.path, 'bootstrap')
+  const tar = source(scratch, 'mini.tar')
+  const places = ['--blob-cache-dir', scratch.cache, '-B', bootstrap]
+  nydusImage(['create', '-l', 'error', '-t', 'tar-rafs', '--batch-size', '0x1000', ...places, tar], scratch.path)
+  const nothing = scratch.folder('nothing')
+  // It opens the blob, though it has no need to read it.
+  const [data] = readdirSync(scratch.cache)
+  writeFileSync(join(nothing, data?.replace('.blob.data', '') ?? ''), '')
+  await using peer = new Peer(scratch, bootstrap, nothing)
+  await peer.ready(scratch)
+  const differences = treeDifferences(scratch.mnt, join(SHARED_FIXTURES, 'trees/mini.tar.v6.jsonl'))
+  assert.deepEqual(
+    differences.filter((line) => !/: mtime is \d+, wanted 0$/.test(line)),
+    [],
+    peer.log,
+  )
+})

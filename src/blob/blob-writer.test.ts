@@ -24,6 +24,7 @@ const PLAIN: Options = {
   alignedChunks: false,
   batches: false,
   cipher: undefined,
+  offset: 0,
 }
 
 function collect(options: Partial<Options>): { writer: BlobWriter; bytes: () => Buffer } {

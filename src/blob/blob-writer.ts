@@ -45,6 +45,8 @@ export interface BlobWriterOptions {
   readonly batches: boolean
   /** What chunks and batches were encrypted with, and their infos are to be; v6 only. */
   readonly cipher: BlobCipher | undefined
+  /** Bytes that will lie before the blob in the file that readers get: all places in it are counted from there. */
+  readonly offset: number
   readonly sink: BlobSink
 }
 
@@ -109,6 +111,11 @@ export class BlobWriter {
     return this.#size
   }
 
+  /** Where the next byte goes. */
+  get #at(): number {
+    return this.#options.offset + this.#size
+  }
+
   get chunkCount(): number {
     return this.#chunkCount
   }
@@ -120,7 +127,7 @@ export class BlobWriter {
 
   /** Appends a chunk as it is stored and fills in its place. Throws 'TOO_LARGE' beyond the format's limits. */
   append(chunk: AppendedChunk, stored: Uint8Array): Promise<void> | void {
-    chunk.compressedOffset = this.#size
+    chunk.compressedOffset = this.#at
     chunk.compressedSize = stored.length
     this.#describe(chunk, undefined)
     return this.#write(stored)
@@ -128,7 +135,7 @@ export class BlobWriter {
 
   /** Takes a chunk as the next part of the batch that `appendBatch` will append. Bootstraps do not tell where batches are: its stored place becomes 0. */
   addToBatch(chunk: AppendedChunk): void {
-    chunk.compressedOffset = this.#size
+    chunk.compressedOffset = this.#at
     this.#describe(chunk, { batch: this.#batchCount, offset: this.#batchSize })
     chunk.compressedOffset = 0
     chunk.compressedSize = 0
@@ -184,7 +191,7 @@ export class BlobWriter {
       name: PARTS.data,
       compression: 'none',
       digest,
-      compressedOffset: 0,
+      compressedOffset: this.#options.offset,
       compressedSize: dataSize,
       uncompressedSize: this.#uncompressedSize,
     })
@@ -265,7 +272,7 @@ export class BlobWriter {
 
   async #writeMeta(): Promise<void> {
     const { batches, cipher } = this.#options
-    const [infos, offset] = [this.#plainInfos(), this.#size]
+    const [infos, offset] = [this.#plainInfos(), this.#at]
     const { stored: packed, compression } = compressed(infos, this.#options.compression)
     const stored = cipher === undefined ? packed : encrypt(packed, cipher)
     const compressedSize = stored.length
@@ -316,7 +323,7 @@ export class BlobWriter {
       name,
       compression,
       digest,
-      compressedOffset: this.#size,
+      compressedOffset: this.#at,
       compressedSize: storedSize,
       uncompressedSize: plain.length,
     })

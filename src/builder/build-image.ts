@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto'
 import { readSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
-import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { Artifact } from './artifact.ts'
+import { type BlobPlace, openBlobOutput, type OutputPlace, placeOf } from './blob-output.ts'
 import { buildDirectoryLayer, buildLayer, type BuiltLayer } from './build-layer.ts'
 import { buildTarfsLayer } from './build-tarfs.ts'
 import { BuilderError } from './errors.ts'
@@ -15,14 +15,8 @@ export interface ImageSource {
   readonly path: string
 }
 
-/** A file of that name, or one in that directory named by its digest. An existing FIFO is written to. */
-export interface OutputPlace {
-  readonly kind: 'file' | 'directory'
-  readonly path: string
-}
-
 export interface ImagePlaces {
-  readonly blob: OutputPlace
+  readonly blob: BlobPlace
   /** Undefined for an inlined bootstrap. */
   readonly bootstrap: OutputPlace | undefined
 }
@@ -68,16 +62,16 @@ export async function buildImage(
     throw new BuilderError('BAD_OPTION', 'the bootstrap goes into the blob or has a place of its own, one of both')
   }
   if (source.kind === 'tarfs') return await buildOverTar(source.path, places, options, run)
-  const blob = await Artifact.create(placeOf(places.blob, 'blob'))
+  const blob = await openBlobOutput(places.blob)
   try {
     const built = await buildFrom(
       source,
-      { ...options, signal: run.signal, sink: (bytes) => blob.write(bytes) },
+      { ...options, signal: run.signal, sink: (bytes) => blob.write(bytes), keep: blob.keep },
       run.onBytes,
     )
     run.signal.throwIfAborted()
     const ids = built.blobs.map(({ id }) => (options.inlineBootstrap && id.startsWith('x') ? built.blobId : id))
-    const blobPath = await publishBlob(blob, places.blob, built, options.blobId)
+    const blobPath = await blob.publish(built, options.blobId)
     const bootstrapPath =
       places.bootstrap === undefined ? undefined : await publishBootstrap(places.bootstrap, built.bootstrap)
     return {
@@ -109,10 +103,6 @@ async function buildOverTar(
     blobSize: built.blobSize,
     trace: traceOf(built, (performance.now() - started) / 1000),
   }
-}
-
-function placeOf(place: OutputPlace, name: string): string {
-  return place.kind === 'file' ? place.path : join(place.path, name)
 }
 
 async function buildFrom(
@@ -186,18 +176,6 @@ async function* piecesOfFile(file: FileHandle): AsyncGenerator<Uint8Array> {
     yield piece.subarray(0, bytes)
     if (count % READS_A_TURN === 0) await setImmediate()
   }
-}
-
-/** A layer that stored nothing has no blob; but a file or pipe that was asked for by name is there, empty. */
-async function publishBlob(
-  blob: Artifact,
-  place: OutputPlace,
-  built: BuiltLayer,
-  blobId: string | undefined,
-): Promise<string | undefined> {
-  if (place.kind === 'file') return await blob.publish()
-  if (built.blobSize === 0) return undefined
-  return await blob.publish(blobId ?? built.blobId)
 }
 
 async function publishBootstrap(place: OutputPlace, bytes: Uint8Array): Promise<string> {

@@ -81,6 +81,9 @@ async function withBuild(
   }
 }
 
+/** Places in a blob have 40 bits. */
+const MAX_BLOB_OFFSET = 2 ** 40
+
 function refuseV6Only({ blobToc, batchSize, cipher }: LayerOptions): void {
   const refuse = (what: string): BuilderError =>
     new BuilderError('BAD_OPTION', `RAFS v5 has no place for ${what}; leave it out, or build v6`)
@@ -105,6 +108,8 @@ class LayerBuild {
     const { version, alignedChunks, chunkSize, compression, digest, inlineBootstrap, blobToc, sink, parent } = options
     const { batchSize, cipher } = options
     if (version === 5) refuseV6Only(options)
+    if (options.blobOffset > MAX_BLOB_OFFSET)
+      throw new BuilderError('BAD_OPTION', `the blob offset ${options.blobOffset} is beyond what a blob may have`)
     this.#options = options
     this.#dictionary = new LayerDictionary(options.dictionary)
     this.#parent = parent === undefined ? undefined : this.#loadParent(parent)
@@ -118,6 +123,7 @@ class LayerBuild {
       alignedChunks,
       batches: batchSize > 0,
       cipher,
+      offset: options.blobOffset,
       sink,
     })
     this.#pipeline = new ChunkPipeline({
@@ -129,6 +135,7 @@ class LayerBuild {
         options.signal.throwIfAborted()
         return this.#blob.append(record, bytes)
       },
+      keep: options.keep,
       packs: batchSize === 0 ? undefined : this.#packs(batchSize),
     })
   }
@@ -226,7 +233,8 @@ class LayerBuild {
     return { bootstrap, blobMeta: blob.metaFile(), blobId: finished.id, blobSize: finished.size, blobs, counts }
   }
 
-  #table(own: Pick<BlobInfo, 'id' | 'compressedSize' | 'tocSize' | 'tocDigest'>): BlobInfo[] {
+  #table(blob: Pick<BlobInfo, 'id' | 'compressedSize' | 'tocSize' | 'tocDigest'>): BlobInfo[] {
+    const own = { ...blob, compressedSize: this.#options.blobOffset + blob.compressedSize }
     return this.#dictionary.blobs.map((entry, index) =>
       entry.kind === 'own'
         ? { ...this.#blob.info({ ...own, index }), prefetchSize: this.#prefetchSize(index) }

@@ -22,6 +22,9 @@ const SLAB_BYTES = 64 * 1024
 /** Takes new chunks in order; fills the record's offsets and number. `bytes` is valid until the promise settles. */
 export type StoreChunk = (record: ChunkRecord, bytes: Uint8Array) => Promise<void> | void
 
+/** Takes the plain bytes of a stored chunk; they are valid until the promise settles. */
+export type KeepChunk = (record: ChunkRecord, plain: Uint8Array) => Promise<void> | void
+
 /** Where chunks of small files go that are stored together; all in one order with those that are stored alone. */
 export interface PackStore {
   /** Packs have less than this many bytes, and files of one chunk that has less than half of it go there. */
@@ -40,6 +43,8 @@ export interface PipelineOptions {
   readonly store: StoreChunk
   /** Undefined: every chunk is stored alone. */
   readonly packs: PackStore | undefined
+  /** Told of each stored chunk once it has its place, in order. */
+  readonly keep?: KeepChunk | undefined
 }
 
 /** A chunk on its way: `slot` in its batch, or REPEATED_ZEROS, which has no bytes there. */
@@ -403,6 +408,8 @@ export class ChunkPipeline {
     for (const { slot, record } of fresh) {
       const storing = record === undefined ? this.#storePack(packs, slot) : this.#storeChunk(batch, slot, record)
       if (storing !== undefined) await storing
+      const keeping = record === undefined ? undefined : this.#options.keep?.(record, batch.chunk(slot))
+      if (keeping !== undefined) await keeping
     }
   }
 

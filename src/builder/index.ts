@@ -2,7 +2,8 @@
  * The builder room: sources into layers and images (tree, chunks, blob, bootstrap); merging layers; checking and inspecting images.
  */
 export { writeStream, writeWhole } from './artifact.ts'
-export type { BuiltImage, ImagePlaces, ImageRun, ImageSource, OutputPlace } from './build-image.ts'
+export type { BlobPlace, OutputPlace } from './blob-output.ts'
+export type { BuiltImage, ImagePlaces, ImageRun, ImageSource } from './build-image.ts'
 export { buildImage } from './build-image.ts'
 export type { BuiltLayer, LayerCounts } from './build-layer.ts'
 export { buildLayer } from './build-layer.ts'

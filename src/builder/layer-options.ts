@@ -1,6 +1,7 @@
 import type { BlobCipher } from '../blob/index.ts'
 import type { CompressionName, DigestName } from '../codec/index.ts'
 import type { Bootstrap } from '../rafs/index.ts'
+import type { KeepChunk } from './chunk-pipeline.ts'
 import type { ChunkDictionary } from './dictionary.ts'
 import type { PrefetchPolicy } from './prefetch.ts'
 import type { WhiteoutSpec } from './whiteout.ts'
@@ -27,6 +28,8 @@ export interface LayerOptions {
   readonly blobToc: boolean
   /** The blob's id instead of its digest; not with an inlined bootstrap. */
   readonly blobId: string | undefined
+  /** Bytes before the blob in the file that readers will get; 0 when the blob is that file. */
+  readonly blobOffset: number
   /** How a directory marks deletions, and a layer over `parent`. Markers of a tar without parent stay as they are, for a merge. */
   readonly whiteoutSpec: WhiteoutSpec
   /** Absolute paths in the image, as `parsePrefetchPatterns` gives them. */
@@ -43,4 +46,6 @@ export interface LayerRun {
   readonly signal: AbortSignal
   /** Takes the blob's bytes in order; they are valid until the promise settles. */
   readonly sink: (bytes: Uint8Array) => Promise<void> | void
+  /** Takes the plain bytes of each chunk that is stored, by ascending places; for who makes a cache besides, or instead. */
+  readonly keep?: KeepChunk | undefined
 }

@@ -53,6 +53,7 @@ export const DEFAULTS: LayerOptions = {
   digest: 'blake3',
   batchSize: 0,
   cipher: undefined,
+  blobOffset: 0,
   keepOwners: true,
   inlineBootstrap: false,
   blobToc: false,

@@ -30,6 +30,14 @@ export function emptyMap(chunkCount: number): Buffer {
   return file
 }
 
+/** A whole map with all of them, as it is before anyone opened it again. */
+export function fullMap(chunkCount: number): Buffer {
+  const file = emptyMap(chunkCount)
+  file.fill(0xff, MAP_HEADER_SIZE)
+  if (chunkCount > 0) file[file.length - 1] = lastByteMask(chunkCount)
+  return file
+}
+
 /**
  * What a map file of the right size holds. 'blank': all zeros, which a crash between making a file and its header leaves. 'garbage': no chunk map.
  * Version 0 (made by old daemons) has the first magic only.

@@ -1,5 +1,7 @@
 /** The cache room: verified chunks on disk, in files shared with other processes and with upstream's daemon. */
 export { readBlobMeta, writeBlobMeta } from './blob-meta-file.ts'
+export { cachePath } from './cache-files.ts'
+export { fullMap } from './chunk-map-format.ts'
 export type { ChunkCache } from './chunk-cache.ts'
 export type { MapLock } from './chunk-map.ts'
 export type { ChunkCacheOptions } from './disk-chunk-cache.ts'

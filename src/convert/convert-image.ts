@@ -179,6 +179,7 @@ class Conversion {
       digest: 'blake3',
       batchSize: 0,
       cipher: undefined,
+      blobOffset: 0,
       keepOwners: true,
       version: 6,
       alignedChunks: false,

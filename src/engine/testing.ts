@@ -47,6 +47,7 @@ type BuildLayer = (
     readonly blobToc: boolean
     readonly batchSize: number
     readonly cipher: undefined
+    readonly blobOffset: number
     readonly version: 5 | 6
     readonly alignedChunks: boolean
     readonly blobId: undefined
@@ -84,6 +85,7 @@ export async function buildTestImage(
       blobToc: false,
       batchSize: 0,
       cipher: undefined,
+      blobOffset: 0,
       version: 6,
       alignedChunks: false,
       blobId: undefined,

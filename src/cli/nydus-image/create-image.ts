@@ -54,14 +54,15 @@ function sourceKind(flags: CreateFlags): ImageSource['kind'] {
 }
 
 function compressorName(flags: CreateFlags): string {
-  return canonicalType(flags) === 'tar-tarfs' ? 'none' : flags.compressor
+  return canonicalType(flags) === 'tar-tarfs' || flags.blobCacheDir !== undefined ? 'none' : flags.compressor
 }
 
-function placesOf({ blob, blobDir = '.', blobInlineMeta, bootstrap }: CreateFlags): ImagePlaces {
+function placesOf({ blob, blobDir = '.', blobCacheDir, blobInlineMeta, bootstrap }: CreateFlags): ImagePlaces {
   const folder = { kind: 'directory', path: blobDir } as const
   const inline = blobInlineMeta === true
+  const cache = blobCacheDir === undefined ? undefined : ({ kind: 'cache', path: blobCacheDir } as const)
   return {
-    blob: blob === undefined ? folder : { kind: 'file', path: blob },
+    blob: cache ?? (blob === undefined ? folder : { kind: 'file', path: blob }),
     bootstrap: inline ? undefined : bootstrap === undefined ? folder : { kind: 'file', path: bootstrap },
   }
 }

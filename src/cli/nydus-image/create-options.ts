@@ -158,10 +158,8 @@ export function refuseUnsupported(flags: CreateFlags): void {
   }
   const type = canonicalType(flags)
   refuse(type.endsWith('-ref'), `--type ${flags.type}`)
-  refuse(flags.blobCacheDir !== undefined, '--blob-cache-dir')
   refuse(flags.attributes !== undefined, '--attributes')
   refuse(flags.externalBlob !== undefined, '--external-blob')
-  refuse(flags.blobOffset !== undefined && decimal(flags.blobOffset, 'blob offset') !== 0, '--blob-offset')
 }
 
 /** The path of `--chunk-dict PATH` or `--chunk-dict bootstrap=PATH`. */
@@ -181,7 +179,8 @@ export function layerOptions(flags: CreateFlags, chunkSize: number, patterns: Pr
     version: flags.fsVersion === '5' ? 5 : 6,
     alignedChunks: flags.alignedChunk === true,
     chunkSize,
-    compression: flags.compressor,
+    // As the original: a cache holds plain chunks, and describes a blob of such.
+    compression: flags.blobCacheDir === undefined ? flags.compressor : 'none',
     digest: flags.digester,
     batchSize: decimalOrHex(flags.batchSize, 'batch size'),
     cipher: flags.encrypt === true ? createCipher() : undefined,
@@ -189,6 +188,7 @@ export function layerOptions(flags: CreateFlags, chunkSize: number, patterns: Pr
     inlineBootstrap: flags.blobInlineMeta === true,
     blobToc: flags.features === 'blob-toc',
     blobId: flags.blobId === undefined || flags.blobId.trim() === '' ? undefined : flags.blobId,
+    blobOffset: flags.blobOffset === undefined ? 0 : decimal(flags.blobOffset, 'blob offset'),
     whiteoutSpec: flags.whiteoutSpec,
     prefetch: { policy: flags.prefetchPolicy, paths: patterns.paths },
     dictionary: undefined,

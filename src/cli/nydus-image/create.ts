@@ -82,7 +82,7 @@ function addOutputOptions(command: Command): void {
     .addOption(
       valueOption(
         '--blob-cache-dir <path>',
-        'Directory path to generate blob cache files ($id.blob.meta and $id.blob.data) (not supported)',
+        'Directory path to generate blob cache files ($id.blob.meta, $id.blob.data and its chunk map), and no blob',
       ),
     )
 }
@@ -117,7 +117,9 @@ function addFormatOptions(command: Command): void {
       ).default('0'),
     )
     .addOption(valueOption('--blob-data-size <hex>', "Data blob size for 'estargztoc-ref' (not supported)"))
-    .addOption(valueOption('--blob-offset <bytes>', 'Offset at which the data starts (not supported)').hideHelp())
+    .addOption(
+      valueOption('--blob-offset <bytes>', 'Bytes that will lie before the blob in the file that is read').hideHelp(),
+    )
     .option('-E, --encrypt', 'Encrypt the data blob (AES-128-XTS); its key is in the bootstrap')
 }
 

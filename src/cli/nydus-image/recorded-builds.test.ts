@@ -19,7 +19,7 @@ interface Recorded {
 }
 
 const ARCHIVES = ['lower', 'core', 'mini', 'upper', 'third']
-const LATER = / (--attributes|--blob-cache-dir|-t \w+-ref) /
+const LATER = / (--attributes|-t \w+-ref) /
 
 /** What the original refuses or spoils, and ours builds (README of the fixtures, "Where the original fails"). */
 const BETTER = new Set([
@@ -116,6 +116,7 @@ function wordsOf({ id, command }: Recorded): string[] {
     ['-B', `out/${id}`],
     ['-J', `json/${id}`],
     ['-D', 'mine'],
+    ['--blob-cache-dir', 'mine'],
   ] as const) {
     const at = words.indexOf(flag)
     if (at >= 0) words[at + 1] = value

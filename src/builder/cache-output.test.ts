@@ -1,0 +1,116 @@
+import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { type TestContext, test } from 'node:test'
+import { ChunkInfo } from '../blob/index.ts'
+import { openBootstrap } from '../rafs/index.ts'
+import { type BuiltImage, BuilderError, buildImage, type LayerOptions } from './index.ts'
+import { type ArchiveEntry, DEFAULTS, filesIn, noShared, sharedPath, sourceOf, tarOf, temporary } from './testing.ts'
+
+interface Kept {
+  readonly built: BuiltImage
+  readonly cache: string
+  readonly bootstrap: string
+}
+
+async function keep(t: TestContext, source: string, options: Partial<LayerOptions>): Promise<Kept> {
+  const folder = temporary(t)
+  const [cache, bootstrap] = [join(folder, 'cache'), join(folder, 'bootstrap')]
+  mkdirSync(cache)
+  const built = await buildImage(
+    { kind: 'tar', path: source },
+    { blob: { kind: 'cache', path: cache }, bootstrap: { kind: 'file', path: bootstrap } },
+    { ...DEFAULTS, compression: 'none', ...options },
+    { signal: t.signal, onBytes: () => undefined },
+  )
+  return { built, cache, bootstrap }
+}
+
+async function archive(t: TestContext, entries: readonly ArchiveEntry[]): Promise<string> {
+  const path = join(temporary(t), 'source.tar')
+  writeFileSync(path, await tarOf(entries))
+  return path
+}
+
+const FILES: readonly ArchiveEntry[] = [0, 1, 100, 2000, 4096, 5000, 20_000].map((size) => ({
+  path: `file-${size}`,
+  // No part of it comes twice.
+  content: Buffer.from(Uint32Array.from({ length: size }, (_, at) => size + at * 0x9e37_79b1).buffer, 0, size),
+}))
+
+const cases: ReadonlyArray<readonly [string, string, string]> = [
+  ['what the original writes', 'images/v6-blob-cache', 'v6-blob-cache'],
+  ["what the original's nydusd has in its cache after everything was read", 'cache/v6-none/full', 'v6-tar-none-c64k'],
+]
+for (const [what, place, id] of cases)
+  test(`the files are ${what}`, { skip: noShared }, async (t) => {
+    const chunkSize = id.endsWith('c64k') ? 0x1_0000 : 0x10_0000
+    const { cache, built } = await keep(t, sourceOf('sources/mini.tar', temporary(t)), { chunkSize })
+    const blob = built.blobs[0] ?? ''
+    assert.deepEqual(filesIn(cache), [`${blob}.blob.data`, `${blob}.blob.data.chunk_map`, `${blob}.blob.meta`])
+    let equal = 0
+    for (const name of filesIn(sharedPath(place)).filter((file) => file.startsWith(blob))) {
+      assert.ok(readFileSync(join(cache, name)).equals(readFileSync(sharedPath(place, name))), name)
+      equal += 1
+    }
+    assert.equal(equal, 2)
+    if (place.startsWith('images')) return
+    const state = JSON.parse(readFileSync(sharedPath('cache/v6-none/state.json'), 'utf8')) as {
+      states: Record<string, Record<string, { sha256: string }>>
+    }
+    const data = readFileSync(join(cache, `${blob}.blob.data`))
+    const wanted = state.states['after full read']?.[`${blob}.blob.data`]?.sha256
+    assert.equal(createHash('sha256').update(data).digest('hex'), wanted)
+  })
+
+const ways: ReadonlyArray<Partial<LayerOptions>> = [
+  {},
+  { batchSize: 4096, chunkSize: 4096 },
+  { cipher: { key: Uint8Array.from({ length: 32 }, (_, i) => i), iv: new Uint8Array(16) } },
+  { version: 5 },
+  { version: 5, alignedChunks: true },
+]
+for (const options of ways)
+  test(`every chunk lies in clear where the image has it: ${JSON.stringify(Object.keys(options))}`, async (t) => {
+    const { cache, bootstrap, built } = await keep(t, await archive(t, FILES), options)
+    const image = openBootstrap(readFileSync(bootstrap))
+    const layout = image.layout(0)
+    const data = readFileSync(join(cache, `${built.blobs[0]}.blob.data`))
+    assert.equal(data.length, image.blobs[0]?.uncompressedSize)
+    const info = new ChunkInfo()
+    const found: Buffer[] = []
+    for (let index = 0; index < layout.chunkCount; index += 1) {
+      layout.chunk(index, info)
+      found.push(data.subarray(info.uncompressedOffset, info.uncompressedOffset + info.uncompressedSize))
+    }
+    assert.ok(Buffer.concat(found).equals(Buffer.concat(FILES.map(({ content }) => content ?? Buffer.alloc(0)))))
+    const suffixes = ['.blob.data', '.blob.data.chunk_map', ...(options.version === 5 ? [] : ['.blob.meta'])]
+    assert.deepEqual(
+      filesIn(cache),
+      suffixes.map((suffix) => `${built.blobs[0]}${suffix}`),
+    )
+  })
+
+test('a layer without data leaves no files, a build that fails neither', async (t) => {
+  const empty = await keep(t, await archive(t, [{ path: 'd/', type: 'directory' }]), {})
+  assert.deepEqual(filesIn(empty.cache), [])
+  const cut = await archive(t, FILES)
+  writeFileSync(cut, readFileSync(cut).subarray(0, 20_000))
+  const folder = temporary(t)
+  const run = buildImage(
+    { kind: 'tar', path: cut },
+    { blob: { kind: 'cache', path: folder }, bootstrap: { kind: 'file', path: join(folder, 'bootstrap') } },
+    { ...DEFAULTS, compression: 'none' },
+    { signal: t.signal, onBytes: () => undefined },
+  )
+  await assert.rejects(run, BuilderError)
+  assert.deepEqual(filesIn(folder), [])
+})
+
+test('an id that could leave the folder is refused', async (t) => {
+  await assert.rejects(
+    keep(t, await archive(t, FILES), { blobId: '../x' }),
+    (error: unknown) => error instanceof BuilderError,
+  )
+})
