@@ -5,6 +5,8 @@
 export type { Backend, BlobReader, ReadOptions } from './backend.ts'
 export type { BackendErrorCode, BackendErrorOptions } from './errors.ts'
 export { BackendError } from './errors.ts'
+export type { HttpProxyOptions } from './http-proxy.ts'
+export { httpProxyBackend } from './http-proxy.ts'
 export type { LimitOptions } from './limits.ts'
 export { withLimits } from './limits.ts'
 export type { LocalfsOptions } from './localfs.ts'

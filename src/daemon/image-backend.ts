@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import {
   type Backend,
   BackendMetrics,
+  httpProxyBackend,
   localfsBackend,
   type RegistryBackendOptions,
   registryBackend,
@@ -9,7 +10,7 @@ import {
   withRetry,
 } from '../backend/index.ts'
 import { fromDockerConfig } from '../registry/index.ts'
-import type { RegistryConfig } from './config/schema.ts'
+import type { HttpProxyConfig, RegistryConfig } from './config/schema.ts'
 import { DEFAULT_RETRIES, type MountSettings } from './config/settings.ts'
 import { DaemonError, messageOf } from './errors.ts'
 import { versionInfo } from './version.ts'
@@ -39,6 +40,8 @@ export function backendOf(source: MountSettings['source'], currentAuth: () => st
           backend: withMetrics(registryBackend(registryOptions(source.registry, currentAuth)), metrics),
           metrics,
         }
+      case 'http-proxy':
+        return { backend: httpProxyOf(source.httpProxy, metrics), metrics }
       default:
         return source satisfies never
     }
@@ -48,6 +51,18 @@ export function backendOf(source: MountSettings['source'], currentAuth: () => st
       wire: `RAFS failed to handle request, Failed to create device: ${messageOf(error)}\``,
     })
   }
+}
+
+function httpProxyOf(of: HttpProxyConfig, metrics: BackendMetrics): Backend {
+  const backend = httpProxyBackend({
+    addr: of.addr,
+    path: of.path,
+    skipVerify: of.skip_verify,
+    ca: of.ca_cert_files.map(readCertificates).join('\n'),
+    timeoutMs: of.timeout * 1000,
+  })
+  const attempts = 1 + (of.retry_limit === 0 ? DEFAULT_RETRIES : of.retry_limit)
+  return withRetry(withMetrics(backend, metrics), { ...LOCAL_RETRY, attempts })
 }
 
 function registryOptions(of: RegistryConfig, currentAuth: () => string | undefined): RegistryBackendOptions {

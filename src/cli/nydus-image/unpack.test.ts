@@ -15,6 +15,7 @@ import {
   truncateSync,
   writeFileSync,
 } from 'node:fs'
+import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -312,4 +313,40 @@ describe('unpack on bad days', () => {
       reader.kill()
     }
   })
+})
+
+test('a blob is read through a proxy on a socket, as converters serve it', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'unpack-proxy-'))
+  const server = createServer()
+  try {
+    writeFileSync(join(folder, 'file'), Buffer.alloc(200_000, 'some text\n'))
+    execFileSync('tar', ['-cf', 'layer.tar', 'file'], { cwd: folder })
+    const built = run(['create', '-t', 'tar-rafs', '-B', 'boot', '-b', 'blob', 'layer.tar'], folder)
+    assert.equal(built.exit, 0, built.stderr)
+    const blob = readFileSync(join(folder, 'blob'))
+    server.on('request', (request, response) => {
+      const [from = 0, last] = (request.headers.range ?? 'bytes=0').slice('bytes='.length).split('-').map(Number)
+      if (request.method === 'HEAD') response.setHeader('Content-Length', blob.length)
+      else response.write(blob.subarray(from, last === undefined ? undefined : last + 1))
+      response.end()
+    })
+    server.listen(join(folder, 'proxy.sock'))
+    await once(server, 'listening')
+    const config = JSON.stringify({ addr: join(folder, 'proxy.sock') })
+    const flags = ['--backend-type', 'http-proxy', '--backend-config', config, '--output', 'out.tar']
+    const tool = spawn(
+      process.execPath,
+      ['--disable-warning=ExperimentalWarning', TOOL, 'unpack', '-B', 'boot', ...flags],
+      {
+        cwd: folder,
+        stdio: ['ignore', 'inherit', 'inherit'],
+      },
+    )
+    assert.deepEqual(await once(tool, 'exit'), [0, null])
+    execFileSync('tar', ['-xf', 'out.tar', '--to-command', 'cmp - file'], { cwd: folder })
+  } finally {
+    server.closeAllConnections()
+    server.close()
+    rmSync(folder, { recursive: true })
+  }
 })

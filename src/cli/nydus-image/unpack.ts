@@ -21,7 +21,7 @@ export function unpackCommand(signal: AbortSignal): Command {
     ['-D, --blob-dir <path>', 'Directory that holds the data blobs'],
     [
       '--backend-type <type>',
-      'Type of backend [possible values: registry] (oss, s3, localdisk, http-proxy: not supported)',
+      'Type of backend [possible values: registry, http-proxy] (oss, s3, localdisk: not supported)',
     ],
     ['--backend-config <json>', 'Config string of backend'],
     ['--backend-config-file <path>', 'Config file of backend'],

@@ -110,7 +110,6 @@ test('what this version does not do is refused, naming the key', () => {
     [{ backend: { ...backend, type: 'oss' } }, 'backend.type = "oss"'],
     [{ backend: { ...backend, type: 's3' } }, 'backend.type = "s3"'],
     [{ backend: { ...backend, type: 'localdisk' } }, 'backend.type = "localdisk"'],
-    [{ backend: { ...backend, type: 'http-proxy' } }, 'backend.type = "http-proxy"'],
     [{ cache: { ...cache, compressed: true } }, 'cache.compressed'],
     [{ cache: { ...cache, type: 'fscache' } }, 'cache.type = "fscache"'],
     [{ cache: { ...cache, filecache: { ...files, enable_encryption: true } } }, 'cache.filecache.enable_encryption'],

@@ -141,3 +141,4 @@ export const ConfigV2 = v.object({
 /** What all documents become; also the form in which the API shows it. */
 export type Config = v.InferOutput<typeof ConfigV2>
 export type RegistryConfig = v.InferOutput<(typeof BACKENDS)['registry']>
+export type HttpProxyConfig = v.InferOutput<(typeof BACKENDS)['http-proxy']>

@@ -1,11 +1,12 @@
 import { DaemonError } from '../errors.ts'
-import type { Config, RegistryConfig } from './schema.ts'
+import type { Config, HttpProxyConfig, RegistryConfig } from './schema.ts'
 
 /** What a mount does with its configuration; everything that this version cannot do has been refused. */
 export interface MountSettings {
   readonly source:
     | { readonly kind: 'localfs'; readonly blobFile: string; readonly dir: string; readonly altDirs: readonly string[] }
     | { readonly kind: 'registry'; readonly registry: RegistryConfig }
+    | { readonly kind: 'http-proxy'; readonly httpProxy: HttpProxyConfig }
   /** Where verified chunks are kept; undefined = in memory only. */
   readonly cacheDirectory: string | undefined
   readonly amplifyBytes: number
@@ -46,7 +47,7 @@ export function settingsOf(config: Config): MountSettings {
       requests: Math.max(1, Math.min(prefetch.threads, MAX_PREFETCH_REQUESTS)),
       bandwidth: prefetch.bandwidth_limit,
     },
-    readDeadlineMs: deadlineOf(config.backend?.registry ?? null),
+    readDeadlineMs: deadlineOf(networkOf(config)),
     ignored: ignoredKeys(config),
   }
 }
@@ -68,11 +69,17 @@ export function blobSourceOf({ backend }: Config): MountSettings['source'] {
         throw unsupported('backend.registry.proxy', 'leave "url" empty, or name a mirror in "mirrors"')
       return { kind: 'registry', registry: backend.registry }
     }
+    case 'http-proxy': {
+      const httpProxy = backend['http-proxy']
+      if (httpProxy === null) throw wrong('backend.http-proxy', 'the table is missing')
+      if (httpProxy.proxy.url !== '' || httpProxy.proxy.dragonfly_scheduler_endpoint !== '')
+        throw unsupported('backend.http-proxy.proxy', 'leave "url" empty, and name the proxy in "addr"')
+      return { kind: 'http-proxy', httpProxy }
+    }
     case 'localdisk':
     case 'oss':
     case 's3':
-    case 'http-proxy':
-      throw unsupported(`backend.type = "${backend.type}"`, 'use localfs or registry')
+      throw unsupported(`backend.type = "${backend.type}"`, 'use localfs, registry or http-proxy')
     default:
       return backend.type satisfies never
   }
@@ -99,12 +106,17 @@ function cacheDirectoryOf(cache: NonNullable<Config['cache']>): string | undefin
   }
 }
 
+/** The keys of the chosen backend that say how patient it is. */
+function networkOf({ backend }: Config): RegistryConfig | HttpProxyConfig | null {
+  return (backend?.type === 'http-proxy' ? backend['http-proxy'] : backend?.registry) ?? null
+}
+
 /** All tries of one read and some time for what waits before it; a time-out of 0 (none) must not mean a reader that hangs for ever. */
-function deadlineOf(registry: RegistryConfig | null): number {
-  if (registry === null) return LOCAL_DEADLINE_MS
-  if (registry.timeout === 0) return MAX_DEADLINE_MS
-  const tries = 1 + (registry.retry_limit === 0 ? DEFAULT_RETRIES : registry.retry_limit)
-  return Math.min(MAX_DEADLINE_MS, (registry.timeout + registry.connect_timeout) * 1000 * tries + 10_000)
+function deadlineOf(network: RegistryConfig | HttpProxyConfig | null): number {
+  if (network === null) return LOCAL_DEADLINE_MS
+  if (network.timeout === 0) return MAX_DEADLINE_MS
+  const tries = 1 + (network.retry_limit === 0 ? DEFAULT_RETRIES : network.retry_limit)
+  return Math.min(MAX_DEADLINE_MS, (network.timeout + network.connect_timeout) * 1000 * tries + 10_000)
 }
 
 function ignoredKeys(config: Config): string[] {

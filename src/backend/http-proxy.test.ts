@@ -1,0 +1,151 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer, type RequestListener, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import type { Backend } from './backend.ts'
+import { backendConformance, patience, pattern, sha256, type Subject } from './conformance.ts'
+import { type HttpProxyOptions, httpProxyBackend } from './http-proxy.ts'
+
+const OPTIONS: HttpProxyOptions = { addr: '', path: '', skipVerify: false, ca: '', timeoutMs: 5000 }
+
+async function listening(listener: RequestListener, at: string | number): Promise<Server> {
+  const server = createServer(listener)
+  server.listen(at)
+  await once(server, 'listening')
+  return server
+}
+
+async function stopped(server: Server): Promise<void> {
+  server.closeAllConnections()
+  server.close()
+  await once(server, 'close')
+}
+
+function rangeOf(header = 'bytes=0-'): readonly [from: number, end: number | undefined] {
+  const [from = '0', last = ''] = header.slice('bytes='.length).split('-')
+  return [Number(from), last === '' ? undefined : Number(last) + 1]
+}
+
+/** A server of blobs by their ids, below a path, that keeps to the standard. */
+async function subject(): Promise<Subject> {
+  const blobs = new Map<string, Buffer>()
+  const server = await listening((request, response) => {
+    const blob = blobs.get(request.url ?? '')
+    const [from, end] = rangeOf(request.headers.range)
+    if (blob === undefined) response.writeHead(404)
+    else if (request.method === 'HEAD') response.writeHead(200, { 'Content-Length': blob.length })
+    else if (from >= blob.length) response.writeHead(416)
+    else {
+      const part = blob.subarray(from, end)
+      const range = `bytes ${from}-${from + part.length - 1}/${blob.length}`
+      response.writeHead(206, { 'Content-Length': part.length, 'Content-Range': range })
+      response.write(part)
+    }
+    response.end()
+  }, 0)
+  const { port } = server.address() as AddressInfo
+  const backend = httpProxyBackend({ ...OPTIONS, addr: `http://127.0.0.1:${port}`, path: '/blobs' })
+  return {
+    backend,
+    async put(bytes) {
+      blobs.set(`/blobs/${sha256(bytes)}`, Buffer.from(bytes))
+      return sha256(bytes)
+    },
+    async [Symbol.asyncDispose]() {
+      await backend.close()
+      await stopped(server)
+    },
+  }
+}
+
+backendConformance('http-proxy', subject)
+
+/** A server on a Unix socket, and the backend of it. */
+async function behindSocket(
+  listener: RequestListener,
+  timeoutMs = 5000,
+): Promise<AsyncDisposable & { readonly backend: Backend }> {
+  const folder = mkdtempSync(join(tmpdir(), 'http-proxy-'))
+  const server = await listening(listener, join(folder, 'proxy.sock'))
+  const backend = httpProxyBackend({ ...OPTIONS, addr: join(folder, 'proxy.sock'), timeoutMs })
+  return {
+    backend,
+    async [Symbol.asyncDispose]() {
+      await backend.close()
+      await stopped(server)
+      rmSync(folder, { recursive: true })
+    },
+  }
+}
+
+test('a proxy on a socket that answers 200 without a length, one request at a time, is read', async () => {
+  const blob = pattern(300_000)
+  let [running, most] = [0, 0]
+  await using proxy = await behindSocket((request, response) => {
+    most = Math.max(most, ++running)
+    const [from, end] = rangeOf(request.headers.range)
+    if (request.method === 'HEAD') response.setHeader('Content-Length', blob.length)
+    else response.write(blob.subarray(from, end))
+    setImmediate(() => {
+      running -= 1
+      response.end()
+    })
+  })
+  const reader = await proxy.backend.open('any')
+  assert.equal(await reader.size(patience().signal), blob.length)
+  const reads = [0, 70_000, 5, 200_000].map(async (offset) => {
+    const into = Buffer.alloc(70_000)
+    await reader.read(offset, into, patience())
+    assert.ok(into.equals(blob.subarray(offset, offset + 70_000)))
+  })
+  await Promise.all(reads)
+  assert.equal(most, 1)
+})
+
+test('a proxy that sends the whole blob instead of a range, another range, or less, is told apart', async () => {
+  const blob = pattern(10_000)
+  const answers: RequestListener[] = [
+    (_request, response) => response.end(blob),
+    (_request, response) => {
+      response.write(blob)
+      response.end()
+    },
+    (_request, response) => {
+      response.writeHead(206, { 'Content-Range': 'bytes 0-99/10000' })
+      response.end(blob.subarray(0, 100))
+    },
+  ]
+  for (const answer of answers) {
+    await using proxy = await behindSocket(answer)
+    const reader = await proxy.backend.open('any')
+    await assert.rejects(reader.read(500, Buffer.alloc(100), patience()), { code: 'BAD_ANSWER' })
+  }
+  await using short = await behindSocket((_request, response) => response.end('short'))
+  const reader = await short.backend.open('any')
+  await assert.rejects(reader.read(0, Buffer.alloc(100), patience()), { code: 'TRUNCATED' })
+})
+
+test('statuses, silence and a missing socket have their codes', async () => {
+  for (const [status, code] of [
+    [400, 'BAD_ANSWER'],
+    [401, 'UNAUTHORIZED'],
+    [404, 'NOT_FOUND'],
+    [429, 'RATE_LIMITED'],
+    [503, 'SERVER'],
+  ] as const) {
+    await using proxy = await behindSocket((_request, response) => response.writeHead(status).end())
+    const reader = await proxy.backend.open('any')
+    await assert.rejects(reader.read(0, Buffer.alloc(1), patience()), { code, status })
+  }
+  await using silent = await behindSocket(() => undefined, 100)
+  await assert.rejects((await silent.backend.open('any')).read(0, Buffer.alloc(1), patience()), { code: 'TIMEOUT' })
+  const nowhere = httpProxyBackend({ ...OPTIONS, addr: '/nowhere/proxy.sock' })
+  await assert.rejects((await nowhere.open('any')).read(0, Buffer.alloc(1), patience()), { code: 'UNREACHABLE' })
+  await nowhere.close()
+  assert.throws(() => httpProxyBackend(OPTIONS), { code: 'BAD_OPTION' })
+  assert.throws(() => httpProxyBackend({ ...OPTIONS, addr: 'http://[' }), { code: 'BAD_OPTION' })
+})
