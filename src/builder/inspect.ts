@@ -1,4 +1,4 @@
-import { type BlobInfo, ChunkInfo } from '../blob/index.ts'
+import { ChunkInfo } from '../blob/index.ts'
 import {
   Attributes,
   type Bootstrap,
@@ -11,6 +11,9 @@ import {
   readSpanChunk,
   walkBootstrap,
 } from '../rafs/index.ts'
+import { blobsText, type InspectedImage, statsText } from './inspect-tables.ts'
+import { type FoundPath, resolvePath } from './inspect-path.ts'
+import { quoted, unquoted } from './quoted.ts'
 
 /** What one command of the inspector gave. */
 export interface InspectAnswer {
@@ -51,27 +54,37 @@ const USAGE = `
 
 /** Looks around in an image, one command at a time; the words and layouts are the original's. */
 export class ImageInspector {
+  readonly #source: InspectedImage
   readonly #image: Bootstrap
   readonly #isRequest: boolean
   readonly #attributes = new Attributes()
   /** Directories from the root to the current one. */
-  readonly #path: Ino[]
+  #path: readonly Ino[]
 
-  constructor(image: Bootstrap, isRequest: boolean) {
+  constructor(source: InspectedImage, isRequest: boolean) {
+    const { image } = source
+    this.#source = source
     this.#image = image
     this.#isRequest = isRequest
     this.#path = [image.root]
   }
 
-  /** Names that the current directory offers, for completion. */
-  names(): string[] {
-    return this.#children().map(({ name }) => name)
+  /** What a directory holds, for completion; nothing for what is none. */
+  entries(directory: Buffer): Array<{ readonly name: Buffer; readonly isDirectory: boolean }> {
+    const found = this.#resolve(directory)
+    if (found === undefined) return []
+    this.#image.attributes(found.ino, this.#attributes)
+    if (!isType(this.#attributes.mode, MODE.DIRECTORY)) return []
+    return this.#children(found.ino).map(({ name, type }) => ({
+      name,
+      isDirectory: type === directoryType(MODE.DIRECTORY),
+    }))
   }
 
   execute(line: string): InspectAnswer {
-    const [command, argument] = line.trim().split(/[\t\n\f\r ]+/)
+    const { command, argument } = wordsOf(line)
     const done = (text: string, value: unknown = null): InspectAnswer => ({ text, value, status: 'done' })
-    if (command === undefined || command === '') return done('')
+    if (command === '') return done('')
     if (command === 'help') return { text: USAGE, value: null, status: 'help' }
     if (command === 'exit' || command === 'q') return { text: '', value: null, status: 'exit' }
     if (argument === undefined) {
@@ -84,11 +97,11 @@ export class ImageInspector {
       if (command === 'stat') return done(this.#stat(argument))
       if (command === 'chunk')
         return isNumber(argument)
-          ? done(this.#chunk(Number(argument)))
+          ? done(this.#chunk(numberOf(argument)))
           : { text: 'Wrong OFFSET is specified. Is it a valid u64 value?\n', value: null, status: 'bad-argument' }
       if (command === 'icheck')
         return isNumber(argument)
-          ? done(this.#inode(Number(argument)))
+          ? done(this.#inode(numberOf(argument)))
           : { text: 'Wrong INODE is specified. Is it a inode number?\n', value: null, status: 'bad-argument' }
     }
     return { text: `Unsupported command: ${command}\n${USAGE}`, value: null, status: 'unknown' }
@@ -98,32 +111,18 @@ export class ImageInspector {
     return this.#path.at(-1) ?? this.#image.root
   }
 
-  #children(): Array<{ readonly name: string; readonly ino: Ino; readonly type: number }> {
-    const children: Array<{ name: string; ino: Ino; type: number }> = []
-    this.#image.list(this.#directory, 0, (name, ino, type) => {
-      children.push({ name: text(name), ino, type })
+  #children(directory: Ino): Array<{ readonly name: Buffer; readonly ino: Ino; readonly type: number }> {
+    const children: Array<{ name: Buffer; ino: Ino; type: number }> = []
+    this.#image.list(directory, 0, (name, ino, type) => {
+      children.push({ name: Buffer.from(name), ino, type })
       return true
     })
     return children
   }
 
   #stats(): InspectAnswer {
-    const { version, inodeCount, chunkSize, root, blobs, explicitOwners, hasXattrs } = this.#image
-    if (this.#isRequest) return { text: '', value: { inodes_count: inodeCount }, status: 'done' }
-    const rows: Array<readonly [string, string | number]> = [
-      ['Version', version],
-      ['Inodes Count', inodeCount],
-      ['Chunk Size', `${chunkSize / 1024}KB`],
-      ['Root Inode', root],
-      ['Flags', [explicitOwners ? 'EXPLICIT_UID_GID' : '', hasXattrs ? 'HAS_XATTR' : ''].filter(Boolean).join(' | ')],
-      ['Blobs', blobs.length],
-      ['Prefetch table entries', this.#image.prefetch().length],
-    ]
-    return {
-      text: `\n${rows.map(([name, value]) => `    ${`${name}:`.padEnd(24)}${value}\n`).join('')}\n`,
-      value: null,
-      status: 'done',
-    }
+    if (!this.#isRequest) return { text: statsText(this.#source), value: null, status: 'done' }
+    return { text: '', value: { inodes_count: this.#image.inodeCount }, status: 'done' }
   }
 
   #list(): string {
@@ -132,46 +131,42 @@ export class ImageInspector {
       [directoryType(MODE.DIRECTORY), 'd'],
       [directoryType(MODE.SYMLINK), 'l'],
     ])
-    return this.#children()
-      .map(({ name, ino, type }) => `${signs.get(type) ?? ' '}    ${String(ino).padEnd(8)} ${JSON.stringify(name)}\n`)
+    return this.#children(this.#directory)
+      .map(({ name, ino, type }) => `${signs.get(type) ?? ' '}    ${String(ino).padEnd(8)} ${quoted(name)}\n`)
       .join('')
   }
 
-  #changeDirectory(name: string): string {
-    if (name === '.') return ''
-    if (name === '..') {
-      if (this.#path.length > 1) this.#path.pop()
-      return ''
-    }
-    const child = this.#children().find((candidate) => candidate.name === name)
-    if (child === undefined) return `${name} is \n`
-    this.#image.attributes(child.ino, this.#attributes)
-    if (!isType(this.#attributes.mode, MODE.DIRECTORY)) return `${name} is not a directory\n`
-    this.#path.push(child.ino)
+  #changeDirectory(argument: Buffer): string {
+    const found = this.#resolve(argument)
+    if (found === undefined) return `${argument.toString()} is \n`
+    this.#image.attributes(found.ino, this.#attributes)
+    if (!isType(this.#attributes.mode, MODE.DIRECTORY)) return `${argument.toString()} is not a directory\n`
+    this.#path = [...found.directories, ...(found.ino === found.directories.at(-1) ? [] : [found.ino])]
     return ''
   }
 
-  #stat(name: string): string {
-    if (name === '.')
-      return this.#describe(
-        this.#directory,
-        basename(this.#directory, this.#image),
-        this.#image.parent(this.#directory),
-      )
-    const child = this.#children().find((candidate) => candidate.name === name)
-    if (child === undefined) return ''
-    const described = this.#describe(child.ino, name, this.#directory)
+  #stat(argument: Buffer): string {
+    const found = this.#resolve(argument)
+    if (found === undefined) return ''
+    const isDirectory = found.ino === found.directories.at(-1)
+    const described = isDirectory
+      ? this.#describe(found.ino, directoryName(found.ino, this.#image), this.#image.parent(found.ino))
+      : this.#describe(found.ino, found.name, found.directories.at(-1) ?? this.#image.root)
     return isType(this.#attributes.mode, MODE.FILE)
-      ? `${described}  Chunk list:\n${this.#chunkList(child.ino)}`
+      ? `${described}  Chunk list:\n${this.#chunkList(found.ino)}`
       : described
   }
 
-  #describe(ino: Ino, name: string, parent: Ino): string {
+  #resolve(path: Uint8Array): FoundPath | undefined {
+    return resolvePath(this.#image, this.#path, path)
+  }
+
+  #describe(ino: Ino, name: Uint8Array, parent: Ino): string {
     this.#image.attributes(ino, this.#attributes)
     const { mode, nlink, uid, gid, size, mtime, mtimeNsec, blocks } = this.#attributes
     const rows: Array<readonly [string, string | number]> = [
       ['Inode Number', ino],
-      ['Name', JSON.stringify(name)],
+      ['Name', quoted(name)],
       ['Size', size],
       ['Parent', parent],
       ['Mode', `0x${mode.toString(16).toUpperCase()}`],
@@ -216,8 +211,8 @@ export class ImageInspector {
   }
 
   #blobs(): InspectAnswer {
+    if (!this.#isRequest) return { text: blobsText(this.#source), value: null, status: 'done' }
     const { blobs } = this.#image
-    if (!this.#isRequest) return { text: blobs.map(describeBlob).join(''), value: null, status: 'done' }
     const value = blobs.map((blob) => ({
       blob_id: blob.id,
       compressed_size: blob.compressedSize,
@@ -236,7 +231,7 @@ export class ImageInspector {
       return { text: '', value: inodes.map((inode) => ({ inode, path: wanted.get(inode) ?? [] })), status: 'done' }
     const lines = inodes.map(
       (ino) =>
-        `Inode Number:${String(ino).padStart(10)} | Path: ${JSON.stringify((wanted.get(ino) ?? []).join(' '))} \n`,
+        `Inode Number:${String(ino).padStart(10)} | Path: ${quoted(Buffer.from((wanted.get(ino) ?? []).join(' ')))} \n`,
     )
     return { text: `Total Prefetching Files: ${inodes.length}\n${lines.join('')}`, value: null, status: 'done' }
   }
@@ -255,7 +250,7 @@ export class ImageInspector {
         const name = whole.slice(whole.lastIndexOf('/') + 1)
         const parent = whole.slice(0, whole.lastIndexOf('/') + 1)
         found.push(`
-File: ${name.padEnd(32)} Parent Path: ${parent.padEnd(32)}
+File: ${padded(name)} Parent Path: ${padded(parent)}
 Compressed Offset: ${info.compressedOffset}, Compressed Size: ${info.compressedSize}
 Decompressed Offset: ${info.uncompressedOffset}, Decompressed Size: ${info.uncompressedSize}
 Chunk ID: ${Buffer.from(info.digest).toString('hex').padEnd(50)},
@@ -275,7 +270,7 @@ Blob ID: ${this.#blobId(span.blobIndex)}
       if (entry.ino !== ino) continue
       const path = text(entry.path)
       const parent = this.#lookup(path.slice(0, Math.max(0, path.lastIndexOf('/'))))
-      found.push(`${path}\n`, this.#describe(ino, path.slice(path.lastIndexOf('/') + 1), parent))
+      found.push(`${path}\n`, this.#describe(ino, entry.name, parent))
     }
     return found.join('')
   }
@@ -295,39 +290,37 @@ function text(bytes: Uint8Array): string {
   return Buffer.from(bytes).toString('utf8')
 }
 
-function isNumber(argument: string): boolean {
-  return /^[0-9]+$/.test(argument) && Number.isSafeInteger(Number(argument))
+/** To 32 characters, as the original counts them. */
+function padded(name: string): string {
+  return name + ' '.repeat(Math.max(0, 32 - Array.from(name).length))
 }
 
-function basename(directory: Ino, image: Bootstrap): string {
-  if (directory === image.root) return '/'
-  let found = ''
+/** As the original reads 64-bit numbers. */
+function isNumber(argument: Buffer): boolean {
+  return (
+    /^\+?[0-9]{1,64}$/.test(argument.toString('latin1')) &&
+    BigInt(argument.toString('latin1').replace('+', '')) < 2n ** 64n
+  )
+}
+
+function numberOf(argument: Buffer): number {
+  return Number(argument.toString('latin1'))
+}
+
+/** A command and its argument: the next word, or a name in quotes as `ls` shows it. */
+function wordsOf(line: string): { readonly command: string; readonly argument: Buffer | undefined } {
+  const [, command = '', rest = ''] = /^[\t\n\f\r ]*([^\t\n\f\r ]*)[\t\n\f\r ]*(.*?)[\t\n\f\r ]*$/s.exec(line) ?? []
+  if (rest === '') return { command, argument: undefined }
+  const [word = ''] = rest.split(/[\t\n\f\r ]/)
+  return { command, argument: unquoted(rest) ?? Buffer.from(word) }
+}
+
+function directoryName(directory: Ino, image: Bootstrap): Uint8Array {
+  if (directory === image.root) return Buffer.from('/')
+  let found = Buffer.alloc(0)
   image.list(image.parent(directory), 0, (name, ino) => {
-    if (ino === directory) found = text(name)
-    return found === ''
+    if (ino === directory) found = Buffer.from(name)
+    return found.length === 0
   })
   return found
-}
-
-function describeBlob(blob: BlobInfo): string {
-  const rows: Array<readonly [string, string | number]> = [
-    ['Blob Index', blob.index],
-    ['Blob ID', blob.id],
-    ['Blob Size', blob.compressedSize],
-    ['Uncompressed Data Size', blob.uncompressedSize],
-    ['Features', `0x${blob.features.toString(16)}`],
-    ['Compressor', blob.compression],
-    ['Digester', blob.digest],
-    ['Chunk Size', `0x${blob.chunkSize.toString(16)}`],
-    ['Chunk Count', blob.chunkCount],
-    ['Prefetch Table Offset', 0],
-    ['Prefetch Table Size', blob.prefetchSize],
-    ['Meta Compressor', blob.metaCompression],
-    ['Meta Offset', blob.metaOffset],
-    ['Meta Compressed Size', blob.metaCompressedSize],
-    ['Meta Uncompressed Size', blob.metaUncompressedSize],
-    ['ToC Digest', Buffer.from(blob.tocDigest ?? new Uint8Array(32)).toString('hex')],
-    ['ToC Size', blob.tocSize],
-  ]
-  return `\n${rows.map(([label, value]) => `${`${label}:`.padEnd(24)}${value}\n`).join('')}`
 }

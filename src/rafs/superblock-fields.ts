@@ -2,7 +2,7 @@ import { ByteReader } from './byte-reader.ts'
 import { RafsError } from './errors.ts'
 import { SUPERBLOCK as V5 } from './v5/layout.ts'
 import { isV5 } from './v5/superblock.ts'
-import { DEVICES_AT, EXTENDED, EXTENDED_AT, SUPERBLOCK as V6, SUPERBLOCK_AT } from './v6/layout.ts'
+import { DEVICE_SLOT, DEVICES_AT, EXTENDED, EXTENDED_AT, SUPERBLOCK as V6, SUPERBLOCK_AT } from './v6/layout.ts'
 import { isV6 } from './v6/superblock.ts'
 
 /** A superblock's fields as they are stored, under upstream's names; what a version does not have is 0. For people and upstream's clients, not for reading images. */
@@ -86,4 +86,14 @@ function fieldsV6(from: ByteReader): SuperblockFields {
     chunk_table_offset: from.u64(EXTENDED_AT + EXTENDED.chunkTableAt),
     chunk_table_size: from.u64(EXTENDED_AT + EXTENDED.chunkTableSize),
   }
+}
+
+/** Of each blob, the block of the flat disk at which its plain bytes begin, as the device slots say; 0 for images of old tools, and for RAFS v5. */
+export function mappedBlocks(bytes: Uint8Array): number[] {
+  const from = new ByteReader(bytes)
+  if (!isV6(from)) return []
+  const count = from.u16(SUPERBLOCK_AT + V6.extraDevices)
+  return Array.from({ length: count }, (_unused, index) =>
+    from.u32(DEVICES_AT + index * DEVICE_SLOT.size + DEVICE_SLOT.mappedBlock),
+  )
 }

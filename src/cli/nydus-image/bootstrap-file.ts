@@ -13,14 +13,25 @@ const MAX_BOOTSTRAP_BYTES = 0x4000_0000
 
 /** Opens a bootstrap from its file. One that came out of its own blob does not know the blob's id: the name of the file, up to the first dot, is it. */
 export async function openBootstrapFile(path: string): Promise<Bootstrap> {
-  return await opened(path, (file) => readWhole(file, path))
+  return opened(path, await withFile(path, (file) => readWhole(file, path)))
 }
 
 /** The image that `check` and `inspect` are asked about. An operand may also be a blob that carries its bootstrap; with -B other programs mean a bootstrap and nothing else. */
 export async function openNamedImage(operand: string | undefined, bootstrap: string | undefined): Promise<Bootstrap> {
-  if (bootstrap !== undefined) return await openBootstrapFile(bootstrap)
-  const path = operand ?? ''
-  return await opened(path, async (file) => (await readInlined(file, path)) ?? (await readWhole(file, path)))
+  return (await readNamedImage(operand, bootstrap)).image
+}
+
+/** The same, with the bytes of its bootstrap. */
+export async function readNamedImage(
+  operand: string | undefined,
+  bootstrap: string | undefined,
+): Promise<{ readonly image: Bootstrap; readonly bytes: Uint8Array }> {
+  const path = bootstrap ?? operand ?? ''
+  const bytes = await withFile(path, async (file) => {
+    const inlined = bootstrap === undefined ? await readInlined(file, path) : undefined
+    return inlined ?? (await readWhole(file, path))
+  })
+  return { image: opened(path, bytes), bytes }
 }
 
 export function blobIdOf(path: string): string {
@@ -28,8 +39,7 @@ export function blobIdOf(path: string): string {
   return id
 }
 
-async function opened(path: string, read: (file: FileHandle) => Promise<Uint8Array>): Promise<Bootstrap> {
-  const bytes = await withFile(path, read)
+function opened(path: string, bytes: Uint8Array): Bootstrap {
   if (bytes.length === 0)
     throw new ExitError(1, 'failed to fill whole buffer', { cause: new Error(`${path} is empty`) })
   try {

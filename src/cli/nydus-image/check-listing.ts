@@ -1,3 +1,4 @@
+import { quoted } from '../../builder/index.ts'
 import { BLOB_FEATURES, type BlobInfo, ChunkInfo } from '../../blob/index.ts'
 import {
   Attributes,
@@ -102,41 +103,3 @@ function* chunkLines(image: Bootstrap, spans: readonly ChunkSpan[]): Generator<s
     yield `\t chunk: id ${id}, index ${chunk.index}, blob_index ${span.blobIndex}, file_offset ${i * image.chunkSize}, ${place}${crc}\n`
   }
 }
-
-const ESCAPES: Readonly<Record<string, string>> = {
-  '\0': '\\0',
-  '\t': '\\t',
-  '\n': '\\n',
-  '\r': '\\r',
-  '"': '\\"',
-  '\\': '\\\\',
-}
-
-/** A name in quotes, as Rust shows it: text as it is, control characters and what is not UTF-8 as escapes. */
-export function quoted(name: Uint8Array): string {
-  let text = '"'
-  for (let at = 0; at < name.length; ) {
-    const [character, length] = characterAt(name, at)
-    at += length
-    if (character === undefined) text += `\\x${(name[at - 1] ?? 0).toString(16).toUpperCase().padStart(2, '0')}`
-    else if (ESCAPES[character] !== undefined) text += ESCAPES[character]
-    else if (character !== ' ' && /[\p{C}\p{Z}\p{Grapheme_Extend}]/u.test(character))
-      text += `\\u{${character.codePointAt(0)?.toString(16)}}`
-    else text += character
-  }
-  return `${text}"`
-}
-
-/** The UTF-8 character at a place, and its length; undefined and 1 for a byte that begins none. */
-function characterAt(bytes: Uint8Array, at: number): readonly [string | undefined, number] {
-  const first = bytes[at] ?? 0
-  const length = first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4
-  try {
-    return [STRICT.decode(bytes.subarray(at, at + length)), length]
-  } catch {
-    // Not UTF-8: names are bytes.
-    return [undefined, 1]
-  }
-}
-
-const STRICT = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })

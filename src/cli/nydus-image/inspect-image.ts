@@ -1,9 +1,10 @@
 import { createInterface, type Interface } from 'node:readline'
-import { ImageInspector, INSPECT_COMMANDS, type InspectAnswer } from '../../builder/index.ts'
+import { ImageInspector, INSPECT_COMMANDS, type InspectAnswer, quoted } from '../../builder/index.ts'
+import { RafsError } from '../../rafs/index.ts'
 import { ExitError } from '../output.ts'
 import { checkConfig } from './blob-source.ts'
 import type { CommonFlags } from './arguments.ts'
-import { openNamedImage } from './bootstrap-file.ts'
+import { readNamedImage } from './bootstrap-file.ts'
 import { withLog } from './log.ts'
 
 /** Values of `inspect`'s options, as the parser gives them. */
@@ -24,8 +25,8 @@ export async function inspectImageFile(
 ): Promise<void> {
   await withLog(flags, async () => {
     await checkConfig(flags.config)
-    const image = await openNamedImage(operand, flags.bootstrap)
-    const inspector = new ImageInspector(image, flags.request !== undefined)
+    const source = await readNamedImage(operand, flags.bootstrap)
+    const inspector = new ImageInspector(source, flags.request !== undefined)
     if (flags.request === undefined) await converse(inspector, signal)
     else answer(inspector, flags.request)
   })
@@ -94,19 +95,31 @@ async function readCommands(lines: Interface, inspector: ImageInspector): Promis
   process.stdout.write('\n')
 }
 
-/** Completes commands, and names of the current directory after `cd` and `stat`. */
+/** Completes commands, and paths after `cd` and `stat`; after a quote, names in quotes, as `ls` shows them. */
 export function completerOf(inspector: ImageInspector): (line: string) => [string[], string] {
   return (line) => {
-    const [, command, word = ''] = /^\s*(?:(cd|stat)\s+)?(.*)$/.exec(line) ?? []
-    const known = command === undefined ? [...INSPECT_COMMANDS] : namesOf(inspector)
+    const [, command, word = ''] = /^\s*(?:(cd|stat)\s+)?(.*)$/s.exec(line) ?? []
+    const known = command === undefined ? [...INSPECT_COMMANDS] : pathsOf(inspector, word, command === 'cd')
     return [known.filter((name) => name.startsWith(word)), word]
   }
 }
 
-function namesOf(inspector: ImageInspector): string[] {
+function pathsOf(inspector: ImageInspector, word: string, areDirectories: boolean): string[] {
+  const isQuoted = word.startsWith('"')
+  const directory = isQuoted ? '' : word.slice(0, word.lastIndexOf('/') + 1)
   try {
-    return inspector.names()
-  } catch {
+    return inspector
+      .entries(Buffer.from(directory))
+      .filter(({ isDirectory }) => isDirectory || !areDirectories)
+      .flatMap(({ name, isDirectory }) => {
+        if (isQuoted) return [quoted(name)]
+        const plain = name.toString()
+        return quoted(name) === `"${plain}"` && !plain.includes(' ')
+          ? [`${directory}${plain}${isDirectory ? '/' : ''}`]
+          : []
+      })
+  } catch (error) {
+    if (!(error instanceof RafsError)) throw error
     // A damaged directory has no names to offer; the command itself tells what is wrong.
     return []
   }

@@ -2,9 +2,10 @@ import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
-import { test } from 'node:test'
-import { ImageInspector } from '../../builder/index.ts'
-import { openBootstrapFile } from './bootstrap-file.ts'
+import { describe, test } from 'node:test'
+import * as fc from 'fast-check'
+import { ImageInspector, quoted, unquoted } from '../../builder/index.ts'
+import { readNamedImage } from './bootstrap-file.ts'
 import { completerOf } from './inspect-image.ts'
 import { run, TOOL } from './testing.ts'
 
@@ -46,21 +47,75 @@ test('on a terminal, Tab completes names and the arrow key brings lines back', {
   try {
     await type('Inspecting RAFS :> ', 'cd har')
     await type('r', '\t')
-    await type('d', '\r')
+    await type('d/', '\r')
     await type('Inspecting RAFS :> ', '\u001B[A')
     // The second one is not found below the first.
-    await type('cd hard', '\r')
-    await type('hard is ', 'exit\r')
+    await type('cd hard/', '\r')
+    await type('hard/ is ', 'exit\r')
     assert.equal((await exited)[0], 0)
   } finally {
     terminal.kill()
   }
 })
 
-test('commands are completed, and names after cd and stat', async () => {
-  const complete = completerOf(new ImageInspector(await openBootstrapFile(IMAGE), false))
-  assert.deepEqual(complete('st'), [['stats', 'stat'], 'st'])
-  assert.deepEqual(complete('cd new'), [['new', 'newdir'], 'new'])
-  assert.deepEqual(complete('stat emptyd'), [['emptydir'], 'emptyd'])
-  assert.deepEqual(complete('cd nothing'), [[], 'nothing'])
+describe('completion', () => {
+  const CASES: ReadonlyArray<readonly [string, string[], string]> = [
+    ['st', ['stats', 'stat'], 'st'],
+    ['cd new', ['new/', 'newdir/'], 'new'],
+    ['cd emptyd', [], 'emptyd'],
+    ['stat emptyd', ['emptydir'], 'emptyd'],
+    ['cd nothing', [], 'nothing'],
+    ['stat hard/su', ['hard/sub/'], 'hard/su'],
+    ['stat /hard/sub/', ['/hard/sub/new'], '/hard/sub/'],
+    ['stat hard/one/', [], 'hard/one/'],
+    ['stat "onl', [], '"onl'],
+    ['stat "new', ['"new"', '"newdir"'], '"new'],
+  ]
+  for (const [line, wanted, word] of CASES) {
+    test(`of "${line}"`, async () => {
+      const complete = completerOf(new ImageInspector(await readNamedImage(IMAGE, undefined), false))
+      assert.deepEqual(complete(line), [wanted, word])
+    })
+  }
+})
+
+describe('paths', () => {
+  async function inspector(name = 'v6-merge3'): Promise<ImageInspector> {
+    return new ImageInspector(await readNamedImage(join(IMAGES, `${name}.bootstrap`), undefined), false)
+  }
+
+  test('of several names lead there, from here or from the root', async () => {
+    const at = await inspector()
+    assert.equal(at.execute('cd deep/dir-01').text, '')
+    const leaf = at.execute('stat leaf2').text
+    assert.match(leaf, /\nName: +"leaf2"\n[^]* {2}Chunk list:\n/)
+    assert.equal(at.execute('stat /deep/dir-01/leaf2').text, leaf)
+    assert.equal(at.execute('stat ../dir-01/./leaf2').text, leaf)
+    assert.equal(at.execute('stat leaf2/').text, leaf)
+    assert.equal(at.execute('stat leaf2/x').text, '')
+    assert.equal(at.execute('cd ../../dup').text, '')
+    assert.match(at.execute('ls').text, /"prefix-shared"/)
+    assert.equal(at.execute('cd /deep/dir-01/leaf2').text, '/deep/dir-01/leaf2 is not a directory\n')
+    assert.equal(at.execute('cd /deep/nope').text, '/deep/nope is \n')
+    assert.match(at.execute('stat /').text, /Name: +"\/"/)
+  })
+
+  test('in quotes name what ls shows, whatever its bytes', async () => {
+    const at = await inspector('v6-tar-none-c64k')
+    at.execute('cd names')
+    const names = [...at.execute('ls').text.matchAll(/^[-dl ] {4}(\d+) +(".*")$/gm)]
+    assert.ok(names.length > 5)
+    for (const [, ino, name] of names)
+      assert.match(at.execute(`stat ${name}`).text, new RegExp(`Inode Number: +${ino}\n`), name)
+  })
+
+  test('any name in quotes reads back', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ maxLength: 40 }), (bytes) => {
+        assert.deepEqual(unquoted(quoted(bytes)), Buffer.from(bytes))
+      }),
+    )
+    for (const text of ['"', '"a', 'a"', '"\\"', '"\\q"', '"a"b"', '"\\u{110000}"'])
+      assert.equal(unquoted(text), undefined, text)
+  })
 })
