@@ -1,6 +1,7 @@
 /** Images of ours under the original's nydusd and its check, for every way of storing chunks; NYDUS_PEER_DIR names the folder with its programs. */
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -140,6 +141,26 @@ test('the original mounts an image of which there is nothing but the cache that 
   const differences = treeDifferences(scratch.mnt, join(SHARED_FIXTURES, 'trees/mini.tar.v6.jsonl'))
   assert.deepEqual(
     differences.filter((line) => !/: mtime is \d+, wanted 0$/.test(line)),
+    [],
+    peer.log,
+  )
+})
+
+test('the original mounts an image over an eStargz layer', { skip, timeout: 60_000 }, async () => {
+  await using scratch = new Scratch()
+  const [blobs, bootstrap] = [scratch.folder('blobs'), join(scratch.path, 'bootstrap')]
+  const layer = readFileSync(join(SHARED_FIXTURES, 'sources/lower.estargz.tar.gz'))
+  const id = createHash('sha256').update(layer).digest('hex')
+  writeFileSync(join(blobs, id), layer)
+  const of = ['--blob-id', id, '--blob-data-size', layer.length.toString(16)]
+  const toc = join(SHARED_FIXTURES, 'sources/lower.estargz.toc.json')
+  nydusImage(['create', '-l', 'error', '-t', 'estargztoc-ref', ...of, '-D', blobs, '-B', bootstrap, toc], scratch.path)
+  await using peer = new Peer(scratch, bootstrap, blobs)
+  await peer.ready(scratch)
+  const differences = treeDifferences(scratch.mnt, join(SHARED_FIXTURES, 'trees/lower.tar.v6.jsonl'))
+  // JSON has no bytes that are no UTF-8, and the writer of the table rounded times.
+  assert.deepEqual(
+    differences.filter((line) => !/%|nonutf8|^\/mtimes\/|^\/names: size/.test(line)),
     [],
     peer.log,
   )

@@ -11,7 +11,7 @@ export interface OutputPlace {
 }
 
 /** Where a layer's data goes: into a blob, or, of `cache`, into the files that nydusd's cache would hold of it, in that directory. */
-export type BlobPlace = OutputPlace | { readonly kind: 'cache'; readonly path: string }
+export type BlobPlace = OutputPlace | { readonly kind: 'cache'; readonly path: string } | { readonly kind: 'nowhere' }
 
 /** What becomes of a layer's data. */
 export interface BlobOutput {
@@ -25,11 +25,19 @@ export interface BlobOutput {
 
 export async function openBlobOutput(place: BlobPlace): Promise<BlobOutput> {
   if (place.kind === 'cache') return await CacheOutput.create(place.path)
+  if (place.kind === 'nowhere') return NOWHERE
   return new BlobFile(await Artifact.create(placeOf(place, 'blob')), place)
 }
 
 export function placeOf(place: OutputPlace, name: string): string {
   return place.kind === 'file' ? place.path : join(place.path, name)
+}
+
+const NOWHERE: BlobOutput = {
+  write: () => undefined,
+  keep: undefined,
+  publish: async () => undefined,
+  discard: async () => undefined,
 }
 
 class BlobFile implements BlobOutput {

@@ -5,14 +5,17 @@ import { setImmediate } from 'node:timers/promises'
 import { Artifact } from './artifact.ts'
 import { type BlobPlace, openBlobOutput, type OutputPlace, placeOf } from './blob-output.ts'
 import { buildDirectoryLayer, buildLayer, type BuiltLayer } from './build-layer.ts'
+import { buildStargzLayer } from './build-stargz.ts'
 import { buildTarfsLayer } from './build-tarfs.ts'
 import { BuilderError } from './errors.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
 
-/** A directory, or a tar (plain, gzip, zstd) in a file or FIFO; `-` is stdin. Of `tarfs` the tar, which must be plain, is the image's blob itself, and only a bootstrap is written. */
+/** A directory, or a tar (plain, gzip, zstd) in a file or FIFO; `-` is stdin. Of `tarfs` the tar, which must be plain, is the image's blob itself, and only a bootstrap is written. Of `stargz-toc`, the table of contents of an eStargz layer, the blob is the layer, and what is written as blob tells where its chunks are. */
 export interface ImageSource {
-  readonly kind: 'directory' | 'tar' | 'tarfs'
+  readonly kind: 'directory' | 'tar' | 'tarfs' | 'stargz-toc'
   readonly path: string
+  /** Of `stargz-toc`: bytes of the layer that `blobId` names. */
+  readonly layerSize?: number | undefined
 }
 
 export interface ImagePlaces {
@@ -71,7 +74,8 @@ export async function buildImage(
     )
     run.signal.throwIfAborted()
     const ids = built.blobs.map(({ id }) => (options.inlineBootstrap && id.startsWith('x') ? built.blobId : id))
-    const blobPath = await blob.publish(built, options.blobId)
+    // Of an eStargz layer the id is that of the layer, which is not what is written.
+    const blobPath = await blob.publish(built, source.kind === 'stargz-toc' ? undefined : options.blobId)
     const bootstrapPath =
       places.bootstrap === undefined ? undefined : await publishBootstrap(places.bootstrap, built.bootstrap)
     return {
@@ -82,7 +86,7 @@ export async function buildImage(
       trace: traceOf(built, (performance.now() - started) / 1000),
     }
   } finally {
-    await blob.discard()
+    await blob?.discard()
   }
 }
 
@@ -111,7 +115,19 @@ async function buildFrom(
   onBytes: (bytes: number) => void,
 ): Promise<BuiltLayer> {
   if (source.kind === 'directory') return await buildDirectoryLayer(source.path, { ...options, onBytes })
+  if (source.kind === 'stargz-toc') return await buildStargz(source, options, onBytes)
   return await buildLayer(archiveOf(source.path, { signal: options.signal, onBytes }), options)
+}
+
+async function buildStargz(
+  { path, layerSize }: ImageSource,
+  options: LayerOptions & LayerRun,
+  onBytes: (bytes: number) => void,
+): Promise<BuiltLayer> {
+  const { blobId, inlineBootstrap, blobToc, signal } = options
+  if (blobId === undefined || layerSize === undefined || inlineBootstrap || blobToc)
+    throw new BuilderError('BAD_OPTION', 'a table of contents needs id and size of its layer, and a bootstrap apart')
+  return await buildStargzLayer(archiveOf(path, { signal, onBytes }), { ...options, blobId, blobSize: layerSize })
 }
 
 async function* archiveOf(path: string, { signal, onBytes }: ImageRun): AsyncGenerator<Uint8Array> {

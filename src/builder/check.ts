@@ -90,8 +90,8 @@ export async function* checkBlobs(
 ): AsyncGenerator<CheckFinding> {
   for (const blob of image.blobs) {
     const bad = (message: string): CheckFinding => ({ part: 'blob', object: blob.id, message })
-    if ((blob.features & (BLOB_FEATURES.ZRAN | BLOB_FEATURES.SEPARATE | BLOB_FEATURES.EXTERNAL)) !== 0) {
-      yield bad('its data is stored in a way that this version cannot verify (external or a reference to a layer)')
+    if ((blob.features & (BLOB_FEATURES.ZRAN | BLOB_FEATURES.EXTERNAL)) !== 0) {
+      yield bad('its data is stored in a way that this version cannot verify (external or a reference to a gzip layer)')
       continue
     }
     let reader: BlobReader

@@ -67,7 +67,7 @@ function inflateFrom(input: Uint8Array, start: InflateStart, length: number, sin
 }
 
 /** Where the deflate stream of the next member starts: behind its header. RFC 1952 §2.3. */
-function nextMember(input: Uint8Array, from: number, made: number, length: number): number {
+export function nextMember(input: Uint8Array, from: number, made: number, length: number): number {
   const flags = input[from + 3] ?? 0
   if (from + 10 > input.length) throw short(made, length)
   if (!isMember(input, from)) throw new CodecError('CORRUPT', 'gzip: what follows a member is no other one')

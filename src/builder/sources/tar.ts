@@ -8,7 +8,11 @@ import { sortedXattrs } from '../xattrs.ts'
 import { decompressed } from './decompress.ts'
 
 /** Files of an eStargz layer that are about the archive, not of it. */
-const STARGZ_FILES: ReadonlySet<string> = new Set(['stargz.index.json', '.prefetch.landmark', '.no.prefetch.landmark'])
+export const STARGZ_FILES: ReadonlySet<string> = new Set([
+  'stargz.index.json',
+  '.prefetch.landmark',
+  '.no.prefetch.landmark',
+])
 /** Kernel and readers take no longer link. */
 const MAX_LINK_BYTES = 4095
 /** dev_t in 32 bits: 12 of major, 20 of minor. */
@@ -86,7 +90,8 @@ function nodeOf(entry: TarEntry, { keepOwners }: TarSourceOptions): LayerNode {
   return node
 }
 
-function linkOf(entry: TarEntry): Uint8Array {
+/** The target of a symlink. Throws 'BAD_SOURCE' for one that Linux does not take. */
+export function linkOf(entry: Pick<TarEntry, 'path' | 'link'>): Uint8Array {
   if (entry.link.length === 0 || entry.link.length > MAX_LINK_BYTES) {
     throw new BuilderError(
       'BAD_SOURCE',
@@ -96,7 +101,8 @@ function linkOf(entry: TarEntry): Uint8Array {
   return entry.link
 }
 
-function deviceOf(entry: TarEntry): number {
+/** Linux's dev_t in 32 bits. Throws 'BAD_SOURCE' for numbers that do not fit. */
+export function deviceOf(entry: Pick<TarEntry, 'path' | 'devMajor' | 'devMinor'>): number {
   const { devMajor, devMinor } = entry
   if (devMajor > MAX_MAJOR || devMinor > MAX_MINOR) {
     throw new BuilderError(

@@ -2,6 +2,7 @@ import { buildImage, type ImagePlaces, type ImageSource, openDictionary, openPar
 import { createOutput } from '../output.ts'
 import { checkConfig } from './blob-source.ts'
 import {
+  blobDataSize,
   canonicalType,
   checkPlaces,
   checkValues,
@@ -33,36 +34,57 @@ async function create(source: string, flags: CreateFlags, log: Log, signal: Abor
   const { chunkDict, parentBootstrap } = flags
   const dictionary = chunkDict === undefined ? undefined : await openDictionary(chunkDictPath(chunkDict), options)
   const parent = parentBootstrap === undefined ? undefined : await openParent(parentBootstrap, options)
+  const places = placesOf(flags)
   const progress = createOutput(flags.progress).progress('building', { total: 0, unit: 'bytes' })
   try {
     const built = await buildImage(
-      { kind: sourceKind(flags), path: STDIN.has(source) ? '-' : source },
-      placesOf(flags),
+      { kind: sourceKind(flags), path: STDIN.has(source) ? '-' : source, layerSize: blobDataSize(flags) },
+      places,
       { ...options, dictionary, parent },
       { signal, onBytes: (bytes) => progress.advance(bytes) },
     )
     log.info(summary(built))
+    if (places.blob.kind === 'nowhere')
+      log.warn(
+        'only the bootstrap was written: nydusd of the original needs the places of the chunks too, give --blob-dir',
+      )
     await writeResult(flags.outputJson, { ...built, fsVersion: options.version, compressor: compressorName(flags) })
   } finally {
     progress.done()
   }
 }
 
+const SOURCE_KINDS: Readonly<Record<string, ImageSource['kind']>> = {
+  'dir-rafs': 'directory',
+  'tar-tarfs': 'tarfs',
+  'estargztoc-ref': 'stargz-toc',
+}
+/** Of types that leave no choice. */
+const COMPRESSORS: Readonly<Record<string, string>> = { 'tar-tarfs': 'none', 'estargztoc-ref': 'gzip' }
+
 function sourceKind(flags: CreateFlags): ImageSource['kind'] {
   const type = canonicalType(flags)
-  return type === 'dir-rafs' ? 'directory' : type === 'tar-tarfs' ? 'tarfs' : 'tar'
+  return SOURCE_KINDS[type] ?? 'tar'
 }
 
 function compressorName(flags: CreateFlags): string {
-  return canonicalType(flags) === 'tar-tarfs' || flags.blobCacheDir !== undefined ? 'none' : flags.compressor
+  if (flags.blobCacheDir !== undefined) return 'none'
+  return COMPRESSORS[canonicalType(flags)] ?? flags.compressor
 }
 
-function placesOf({ blob, blobDir = '.', blobCacheDir, blobInlineMeta, bootstrap }: CreateFlags): ImagePlaces {
+/** Of an eStargz layer nothing has to be written but the bootstrap. */
+function nowhereOf(flags: CreateFlags): ImagePlaces['blob'] | undefined {
+  const isNowhere = flags.blob === undefined && flags.blobDir === undefined
+  return isNowhere && canonicalType(flags) === 'estargztoc-ref' ? { kind: 'nowhere' } : undefined
+}
+
+function placesOf(flags: CreateFlags): ImagePlaces {
+  const { blob, blobDir = '.', blobCacheDir, blobInlineMeta, bootstrap } = flags
   const folder = { kind: 'directory', path: blobDir } as const
   const inline = blobInlineMeta === true
   const cache = blobCacheDir === undefined ? undefined : ({ kind: 'cache', path: blobCacheDir } as const)
   return {
-    blob: cache ?? (blob === undefined ? folder : { kind: 'file', path: blob }),
+    blob: cache ?? nowhereOf(flags) ?? (blob === undefined ? folder : { kind: 'file', path: blob }),
     bootstrap: inline ? undefined : bootstrap === undefined ? folder : { kind: 'file', path: bootstrap },
   }
 }

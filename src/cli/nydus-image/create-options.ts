@@ -41,6 +41,8 @@ const CANONICAL: Readonly<Record<string, string>> = { directory: 'dir-rafs', sta
 const MIN_CHUNK_SIZE = 0x1000
 const MAX_CHUNK_SIZE = 0x100_0000
 const DEFAULT_CHUNK_SIZE = 0x10_0000
+/** That of tools which write eStargz. */
+const DEFAULT_STARGZ_CHUNK_SIZE = 0x40_0000
 /** The original's limit of the option; a v6 image holds 64. */
 const MAX_BLOB_ID = 255
 
@@ -56,7 +58,8 @@ function bad(message: string): BuilderError {
 export function checkValues(flags: CreateFlags): number {
   if ((flags.blobId ?? '').length > MAX_BLOB_ID) throw bad(`blob id is limited to length ${MAX_BLOB_ID}`)
   if (flags.blobOffset !== undefined) decimal(flags.blobOffset, 'blob offset')
-  const chunkSize = flags.chunkSize === undefined ? DEFAULT_CHUNK_SIZE : decimalOrHex(flags.chunkSize, 'chunk size')
+  const usual = canonicalType(flags) === 'estargztoc-ref' ? DEFAULT_STARGZ_CHUNK_SIZE : DEFAULT_CHUNK_SIZE
+  const chunkSize = flags.chunkSize === undefined ? usual : decimalOrHex(flags.chunkSize, 'chunk size')
   if (!isPowerOfTwo(chunkSize) || chunkSize < MIN_CHUNK_SIZE || chunkSize > MAX_CHUNK_SIZE)
     throw bad(`invalid chunk size: ${chunkSize}`)
   checkBatchSize(flags, chunkSize)
@@ -85,8 +88,7 @@ export function checkPlaces(flags: CreateFlags, source: string): void {
       throw bad(`conversion type \`${type}\` conflicts with \`--blob-cache-dir\``)
     if (!isDirectory(flags.blobCacheDir)) throw bad('directory to store blob cache does not exist')
   } else if (type !== 'estargztoc-ref') checkBlobPlace(flags, type)
-  if (type === 'estargztoc-ref' && flags.blobDataSize === undefined)
-    throw bad("no value specified for '--blob-data-size'")
+  if (type === 'estargztoc-ref') blobDataSize(flags)
   checkSource(type, source)
   checkTypeConflicts(flags, type)
   if (flags.features !== undefined && flags.fsVersion === '5')
@@ -137,14 +139,26 @@ function checkTypeConflicts(flags: CreateFlags, type: string): void {
   if (flags.fsVersion === '5')
     throw bad(`'--fs-version 5' conflicts with conversion type '${type}', only V6 is supported`)
   if (REF_TYPES.has(type)) refuse((flags.blobId ?? '').trim() !== '', '--blob-id')
-  if (isTarfs) {
+  if (isTarfs || type === 'estargztoc-ref') {
     refuse(flags.chunkDict !== undefined, '--chunk-dict')
     refuse(flags.parentBootstrap !== undefined, '--parent-bootstrap')
     refuse(flags.blobInlineMeta, '--blob-inline-meta')
     refuse(flags.features !== undefined, '--features blob-toc')
-    refuse(flags.alignedChunk, '--aligned-chunk')
+    refuse(isTarfs && flags.alignedChunk, '--aligned-chunk')
   }
   refuse(flags.encrypt, '--encrypt')
+}
+
+/** Size of the eStargz layer that a table of contents is of; undefined for other types. Hexadecimal, with or without `0x`. */
+export function blobDataSize(flags: CreateFlags): number | undefined {
+  const { blobDataSize: text } = flags
+  if (canonicalType(flags) !== 'estargztoc-ref') return undefined
+  if (text === undefined) throw bad("no value specified for '--blob-data-size'")
+  const size = Number.parseInt(/^(?:0x|0X)*([0-9a-fA-F]{1,13})$/.exec(text)?.[1] ?? '', 16)
+  if (Number.isSafeInteger(size)) return size
+  throw new BuilderError('BAD_OPTION', `invalid blob data size ${text}`, {
+    cause: new Error('invalid digit found in string'),
+  })
 }
 
 /** What this version does not do is said, never passed over in silence. */
@@ -157,7 +171,7 @@ export function refuseUnsupported(flags: CreateFlags): void {
       )
   }
   const type = canonicalType(flags)
-  refuse(type.endsWith('-ref'), `--type ${flags.type}`)
+  refuse(REF_TYPES.has(type), `--type ${flags.type}`)
   refuse(flags.attributes !== undefined, '--attributes')
   refuse(flags.externalBlob !== undefined, '--external-blob')
 }

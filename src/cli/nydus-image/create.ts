@@ -116,7 +116,7 @@ function addFormatOptions(command: Command): void {
         'Store the chunks of small files together, up to this size; 0 or a power of two from 0x1000 to the chunk size: [default: 0]',
       ).default('0'),
     )
-    .addOption(valueOption('--blob-data-size <hex>', "Data blob size for 'estargztoc-ref' (not supported)"))
+    .addOption(valueOption('--blob-data-size <hex>', "Size of the eStargz layer in hexadecimal, for 'estargztoc-ref'"))
     .addOption(
       valueOption('--blob-offset <bytes>', 'Bytes that will lie before the blob in the file that is read').hideHelp(),
     )
