@@ -5,7 +5,7 @@ import { newTreeNode, pathsOf, randomTree, type TreeNode, type TreeShape } from 
 const NAMES = ['a', 'b', 'c', 'd', 'e', 'f.g', '\xff\xfe', 'long'.repeat(30)] as const
 const TYPES: TreeShape['types'] = ['directory', 'directory', 'directory', 'file', 'file', 'symlink', 'char', 'fifo']
 
-/** Lowest first. */
+/** Lowest first. Directories that an archive implies have the attributes of what they lie over, as containerd unpacks them. */
 export function randomLayers(random: Random): TreeNode[] {
   const layers: TreeNode[] = []
   let below: TreeNode | undefined
@@ -39,9 +39,9 @@ function randomLayer(random: Random, deletes: boolean): TreeNode {
 
 function settleImplied(node: TreeNode, below: TreeNode | undefined, isRoot = true): void {
   const lies = below?.type === 'directory' ? below : undefined
-  if (lies !== undefined && !isRoot) node.isImplied = false
   if (node.isImplied) {
-    const { mode, uid, gid, mtime, xattrs } = newTreeNode('directory')
+    // A snapshot's root is made anew.
+    const { mode, uid, gid, mtime, xattrs } = (isRoot ? undefined : lies) ?? newTreeNode('directory')
     Object.assign(node, { mode, uid, gid, mtime, xattrs })
   }
   for (const [name, child] of node.children)

@@ -41,6 +41,8 @@ export interface LayerNode {
   children: Map<string, LayerNode> | undefined
   /** An archive lists a hard link to it. */
   isLinked?: boolean
+  /** Its archive had no entry for this directory. */
+  isImplied?: boolean
 }
 
 export function newNode(mode: number): LayerNode {
@@ -87,7 +89,7 @@ export class LayerTree {
     const siblings = this.#directory(names.slice(0, -1), names)
     const existing = siblings.get(name)
     if (existing?.children !== undefined && node.children !== undefined)
-      Object.assign(existing, { ...node, children: existing.children })
+      Object.assign(existing, { ...node, children: existing.children, isImplied: false })
     else siblings.set(name, node)
   }
 
@@ -129,6 +131,7 @@ export class LayerTree {
       if (next === undefined) {
         if (!make) return undefined
         next = impliedDirectory()
+        next.isImplied = true
         here.set(name, next)
       }
       if (next.target !== undefined) {

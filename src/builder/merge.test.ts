@@ -12,7 +12,7 @@ import {
   type MergeOptions,
   parsePrefetchPatterns,
 } from './index.ts'
-import { assertSameMeaning, buildTar, noShared, sharedImages, sharedPath, tarOf } from './testing.ts'
+import { type ArchiveEntry, assertSameMeaning, buildTar, noShared, sharedImages, sharedPath, tarOf } from './testing.ts'
 
 const PLAIN: MergeOptions = { parent: undefined, dictionary: undefined, whiteoutSpec: 'oci', prefetchPaths: [] }
 
@@ -121,6 +121,33 @@ test('a deletion marker of a name that is not UTF-8 deletes it', async () => {
     ['/'],
   )
 })
+
+for (const version of [5, 6] as const) {
+  test(`a directory that the upper layer only implies keeps what it is below, in RAFS v${version}`, async () => {
+    const xattrs = [{ name: Buffer.from('user.a'), value: Buffer.from('b') }]
+    const tmp: ArchiveEntry = { path: 'tmp', type: 'directory', mode: 0o1777, uid: 7, mtimeSeconds: 9, xattrs }
+    const listed: ArchiveEntry = { path: 'tmp', type: 'directory', mode: 0o755 }
+    const file: ArchiveEntry = { path: 'tmp/new/x', content: Buffer.from('x') }
+    const merged = async (...upper: ArchiveEntry[]): Promise<Array<readonly [string, string, number]>> => {
+      const layers = [
+        await smallImage(await tarOf([tmp]), { version }),
+        await smallImage(await tarOf(upper), { version }),
+      ]
+      const { bootstrap } = mergeImages(
+        layers.map((image) => layer(image)),
+        PLAIN,
+      )
+      return [...dumpEntries(openBootstrap(bootstrap))].map(({ path, mode, uid }) => [path, mode, uid] as const)
+    }
+    const rest = [
+      ['/tmp/new', '0755', 0],
+      ['/tmp/new/x', '0644', 0],
+    ]
+    assert.deepEqual((await merged(file)).slice(1), [['/tmp', '1777', 7], ...rest])
+    assert.deepEqual((await merged(listed, file)).slice(1), [['/tmp', '0755', 0], ...rest])
+    assert.deepEqual((await merged(file, listed)).slice(1), [['/tmp', '0755', 0], ...rest])
+  })
+}
 
 test('nothing to merge is an error', () => {
   assert.throws(

@@ -31,8 +31,9 @@ export function overlay(lower: LayerNode, upper: LayerNode, spec: WhiteoutSpec):
   return root
 }
 
-/** The upper's attributes with the lower's children. */
+/** The upper's attributes with the lower's children. A directory that the upper only implies leaves the lower's attributes too, as unpacking it there would. */
 function laid(lower: LayerNode | undefined, upper: LayerNode): LayerNode {
+  if (upper.isImplied === true && lower !== undefined) return { ...lower, children: lower.children ?? new Map() }
   return { ...upper, children: lower?.children ?? new Map() }
 }
 

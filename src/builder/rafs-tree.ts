@@ -29,6 +29,7 @@ export function toRafsTree(root: LayerNode, blobs: readonly BlobInfo[]): RafsTre
     const [to, from] = pair
     for (const [name, child] of sortedChildren(from)) {
       const converted = convert(name, child)
+      if (child.isImplied === true) converted.isImplied = true
       to.children?.push(converted)
       if (child.children !== undefined) open.push([converted, child])
     }
@@ -64,6 +65,7 @@ export function fromRafsTree(tree: RafsTree): LayerNode {
     const [to, from] = pair
     for (const child of from.children ?? []) {
       const converted = convert(child)
+      if (child.isImplied === true) converted.isImplied = true
       to.children?.set(toKey(child.name), converted)
       if (child.children !== undefined) open.push([converted, child])
     }

@@ -62,6 +62,8 @@ export interface Bootstrap {
   /** The directory that holds this directory; the root's is itself. */
   parent(directory: Ino): Ino
   attributes(ino: Ino, into: Attributes): void
+  /** The layer's archive had no entry for this directory: over another one, its attributes mean nothing. Only images of ours tell. */
+  isImplied(directory: Ino): boolean
   /** Entries after `cookie` (0 = from the start), `.` and `..` left out, bytewise order; `type` is the DT_* constant of readdir. */
   list(directory: Ino, cookie: number, visit: EntryVisitor): void
   readlink(ino: Ino): Uint8Array

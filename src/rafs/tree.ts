@@ -58,6 +58,8 @@ export interface RafsNode {
   link: LinkGroup | undefined
   /** An archive lists it as a hard link: v5 marks that also where no other name is left. */
   isLinked?: boolean
+  /** Its archive had no entry for this directory. */
+  isImplied?: true
 }
 
 /** An image in memory. */
@@ -161,6 +163,7 @@ export function readTree(image: Bootstrap): RafsTree {
       node.link = group
     }
     if (node.children !== undefined) inside[depth] = node
+    if (node.children !== undefined && image.isImplied(ino)) node.isImplied = true
     if (depth > 0) inside[depth - 1]?.children?.push(node)
   }
   const [root] = inside

@@ -86,6 +86,7 @@ export function writeInode(view: DataView, at: number, { inode, digest, tree, op
   view.setUint32(at + INODE.rdev, isDevice || isFifo ? node.rdev : isArchived ? NO_DEVICE : 0, true)
   view.setUint32(at + INODE.mtimeNsec, node.mtimeNsec, true)
   setU64(view, at + INODE.mtime, node.mtime)
+  if (node.isImplied === true) bytes[at + INODE.implied] = 1
   bytes.set(name, at + INODE.size)
   let end = at + INODE.size + roundUp(name.length, 8)
   bytes.set(target, end)

@@ -48,6 +48,8 @@ export const INODE = {
   rdev: 104,
   mtimeNsec: 108,
   mtime: 112,
+  /** The first of eight reserved bytes: ours. "Implied directories". */
+  implied: 120,
 } as const
 export const INODE_FLAGS = { SYMLINK: 0x1, HARDLINK: 0x2, XATTR: 0x4, HAS_HOLE: 0x8 } as const
 

@@ -62,6 +62,10 @@ export class BootstrapV5 implements Bootstrap {
     return parent
   }
 
+  isImplied(directory: Ino): boolean {
+    return this.#from.u8(this.#at(directory, MODE.DIRECTORY) + INODE.implied) === 1
+  }
+
   attributes(ino: Ino, into: Attributes): void {
     const at = this.#at(ino, 0)
     const mode = this.#from.u32(at + INODE.mode)

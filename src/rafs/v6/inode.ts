@@ -12,6 +12,7 @@ export class InodeV6 {
   size = 0
   mtime = 0
   mtimeNsec = 0
+  isImplied = false
   /** i_u: block of the data, device number, or chunk format. */
   union = 0
   /** One of DATA_LAYOUT. */
@@ -57,6 +58,7 @@ export class InodeV6 {
     this.gid = from.u16(at + COMPACT.gid)
     this.mtime = 0
     this.mtimeNsec = 0
+    this.isImplied = false
   }
 
   #loadExtended(from: ByteReader, at: number): void {
@@ -68,5 +70,6 @@ export class InodeV6 {
     this.gid = from.u32(at + EXTENDED_INODE.gid)
     this.mtime = from.i64(at + EXTENDED_INODE.mtime)
     this.mtimeNsec = from.u32(at + EXTENDED_INODE.mtimeNsec)
+    this.isImplied = from.u8(at + EXTENDED_INODE.implied) === 1
   }
 }

@@ -107,6 +107,8 @@ export const EXTENDED_INODE = {
   mtime: 32,
   mtimeNsec: 40,
   nlink: 44,
+  /** The first of sixteen reserved bytes: ours. "Implied directories". */
+  implied: 48,
 } as const
 /** Bits 1 to 3 of the format. */
 export const DATA_LAYOUT = { PLAIN: 0, INLINE: 2, CHUNKS: 4 } as const

@@ -65,6 +65,10 @@ export class BootstrapV6 implements Bootstrap {
     return found
   }
 
+  isImplied(directory: Ino): boolean {
+    return this.#load(directory, MODE.DIRECTORY).isImplied
+  }
+
   attributes(ino: Ino, into: Attributes): void {
     const inode = this.#load(ino, 0)
     const isDevice = isType(inode.mode, MODE.CHAR) || isType(inode.mode, MODE.BLOCK)

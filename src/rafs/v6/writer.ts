@@ -381,6 +381,7 @@ class Writer {
     setI64(view, at + EXTENDED_INODE.mtime, node.mtime)
     view.setUint32(at + EXTENDED_INODE.mtimeNsec, node.mtimeNsec, true)
     view.setUint32(at + EXTENDED_INODE.nlink, this.#linkCount(node), true)
+    if (node.isImplied === true) this.#bytes[at + EXTENDED_INODE.implied] = 1
     this.#bytes.set(place.xattrs, at + EXTENDED_INODE.size)
     const endAt = at + EXTENDED_INODE.size + place.xattrs.length
     if (isFile) this.#writeAddresses(node, roundUp(endAt, 8))
