@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import { BlobError } from '../../src/blob/index.ts'
+import { buildTarfsLayer } from '../../src/builder/build-tarfs.ts'
 import { BuilderError, checkBootstrap, mergeImages } from '../../src/builder/index.ts'
 import {
   Attributes,
@@ -49,7 +50,8 @@ function fieldsV5(bytes: Buffer): number[] {
 function fieldsV6(bytes: Buffer): number[] {
   const { SUPERBLOCK, SUPERBLOCK_AT, EXTENDED, EXTENDED_AT, DEVICES_AT, DEVICE_SLOT, BLOB_ENTRY, EXTENDED_INODE } = v6
   const at = (field: number): number => Number(bytes.readBigUInt64LE(EXTENDED_AT + field))
-  const meta = bytes.readUInt32LE(SUPERBLOCK_AT + SUPERBLOCK.metaBlock) * v6.BLOCK_SIZE
+  const blockSize = 1 << (bytes[SUPERBLOCK_AT + SUPERBLOCK.blockBits] ?? 0)
+  const meta = bytes.readUInt32LE(SUPERBLOCK_AT + SUPERBLOCK.metaBlock) * blockSize
   const inodes = [...walkBootstrap(openBootstrap(bytes))].flatMap(({ ino }) => {
     const start = meta + ino * v6.SLOT
     return [...fieldsAt(start, EXTENDED_INODE), ...words(start + EXTENDED_INODE.size, 64)]
@@ -63,6 +65,23 @@ function fieldsV6(bytes: Buffer): number[] {
     ...words(at(EXTENDED.prefetchAt), 16),
     ...inodes,
   ]
+}
+
+/** An image of blocks of 512 bytes. */
+async function overTar(): Promise<Seed> {
+  const tar = readFileSync(join(import.meta.dirname, '../../src/builder/testdata', 'gnu-long.tar'))
+  const options = {
+    chunkSize: 4096,
+    keepOwners: true,
+    blobId: undefined,
+    prefetch: { policy: 'none', paths: [] },
+  } as const
+  const pieces = async function* (): AsyncGenerator<Uint8Array> {
+    yield tar
+  }
+  const { bootstrap } = await buildTarfsLayer(pieces(), { ...options, signal: new AbortController().signal })
+  const bytes = Buffer.from(bootstrap)
+  return { bytes, fields: fieldsV6(bytes) }
 }
 
 /** A field every four bytes, where the first table of a kind has none of its own. */
@@ -117,5 +136,5 @@ const refusals = [RafsError, BuilderError, BlobError]
 
 export const BOOTSTRAPS: Readonly<Record<string, Target>> = {
   v5: { seeds: () => seedsOf('v5-', fieldsV5), read: readImage, refusals },
-  v6: { seeds: () => seedsOf('v6-', fieldsV6), read: readImage, refusals },
+  v6: { seeds: async () => [...seedsOf('v6-', fieldsV6), await overTar()], read: readImage, refusals },
 }
