@@ -2,6 +2,7 @@ import { ChunkInfo } from '../blob/index.ts'
 import {
   type Bootstrap,
   type ChunkSpan,
+  chunkWindows,
   comparePaths,
   type DescribedEntry,
   type DumpEntry,
@@ -122,12 +123,10 @@ function comparedContent(a: NamedImage, b: NamedImage, inA: DescribedEntry, inB:
   // Chunks can be compared when they begin and end at the same places.
   if (a.image.chunkSize !== b.image.chunkSize && size > Math.min(a.image.chunkSize, b.image.chunkSize))
     return ['content_unknown']
-  const step = CHUNKS_AT_ONCE * Math.max(a.image.chunkSize, b.image.chunkSize)
   const [inImageA, inImageB] = [new FileChunks(a, inA), new FileChunks(b, inB)]
   let isUnknown = false
-  for (let offset = 0; offset < size; offset += step) {
-    const count = inImageA.load(offset, step)
-    if (inImageB.load(offset, step) !== count) return ['content']
+  for (let count = inImageA.next(); count > 0; count = inImageA.next()) {
+    if (inImageB.next() !== count) return ['content']
     for (let i = 0; i < count; i += 1) {
       const isEqual = inImageA.equals(inImageB, i)
       if (isEqual === false) return ['content']
@@ -137,23 +136,21 @@ function comparedContent(a: NamedImage, b: NamedImage, inA: DescribedEntry, inB:
   return isUnknown ? ['content_unknown'] : []
 }
 
-/** Chunks of a file are looked up so many at a time. */
-const CHUNKS_AT_ONCE = 1024
-
 /** A part of one file's chunks. */
 class FileChunks {
   readonly #of: NamedImage
-  readonly #file: DescribedEntry
   readonly #spans: ChunkSpan[] = []
   readonly #info = new ChunkInfo()
+  readonly #windows: Generator<number, void>
 
-  constructor(of: NamedImage, file: DescribedEntry) {
+  constructor(of: NamedImage, { entry, ino }: DescribedEntry) {
     this.#of = of
-    this.#file = file
+    this.#windows = chunkWindows(of.image, ino, entry.size ?? 0, this.#spans)
   }
 
-  load(offset: number, length: number): number {
-    return named(this.#of, () => this.#of.image.chunks(this.#file.ino, offset, length, this.#spans))
+  /** How many chunks the next part has; 0 at the end. */
+  next(): number {
+    return named(this.#of, () => this.#windows.next().value ?? 0)
   }
 
   /** Undefined when nothing tells: a chunk without a digest, or digests of two kinds. */

@@ -1,5 +1,12 @@
 import { BLOB_FEATURES, type BlobInfo, ChunkInfo } from '../blob/index.ts'
-import { type Bootstrap, type ChunkSpan, type DescribedEntry, type Ino, RafsError } from '../rafs/index.ts'
+import {
+  type Bootstrap,
+  type ChunkSpan,
+  chunkWindows,
+  type DescribedEntry,
+  type Ino,
+  RafsError,
+} from '../rafs/index.ts'
 import { digestKey } from './dictionary.ts'
 
 /** Chunks, each once, and their bytes. */
@@ -19,9 +26,6 @@ export interface FetchFigures {
   /** Of `missing`: what A has in another blob. A chunk dictionary would have saved it. */
   readonly elsewhere: ChunkFigures
 }
-
-/** Chunks of a file are looked up so many at a time. */
-const CHUNKS_AT_ONCE = 1024
 
 /** An image, and what errors call it. */
 export interface NamedImage {
@@ -99,16 +103,14 @@ class ImageChunks {
   add({ entry, ino }: DescribedEntry): void {
     if (entry.type !== 'file' || this.#links.has(ino)) return
     if (entry.nlink > 1) this.#links.add(ino)
-    const { image } = this.#of
-    const size = entry.size ?? 0
-    const step = CHUNKS_AT_ONCE * image.chunkSize
-    for (let offset = 0; offset < size; offset += step) {
-      const count = named(this.#of, () => image.chunks(ino, offset, step, this.#spans))
-      for (let i = 0; i < count; i += 1) {
-        const span = this.#spans[i]
-        if (span !== undefined) this.blobs[span.blobIndex]?.add(span)
+    named(this.#of, () => {
+      for (const count of chunkWindows(this.#of.image, ino, entry.size ?? 0, this.#spans)) {
+        for (let i = 0; i < count; i += 1) {
+          const span = this.#spans[i]
+          if (span !== undefined) this.blobs[span.blobIndex]?.add(span)
+        }
       }
-    }
+    })
   }
 
   /** Digests of all its chunks. */

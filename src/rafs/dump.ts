@@ -1,5 +1,6 @@
 import { ChunkInfo } from '../blob/index.ts'
 import { Attributes, type Bootstrap, type ChunkSpan, type Ino } from './bootstrap.ts'
+import { chunkWindows } from './chunk-windows.ts'
 import { RafsError } from './errors.ts'
 import { directoryType, isType, MODE } from './mode.ts'
 import { compareNames, SLASH } from './names.ts'
@@ -203,16 +204,11 @@ function describe(image: Bootstrap, of: Attributes, path: string): DumpEntry {
   return entry
 }
 
-/** Chunks of a file are looked up so many at a time: files may have millions. */
-const CHUNKS_AT_ONCE = 1024
-
 /** What tells each chunk of a file, in order: its digest in hex. A chunk without a record (equal digests collapsed, or tarfs) is told by its place: `BLOB:CHUNK`. */
 export function* chunkIds(image: Bootstrap, ino: Ino, size: number): Generator<string> {
   const info = new ChunkInfo()
   const spans: ChunkSpan[] = []
-  const step = CHUNKS_AT_ONCE * image.chunkSize
-  for (let offset = 0; offset < size; offset += step) {
-    const count = image.chunks(ino, offset, step, spans)
+  for (const count of chunkWindows(image, ino, size, spans)) {
     for (let index = 0; index < count; index++) {
       const span = spans[index] // filled by `chunks`
       const layout = image.layout(span.blobIndex)
