@@ -91,7 +91,7 @@ function headerOf(
   return {
     path: path.subarray(1),
     type,
-    link: type === 'symlink' ? image.readlink(of.ino) : undefined,
+    link: type === 'symlink' ? shownTarget(image.readlink(of.ino)) : undefined,
     mode: of.mode & 0o7777,
     uid: of.uid,
     gid: of.gid,
@@ -104,6 +104,12 @@ function headerOf(
     devMinor: isDevice ? (of.rdev & 0xff) | ((of.rdev >>> 12) & 0xfff00) : 0,
     xattrs: of.hasXattrs ? image.xattrs(of.ino) : [],
   }
+}
+
+/** A target as a mount shows it: up to a NUL, which some images of the original have inside. */
+function shownTarget(target: Uint8Array): Uint8Array {
+  const end = target.indexOf(0)
+  return end < 0 ? target : target.subarray(0, end)
 }
 
 /** Which path of an inode came first. */

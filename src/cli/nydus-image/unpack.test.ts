@@ -51,9 +51,26 @@ interface Recorded {
   readonly verified?: Record<string, unknown>
 }
 
-/** Data in other places than the folder of blobs, or in ways that the recorded images cannot be read at all. */
-const ELSEWHERE =
-  /tarfs|external|optimize|toc-lower|estargztoc|members|tar-parent|v5-tar-zstd-encrypt|^chunkdict$|compact|src-implicit/
+/** Images that cannot be unpacked, and what is said of them. */
+const UNREADABLE: ReadonlyMap<string, RegExp> = new Map([
+  // The original wrote them wrong: its own reads of them fail, or show other bytes.
+  ['v5-upper-tar-parent', /has digest [0-9a-f]{64}, the image says/],
+  ['v6-upper-tar-parent', /has digest [0-9a-f]{64}, the image says/],
+  ['v5-tar-zstd-encrypt', /it is encrypted, and the image has no key for it/],
+  ['v6-optimize', /its 5 chunks do not fit chunk infos of 120 bytes/],
+  ['v6-optimize-batch', /the compression context of blob [0-9a-f]{64} does not fit the bootstrap/],
+  // It made no image at all.
+  ['v5-compact', /is empty/],
+  ['v6-compact', /is empty/],
+])
+
+/** Paths that the original put into the wrong place, or spoiled, when it built the image. */
+const SPOILED: ReadonlyMap<string, RegExp> = new Map([
+  ['v5-src-implicit', /^\/(b|m)(\/|$)/],
+  ['v6-src-implicit', /^\/(b|m)(\/|$)/],
+  ['v6-tarfs-lower', /^\/links\/long$/],
+  ['v6-merge-tarfs', /^\/links\/long$/],
+])
 
 describe('images of the original, unpacked', { skip: noShared }, async () => {
   if (noShared !== false) return
@@ -71,10 +88,7 @@ describe('images of the original, unpacked', { skip: noShared }, async () => {
   after(() => rmSync(folder, { recursive: true, force: true }))
   const wanted = images
     .map(({ id }) => JSON.parse(readFileSync(sharedPath('images', id, 'image.json'), 'utf8')) as Recorded)
-    .filter(
-      ({ id, tree, bootstrap, exit }) =>
-        exit === 0 && tree !== undefined && bootstrap !== undefined && !ELSEWHERE.test(id),
-    )
+    .filter(({ tree, bootstrap, exit }) => exit === 0 && tree !== undefined && bootstrap !== undefined)
   const ran = new Map<string, Ran>()
   const commands = wanted.map(({ id, bootstrap = '', inline_blob: image = bootstrap }) => [
     'unpack',
@@ -87,15 +101,25 @@ describe('images of the original, unpacked', { skip: noShared }, async () => {
   for (const [i, result] of (await runAll(commands, folder)).entries()) ran.set(wanted[i]?.id ?? '', result)
 
   for (const { id, tree = '' } of wanted) {
-    test(`unpack ${id}: every path, attribute and byte`, async (t) => {
+    const unreadable = UNREADABLE.get(id)
+    if (unreadable !== undefined) {
+      test(`unpack ${id}: refused, nothing is left`, () => {
+        assert.equal(ran.get(id)?.exit, 1)
+        assert.match(ran.get(id)?.stderr ?? '', unreadable)
+        assert.ok(!readdirSync(join(folder, 'work/o')).some((name) => name.includes(`${id}.tar`)))
+      })
+      continue
+    }
+    test(`unpack ${id}: every path, attribute and byte`, async () => {
       const result = ran.get(id)
-      if (/that this version does not read/.test(result?.stderr ?? '')) return t.skip('a kind of blob that is not read')
       assert.equal(result?.exit, 0, result?.stderr)
+      const isSpoiled = ({ path }: Line): boolean => SPOILED.get(id)?.test(path) === true
       const lines = readFileSync(sharedPath(tree), 'utf8').trim().split('\n')
       const expected = lines
         .map((line) => JSON.parse(line) as Line)
-        .filter(({ type, path }) => type !== 'socket' && path !== '/')
-      assert.deepEqual(await linesOf(join(folder, `work/o/${id}.tar`)), expected.map(comparable))
+        .filter((line) => line.type !== 'socket' && line.path !== '/' && !isSpoiled(line))
+      const found = (await linesOf(join(folder, `work/o/${id}.tar`))).filter((line) => !isSpoiled(line))
+      assert.deepEqual(found, expected.map(comparable))
     })
   }
   for (const { id, source, sha256 } of unpack) {
