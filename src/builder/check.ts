@@ -120,6 +120,17 @@ async function* checkTar(blob: BlobInfo, reader: BlobReader, signal: AbortSignal
   yield { part: 'blob', object: blob.id, message: `the tar has ${size} bytes, the image wants ${blob.compressedSize}` }
 }
 
+/** Reads every chunk of one blob and compares its digest. */
+export async function* checkBlob(
+  image: Bootstrap,
+  blobIndex: number,
+  reader: BlobReader,
+  signal: AbortSignal,
+): AsyncGenerator<CheckFinding> {
+  const blob = image.blobs[blobIndex]
+  if (blob !== undefined) yield* checkChunks(image, blob, reader, { signal, onBytes: () => undefined })
+}
+
 /** Chunks are read in runs of up to this. */
 const RUN_BYTES = 4 * 1024 * 1024
 

@@ -5,7 +5,6 @@ import { takeAnyWords } from './arguments.ts'
 /** Commands of the original that this version does not have. They are named in the help, and refused whatever their flags. */
 const LATER: ReadonlyArray<readonly [string, string]> = [
   ['compact', 'Compact specific nydus image, remove unused chunks in blobs, merge small blobs'],
-  ['optimize', 'Optimize By Prefetch'],
 ]
 
 export function laterCommands(): Command[] {

@@ -10,6 +10,7 @@ import { exportCommand } from './export.ts'
 import { inspectCommand } from './inspect.ts'
 import { laterCommands } from './later-commands.ts'
 import { mergeCommand } from './merge.ts'
+import { optimizeCommand } from './optimize.ts'
 import { statCommand } from './stat.ts'
 import { unpackCommand } from './unpack.ts'
 import { versionText } from './version.ts'
@@ -31,6 +32,7 @@ export function createProgram(signal: AbortSignal): Command {
     dumpCommand,
     diffCommand,
     chunkdictCommand,
+    optimizeCommand,
   ])
     root.addCommand(command(signal))
   for (const command of laterCommands()) root.addCommand(command)

@@ -1,29 +1,23 @@
-import { readFile } from 'node:fs/promises'
-import { type Backend, localfsBackend } from '../../backend/index.ts'
+import type { Backend } from '../../backend/index.ts'
 import { unpackImage, writeStream } from '../../builder/index.ts'
 import type { Bootstrap } from '../../rafs/index.ts'
 import { createOutput, ExitError, type ProgressMode } from '../output.ts'
 import type { CommonFlags } from './arguments.ts'
-import { openBackend } from './blob-source.ts'
+import { type BackendFlags, backendOf } from './backend-flags.ts'
 import { openNamedImage } from './bootstrap-file.ts'
 import { withImageData } from './image-content.ts'
 import { type Log, withLog } from './log.ts'
-import { osError } from './os-error.ts'
 import { toStdout } from './print-pieces.ts'
 
 /** Values of `unpack`'s options, as the parser gives them. */
-export interface UnpackFlags extends CommonFlags {
+export interface UnpackFlags extends CommonFlags, BackendFlags {
   readonly bootstrap?: string
-  readonly blob?: string
-  readonly blobDir?: string
-  readonly backendType?: string
-  readonly backendConfig?: string
-  readonly backendConfigFile?: string
-  readonly config?: string
   readonly output: string
   readonly progress: ProgressMode
 }
 
+/** What a message about the backend ends with. */
+const ADVICE = '--blob, --blob-dir or --backend-type must be specified'
 /** Paths that are named in the log when no tar can hold them. */
 const MAX_LOST = 10
 
@@ -35,7 +29,7 @@ export async function unpackImageFile(
 ): Promise<void> {
   if (flags.output === '') throw new ExitError(1, 'invalid empty --output option')
   await withLog(flags, async (log) => {
-    const backend = await backendOf(flags)
+    const backend = await backendOf(flags, ADVICE)
     try {
       const image = await openNamedImage(operand, flags.bootstrap)
       if (flags.blob !== undefined && image.blobs.length > 1)
@@ -84,41 +78,4 @@ async function writeTo(
 ): Promise<void> {
   if (output !== '-') return await writeStream(output, write)
   await write(toStdout)
-}
-
-const ADVICE = '--blob, --blob-dir or --backend-type must be specified'
-
-async function backendOf(flags: UnpackFlags): Promise<Backend> {
-  if (flags.blob !== undefined) return localfsBackend({ blobFile: flags.blob })
-  if (flags.backendType !== undefined) return await typedBackend(flags.backendType, flags)
-  const backend = await openBackend(flags)
-  if (backend === undefined) throw new ExitError(1, `invalid backend configuration, ${ADVICE}`)
-  return backend
-}
-
-/** The original's types; `localfs` is `--blob-dir`. */
-const TYPES: ReadonlySet<string> = new Set(['oss', 's3', 'registry', 'localdisk', 'http-proxy'])
-
-async function typedBackend(
-  type: string,
-  { backendConfig, backendConfigFile }: Pick<UnpackFlags, 'backendConfig' | 'backendConfigFile'>,
-): Promise<Backend> {
-  if (backendConfig === undefined && backendConfigFile === undefined)
-    throw new ExitError(1, `--backend-config or --backend-config-file must be specified, ${ADVICE}`)
-  const text = backendConfigFile === undefined ? (backendConfig ?? '') : await readConfig(backendConfigFile)
-  if (type === 'localfs') throw new ExitError(1, `Use --blob-dir to specify localfs backend, ${ADVICE}`)
-  if (!TYPES.has(type)) {
-    const cause = new Error(`unsupported backend type '${type}'`)
-    throw new ExitError(1, `Invalid argument (os error 22), ${ADVICE}`, { cause })
-  }
-  return (await import('./config.ts')).typedBackend(type, text)
-}
-
-async function readConfig(path: string): Promise<string> {
-  try {
-    return await readFile(path, 'utf8')
-  } catch (error) {
-    const cause = new Error(osError(error))
-    throw new ExitError(1, `fail to read backend config file ${JSON.stringify(path)}, ${ADVICE}`, { cause })
-  }
 }

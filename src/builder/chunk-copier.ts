@@ -1,0 +1,229 @@
+import type { Backend, BlobReader } from '../backend/index.ts'
+import {
+  BLOB_FEATURES,
+  type BlobCipher,
+  BlobError,
+  type BlobInfo,
+  type BlobWriter,
+  ChunkDecoder,
+  ChunkInfo,
+  encrypt,
+  looksPadded,
+} from '../blob/index.ts'
+import { CodecError, type CompressionName, compressor, digester, type DigestName } from '../codec/index.ts'
+import { type Bootstrap, ChunkSpan, type RafsChunk } from '../rafs/index.ts'
+import { BuilderError } from './errors.ts'
+import type { ImageData } from './image-data.ts'
+
+/** Chunks that are stored near each other are read in one go of up to this, gaps of up to the second included. */
+const RUN_BYTES = 4 * 1024 * 1024
+const GAP_BYTES = 128 * 1024
+/** Blobs whose stored bytes are no chunks of their own that could be copied. */
+const INDIRECT =
+  BLOB_FEATURES.BATCH | BLOB_FEATURES.ZRAN | BLOB_FEATURES.SEPARATE | BLOB_FEATURES.TARFS | BLOB_FEATURES.EXTERNAL
+
+/** An image whose chunks are copied into other blobs. */
+export interface CopiedImage {
+  readonly image: Bootstrap
+  readonly backend: Backend
+  /** For chunks that are stored in another way than by themselves. */
+  readonly data: ImageData
+  readonly signal: AbortSignal
+  /** Told when plain bytes were copied. */
+  readonly onBytes: (bytes: number) => void
+}
+
+/** How the blob that is written stores its chunks. */
+export interface CopyTarget {
+  readonly writer: BlobWriter
+  /** Its place in the table of the image that is written. */
+  readonly blobIndex: number
+  readonly compression: CompressionName
+  readonly digest: DigestName
+  readonly cipher: BlobCipher | undefined
+}
+
+/**
+ * Copies chunks of an image into a blob that is written: as they are stored where the new blob stores them alike, else decoded and stored anew. Each one's digest is compared on the way. Memory is that of one run and one chunk.
+ * Throws BuilderError 'BAD_SOURCE' for a blob that is missing, cut or damaged.
+ */
+export class ChunkCopier {
+  readonly #from: CopiedImage
+  readonly #readers = new Map<number, BlobReader>()
+  readonly #decoders = new Map<number, ChunkDecoder>()
+  readonly #info = new ChunkInfo()
+  readonly #span = new ChunkSpan()
+  /** The chunk that is being copied. */
+  readonly #plain: Uint8Array
+  #run: { readonly blobIndex: number; readonly start: number; readonly bytes: Uint8Array } | undefined
+
+  constructor(from: CopiedImage) {
+    this.#from = from
+    this.#plain = new Uint8Array(from.image.chunkSize)
+  }
+
+  /** Appends the chunks in their order; gives them as the new image names them. */
+  async copy(chunks: readonly RafsChunk[], target: CopyTarget): Promise<RafsChunk[]> {
+    const copied: RafsChunk[] = []
+    for (const [at, chunk] of chunks.entries()) {
+      this.#from.signal.throwIfAborted()
+      const blob = this.#blob(chunk.blobIndex)
+      try {
+        copied.push(
+          isAlike(blob, target)
+            ? await this.#copyStored(chunks, at, chunk, target)
+            : await this.#storeAnew(chunk, target),
+        )
+      } catch (error) {
+        this.#from.signal.throwIfAborted()
+        throw damaged(error, blob, chunk)
+      }
+      this.#from.onBytes(chunk.uncompressedSize)
+    }
+    return copied
+  }
+
+  /** Closes what was opened. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#readers.values()].map((reader) => reader.close()))
+    this.#readers.clear()
+  }
+
+  #blob(index: number): BlobInfo {
+    const blob = this.#from.image.blobs[index]
+    if (blob === undefined)
+      throw new BuilderError('BAD_LAYER', `a chunk names blob ${index}, which the image does not have`)
+    return blob
+  }
+
+  async #copyStored(
+    chunks: readonly RafsChunk[],
+    at: number,
+    chunk: RafsChunk,
+    target: CopyTarget,
+  ): Promise<RafsChunk> {
+    const stored = await this.#read(chunks, at, chunk)
+    const blob = this.#blob(chunk.blobIndex)
+    const plain = this.#decode(blob, chunk, stored)
+    const digest = this.#digestFor(blob, chunk, plain, target)
+    const { compressed, encrypted } = chunk
+    return await append({ chunk, digest, compressed, encrypted }, stored, target)
+  }
+
+  #decode(blob: BlobInfo, chunk: RafsChunk, stored: Uint8Array): Uint8Array {
+    const plain = this.#plain.subarray(0, chunk.uncompressedSize)
+    const decoder = this.#decoders.get(blob.index) ?? new ChunkDecoder(blob.compression, blob.cipher)
+    this.#decoders.set(blob.index, decoder)
+    this.#from.image.layout(blob.index).chunk(chunk.index, this.#info)
+    decoder.decode(stored, chunk.compressedOffset, this.#info, plain)
+    return plain
+  }
+
+  /** The chunk's digest, which was compared; where the new blob has another kind, that. */
+  #digestFor(blob: BlobInfo, chunk: RafsChunk, plain: Uint8Array, target: CopyTarget): Uint8Array {
+    const found = new Uint8Array(32)
+    digester(blob.digest).digest(plain, found)
+    if (Buffer.compare(found, chunk.digest) !== 0)
+      throw new BlobError(
+        'BAD_DIGEST',
+        `its ${blob.digest} digest is ${Buffer.from(found).toString('hex')}, the image says ${Buffer.from(chunk.digest).toString('hex')}`,
+      )
+    if (blob.digest !== target.digest) digester(target.digest).digest(plain, found)
+    return found
+  }
+
+  async #storeAnew(chunk: RafsChunk, target: CopyTarget): Promise<RafsChunk> {
+    const span = this.#span
+    span.blobIndex = chunk.blobIndex
+    span.chunkIndex = chunk.index
+    span.chunkOffset = chunk.uncompressedOffset
+    span.offsetInChunk = 0
+    span.length = chunk.uncompressedSize
+    const plain = this.#plain.subarray(0, chunk.uncompressedSize)
+    await this.#from.data.read([span], 1, plain, this.#from.signal)
+    const digest = this.#digestFor(this.#blob(chunk.blobIndex), chunk, plain, target)
+    const { stored, compressed } = encoded(plain, target)
+    return await append({ chunk, digest, compressed, encrypted: target.cipher !== undefined }, stored, target)
+  }
+
+  /** The stored bytes of a chunk, out of a run that takes in those after it; valid until the next call. */
+  async #read(chunks: readonly RafsChunk[], at: number, chunk: RafsChunk): Promise<Uint8Array> {
+    const { blobIndex, compressedOffset: start, compressedSize: length } = chunk
+    const run = this.#run
+    if (
+      run === undefined ||
+      run.blobIndex !== blobIndex ||
+      start < run.start ||
+      start + length > run.start + run.bytes.length
+    ) {
+      const bytes = new Uint8Array(runEnd(chunks, at) - start)
+      const reader = this.#readers.get(blobIndex) ?? (await this.#from.backend.open(this.#blob(blobIndex).id))
+      this.#readers.set(blobIndex, reader)
+      await reader.read(start, bytes, { signal: this.#from.signal })
+      this.#run = { blobIndex, start, bytes }
+    }
+    const from = start - (this.#run?.start ?? 0)
+    return this.#run?.bytes.subarray(from, from + length) ?? new Uint8Array(0)
+  }
+}
+
+/** Where the run ends that begins with a chunk. */
+function runEnd(chunks: readonly RafsChunk[], at: number): number {
+  const first = chunks[at]
+  if (first === undefined) return 0
+  let end = first.compressedOffset + first.compressedSize
+  for (const next of chunks.slice(at + 1, at + 4096)) {
+    const nextEnd = next.compressedOffset + next.compressedSize
+    if (next.blobIndex !== first.blobIndex || next.compressedOffset < end || next.compressedOffset > end + GAP_BYTES)
+      break
+    if (nextEnd > first.compressedOffset + RUN_BYTES) break
+    end = nextEnd
+  }
+  return end
+}
+
+/** True when a chunk may go from one blob to the other as it is stored. */
+function isAlike(blob: BlobInfo, target: CopyTarget): boolean {
+  if ((blob.features & INDIRECT) !== 0 || blob.compression !== target.compression) return false
+  if (blob.cipher === undefined || target.cipher === undefined) return blob.cipher === target.cipher
+  return (
+    Buffer.compare(blob.cipher.key, target.cipher.key) === 0 && Buffer.compare(blob.cipher.iv, target.cipher.iv) === 0
+  )
+}
+
+/** As the builder stores chunks: compressed where that is smaller, then encrypted. */
+function encoded(plain: Uint8Array, { compression, cipher }: CopyTarget): { stored: Uint8Array; compressed: boolean } {
+  const into = new Uint8Array(plain.length)
+  const size = compressor(compression).compress(plain, into)
+  const packed = size > 0 ? into.subarray(0, size) : plain
+  if (cipher === undefined) return { stored: packed, compressed: size > 0 }
+  const compressed = size > 0 && !looksPadded(packed)
+  return { stored: encrypt(compressed ? packed : plain, cipher), compressed }
+}
+
+async function append(
+  { chunk, ...how }: Pick<RafsChunk, 'digest' | 'compressed' | 'encrypted'> & { readonly chunk: RafsChunk },
+  stored: Uint8Array,
+  { writer, blobIndex }: CopyTarget,
+): Promise<RafsChunk> {
+  const appended = {
+    ...how,
+    blobIndex,
+    crc32c: chunk.crc32c,
+    uncompressedSize: chunk.uncompressedSize,
+    index: 0,
+    compressedOffset: 0,
+    compressedSize: 0,
+    uncompressedOffset: 0,
+  }
+  await writer.append(appended, stored)
+  return appended
+}
+
+function damaged(error: unknown, blob: BlobInfo, chunk: RafsChunk): unknown {
+  if (error instanceof BuilderError) return error
+  const isCode = error instanceof BlobError || error instanceof CodecError
+  const what = isCode ? `chunk ${chunk.index} of blob ${blob.id} is damaged` : `cannot read blob ${blob.id}`
+  const isOutput = (error as NodeJS.ErrnoException).syscall === 'write'
+  return isOutput ? error : new BuilderError('BAD_SOURCE', `${what}: ${(error as Error).message}`, { cause: error })
+}

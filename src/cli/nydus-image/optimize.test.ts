@@ -1,0 +1,354 @@
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { existsSync, linkSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, test } from 'node:test'
+import { localfsBackend } from '../../backend/index.ts'
+import { optimizeImage } from '../../builder/index.ts'
+import { mountTmpfs, unmount } from '../../kernel/index.ts'
+import { type Bootstrap, type ChunkSpan, openBootstrap } from '../../rafs/index.ts'
+import { withImageData } from './image-content.ts'
+import { noShared, type Ran, runAll, sharedPath } from './testing.ts'
+
+const peer = join(process.env['NYDUS_PEER_DIR'] ?? '', 'nydus-image')
+const noPeer =
+  process.env['NYDUS_PEER_DIR'] === undefined ? 'NYDUS_PEER_DIR is not set' : !existsSync(peer) && `there is no ${peer}`
+
+/** How the source image stores its chunks. */
+const KINDS: Readonly<Record<string, readonly string[]>> = {
+  six: ['--chunk-size', '0x4000'],
+  five: ['--chunk-size', '0x4000', '-v', '5', '--compressor', 'lz4_block'],
+  toc: ['--chunk-size', '0x4000', '--features', 'blob-toc', '--digester', 'sha256'],
+  batch: ['--chunk-size', '0x4000', '--batch-size', '0x4000'],
+  encrypted: ['--chunk-size', '0x4000', '--encrypt'],
+  plain: ['--chunk-size', '0x4000', '--compressor', 'none'],
+}
+const LIST = {
+  version: 'v1',
+  files: [
+    { path: '/late', ranges: [[0x4001, 1]] },
+    { path: '/small/3' },
+    { path: '/hard' },
+    { path: '/same', ranges: null },
+    { path: '/late', ranges: [[0, 1]] },
+    { path: '/small' },
+    { path: '/missing' },
+    { path: 'relative' },
+  ],
+}
+
+let folder = ''
+before(async () => {
+  folder = mkdtempSync(join(tmpdir(), 'optimize-'))
+  for (const name of ['blobs', 'tree/small']) mkdirSync(join(folder, name), { recursive: true })
+  const write = (name: string, content: Uint8Array | string): void => writeFileSync(join(folder, 'tree', name), content)
+  for (let i = 0; i < 9; i += 1) write(`small/${i}`, `the content of file ${i}\n`.repeat(i))
+  write('early', Buffer.alloc(0x9000, 'early text '))
+  write('late', Buffer.concat([Buffer.alloc(0x4000, 1), Buffer.alloc(0x4000, 2), Buffer.alloc(99, 3)]))
+  write('same', Buffer.alloc(0x4000, 2))
+  write('other', 'another file')
+  linkSync(join(folder, 'tree/other'), join(folder, 'tree/hard'))
+  writeFileSync(join(folder, 'list.json'), JSON.stringify(LIST))
+  await ours(
+    ...Object.entries(KINDS).map(([kind, flags]) => [
+      'create',
+      '-l',
+      'error',
+      ...flags,
+      '-D',
+      'blobs',
+      '-B',
+      `${kind}.boot`,
+      'tree',
+    ]),
+  )
+})
+after(() => rmSync(folder, { recursive: true, force: true }))
+
+async function ours(...commands: string[][]): Promise<Ran[]> {
+  const all = await runAll(commands, folder)
+  for (const [i, { exit, stderr }] of all.entries()) assert.equal(exit, 0, `${commands[i]?.join(' ')}\n${stderr}`)
+  return all
+}
+
+const optimize = (kind: string, ...more: string[]): string[] => [
+  'optimize',
+  '-B',
+  `${kind}.boot`,
+  '-p',
+  'list.json',
+  '-D',
+  'blobs',
+  '-O',
+  `${kind}.opt`,
+  '--output-blob-dir',
+  'blobs',
+  ...more,
+]
+const open = (name: string): Bootstrap => openBootstrap(readFileSync(join(folder, name)))
+
+/** Blob and number of each chunk of a file. */
+function chunksOf(image: Bootstrap, path: string): string[] {
+  let ino = image.root
+  for (const name of path.split('/').filter(Boolean)) ino = image.lookup(ino, Buffer.from(name)) ?? -1
+  const spans: ChunkSpan[] = []
+  spans.length = image.chunks(ino, 0, Number.MAX_SAFE_INTEGER, spans)
+  return spans.map(({ blobIndex, chunkIndex }) => `${blobIndex}:${chunkIndex}`)
+}
+
+for (const kind of Object.keys(KINDS)) {
+  test(`what is listed lies in one new blob in the order of the list, and every byte is right: ${kind}`, async () => {
+    const [made] = await ours(
+      optimize(kind, '-J', `${kind}.json`),
+      ['check', '-D', 'blobs', `${kind}.opt`],
+      ['diff', '--exit-code', `${kind}.boot`, `${kind}.opt`],
+    )
+    assert.match(
+      made?.stderr ?? '',
+      /WARN prefetch file path is not absolute, skipping: relative\n.*WARN prefetch file \/missing is bad, skip it\n/,
+    )
+    const image = open(`${kind}.opt`)
+    // The chunk that two files share is there once; a directory brings nothing.
+    assert.deepEqual(
+      ['/late', '/small/3', '/hard', '/other', '/same'].map((path) => chunksOf(image, path)),
+      [['1:1', '1:0', chunksOf(open(`${kind}.boot`), '/late')[2]], ['1:2'], ['1:3'], ['1:3'], ['1:0']],
+    )
+    const { blobs, compressor } = JSON.parse(readFileSync(join(folder, `${kind}.json`), 'utf8'))
+    assert.deepEqual(
+      blobs,
+      image.blobs.map(({ id }) => id),
+    )
+    assert.equal(compressor, image.blobs[0]?.compression)
+    assert.equal(image.blobs[1]?.chunkCount, 4)
+    // Twice is the same, and the blob that is there already may stay.
+    const before = readdirSync(join(folder, 'blobs'))
+    const again = optimize(kind).map((word) => (word === `${kind}.opt` ? `${kind}.again` : word))
+    await ours(again)
+    assert.deepEqual(readdirSync(join(folder, 'blobs')), before)
+    assert.ok(readFileSync(join(folder, `${kind}.again`)).equals(readFileSync(join(folder, `${kind}.opt`))))
+  })
+
+  test(`the original accepts it${['six', 'five', 'toc', 'plain'].includes(kind) ? ' and unpacks every byte' : ''}: ${kind}`, {
+    skip: noPeer,
+  }, async () => {
+    await ours(optimize(kind))
+    const original = (...args: string[]): void => {
+      const { status, stderr } = spawnSync(peer, [...args, '-l', 'error'], {
+        cwd: folder,
+        encoding: 'utf8',
+        timeout: 60_000,
+      })
+      assert.equal(status, 0, stderr)
+    }
+    original('check', '-B', `${kind}.opt`)
+    if (kind === 'batch' || kind === 'encrypted') return
+    for (const name of ['boot', 'opt'])
+      original('unpack', '-D', 'blobs', '-B', `${kind}.${name}`, '--output', `${kind}.${name}.tar`)
+    assert.ok(readFileSync(join(folder, `${kind}.opt.tar`)).equals(readFileSync(join(folder, `${kind}.boot.tar`))))
+  })
+}
+
+test('the prefetch blob of an image of v5 is byte for byte that of the original', { skip: noShared }, async () => {
+  const shared = ['images', 'sources', 'blobs'].map((name) => sharedPath(name))
+  const [images = '', sources = '', blobs = ''] = shared
+  mkdirSync(join(folder, 'fixture'))
+  await ours([
+    'optimize',
+    '-B',
+    `${images}/v5-tar-zstd/bootstrap`,
+    '-p',
+    `${sources}/prefetch.json`,
+    '-D',
+    blobs,
+    '-O',
+    'fixture.boot',
+    '--output-blob-dir',
+    'fixture',
+  ])
+  const wanted = JSON.parse(readFileSync(`${images}/v5-optimize/image.json`, 'utf8')).new_blobs as string[]
+  assert.deepEqual(readdirSync(join(folder, 'fixture')), wanted)
+  assert.ok(readFileSync(join(folder, 'fixture', wanted[0] ?? '')).equals(readFileSync(join(blobs, wanted[0] ?? ''))))
+})
+
+test('the prefetch table of an image stays', async () => {
+  const { status } = spawnSync(
+    process.execPath,
+    [
+      '--disable-warning=ExperimentalWarning',
+      join(import.meta.dirname, 'index.ts'),
+      'create',
+      '-l',
+      'error',
+      '--prefetch-policy',
+      'fs',
+      '-D',
+      'blobs',
+      '-B',
+      'table.boot',
+      'tree',
+    ],
+    { cwd: folder, input: '/small\n/late\n' },
+  )
+  assert.equal(status, 0)
+  await ours(optimize('table'))
+  const [found, wanted] = [open('table.opt'), open('table.boot')]
+  assert.equal(wanted.prefetch().length, 2)
+  assert.deepEqual(found.prefetch().length, 2)
+  assert.equal(found.prefetch()[1], found.lookup(found.root, Buffer.from('late')))
+})
+
+test('a list without anything that could be copied gives the image as it was, and says so', async () => {
+  writeFileSync(join(folder, 'empty.json'), ' \n')
+  const before = readdirSync(join(folder, 'blobs'))
+  const [made] = await ours([
+    'optimize',
+    '-B',
+    'six.boot',
+    '-p',
+    'empty.json',
+    '-D',
+    'blobs',
+    '-O',
+    'empty.opt',
+    '--output-blob-dir',
+    'blobs',
+    '-J',
+    'empty-result.json',
+  ])
+  assert.match(made?.stderr ?? '', /WARN there is nothing to prefetch/)
+  assert.deepEqual(readdirSync(join(folder, 'blobs')), before)
+  assert.ok(readFileSync(join(folder, 'empty.opt')).equals(readFileSync(join(folder, 'six.boot'))))
+})
+
+describe('bad input', () => {
+  const outcome = async (...commands: ReadonlyArray<readonly string[]>): Promise<Ran[]> => {
+    const before = [readdirSync(folder), readdirSync(join(folder, 'blobs'))]
+    const ran = await runAll(commands, folder)
+    assert.deepEqual([readdirSync(folder), readdirSync(join(folder, 'blobs'))], before)
+    for (const { exit, stdout } of ran) assert.deepEqual([exit, stdout], [1, ''])
+    return ran
+  }
+
+  test('lists that are none, and what is missing, are told and leave nothing', async () => {
+    const lists: ReadonlyArray<readonly [string, RegExp]> = [
+      ['{', /failed to parse prefetch file as JSON/],
+      ['[]', /it is no object/],
+      ['{"version":"v2","files":[]}', /unsupported prefetch file version: v2/],
+      ['{"files":[]}', /missing field `version`/],
+      ['{"version":"v1","files":[{"ranges":[]}]}', /file 0 is missing field `path`/],
+      ['{"version":"v1","files":[{"path":"/late","ranges":[[1]]}]}', /no range of \/late/],
+      ['{"version":"v1","files":[{"path":"/late","ranges":[[-1,2]]}]}', /no range of \/late/],
+    ]
+    for (const [i, [text]] of lists.entries()) writeFileSync(join(folder, `bad-${i}.json`), text)
+    const common = ['-B', 'six.boot', '-O', 'never', '--output-blob-dir', 'blobs']
+    const wrong: ReadonlyArray<readonly [readonly string[], RegExp]> = [
+      ...lists.map(
+        ([, pattern], i) => [['optimize', ...common, '-D', 'blobs', '-p', `bad-${i}.json`], pattern] as const,
+      ),
+      [
+        ['optimize', ...common, '-p', 'list.json'],
+        /^Error: invalid backend configuration, --blob-dir or --backend-type must be specified\n/,
+      ],
+      [['optimize', ...common, '-D', 'tree', '-p', 'list.json'], /cannot read blob [0-9a-f]{64}/],
+      [['optimize', ...common, '-D', 'blobs'], /missing parameter `prefetch-files`/],
+      [
+        ['optimize', '-B', 'six.boot', '-D', 'blobs', '-p', 'list.json', '-O', 'never', '--output-blob-dir', 'absent'],
+        /cannot write absent\/blob/,
+      ],
+      [
+        [
+          'optimize',
+          '-B',
+          'six.boot',
+          '-D',
+          'blobs',
+          '-p',
+          'list.json',
+          '-O',
+          'absent/never',
+          '--output-blob-dir',
+          'tree',
+        ],
+        /cannot write absent\/never/,
+      ],
+    ]
+    const ran = await outcome(...wrong.map(([args]) => args))
+    for (const [i, { stderr }] of ran.entries()) assert.match(stderr, wrong[i]?.[1] ?? /never/)
+    assert.deepEqual(readdirSync(join(folder, 'tree')).sort(), ['early', 'hard', 'late', 'other', 'same', 'small'])
+  })
+
+  test('a damaged chunk is named', async () => {
+    mkdirSync(join(folder, 'damaged'))
+    const { id } = open('six.boot').blobs[0] ?? { id: '' }
+    const bytes = readFileSync(join(folder, 'blobs', id))
+    for (let at = 0; at < 2000; at += 3) bytes[at] = (bytes[at] ?? 0) ^ 0x55
+    writeFileSync(join(folder, 'damaged', id), bytes)
+    const [ran] = await outcome([
+      'optimize',
+      '-B',
+      'six.boot',
+      '-p',
+      'list.json',
+      '-D',
+      'damaged',
+      '-O',
+      'never',
+      '--output-blob-dir',
+      'blobs',
+    ])
+    assert.match(
+      ran?.stderr ?? '',
+      new RegExp(`Failed to generate prefetch bootstrap\\n[^]*chunk \\d+ of blob ${id} is damaged`),
+    )
+  })
+
+  test('a signal in the middle leaves nothing', async () => {
+    const image = open('six.boot')
+    const backend = localfsBackend({ dir: join(folder, 'blobs') })
+    const before = [readdirSync(folder), readdirSync(join(folder, 'blobs'))]
+    const controller = new AbortController()
+    await withImageData(image, backend, async (data) => {
+      const work = optimizeImage(
+        { image, backend, data, signal: controller.signal, onBytes: () => controller.abort(new Error('enough')) },
+        {
+          files: [{ path: '/late', ranges: undefined }],
+          bootstrapPath: join(folder, 'never'),
+          blobFolder: join(folder, 'blobs'),
+        },
+      )
+      await assert.rejects(work, /enough/)
+    })
+    await backend.close()
+    assert.deepEqual([readdirSync(folder), readdirSync(join(folder, 'blobs'))], before)
+  })
+
+  test('a full disk leaves nothing, neither for the blob nor for the bootstrap', {
+    skip: process.getuid?.() !== 0 && 'mounting a small disk needs root',
+  }, async () => {
+    const small = join(folder, 'small-disk')
+    mkdirSync(small)
+    mkdirSync(join(folder, 'out'))
+    await mountTmpfs(small, 4096)
+    try {
+      const list = ['-B', 'plain.boot', '-p', 'list.json', '-D', 'blobs']
+      const ran = await runAll(
+        [
+          ['optimize', ...list, '-O', 'never', '--output-blob-dir', 'small-disk'],
+          ['optimize', ...list, '-O', 'small-disk/never', '--output-blob-dir', 'out'],
+        ],
+        folder,
+      )
+      for (const { exit, stderr } of ran) {
+        assert.equal(exit, 1)
+        assert.match(stderr, /no space left on device/)
+      }
+      assert.deepEqual(
+        [readdirSync(small), readdirSync(join(folder, 'out')), existsSync(join(folder, 'never'))],
+        [[], [], false],
+      )
+    } finally {
+      await unmount(small)
+    }
+  })
+})

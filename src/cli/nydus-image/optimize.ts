@@ -1,0 +1,46 @@
+import type { Command } from 'commander'
+import { addProgressOption, createCommand, setRules, valueOption } from './arguments.ts'
+import type { OptimizeFlags } from './optimize-image.ts'
+
+const EXAMPLES = `
+Examples:
+  echo '{"version":"v1","files":[{"path":"/bin/sh"},{"path":"/data","ranges":[[0,65536]]}]}' > files.json
+  nydus-image optimize -B image.boot -p files.json -D blobs --output-blob-dir blobs -O optimized.boot
+
+The data of the files goes into one new blob, in the order of the list; it is the last one of the image.
+Exit codes: 0 done, 1 failed, 2 wrong command line.`
+
+/** `optimize`: flags, one call. */
+export function optimizeCommand(signal: AbortSignal): Command {
+  const command = createCommand('optimize', 'Optimize By Prefetch')
+  for (const [flags, description] of [
+    ['-B, --bootstrap <path>', 'File path of RAFS metadata'],
+    ['-p, --prefetch-files <path>', 'JSON file with the files whose data is to come first'],
+    ['-C, --config <path>', 'Configuration file of nydusd, which says where the data blobs are'],
+    [
+      '--backend-type <type>',
+      'Type of backend [possible values: registry, http-proxy] (oss, s3, localdisk: not supported)',
+    ],
+    ['--backend-config <json>', 'Config string of backend'],
+    ['--backend-config-file <path>', 'Config file of backend'],
+    ['-D, --blob-dir <path>', 'Directory that holds the data blobs'],
+    ['-b, --blob <path>', 'Path to RAFS data blob file'],
+    ['-O, --output-bootstrap <path>', 'Output path of optimized bootstrap [default: optimized_bootstrap]'],
+    ['--output-blob-dir <path>', 'Directory path for storing the optimized blob'],
+    ['-J, --output-json <path>', 'File path to save operation result in JSON format'],
+  ] as const) {
+    command.addOption(valueOption(flags, description))
+  }
+  addProgressOption(command)
+  command.addHelpText('after', EXAMPLES)
+  setRules(command, {
+    always: ['--bootstrap'],
+    conflicts: [['--backend-config', '--backend-config-file']],
+    lacking: (has) => (has('--bootstrap') ? [] : ['--bootstrap']),
+  })
+  command.action(async (flags: OptimizeFlags) => {
+    const { optimizeImageFile } = await import('./optimize-image.ts')
+    await optimizeImageFile(flags, signal)
+  })
+  return command
+}
