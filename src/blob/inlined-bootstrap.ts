@@ -1,4 +1,4 @@
-import { TAR_HEADER_SIZE, decodeTarHeader } from './tar-header.ts'
+import { decodeTarHeader, encodeTarHeader, TAR_HEADER_SIZE } from './tar-header.ts'
 import { decodeToc, PARTS, type TocEntry } from './toc.ts'
 
 /** As many of a blob's last bytes as `locateBootstrap` wants; more than every known table of contents has. */
@@ -34,4 +34,9 @@ function bounded(part: TocEntry | undefined): TocEntry | undefined {
   if (part === undefined) return undefined
   const isBomb = part.uncompressedSize > 0x10_0000 && part.uncompressedSize > part.compressedSize * MAX_RATIO
   return isBomb || part.uncompressedSize > MAX_BOOTSTRAP_BYTES ? undefined : part
+}
+
+/** A blob of nothing but its bootstrap, without a table of contents. */
+export function inlinedBootstrap(bootstrap: Uint8Array): Uint8Array {
+  return Buffer.concat([bootstrap, encodeTarHeader(PARTS.bootstrap, bootstrap.length)])
 }

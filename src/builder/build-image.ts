@@ -3,6 +3,7 @@ import { readSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { setImmediate } from 'node:timers/promises'
 import { Artifact } from './artifact.ts'
+import { checkExternalPlaces, type ExternalOutput, publishExternal } from './external-output.ts'
 import { type BlobPlace, openBlobOutput, type OutputPlace, placeOf } from './blob-output.ts'
 import { buildDirectoryLayer, buildLayer, type BuiltLayer } from './build-layer.ts'
 import { buildStargzLayer } from './build-stargz.ts'
@@ -20,6 +21,8 @@ export interface ImageSource {
 
 export interface ImagePlaces {
   readonly blob: BlobPlace
+  /** With `attributes`: the file for what the original calls the external blob; it is empty, or carries the bootstrap of external files when bootstraps are inlined. */
+  readonly externalBlob?: string | undefined
   /** Undefined for an inlined bootstrap. */
   readonly bootstrap: OutputPlace | undefined
 }
@@ -38,6 +41,8 @@ export interface BuiltImage {
   /** Ids in table order; an inlined blob has its real one. */
   readonly blobs: readonly string[]
   readonly blobSize: number
+  /** With `attributes`. */
+  readonly external?: ExternalOutput | undefined
   /** Seconds by step, and counts, by the original's names. */
   readonly trace: {
     readonly consumedTime: Readonly<Record<string, number>>
@@ -64,6 +69,7 @@ export async function buildImage(
   if ((places.bootstrap === undefined) !== options.inlineBootstrap) {
     throw new BuilderError('BAD_OPTION', 'the bootstrap goes into the blob or has a place of its own, one of both')
   }
+  if (options.attributes !== undefined) checkExternalPlaces(source, places, options)
   if (source.kind === 'tarfs') return await buildOverTar(source.path, places, options, run)
   const blob = await openBlobOutput(places.blob)
   try {
@@ -78,10 +84,12 @@ export async function buildImage(
     const blobPath = await blob.publish(built, source.kind === 'stargz-toc' ? undefined : options.blobId)
     const bootstrapPath =
       places.bootstrap === undefined ? undefined : await publishBootstrap(places.bootstrap, built.bootstrap)
+    const external = built.external && (await publishExternal(built.external, places))
     return {
       bootstrapPath,
       blobPath,
       blobs: ids,
+      external,
       blobSize: built.blobSize,
       trace: traceOf(built, (performance.now() - started) / 1000),
     }

@@ -1,10 +1,12 @@
 import { type BlobInfo, BlobWriter, type FinishedBlob } from '../blob/index.ts'
 import { INLINED_BLOB_ID } from '../rafs/index.ts'
 import { ChunkPipeline, type PackStore } from './chunk-pipeline.ts'
+import type { Attributes } from './attributes.ts'
 import { type ChunkWorkers, withChunkWorkers } from './chunk-workers.ts'
 import { type ChunkRecord, LayerDictionary } from './dictionary.ts'
 import type { Content } from './content.ts'
 import { BuilderError, coded } from './errors.ts'
+import { placeExternal, splitExternal } from './external-files.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
 import type { LayerNode } from './layer-tree.ts'
 import { checkConsistent, checkReadable, importedBlob } from './merge.ts'
@@ -27,7 +29,14 @@ export interface BuiltLayer {
   readonly blobSize: number
   /** Blobs of the bootstrap's table, in its order. */
   readonly blobs: readonly BlobInfo[]
+  /** Files whose data is elsewhere: a bootstrap of their own. With `attributes` only. */
+  readonly external?: ExternalTree | undefined
   readonly counts: LayerCounts
+}
+
+export interface ExternalTree {
+  readonly bootstrap: Uint8Array
+  readonly blobs: readonly BlobInfo[]
 }
 
 export interface LayerCounts {
@@ -167,8 +176,10 @@ class LayerBuild {
     const { keepOwners, signal, whiteoutSpec, prefetch } = this.#options
     const dropWhiteouts = this.#parent === undefined ? whiteoutSpec : undefined
     const { root: layer, contents } = scanDirectory(path, { keepOwners, dropWhiteouts, signal })
-    const root = this.#overParent(layer)
     this.#source = 'directory'
+    const { attributes } = this.#options
+    const external = attributes === undefined ? undefined : this.#external(layer, attributes)
+    const root = this.#overParent(layer)
     if (prefetch.policy === 'blob') this.#prefetched = prefetchedFiles(root, prefetch.paths)
     for (const node of new Set(dumpOrder(root, prefetch.policy === 'none' ? [] : prefetch.paths))) {
       const content = contents.get(node)
@@ -184,7 +195,16 @@ class LayerBuild {
       onBytes(content.size)
     }
     await this.#pipeline.finish()
-    return await this.#finish(root)
+    return { ...(await this.#finish(root)), external }
+  }
+
+  /** Takes external files out of the layer. The original writes v6 bootstraps of them that nobody can open. */
+  #external(layer: LayerNode, attributes: Attributes): ExternalTree {
+    const root = splitExternal(layer, attributes)
+    const blobs = placeExternal(root, attributes, this.#options)
+    if (blobs.length > 0 && this.#options.version === 6)
+      throw new BuilderError('BAD_OPTION', 'RAFS v6 has no place for external files; build v5')
+    return { bootstrap: this.#bootstrap(root, blobs), blobs }
   }
 
   #loadParent(parent: NonNullable<LayerOptions['parent']>): LayerNode {

@@ -2,6 +2,7 @@
  * The builder room: sources into layers and images (tree, chunks, blob, bootstrap); merging layers; checking and inspecting images.
  */
 export { writeStream, writeWhole } from './artifact.ts'
+export { Attributes } from './attributes.ts'
 export type { BlobPlace, OutputPlace } from './blob-output.ts'
 export type { BuiltImage, ImagePlaces, ImageRun, ImageSource } from './build-image.ts'
 export { buildImage } from './build-image.ts'

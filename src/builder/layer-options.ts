@@ -1,6 +1,7 @@
 import type { BlobCipher } from '../blob/index.ts'
 import type { CompressionName, DigestName } from '../codec/index.ts'
 import type { Bootstrap } from '../rafs/index.ts'
+import type { Attributes } from './attributes.ts'
 import type { KeepChunk } from './chunk-pipeline.ts'
 import type { ChunkDictionary } from './dictionary.ts'
 import type { PrefetchPolicy } from './prefetch.ts'
@@ -36,6 +37,8 @@ export interface LayerOptions {
   readonly prefetch: { readonly policy: PrefetchPolicy; readonly paths: readonly string[] }
   /** Chunks that need not be stored again. */
   readonly dictionary: ChunkDictionary | undefined
+  /** Of a directory: which files are in blobs of other backends. Undefined: none, and no bootstrap of such. */
+  readonly attributes?: Attributes | undefined
   /** The image that the layer is laid over; the result is the whole image then. */
   readonly parent: Bootstrap | undefined
 }

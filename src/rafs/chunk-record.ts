@@ -1,7 +1,7 @@
 /**
  * The 80-byte chunk record: RAFS v5 stores it in inodes, v6 in its chunk table. Source: docs/formats/rafs-v5.md, "Chunk record".
  */
-import type { BlobInfo, ChunkInfo } from '../blob/index.ts'
+import { BLOB_FEATURES, type BlobInfo, type ChunkInfo } from '../blob/index.ts'
 import type { ByteReader } from './byte-reader.ts'
 import { RafsError } from './errors.ts'
 import type { RafsChunk } from './tree.ts'
@@ -77,7 +77,8 @@ function checkChunk(blob: BlobInfo, chunk: ChunkInfo): void {
     new RafsError('BAD_CHUNK', `chunk ${chunk.index} of blob ${blob.id}: ${what}; the bootstrap is damaged or crafted`)
   if (chunk.index >= MAX_CHUNKS || (blob.chunkCount > 0 && chunk.index >= blob.chunkCount))
     throw bad(`its number is beyond the blob's ${blob.chunkCount} chunks`)
-  if (chunk.uncompressedSize === 0 || chunk.uncompressedSize > blob.chunkSize)
+  const isExternal = (blob.features & BLOB_FEATURES.EXTERNAL) !== 0
+  if (chunk.uncompressedSize === 0 || (chunk.uncompressedSize > blob.chunkSize && !isExternal))
     throw bad(`it has ${chunk.uncompressedSize} bytes, chunks have up to ${blob.chunkSize}`)
   const roundedEnd = Math.ceil(blob.uncompressedSize / 4096) * 4096
   if (blob.uncompressedSize > 0 && chunk.uncompressedOffset + chunk.uncompressedSize > roundedEnd) {

@@ -211,6 +211,8 @@ export function* chunkIds(image: Bootstrap, ino: Ino, size: number): Generator<s
   for (const count of chunkWindows(image, ino, size, spans)) {
     for (let index = 0; index < count; index++) {
       const span = spans[index] // filled by `chunks`
+      // A chunk of an external blob may be larger than what is asked for at once.
+      if (span.offsetInChunk > 0) continue
       const layout = image.layout(span.blobIndex)
       if (layout.has(span.chunkIndex)) {
         layout.chunk(span.chunkIndex, info)

@@ -9,6 +9,7 @@ import {
   chunkDictPath,
   type CreateFlags,
   layerOptions,
+  readAttributes,
   refuseUnsupported,
 } from './create-options.ts'
 import { type Log, withLog } from './log.ts'
@@ -31,6 +32,7 @@ async function create(source: string, flags: CreateFlags, log: Log, signal: Abor
   refuseUnsupported(flags)
   await checkConfig(flags.config)
   const options = layerOptions(flags, chunkSize, patterns)
+  const attributes = await readAttributes(flags)
   const { chunkDict, parentBootstrap } = flags
   const dictionary = chunkDict === undefined ? undefined : await openDictionary(chunkDictPath(chunkDict), options)
   const parent = parentBootstrap === undefined ? undefined : await openParent(parentBootstrap, options)
@@ -40,7 +42,7 @@ async function create(source: string, flags: CreateFlags, log: Log, signal: Abor
     const built = await buildImage(
       { kind: sourceKind(flags), path: STDIN.has(source) ? '-' : source, layerSize: blobDataSize(flags) },
       places,
-      { ...options, dictionary, parent },
+      { ...options, attributes, dictionary, parent },
       { signal, onBytes: (bytes) => progress.advance(bytes) },
     )
     log.info(summary(built))
@@ -79,12 +81,13 @@ function nowhereOf(flags: CreateFlags): ImagePlaces['blob'] | undefined {
 }
 
 function placesOf(flags: CreateFlags): ImagePlaces {
-  const { blob, blobDir = '.', blobCacheDir, blobInlineMeta, bootstrap } = flags
+  const { blob, blobDir = '.', blobCacheDir, blobInlineMeta, bootstrap, externalBlob } = flags
   const folder = { kind: 'directory', path: blobDir } as const
   const inline = blobInlineMeta === true
   const cache = blobCacheDir === undefined ? undefined : ({ kind: 'cache', path: blobCacheDir } as const)
   return {
     blob: cache ?? nowhereOf(flags) ?? (blob === undefined ? folder : { kind: 'file', path: blob }),
+    externalBlob,
     bootstrap: inline ? undefined : bootstrap === undefined ? folder : { kind: 'file', path: bootstrap },
   }
 }

@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { createCipher } from '../../blob/index.ts'
-import { BuilderError, type LayerOptions, type PrefetchPatterns } from '../../builder/index.ts'
+import { Attributes, BuilderError, type LayerOptions, type PrefetchPatterns } from '../../builder/index.ts'
 import type { CommonFlags } from './arguments.ts'
 import { decimal, decimalOrHex } from './numbers.ts'
 import { osError } from './os-error.ts'
@@ -172,8 +173,6 @@ export function refuseUnsupported(flags: CreateFlags): void {
   }
   const type = canonicalType(flags)
   refuse(REF_TYPES.has(type), `--type ${flags.type}`)
-  refuse(flags.attributes !== undefined, '--attributes')
-  refuse(flags.externalBlob !== undefined, '--external-blob')
 }
 
 /** The path of `--chunk-dict PATH` or `--chunk-dict bootstrap=PATH`. */
@@ -186,6 +185,19 @@ export function chunkDictPath(argument: string): string {
 
 export function isDirectory(path: string): boolean {
   return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true
+}
+
+/** Files that are marked as external; undefined when nothing is said of such. Throws 'BAD_OPTION'. */
+export async function readAttributes({ attributes, externalBlob }: CreateFlags): Promise<Attributes | undefined> {
+  if (attributes === undefined) return externalBlob === undefined ? undefined : Attributes.NONE
+  try {
+    return Attributes.parse(await readFile(attributes))
+  } catch (cause) {
+    if (cause instanceof BuilderError) throw cause
+    throw new BuilderError('BAD_OPTION', `cannot read the attributes ${attributes}`, {
+      cause: new Error(osError(cause)),
+    })
+  }
 }
 
 export function layerOptions(flags: CreateFlags, chunkSize: number, patterns: PrefetchPatterns): LayerOptions {

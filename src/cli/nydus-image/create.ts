@@ -76,9 +76,7 @@ function addOutputOptions(command: Command): void {
     .option('--blob-inline-meta', 'Inline RAFS metadata and blob metadata into the data blob, also --inline-bootstrap')
     .addOption(valueOption('--blob-id <id>', 'Id of the generated RAFS data blob instead of its digest'))
     .addOption(valueOption('-J, --output-json <path>', 'File path to save operation result in JSON format'))
-    .addOption(
-      valueOption('--external-blob <path>', 'File path to save the generated RAFS external blob (not supported)'),
-    )
+    .addOption(valueOption('--external-blob <path>', 'File path to save the generated RAFS external blob'))
     .addOption(
       valueOption(
         '--blob-cache-dir <path>',
@@ -144,7 +142,12 @@ function addContentOptions(command: Command): void {
       ).default('none'),
     )
     .addOption(valueOption('-C, --config <path>', 'Configuration file of nydusd; not needed, but it must be readable'))
-    .addOption(valueOption('--attributes <path>', 'Nydus attributes file path (not supported)'))
+    .addOption(
+      valueOption(
+        '--attributes <path>',
+        'Nydus attributes file: which files of a directory are in external blobs (RAFS v5)',
+      ),
+    )
     // The original ignores it too: what was written is always read back.
     .addOption(new Option('--disable-check', 'Ignored').hideHelp())
 }

@@ -8,6 +8,7 @@ import { toolVersion } from './version.ts'
 export interface Result {
   readonly bootstrapPath: string | undefined
   readonly blobs: readonly string[]
+  readonly external?: { readonly bootstrapPath: string | undefined; readonly blobs: readonly string[] } | undefined
   readonly fsVersion?: 5 | 6
   readonly trace: {
     readonly consumedTime: Readonly<Record<string, number>>
@@ -17,13 +18,26 @@ export interface Result {
 }
 
 /** The original's last words after `create` and `merge`. */
-export function summary(built: Pick<Result, 'bootstrapPath' | 'blobs'> & { readonly blobSize: number }): string {
+export function summary(
+  built: Pick<Result, 'bootstrapPath' | 'blobs' | 'external'> & { readonly blobSize: number },
+): string {
   return [
     'successfully built RAFS filesystem: ',
     `meta blob path: ${built.bootstrapPath ?? '<none>'}`,
     `data blob size: 0x${built.blobSize.toString(16)}`,
-    `data blobs: [${built.blobs.map((id) => JSON.stringify(id)).join(', ')}]`,
+    `data blobs: ${listOf(built.blobs)}`,
+    ...externalLines(built.external),
   ].join('\n')
+}
+
+function externalLines(external: Result['external']): string[] {
+  if (external === undefined || external.blobs.length === 0) return []
+  const path = `external meta blob path: ${external.bootstrapPath ?? '<none>'}`
+  return [path, `external data blobs: ${listOf(external.blobs)}`]
+}
+
+function listOf(ids: readonly string[]): string {
+  return `[${ids.map((id) => JSON.stringify(id)).join(', ')}]`
 }
 
 /** An image's compressor, as its first blob tells it. */
@@ -38,8 +52,8 @@ export async function writeResult(path: string | undefined, result: Result, inde
     version: toolVersion(),
     bootstrap: result.bootstrapPath ?? '',
     blobs: result.blobs,
-    external_bootstrap: '',
-    external_blobs: [],
+    external_bootstrap: result.external?.bootstrapPath ?? '',
+    external_blobs: result.external?.blobs ?? [],
     trace: { consumed_time: result.trace.consumedTime, registered_events: result.trace.events },
     fs_version: String(result.fsVersion ?? 6),
     compressor: result.compressor,

@@ -1,3 +1,4 @@
+import { BLOB_FEATURES } from '../../blob/index.ts'
 import { CHUNK_RECORD, writeChunkRecord } from '../chunk-record.ts'
 import { RafsError } from '../errors.ts'
 import { isType, MODE } from '../mode.ts'
@@ -136,7 +137,10 @@ function writeXattrs(view: DataView, at: number, node: RafsNode): number {
   return at + 8 + roundUp(size, 8)
 }
 
-function writeChunks(view: DataView, at: number, node: RafsNode, tree: RafsTree, chunkSize: number): void {
+function writeChunks(view: DataView, at: number, node: RafsNode, tree: RafsTree, imageChunkSize: number): void {
+  const blob = tree.blobs[node.chunks[0]?.blobIndex ?? 0]
+  const isExternal = ((blob?.features ?? 0) & BLOB_FEATURES.EXTERNAL) !== 0
+  const chunkSize = isExternal && blob !== undefined ? blob.chunkSize : imageChunkSize
   const expected = isType(node.mode, MODE.FILE) ? Math.ceil(node.size / chunkSize) : 0
   if (node.chunks.length !== expected)
     throw new RafsError(

@@ -1,4 +1,4 @@
-import type { BlobInfo, BlobLayout } from '../../blob/index.ts'
+import { BLOB_FEATURES, type BlobInfo, type BlobLayout } from '../../blob/index.ts'
 import { ChunkSpan, type Attributes, type Bootstrap, type EntryVisitor, type Ino } from '../bootstrap.ts'
 import type { ByteReader } from '../byte-reader.ts'
 import { CHUNK_RECORD } from '../chunk-record.ts'
@@ -124,9 +124,10 @@ export class BootstrapV5 implements Bootstrap {
     const at = this.#at(ino, MODE.FILE)
     const end = Math.min(this.#from.u64(at + INODE.fileSize), offset + length)
     const { start, count: available } = this.#chunkRecords(at)
+    const chunkSize = this.#chunkSizeOf(start, available)
     let count = 0
     for (let position = offset; position < end; count++) {
-      const number = Math.floor(position / this.chunkSize)
+      const number = Math.floor(position / chunkSize)
       if (number >= available)
         throw new RafsError(
           'BAD_CHUNK',
@@ -137,8 +138,8 @@ export class BootstrapV5 implements Bootstrap {
       span.blobIndex = this.#from.u32(record + CHUNK_RECORD.blobIndex)
       span.chunkIndex = this.#from.u32(record + CHUNK_RECORD.index)
       span.chunkOffset = this.#from.u64(record + CHUNK_RECORD.uncompressedOffset)
-      span.offsetInChunk = position - number * this.chunkSize
-      span.length = Math.min(end - position, this.chunkSize - span.offsetInChunk)
+      span.offsetInChunk = position - number * chunkSize
+      span.length = Math.min(end - position, chunkSize - span.offsetInChunk)
       const stored = this.#from.u32(record + CHUNK_RECORD.uncompressedSize)
       if (this.blobs[span.blobIndex] === undefined || span.offsetInChunk + span.length > stored) {
         throw new RafsError(
@@ -149,6 +150,15 @@ export class BootstrapV5 implements Bootstrap {
       position += span.length
     }
     return count
+  }
+
+  /** External blobs have a chunk size of their own, which only the chunks tell: the first of several is full. */
+  #chunkSizeOf(start: number, count: number): number {
+    if (count === 0) return this.chunkSize
+    const blob = this.blobs[this.#from.u32(start + CHUNK_RECORD.blobIndex)]
+    if (blob === undefined || (blob.features & BLOB_FEATURES.EXTERNAL) === 0) return this.chunkSize
+    const first = this.#from.u32(start + CHUNK_RECORD.uncompressedSize)
+    return Math.max(1, count === 1 ? Math.max(first, this.chunkSize) : first)
   }
 
   prefetch(): Ino[] {

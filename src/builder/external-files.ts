@@ -1,0 +1,181 @@
+/**
+ * Files whose data is not stored here: attributes say in which blob of another backend it lies. They are in a bootstrap of their own, with the directories that lead to them. Source: docs/formats/blob.md,
+ * "External blobs".
+ */
+import { BLOB_FEATURES, type BlobInfo } from '../blob/index.ts'
+import type { DigestName } from '../codec/index.ts'
+import { type Attributes, parseSize, type PathAttributes } from './attributes.ts'
+import type { ChunkRecord } from './dictionary.ts'
+import { BuilderError } from './errors.ts'
+import { shown } from './image-path.ts'
+import { isType, type LayerNode } from './layer-tree.ts'
+import { hybridPaths } from './rafs-tree.ts'
+
+const MAX_BLOBS = 254
+const MAX_FILE_CHUNKS = 2 ** 24
+const MAX_CHUNKS = 0xff_ffff
+const BLOB_ID_LENGTH = 64
+const NO_DIGEST = new Uint8Array(32)
+
+/**
+ * Takes external files out of a tree into one of their own. A directory that leads to some stays where it was when it has other entries; the original loses these. Gives the other tree's root.
+ */
+export function splitExternal(root: LayerNode, attributes: Attributes): LayerNode {
+  const copies = new Map<LayerNode, LayerNode>()
+  const split = (directory: LayerNode, path: string): LayerNode => {
+    const external = copyOf(directory, copies)
+    for (const [name, child] of [...(directory.children ?? [])]) {
+      const childPath = `${path}/${name}`
+      if (!attributes.isExternal(childPath)) continue
+      if (child.children === undefined) {
+        directory.children?.delete(name)
+        external.children?.set(name, copyOf(child, copies))
+        continue
+      }
+      external.children?.set(name, split(child, childPath))
+      if (child.children.size === 0) directory.children?.delete(name)
+    }
+    return external
+  }
+  return split(root, '')
+}
+
+/** Names of one node share a copy. */
+function copyOf(node: LayerNode, copies: Map<LayerNode, LayerNode>): LayerNode {
+  const known = copies.get(node)
+  if (known !== undefined) return known
+  const copy = { ...node, children: node.children === undefined ? undefined : new Map<string, LayerNode>() }
+  copies.set(node, copy)
+  return copy
+}
+
+export interface ExternalOptions {
+  readonly digest: DigestName
+  readonly inlineBootstrap: boolean
+}
+
+interface ExternalBlob {
+  id: string
+  size: number
+  chunkSize: number
+  chunkCount: number
+}
+
+/** Gives files their chunks, which are stored plain in the blobs that attributes name. Gives those blobs. Throws BuilderError 'BAD_OPTION' that names the file. */
+export function placeExternal(root: LayerNode, attributes: Attributes, options: ExternalOptions): BlobInfo[] {
+  const blobs: Array<ExternalBlob | undefined> = []
+  const done = new Set<LayerNode>()
+  for (const [path, node] of hybridPaths(root)) {
+    if (!isType(node, 'file') || done.has(node)) continue
+    done.add(node)
+    const values = attributes.of(path)
+    if (values === undefined) continue
+    const file = new ExternalFile(path, values)
+    if (node.size === 0) node.size = file.size
+    if (node.size > 0) node.chunks = file.chunks(node.size, blobs)
+  }
+  return Array.from(blobs, (blob, index) => {
+    if (blob !== undefined) return infoOf(blob, index, options)
+    throw new BuilderError('BAD_OPTION', `the attributes name no file of blob ${index}, but files of later ones`)
+  })
+}
+
+class ExternalFile {
+  readonly #path: string
+  readonly #values: PathAttributes
+
+  constructor(path: string, values: PathAttributes) {
+    this.#path = path
+    this.#values = values
+  }
+
+  /** Of a file that is there as an empty one only. */
+  get size(): number {
+    return this.#values.has('file_size') ? this.#number('file_size') : 0
+  }
+
+  chunks(size: number, blobs: Array<ExternalBlob | undefined>): ChunkRecord[] {
+    const blobIndex = this.#number('blob_index')
+    if (blobIndex >= MAX_BLOBS) throw this.#bad(`blob_index is ${blobIndex}, an image has up to ${MAX_BLOBS} blobs`)
+    const blob = (blobs[blobIndex] ??= { id: '', size: 0, chunkSize: 0, chunkCount: 0 })
+    this.#describe(blob)
+    const start = this.#number('chunk_0_compressed_offset')
+    const count = Math.ceil(size / blob.chunkSize)
+    if (count > MAX_FILE_CHUNKS || blob.chunkCount + count > MAX_CHUNKS)
+      throw this.#bad(`it would have ${count} chunks; use a larger chunk_size`)
+    if (start + size > blob.size) throw this.#bad(`it ends at byte ${start + size} of a blob of ${blob.size}`)
+    const sums = this.#sums(count)
+    return Array.from({ length: count }, (_unused, at) => {
+      const offset = start + at * blob.chunkSize
+      const length = Math.min(blob.chunkSize, size - at * blob.chunkSize)
+      const place = {
+        compressedOffset: offset,
+        compressedSize: length,
+        uncompressedOffset: offset,
+        uncompressedSize: length,
+      }
+      const index = blob.chunkCount++
+      return { blobIndex, index, digest: NO_DIGEST, crc32c: sums[at], ...place, compressed: false, encrypted: false }
+    })
+  }
+
+  #describe(blob: ExternalBlob): void {
+    blob.id = this.#value('blob_id')
+    if (!/^[0-9A-Za-z]{64}$/.test(blob.id))
+      throw this.#bad(`invalid blob id:${blob.id}, length:${blob.id.length}; it must have ${BLOB_ID_LENGTH} digits`)
+    blob.size = this.#number('compressed_size')
+    const chunkSize = parseSize(this.#value('chunk_size'))
+    if (chunkSize === undefined || chunkSize === 0 || chunkSize >= 2 ** 32)
+      throw this.#bad('failed to parse chunk_size')
+    if (blob.chunkSize !== 0 && blob.chunkSize !== chunkSize)
+      throw this.#bad(`its chunk_size is ${chunkSize}, another file of that blob has ${blob.chunkSize}`)
+    blob.chunkSize = chunkSize
+  }
+
+  /** There are no digests, so every chunk must have one. */
+  #sums(count: number): number[] {
+    const words = (this.#values.get('crcs') ?? '').split(',').map((word) => word.trim().replace(/^0x/, ''))
+    const sums = words.map((word) => (/^[0-9a-fA-F]{1,8}$/.test(word) ? Number.parseInt(word, 16) : Number.NaN))
+    const bad = sums.slice(0, count).findIndex(Number.isNaN)
+    if (sums.length >= count && bad < 0) return sums
+    throw new BuilderError('BAD_OPTION', `invalid crc index ${bad < 0 ? sums.length : bad} for file ${this.#path}`)
+  }
+
+  #number(key: string): number {
+    const value = Number(/^\d+$/.test(this.#value(key)) ? this.#value(key) : Number.NaN)
+    if (!Number.isSafeInteger(value)) throw this.#bad(`failed to parse ${key}`)
+    return value
+  }
+
+  #value(key: string): string {
+    const value = this.#values.get(key)
+    if (value === undefined) throw this.#bad(`failed to parse ${key}`)
+    return value
+  }
+
+  #bad(why: string): BuilderError {
+    return new BuilderError('BAD_OPTION', `the external file ${shown(this.#path)}: ${why}`)
+  }
+}
+
+function infoOf({ id, size, chunkSize, chunkCount }: ExternalBlob, index: number, options: ExternalOptions): BlobInfo {
+  const { CAP_TAR_TOC, EXTERNAL, INLINED_FS_META, HAS_TAR_HEADER } = BLOB_FEATURES
+  return {
+    index,
+    id,
+    features: CAP_TAR_TOC | EXTERNAL | (options.inlineBootstrap ? INLINED_FS_META | HAS_TAR_HEADER : 0),
+    chunkSize,
+    chunkCount,
+    compression: 'none',
+    digest: options.digest,
+    compressedSize: size,
+    uncompressedSize: size,
+    prefetchSize: 0,
+    metaOffset: 0,
+    metaCompressedSize: 0,
+    metaUncompressedSize: 0,
+    metaCompression: 'none',
+    tocSize: 0,
+    tocDigest: undefined,
+  }
+}
