@@ -89,7 +89,7 @@ test('external files are in a bootstrap of their own, and what lies beside them 
   assert.deepEqual([...checkBootstrap(external), ...checkBootstrap(main)], [])
   assert.deepEqual(filesIn(folder), ['blob', 'external.blob', 'image.boot', 'image.external'])
   assert.equal(readFileSync(join(folder, 'external.blob')).length, 0)
-  assert.equal(readFileSync(join(folder, 'blob')).toString(), 'small'.toString())
+  assert.equal(readFileSync(join(folder, 'blob')).toString(), 'small')
 })
 
 test('chunks lie where the attributes say, with their sums', async (t) => {

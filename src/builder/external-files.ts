@@ -24,7 +24,7 @@ export function splitExternal(root: LayerNode, attributes: Attributes): LayerNod
   const copies = new Map<LayerNode, LayerNode>()
   const split = (directory: LayerNode, path: string): LayerNode => {
     const external = copyOf(directory, copies)
-    for (const [name, child] of [...(directory.children ?? [])]) {
+    for (const [name, child] of directory.children ?? []) {
       const childPath = `${path}/${name}`
       if (!attributes.isExternal(childPath)) continue
       if (child.children === undefined) {
