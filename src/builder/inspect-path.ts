@@ -1,4 +1,4 @@
-import { Attributes, type Bootstrap, type Ino, isType, MODE } from '../rafs/index.ts'
+import { Attributes, type Bootstrap, compareNames, type Ino, isType, MODE } from '../rafs/index.ts'
 
 /** Where a path leads. */
 export interface FoundPath {
@@ -30,11 +30,21 @@ export function resolvePath(image: Bootstrap, start: readonly Ino[], path: Uint8
       continue
     }
     const bytes = Buffer.from(name, 'latin1')
-    const ino = image.lookup(here(), bytes)
+    const ino = image.lookup(here(), bytes) ?? listed(image, here(), bytes)
     if (ino === undefined) return undefined
     last = { ino, name: bytes }
   }
   return { directories, ...(last ?? { ino: here(), name: new Uint8Array(0) }) }
+}
+
+/** By looking at every entry: the original's chunk dictionaries are found in no other way. */
+function listed(image: Bootstrap, directory: Ino, wanted: Uint8Array): Ino | undefined {
+  let found: Ino | undefined
+  image.list(directory, 0, (name, ino) => {
+    if (compareNames(name, wanted) === 0) found = ino
+    return found === undefined
+  })
+  return found
 }
 
 /** The names of a path, a character a byte; none for slashes alone. */
