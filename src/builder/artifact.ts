@@ -91,19 +91,27 @@ export class Artifact {
     if (length > 0) await this.#writeAll(this.#buffer.subarray(0, length))
   }
 
+  /** Brings all bytes to the disk: nothing that `publish` still does needs room there. */
+  async settle(): Promise<void> {
+    try {
+      await this.flush()
+      if (this.#temporary === undefined) return
+      await this.#syncing
+      if (this.#hasHoleAtEnd) await this.#file.truncate(this.#size)
+      await this.#file.sync()
+    } catch (cause) {
+      if (cause instanceof BuilderError) throw cause
+      throw new BuilderError('OUTPUT', `cannot write ${this.path}: ${messageOf(cause)}`, { cause })
+    }
+  }
+
   /** Makes the file be there, under `name` in its folder when its name became known only now. Gives its path. */
   async publish(name?: string): Promise<string> {
     const path = name === undefined ? this.path : join(dirname(this.path), name)
     try {
-      await this.flush()
-      if (this.#temporary === undefined) {
-        await this.#close()
-        return path
-      }
-      await this.#syncing
-      if (this.#hasHoleAtEnd) await this.#file.truncate(this.#size)
-      await this.#file.sync()
+      await this.settle()
       await this.#close()
+      if (this.#temporary === undefined) return path
       await rename(this.#temporary, path)
       await syncFolder(dirname(path))
       return path
@@ -149,6 +157,11 @@ export class Artifact {
     this.#open = false
     await this.#file.close()
   }
+}
+
+/** True for a place that is there and is no file: what is written to it cannot be taken back. */
+export async function isPipe(path: string): Promise<boolean> {
+  return (await statOrUndefined(path))?.isFile() === false
 }
 
 /** Writes a whole small file the same way. */

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { readSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { setImmediate } from 'node:timers/promises'
-import { Artifact } from './artifact.ts'
+import { Artifact, isPipe } from './artifact.ts'
 import { checkExternalPlaces, type ExternalOutput, publishExternal } from './external-output.ts'
 import { type BlobPlace, openBlobOutput, type OutputPlace, placeOf } from './blob-output.ts'
 import { buildDirectoryLayer, buildLayer, type BuiltLayer } from './build-layer.ts'
@@ -72,6 +72,7 @@ export async function buildImage(
   if (options.attributes !== undefined) checkExternalPlaces(source, places, options)
   if (source.kind === 'tarfs') return await buildOverTar(source.path, places, options, run)
   const blob = await openBlobOutput(places.blob)
+  let bootstrap: Artifact | undefined
   try {
     const built = await buildFrom(
       source,
@@ -81,9 +82,10 @@ export async function buildImage(
     run.signal.throwIfAborted()
     const ids = built.blobs.map(({ id }) => (options.inlineBootstrap && id.startsWith('x') ? built.blobId : id))
     // Of an eStargz layer the id is that of the layer, which is not what is written.
+    bootstrap = await settledBootstrap(places.bootstrap, built.bootstrap)
     const blobPath = await blob.publish(built, source.kind === 'stargz-toc' ? undefined : options.blobId)
     const bootstrapPath =
-      places.bootstrap === undefined ? undefined : await publishBootstrap(places.bootstrap, built.bootstrap)
+      places.bootstrap === undefined ? undefined : await publishBootstrap(places.bootstrap, built.bootstrap, bootstrap)
     const external = built.external && (await publishExternal(built.external, places))
     return {
       bootstrapPath,
@@ -94,6 +96,7 @@ export async function buildImage(
       trace: traceOf(built, (performance.now() - started) / 1000),
     }
   } finally {
+    await bootstrap?.discard()
     await blob?.discard()
   }
 }
@@ -202,10 +205,24 @@ async function* piecesOfFile(file: FileHandle): AsyncGenerator<Uint8Array> {
   }
 }
 
-async function publishBootstrap(place: OutputPlace, bytes: Uint8Array): Promise<string> {
+/** The bootstrap on the disk before the blob appears: a disk that is full leaves neither. Undefined for a pipe, whose reader may want the blob first. */
+async function settledBootstrap(place: OutputPlace | undefined, bytes: Uint8Array): Promise<Artifact | undefined> {
+  if (place === undefined || (await isPipe(placeOf(place, 'bootstrap')))) return undefined
   const artifact = await Artifact.create(placeOf(place, 'bootstrap'))
   try {
     await artifact.write(bytes)
+    await artifact.settle()
+    return artifact
+  } catch (error) {
+    await artifact.discard()
+    throw error
+  }
+}
+
+async function publishBootstrap(place: OutputPlace, bytes: Uint8Array, settled?: Artifact): Promise<string> {
+  const artifact = settled ?? (await Artifact.create(placeOf(place, 'bootstrap')))
+  try {
+    if (settled === undefined) await artifact.write(bytes)
     return await artifact.publish(place.kind === 'file' ? undefined : createHash('sha256').update(bytes).digest('hex'))
   } finally {
     await artifact.discard()

@@ -135,6 +135,28 @@ test('a full disk keeps the older outputs, and nothing is left beside them', {
   }
 })
 
+test('a disk that has room for the blob but not for its bootstrap gets neither', {
+  skip: !isRoot && 'mounting a small disk needs root',
+}, async () => {
+  const [small, tree] = [join(folder, 'small'), join(folder, 'names')]
+  for (const path of [small, tree]) mkdirSync(path)
+  for (let index = 0; index < 800; index += 1)
+    writeFileSync(join(tree, `an-empty-file-with-a-longer-name-${index}`), '')
+  writeFileSync(join(tree, 'one-with-content'), 'content')
+  await mountTmpfs(small, 1 << 16)
+  try {
+    for (const version of ['5', '6']) {
+      const args = ['create', '-v', version, '-D', 'small', '-B', 'small/boot', 'names']
+      const [failed] = await runAll([args], folder)
+      assert.equal(failed?.exit, 1)
+      assert.match(failed?.stderr ?? '', /cannot write small\/boot: .*no space left on device/)
+      assert.deepEqual(readdirSync(small), [])
+    }
+  } finally {
+    await unmount(small)
+  }
+})
+
 for (const version of ['5', '6'])
   test(`builds of RAFS v${version} into one folder of blobs at once do not hinder each other`, async () => {
     const [alone, shared] = ['alone', 'shared'].map((name) => join(folder, `${name}-${version}`)) as [string, string]
