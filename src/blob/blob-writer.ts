@@ -10,6 +10,7 @@ import {
   type DescribedChunk,
   encodeInfoV1,
   encodeInfoV2,
+  encodeZranInfo,
   INFO_V1_SIZE,
   INFO_V2_SIZE,
   type PlaceInBatch,
@@ -17,8 +18,10 @@ import {
 import { type BlobCipher, encrypt } from './encryption.ts'
 import { BlobError } from './errors.ts'
 import { GrowingBytes } from './growing-bytes.ts'
+import { packInfos } from './packed-infos.ts'
 import { encodeTarHeader } from './tar-header.ts'
 import { encodeToc, PARTS, type TocEntry, tocDigest } from './toc.ts'
+import type { ZranPlace, ZranSlicer } from './zran-slicer.ts'
 
 /** Numbers of chunks have 24 bits, and the original never gives out the last one. */
 const MAX_CHUNKS = 0xff_ffff
@@ -47,6 +50,8 @@ export interface BlobWriterOptions {
   readonly cipher: BlobCipher | undefined
   /** Bytes that will lie before the blob in the file that readers get: all places in it are counted from there. */
   readonly offset: number
+  /** The chunks stay where they are, in a gzip file, and the blob only tells where; v6 only, and `refer` is used instead of `append`. */
+  readonly reference?: ZranSlicer | undefined
   readonly sink: BlobSink
 }
 
@@ -60,6 +65,10 @@ export interface AppendedChunk extends Pick<DescribedChunk, 'compressed' | 'encr
   uncompressedOffset: number
 }
 
+/** What a bootstrap says of a blob besides what its writer knows. */
+export type OwnBlob = Pick<BlobInfo, 'id' | 'compressedSize' | 'tocSize' | 'tocDigest'> &
+  Partial<Pick<BlobInfo, 'metaBlobDigest' | 'metaBlobSize'>>
+
 /** What a finished blob is. */
 export interface FinishedBlob {
   /** SHA-256 of the bytes but for those of the digest array: the name that the original's builder gives. */
@@ -71,7 +80,7 @@ export interface FinishedBlob {
 }
 
 /**
- * Order of calls: `append` for each chunk, or `addToBatch` for some in a row and `appendBatch`; `finishData` once; then, for an inlined bootstrap, `addBootstrap`; `finish` last. One call at a time. Nothing is kept of the
+ * Order of calls: `append` for each chunk, or `addToBatch` for some in a row and `appendBatch`, or `refer`; `finishData` once; then, for an inlined bootstrap, `addBootstrap`; `finish` last. One call at a time. Nothing is kept of the
  * chunks but their infos and digests, up to 56 bytes each. The sink's errors pass through; after one the blob is to be thrown away.
  */
 export class BlobWriter {
@@ -94,10 +103,12 @@ export class BlobWriter {
   #uncompressedSize = 0
   #meta:
     | {
-        readonly infos: Uint8Array
+        /** Plain; undefined where they are too large to be kept. */
+        readonly infos: Uint8Array | undefined
         readonly header: Uint8Array
         readonly offset: number
         readonly compressedSize: number
+        readonly uncompressedSize: number
         readonly compression: CompressionName
       }
     | undefined
@@ -151,7 +162,14 @@ export class BlobWriter {
     return this.#write(stored)
   }
 
-  #describe(chunk: AppendedChunk, inBatch: PlaceInBatch | undefined): void {
+  /** Takes a chunk that stays where it is. Throws 'TOO_LARGE' beyond the format's limits. */
+  refer(chunk: AppendedChunk, place: ZranPlace): void {
+    chunk.compressedOffset = place.compressedOffset
+    chunk.compressedSize = place.compressedSize
+    this.#describe(chunk, place)
+  }
+
+  #describe(chunk: AppendedChunk, place: PlaceInBatch | ZranPlace | undefined): void {
     if (this.#chunkCount >= MAX_CHUNKS)
       throw new BlobError(
         'TOO_LARGE',
@@ -161,9 +179,10 @@ export class BlobWriter {
     chunk.uncompressedOffset = this.#uncompressedSize
     if (this.#options.rafsVersion === 6) {
       const size = this.#isV2 ? INFO_V2_SIZE : INFO_V1_SIZE
-      const place = this.#infos.extend(size)
-      const view = new DataView(place.buffer, place.byteOffset, size)
-      if (this.#isV2) encodeInfoV2(chunk, inBatch, view, 0)
+      const bytes = this.#infos.extend(size)
+      const view = new DataView(bytes.buffer, bytes.byteOffset, size)
+      if (place !== undefined && 'context' in place) encodeZranInfo(chunk, place, view, 0)
+      else if (this.#isV2) encodeInfoV2(chunk, place, view, 0)
       else encodeInfoV1(chunk, view, 0)
       this.#digests.extend(DIGEST_SIZE).set(chunk.digest)
     }
@@ -172,7 +191,8 @@ export class BlobWriter {
   }
 
   get #isV2(): boolean {
-    return this.#options.batches || this.#options.cipher !== undefined
+    const { batches, cipher, reference } = this.#options
+    return batches || cipher !== undefined || reference !== undefined
   }
 
   #aligned(end: number): number {
@@ -183,6 +203,12 @@ export class BlobWriter {
   /** Ends the chunks: writes what describes them. Without chunks there is nothing to describe. */
   async finishData(): Promise<void> {
     if (this.#chunkCount === 0) return
+    if (this.#options.reference !== undefined) await this.#writeReferenceMeta(this.#options.reference)
+    else await this.#describeData()
+    if (this.#options.toc && this.#options.rafsVersion === 6) await this.#writeDigests()
+  }
+
+  async #describeData(): Promise<void> {
     const dataSize = this.#size
     if (this.#hasHeaders) await this.#writeHeader(PARTS.data, dataSize)
     // Covers the header, but not its own uncompressed form: readers never check it, digests of the table do.
@@ -195,9 +221,7 @@ export class BlobWriter {
       compressedSize: dataSize,
       uncompressedSize: this.#uncompressedSize,
     })
-    if (this.#options.rafsVersion === 5) return
-    await this.#writeMeta()
-    if (this.#options.toc) await this.#writeDigests()
+    if (this.#options.rafsVersion === 6) await this.#writeMeta()
   }
 
   /** The bootstrap, compressed where a table of contents can say so. */
@@ -228,7 +252,7 @@ export class BlobWriter {
   }
 
   /** How a bootstrap names this blob; after `finishData`, with the size that the bootstrap is to tell. */
-  info(more: Pick<BlobInfo, 'index' | 'id' | 'compressedSize' | 'tocSize' | 'tocDigest'>): BlobInfo {
+  info(more: OwnBlob & Pick<BlobInfo, 'index'>): BlobInfo {
     const { chunkSize, compression, digest, cipher } = this.#options
     return {
       ...more,
@@ -242,14 +266,14 @@ export class BlobWriter {
       prefetchSize: 0,
       metaOffset: this.#meta?.offset ?? 0,
       metaCompressedSize: this.#meta?.compressedSize ?? 0,
-      metaUncompressedSize: this.#meta?.infos.length ?? 0,
+      metaUncompressedSize: this.#meta?.uncompressedSize ?? 0,
       metaCompression: this.#meta?.compression ?? 'none',
     }
   }
 
-  /** The compression context in the form of the cache file; undefined for a blob without chunks. After `finishData`. */
+  /** The compression context in the form of the cache file; undefined for a blob without chunks, and for a reference, whose contexts are large. After `finishData`. */
   metaFile(): Uint8Array | undefined {
-    return this.#meta === undefined ? undefined : encodeMetaFile(this.#meta.infos, this.#meta.header)
+    return this.#meta?.infos === undefined ? undefined : encodeMetaFile(this.#meta.infos, this.#meta.header)
   }
 
   get #hasHeaders(): boolean {
@@ -257,8 +281,9 @@ export class BlobWriter {
   }
 
   get #features(): number {
-    const { inlineBootstrap, toc, rafsVersion, batches, cipher } = this.#options
+    const { inlineBootstrap, toc, rafsVersion, batches, cipher, reference } = this.#options
     let features: number = BLOB_FEATURES.CAP_TAR_TOC
+    if (reference !== undefined) features |= BLOB_FEATURES.ZRAN | BLOB_FEATURES.SEPARATE
     // v5 never says so, whether it is or not.
     if (rafsVersion === 6) features |= BLOB_FEATURES.ALIGNED
     if (inlineBootstrap) features |= BLOB_FEATURES.INLINED_FS_META | BLOB_FEATURES.HAS_TAR_HEADER
@@ -286,14 +311,38 @@ export class BlobWriter {
       uncompressedSize: infos.length,
       contexts: batches ? { at, size, count: this.#batchCount } : undefined,
     })
-    this.#meta = { infos, header, offset, compressedSize, compression }
+    this.#meta = { infos, header, offset, compressedSize, uncompressedSize: infos.length, compression }
     const storedHeader = cipher === undefined ? header : encrypt(header, cipher)
     this.#compareMeta(Buffer.concat([stored, storedHeader]), infos, header)
     this.#addEntry(PARTS.meta, infos, compressedSize, compression)
     await this.#write(stored)
+    await this.#writeMetaHeader(header, storedHeader, compressedSize)
+  }
+
+  async #writeMetaHeader(header: Uint8Array, stored: Uint8Array, infosSize: number): Promise<void> {
     this.#addEntry(PARTS.metaHeader, header, header.length, 'none')
-    await this.#write(storedHeader)
-    if (this.#hasHeaders) await this.#writeHeader(PARTS.meta, compressedSize + META_HEADER_SIZE)
+    await this.#write(stored)
+    if (this.#hasHeaders) await this.#writeHeader(PARTS.meta, infosSize + META_HEADER_SIZE)
+  }
+
+  /** Infos and the contexts behind them: piece by piece, since each context has 32 KiB of its own. */
+  async #writeReferenceMeta(slicer: ZranSlicer): Promise<void> {
+    const infos = this.#infos.bytes
+    const [offset, size] = [this.#size, slicer.byteLength]
+    const plain = function* (): Generator<Uint8Array> {
+      yield infos
+      yield* slicer.encode()
+    }
+    const uncompressedSize = infos.length + size
+    const { compression, compressedSize, digest, pieces } = await packInfos(plain, uncompressedSize)
+    const contexts = { at: infos.length, size, count: slicer.contextCount }
+    const what = { compression, offset, compressedSize, uncompressedSize }
+    const header = encodeMetaHeader({ ...what, features: this.#features, entries: this.#chunkCount, contexts })
+    this.#meta = { ...what, infos: undefined, header }
+    const name = PARTS.meta
+    this.#toc.push({ name, compression, digest, compressedOffset: offset, compressedSize, uncompressedSize })
+    for (const piece of pieces()) await this.#write(piece)
+    await this.#writeMetaHeader(header, header, compressedSize)
   }
 
   #plainInfos(): Uint8Array {

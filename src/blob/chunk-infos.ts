@@ -94,6 +94,22 @@ export function encodeInfoV2(
   )
 }
 
+/** Writes the info of a chunk that lies in slice `context` of a gzip file, at `offset` of what that inflates to. Throws as `encodeInfoV2` does. */
+export function encodeZranInfo(
+  chunk: PlacedChunk,
+  { context, offset }: { readonly context: number; readonly offset: number },
+  into: DataView,
+  at: number,
+): void {
+  // Of a chunk that is taken from its slice, the stored size tells nothing that is needed.
+  const compressedSize = Math.min(chunk.compressedSize, MAX_STORED_V2 - 1)
+  const described = { ...chunk, compressedSize, compressed: true, encrypted: false, crc32c: undefined }
+  encodeInfoV2(described, undefined, into, at)
+  into.setUint8(at + 7, V2_FLAGS.COMPRESSED | V2_FLAGS.ZRAN)
+  into.setUint32(at + 16, offset, true)
+  into.setUint32(at + 20, context, true)
+}
+
 /** Reads info `index`; the digest stays as it is. Throws 'BAD_META' for what contradicts the blob, 'UNSUPPORTED' for batch, zran and encrypted chunks. */
 export function decodeInfo(from: DataView, index: number, blob: BlobInfo, into: ChunkInfo): void {
   into.index = index

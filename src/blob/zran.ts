@@ -8,9 +8,10 @@ import { INFO_V2_SIZE } from './chunk-infos.ts'
 import { BlobError } from './errors.ts'
 
 /** 8 × 3 + 4 × 3 + 1 + 1 + 2 = 40 bytes. */
-const CONTEXT = {
+export const CONTEXT = {
   size: 40,
   compressedOffset: 0,
+  uncompressedOffset: 8,
   dictionaryOffset: 16,
   compressedSize: 24,
   uncompressedSize: 28,
@@ -24,9 +25,9 @@ const HEADER = { contextsAt: 40, contextsSize: 48, contexts: 56 } as const
 const INFO = { flags: 7, size: 4, offsetInContext: 16, context: 20, zran: 0x2 } as const
 const MAX_DICTIONARY_BYTES = 1 << 15
 /** A slice is fetched whole. Builders make them of 1 MiB; one of this size is a gzip of one giant block. */
-const MAX_SLICE_BYTES = 256 << 20
+export const MAX_SLICE_BYTES = 256 << 20
 /** Infos, contexts and dictionaries of one blob. */
-const MAX_META_BYTES = 256 << 20
+export const MAX_META_BYTES = 256 << 20
 
 /** A slice of the gzip, and how to inflate it. Its dictionary is a view. */
 export interface ZranContext extends InflateStart {

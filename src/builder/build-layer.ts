@@ -1,4 +1,5 @@
-import { type BlobInfo, BlobWriter, type FinishedBlob } from '../blob/index.ts'
+import { type BlobInfo, BlobWriter, type FinishedBlob, type OwnBlob } from '../blob/index.ts'
+import type { CompressionName } from '../codec/index.ts'
 import { INLINED_BLOB_ID } from '../rafs/index.ts'
 import { ChunkPipeline, type PackStore } from './chunk-pipeline.ts'
 import type { Attributes } from './attributes.ts'
@@ -9,12 +10,13 @@ import { BuilderError, coded } from './errors.ts'
 import { placeExternal, splitExternal } from './external-files.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
 import type { LayerNode } from './layer-tree.ts'
-import { checkConsistent, checkReadable, importedBlob } from './merge.ts'
+import { checkConsistent, importedBlob } from './merge.ts'
 import { overlay } from './overlay.ts'
 import { dumpOrder, prefetchedFiles, prefetchNodes, toRafsTree } from './rafs-tree.ts'
 import { loadParent } from './reference.ts'
 import { scanDirectory } from './sources/directory.ts'
-import { readTarLayer } from './sources/tar.ts'
+import { GzipLayer } from './sources/gzip-layer.ts'
+import { readPlainTarLayer, readTarLayer } from './sources/tar.ts'
 import { writeTree } from './write-tree.ts'
 
 /** A layer that was built. */
@@ -58,9 +60,30 @@ export async function buildLayer(
   options: LayerOptions & LayerRun,
 ): Promise<BuiltLayer> {
   const { keepOwners, signal } = options
-  return await withBuild(options, (build) =>
+  if (options.reference === true) return await buildReference(stream, options)
+  return await withBuild(options, undefined, (build) =>
     build.fromTar((addContent) => readTarLayer(stream, { keepOwners, signal, addContent })),
   )
+}
+
+async function buildReference(
+  stream: AsyncIterable<Uint8Array>,
+  options: LayerOptions & LayerRun,
+): Promise<BuiltLayer> {
+  const { keepOwners, signal } = options
+  const gzip = await GzipLayer.open(stream, options.chunkSize)
+  try {
+    return await withBuild(options, gzip, (build) =>
+      build.fromTar(async (addContent) => {
+        const refer: AddContent = (content) => addContent(gzip.referred(content))
+        const root = await readPlainTarLayer(gzip, { keepOwners, signal, addContent: refer })
+        await gzip.finish()
+        return root
+      }),
+    )
+  } finally {
+    await gzip.end()
+  }
 }
 
 /** Builds a layer from a directory. Throws as `buildLayer` does; 'SOURCE_CHANGED' when it does not hold still. */
@@ -68,16 +91,17 @@ export async function buildDirectoryLayer(
   path: string,
   options: LayerOptions & LayerRun & { readonly onBytes: (bytes: number) => void },
 ): Promise<BuiltLayer> {
-  return await withBuild(options, (build) => build.fromDirectory(path, options.onBytes))
+  return await withBuild(options, undefined, (build) => build.fromDirectory(path, options.onBytes))
 }
 
 async function withBuild(
   options: LayerOptions & LayerRun,
+  gzip: GzipLayer | undefined,
   run: (build: LayerBuild) => Promise<BuiltLayer>,
 ): Promise<BuiltLayer> {
   try {
     return await withChunkWorkers(async (workers) => {
-      const build = new LayerBuild(options, workers)
+      const build = new LayerBuild(options, workers, gzip)
       try {
         return await run(build)
       } finally {
@@ -101,6 +125,15 @@ function refuseV6Only({ blobToc, batchSize, cipher }: LayerOptions): void {
   if (cipher !== undefined) throw refuse('the key of an encrypted blob')
 }
 
+function checkReference({ version, digest, blobId, blobOffset, batchSize, cipher }: LayerOptions): void {
+  const isPlain = blobId === undefined && blobOffset === 0 && batchSize === 0 && cipher === undefined
+  if (version === 6 && digest === 'sha256' && isPlain) return
+  throw new BuilderError(
+    'BAD_OPTION',
+    'references to gzip layers are built as RAFS v6 with sha256, without batches, encryption, an offset or another id',
+  )
+}
+
 type AddContent = (content: Content) => Promise<readonly ChunkRecord[]> | readonly ChunkRecord[]
 
 class LayerBuild {
@@ -109,22 +142,26 @@ class LayerBuild {
   readonly #pipeline: ChunkPipeline
   readonly #blob: BlobWriter
   readonly #parent: LayerNode | undefined
+  /** The layer that is referred to. */
+  readonly #gzip: GzipLayer | undefined
   #source: 'archive' | 'directory' = 'archive'
   #prefetched: readonly LayerNode[] = []
   readonly #started = performance.now()
 
-  constructor(options: LayerOptions & LayerRun, workers: ChunkWorkers) {
+  constructor(options: LayerOptions & LayerRun, workers: ChunkWorkers, gzip: GzipLayer | undefined) {
     const { version, alignedChunks, chunkSize, compression, digest, inlineBootstrap, blobToc, sink, parent } = options
     const { batchSize, cipher } = options
     if (version === 5) refuseV6Only(options)
     if (options.blobOffset > MAX_BLOB_OFFSET)
       throw new BuilderError('BAD_OPTION', `the blob offset ${options.blobOffset} is beyond what a blob may have`)
+    if (gzip !== undefined) checkReference(options)
     this.#options = options
+    this.#gzip = gzip
     this.#dictionary = new LayerDictionary(options.dictionary)
     this.#parent = parent === undefined ? undefined : this.#loadParent(parent)
     this.#blob = new BlobWriter({
       chunkSize,
-      compression,
+      compression: this.#compression,
       digest,
       inlineBootstrap,
       toc: blobToc,
@@ -133,20 +170,27 @@ class LayerBuild {
       batches: batchSize > 0,
       cipher,
       offset: options.blobOffset,
+      reference: gzip?.slicer,
       sink,
     })
     this.#pipeline = new ChunkPipeline({
       chunkSize,
-      algorithms: { compression, digest, cipher },
+      algorithms: { compression: gzip === undefined ? compression : 'none', digest, cipher },
       dictionary: this.#dictionary,
       workers,
-      store: (record, bytes) => {
+      store: (record, bytes, place) => {
         options.signal.throwIfAborted()
-        return this.#blob.append(record, bytes)
+        if (place === undefined) return this.#blob.append(record, bytes)
+        record.compressed = true
+        this.#blob.refer(record, place)
       },
       keep: options.keep,
       packs: batchSize === 0 ? undefined : this.#packs(batchSize),
     })
+  }
+
+  get #compression(): CompressionName {
+    return this.#gzip === undefined ? this.#options.compression : 'gzip'
   }
 
   #packs(size: number): PackStore {
@@ -208,7 +252,6 @@ class LayerBuild {
   }
 
   #loadParent(parent: NonNullable<LayerOptions['parent']>): LayerNode {
-    checkReadable(parent, 'the parent bootstrap')
     checkConsistent(
       {
         chunkSize: this.#options.chunkSize,
@@ -238,22 +281,25 @@ class LayerBuild {
     let bootstrap: Uint8Array
     let blobs: readonly BlobInfo[]
     const before = performance.now()
+    const layer = this.#gzip && { id: this.#gzip.id, compressedSize: this.#gzip.size }
     if (this.#options.inlineBootstrap) {
-      blobs = this.#table({ id: INLINED_BLOB_ID, compressedSize: blob.size, tocSize: 0, tocDigest: undefined })
+      const own = { id: INLINED_BLOB_ID, compressedSize: blob.size, tocSize: 0, tocDigest: undefined }
+      blobs = this.#table({ ...own, ...layer })
       bootstrap = this.#bootstrap(root, blobs)
       await blob.addBootstrap(bootstrap)
       finished = await blob.finish()
     } else {
       finished = await blob.finish()
       const { id, size, tocSize, tocDigest } = finished
-      blobs = this.#table({ id: this.#options.blobId ?? id, compressedSize: size, tocSize, tocDigest })
+      const own = { id: this.#options.blobId ?? id, compressedSize: size, tocSize, tocDigest }
+      blobs = this.#table(layer === undefined ? own : { ...own, ...layer, ...metaBlob(finished) })
       bootstrap = this.#bootstrap(root, blobs)
     }
     const counts = { ...this.#dictionary.counts, treeSeconds, bootstrapSeconds: (performance.now() - before) / 1000 }
     return { bootstrap, blobMeta: blob.metaFile(), blobId: finished.id, blobSize: finished.size, blobs, counts }
   }
 
-  #table(blob: Pick<BlobInfo, 'id' | 'compressedSize' | 'tocSize' | 'tocDigest'>): BlobInfo[] {
+  #table(blob: OwnBlob): BlobInfo[] {
     const own = { ...blob, compressedSize: this.#options.blobOffset + blob.compressedSize }
     return this.#dictionary.blobs.map((entry, index) =>
       entry.kind === 'own'
@@ -273,7 +319,8 @@ class LayerBuild {
   }
 
   #bootstrap(root: LayerNode, blobs: readonly BlobInfo[]): Uint8Array {
-    const { version, chunkSize, compression, digest, keepOwners, prefetch } = this.#options
+    const { version, chunkSize, digest, keepOwners, prefetch } = this.#options
+    const compression = this.#compression
     const tree = toRafsTree(root, blobs)
     const nodes = prefetch.policy === 'fs' ? prefetchNodes(tree.root, prefetch.paths) : []
     return writeTree(tree, {
@@ -287,4 +334,9 @@ class LayerBuild {
       source: this.#source,
     })
   }
+}
+
+/** Of a reference, the blob that was written only holds the compression context. */
+function metaBlob({ id, size }: FinishedBlob): Pick<BlobInfo, 'metaBlobDigest' | 'metaBlobSize'> {
+  return { metaBlobDigest: Buffer.from(id, 'hex'), metaBlobSize: size }
 }

@@ -1,3 +1,4 @@
+import type { ZranPlace } from '../blob/index.ts'
 import { ChunkBatch, MIN_ROOM } from './chunk-batch.ts'
 import { ChunkPacker } from './chunk-packer.ts'
 import { type ChunkAlgorithms, type ChunkWork, createChunkWork, PACKED, SKIP, type Step } from './chunk-work.ts'
@@ -19,8 +20,8 @@ const MAX_BATCHES = 16
 /** Whole digests of 32 bytes. */
 const SLAB_BYTES = 64 * 1024
 
-/** Takes new chunks in order; fills the record's offsets and number. `bytes` is valid until the promise settles. */
-export type StoreChunk = (record: ChunkRecord, bytes: Uint8Array) => Promise<void> | void
+/** Takes new chunks in order; fills the record's offsets and number. `bytes` is valid until the promise settles. `place` is what the content told of the chunk. */
+export type StoreChunk = (record: ChunkRecord, bytes: Uint8Array, place: ZranPlace | undefined) => Promise<void> | void
 
 /** Takes the plain bytes of a stored chunk; they are valid until the promise settles. */
 export type KeepChunk = (record: ChunkRecord, plain: Uint8Array) => Promise<void> | void
@@ -52,6 +53,7 @@ interface Pending {
   readonly into: ChunkRecord[]
   readonly at: number
   readonly slot: number
+  readonly place: ZranPlace | undefined
 }
 const REPEATED_ZEROS = -1
 /** As in the original; and for all files, a bootstrap of half a GiB. */
@@ -60,12 +62,19 @@ const MAX_LISTED_CHUNKS = 2 ** 26
 /** Chunks of a batch, with those that have no bytes in it. */
 const MAX_PENDING = 4096
 
+/** What is stored: a chunk by its slot in the batch; without a record, a pack by its slot in the packs. */
+interface Fresh {
+  readonly slot: number
+  readonly record: ChunkRecord | undefined
+  readonly place: ZranPlace | undefined
+}
+
 /** One batch under way. */
 interface Job {
   readonly batch: ChunkBatch
   readonly pending: Pending[]
-  /** What is stored, in order: chunks of `batch` by their slots; without a record, packs by their slots in `packs`. */
-  readonly fresh: Array<{ readonly slot: number; readonly record: ChunkRecord | undefined }>
+  /** In order. */
+  readonly fresh: Fresh[]
   /** Packs that are full. */
   packs: ChunkBatch | undefined
   /** Steps under way. */
@@ -123,7 +132,7 @@ export class ChunkPipeline {
     const into = job.batch.input.subarray(job.batch.filled, job.batch.filled + content.size)
     const reading = content.read(into)
     if (reading !== into.length) return this.#addRead(content, chunks, job, into, reading)
-    this.#append(job, chunks, 0, into)
+    this.#append(job, chunks, 0, into, content.place)
     return chunks
   }
 
@@ -136,7 +145,7 @@ export class ChunkPipeline {
     reading: Promise<number> | number,
   ): Promise<ChunkRecord[]> {
     await fill(content, into, 0, await reading)
-    this.#append(job, chunks, 0, into)
+    this.#append(job, chunks, 0, into, content.place)
     return chunks
   }
 
@@ -153,12 +162,12 @@ export class ChunkPipeline {
         content.holes.nextData(offset) >= offset + length
       ) {
         content.holes.skip(length)
-        job.pending.push({ into: chunks, at, slot: REPEATED_ZEROS })
+        job.pending.push({ into: chunks, at, slot: REPEATED_ZEROS, place: undefined })
         continue
       }
       const into = job.batch.input.subarray(job.batch.filled, job.batch.filled + length)
       await fill(content, into, offset, 0)
-      this.#append(job, chunks, at, into)
+      this.#append(job, chunks, at, into, content.place)
     }
     return chunks
   }
@@ -196,15 +205,15 @@ export class ChunkPipeline {
     )
   }
 
-  #append(job: Job, chunks: ChunkRecord[], at: number, bytes: Uint8Array): void {
+  #append(job: Job, chunks: ChunkRecord[], at: number, bytes: Uint8Array, place: ZranPlace | undefined): void {
     if (bytes.length === this.#options.chunkSize && this.#isZeros(bytes)) {
       if (this.#zeros?.digest !== undefined) {
-        job.pending.push({ into: chunks, at, slot: REPEATED_ZEROS })
+        job.pending.push({ into: chunks, at, slot: REPEATED_ZEROS, place })
         return
       }
     }
     this.#submitted += bytes.length
-    job.pending.push({ into: chunks, at, slot: job.batch.add(bytes.length) })
+    job.pending.push({ into: chunks, at, slot: job.batch.add(bytes.length), place })
   }
 
   #isZeros(bytes: Uint8Array): boolean {
@@ -302,8 +311,8 @@ export class ChunkPipeline {
     for (const job of this.#jobs.slice()) {
       if (job.state === 'digesting') break
       if (job.state !== 'digested') continue
-      for (const { into, at, slot } of job.pending)
-        into[at] = slot === REPEATED_ZEROS ? this.#zeroRecord() : this.#decideChunk(job, slot, into.length)
+      for (const { into, at, slot, place } of job.pending)
+        into[at] = slot === REPEATED_ZEROS ? this.#zeroRecord() : this.#decideChunk(job, slot, into.length, place)
       this.#compress(job)
     }
     this.#store()
@@ -325,7 +334,7 @@ export class ChunkPipeline {
   }
 
   /** `siblings`: chunks of the same file. */
-  #decideChunk(job: Job, slot: number, siblings: number): ChunkRecord {
+  #decideChunk(job: Job, slot: number, siblings: number, place: ZranPlace | undefined): ChunkRecord {
     const { batch } = job
     const { dictionary, chunkSize, algorithms } = this.#options
     const length = batch.length(slot)
@@ -349,7 +358,7 @@ export class ChunkPipeline {
     if (!isPacked || this.#packer?.hasRoom(length) === false) this.#endPack(job)
     if (isPacked) this.#packer?.add(batch.chunk(slot))
     batch.setStored(slot, isPacked ? PACKED : 0, false)
-    job.fresh.push({ slot, record })
+    job.fresh.push({ slot, record, place })
     return record
   }
 
@@ -357,7 +366,7 @@ export class ChunkPipeline {
   #endPack(job: Job): void {
     if (this.#packer?.isEmpty !== false) return
     job.packs ??= this.#freePacks.pop() ?? this.#open(this.#packsCapacity)
-    job.fresh.push({ slot: this.#packer.moveInto(job.packs), record: undefined })
+    job.fresh.push({ slot: this.#packer.moveInto(job.packs), record: undefined, place: undefined })
   }
 
   /** A copy in memory shared with other digests: a buffer each would take more room than its 32 bytes. */
@@ -405,19 +414,24 @@ export class ChunkPipeline {
   }
 
   async #storeJob({ batch, packs, fresh }: Job): Promise<void> {
-    for (const { slot, record } of fresh) {
-      const storing = record === undefined ? this.#storePack(packs, slot) : this.#storeChunk(batch, slot, record)
+    for (const { slot, record, place } of fresh) {
+      const storing = record === undefined ? this.#storePack(packs, slot) : this.#storeChunk(batch, slot, record, place)
       if (storing !== undefined) await storing
       const keeping = record === undefined ? undefined : this.#options.keep?.(record, batch.chunk(slot))
       if (keeping !== undefined) await keeping
     }
   }
 
-  #storeChunk(batch: ChunkBatch, slot: number, record: ChunkRecord): Promise<void> | void {
+  #storeChunk(
+    batch: ChunkBatch,
+    slot: number,
+    record: ChunkRecord,
+    place: ZranPlace | undefined,
+  ): Promise<void> | void {
     record.crc32c = batch.crc32c(slot)
     if (batch.storedSize(slot) === PACKED) return this.#options.packs?.add(record)
     record.compressed = batch.isCompressed(slot)
-    return this.#options.store(record, batch.stored(slot))
+    return this.#options.store(record, batch.stored(slot), place)
   }
 
   #storePack(packs: ChunkBatch | undefined, slot: number): Promise<void> | void {

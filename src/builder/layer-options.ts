@@ -35,6 +35,8 @@ export interface LayerOptions {
   readonly whiteoutSpec: WhiteoutSpec
   /** Absolute paths in the image, as `parsePrefetchPatterns` gives them. */
   readonly prefetch: { readonly policy: PrefetchPolicy; readonly paths: readonly string[] }
+  /** The layer, a gzip, stays the blob; what is written tells where its chunks are. For v6 and SHA-256, without `blobId`; `compression` is not used then. */
+  readonly reference?: boolean | undefined
   /** Chunks that need not be stored again. */
   readonly dictionary: ChunkDictionary | undefined
   /** Of a directory: which files are in blobs of other backends. Undefined: none, and no bootstrap of such. */

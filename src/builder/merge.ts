@@ -15,6 +15,9 @@ export interface MergeLayer {
   readonly image: Bootstrap
   /** Replaces what the bootstrap says of the layer's own blob (the one that is not the dictionary's): its id, stored size, table of contents. */
   readonly blobId: string | undefined
+  /** Of a layer that refers to a gzip file: the id of that file, and the digest of the blob that holds its compression context; `blobSize` is that blob's then, and `blobId` not used. */
+  readonly layerId?: string | undefined
+  readonly metaBlobDigest?: Uint8Array | undefined
   readonly blobSize: number | undefined
   readonly tocDigest: Uint8Array | undefined
   readonly tocSize: number | undefined
@@ -55,13 +58,11 @@ export function mergeImages(layers: readonly MergeLayer[], options: MergeOptions
   if (first.image.isTarfs) checkTarfs(options)
   let root: LayerNode | undefined
   if (options.parent !== undefined) {
-    checkReadable(options.parent, 'the parent bootstrap')
     if (options.parent.isTarfs)
       throw new BuilderError('BAD_OPTION', 'the parent bootstrap is over plain tars, which no other layers can lie on')
     root = table.load(options.parent, undefined)
   }
   for (const layer of layers) {
-    checkReadable(layer.image, layer.name)
     const tree = table.load(layer.image, layer)
     root = overlay(root ?? emptyRoot(tree), tree, options.whiteoutSpec)
     options.onLayer?.()
@@ -122,18 +123,29 @@ function checkTarfs({ parent, dictionary }: MergeOptions): void {
   throw new BuilderError('BAD_OPTION', `merging RAFS in TARFS mode conflicts with \`${option}\``)
 }
 
-/** Kinds of images that this version cannot write again without losing something. */
+/** Images whose chunks cannot be had, only referred to. Throws BuilderError 'UNSUPPORTED'. */
 export function checkReadable(image: Bootstrap, name: string): void {
-  const refuse = (what: string): BuilderError =>
-    new BuilderError('UNSUPPORTED', `${name}: ${what} images are not supported by this version of nydus-image`)
-  for (const { features } of image.blobs) {
-    if ((features & BLOB_FEATURES.SEPARATE) !== 0) throw refuse('OCI reference (zran)')
-  }
+  if (image.blobs.some(isReference))
+    throw new BuilderError(
+      'UNSUPPORTED',
+      `${name}: OCI reference (zran) images are not supported by this version of nydus-image`,
+    )
 }
 
 /** A blob of another image, as the table of a new one names it: what lay in the blob is not in it any more as far as the new image is concerned. */
 export function importedBlob(blob: BlobInfo, index: number): BlobInfo {
-  return { ...blob, index, features: blob.features & ~BLOB_FEATURES.INLINED_FS_META }
+  const imported = { ...blob, index, features: blob.features & ~BLOB_FEATURES.INLINED_FS_META }
+  // An inlined bootstrap does not know the digest of the blob that it and the compression context came from: that blob's name is it.
+  const isInlined = (blob.features & BLOB_FEATURES.INLINED_FS_META) !== 0
+  const { metaBlobId } = blob
+  if (!isInlined || !isReference(blob) || metaBlobId === undefined || !/^[0-9a-f]{64}$/.test(metaBlobId))
+    return imported
+  return { ...imported, metaBlobDigest: Buffer.from(metaBlobId, 'hex') }
+}
+
+/** Its data is in the layer itself. */
+function isReference({ features }: Pick<BlobInfo, 'features'>): boolean {
+  return (features & BLOB_FEATURES.SEPARATE) !== 0
 }
 
 /** Blobs of all layers, each once. */
@@ -165,13 +177,17 @@ class MergeTable {
     if (known !== undefined) return known
     const index = this.blobs.length
     this.#indexes.set(blob.id, index)
-    this.blobs.push({
-      ...importedBlob(blob, index),
-      id: layer?.blobId ?? blob.id,
-      compressedSize: layer?.blobSize ?? blob.compressedSize,
-      tocDigest: layer?.tocDigest ?? blob.tocDigest,
-      tocSize: layer?.tocSize ?? blob.tocSize,
-    })
+    const imported = importedBlob(blob, index)
+    const { blobSize } = layer ?? {}
+    const own = isReference(blob)
+      ? {
+          id: layer?.layerId ?? blob.id,
+          metaBlobDigest: layer?.metaBlobDigest ?? imported.metaBlobDigest,
+          metaBlobSize: blobSize ?? imported.metaBlobSize,
+        }
+      : { id: layer?.blobId ?? blob.id, compressedSize: blobSize ?? blob.compressedSize }
+    const toc = { tocDigest: layer?.tocDigest ?? blob.tocDigest, tocSize: layer?.tocSize ?? blob.tocSize }
+    this.blobs.push({ ...imported, ...own, ...toc })
     return index
   }
 }

@@ -7,7 +7,7 @@ import { ChunkDictionary, type ChunkRecord, type KnownChunk } from './dictionary
 import { BuilderError } from './errors.ts'
 import type { LayerOptions } from './layer-options.ts'
 import type { LayerNode } from './layer-tree.ts'
-import { checkConsistent, checkReadable, importedBlob } from './merge.ts'
+import { checkConsistent, importedBlob } from './merge.ts'
 import { fromRafsTree, hybridPaths } from './rafs-tree.ts'
 
 type Wanted = Pick<LayerOptions, 'version' | 'chunkSize' | 'keepOwners' | 'digest'>
@@ -32,7 +32,6 @@ export async function openParent(path: string, options: Wanted): Promise<Bootstr
 async function openReference(path: string, { version, chunkSize, keepOwners }: Wanted): Promise<Bootstrap> {
   const image = openNamed(await readReference(path), path)
   checkConsistent({ chunkSize, explicitOwners: keepOwners, version, isTarfs: false }, image)
-  checkReadable(image, path)
   return image
 }
 

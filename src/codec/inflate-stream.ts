@@ -108,7 +108,8 @@ export class InflateStream {
     const view = this.#view
     view.setBigUint64(STREAM.nextIn, input.length === 0 ? 0n : this.#koffi.address(input), true)
     view.setUint32(STREAM.availableIn, input.length, true)
-    view.setBigUint64(STREAM.nextOut, this.#koffi.address(output), true)
+    // zlib refuses to have no place at all, also when it may not write there.
+    view.setBigUint64(STREAM.nextOut, this.#koffi.address(output.length === 0 ? this.#length : output), true)
     view.setUint32(STREAM.availableOut, output.length, true)
     const result = this.#zlib.inflate(this.#stream, stopAtBlocks ? FLUSH.block : FLUSH.none)
     if (result !== RESULT.ok && result !== RESULT.streamEnd && result !== RESULT.bufferError)

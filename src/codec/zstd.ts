@@ -5,7 +5,7 @@ import { CodecError } from './errors.ts'
 import { compressedInto, functionsOf, openLibrary } from './native.ts'
 
 /** The level of the original builder. */
-const LEVEL = 3
+export const LEVEL = 3
 
 /** The node binary exports its own zstd: C speed, into the caller's buffer, with contexts kept for the life of the thread. */
 function native(): { compress: Compressor['compress']; decompress: Decompressor['decompress'] } | undefined {

@@ -1,9 +1,28 @@
+/** Bytes in order, in the amounts that the reader of an archive wants. One call at a time. */
+export interface ByteInput {
+  /** Bytes given or skipped so far. */
+  readonly position: number
+  /** Without waiting: a view of the next `length` bytes when they are at hand, valid until a call that reads or waits. */
+  takeNow(length: number): Uint8Array | undefined
+  /** Takes back the last `length` bytes that were given, when nothing else was given since. */
+  putBack(length: number): void
+  /** Without waiting: fills as much of the start of `into` as is at hand; gives how much. */
+  readNow(into: Uint8Array): number
+  /** The next `length` bytes, or fewer at the end; valid until the next call. */
+  take(length: number): Promise<Uint8Array>
+  /** Fills `into`, or as much of it as there still is; gives the bytes written. */
+  read(into: Uint8Array): Promise<number>
+  /** Passes over `length` bytes; gives how many there were. */
+  skip(length: number): Promise<number>
+  /** Nothing more is wanted. */
+  close(): Promise<void>
+}
+
 /**
  * Bytes pulled from an asynchronous stream in the amounts that the reader wants. What lies whole in the current piece is given as a view of it,
  * valid until the next call; only what straddles pieces is copied.
  */
-export class ByteSource {
-  /** Bytes given or skipped so far. */
+export class ByteSource implements ByteInput {
   position = 0
   readonly #pieces: AsyncIterator<Uint8Array>
   #piece: Uint8Array = new Uint8Array(0)
@@ -14,7 +33,6 @@ export class ByteSource {
     this.#pieces = stream[Symbol.asyncIterator]()
   }
 
-  /** Without waiting: a view of the next `length` bytes when they lie whole in the current piece. */
   takeNow(length: number): Uint8Array | undefined {
     if (this.#piece.length - this.#at < length) return undefined
     const view = this.#piece.subarray(this.#at, this.#at + length)
@@ -23,23 +41,19 @@ export class ByteSource {
     return view
   }
 
-  /** Takes back the last `length` bytes that {@link takeNow} gave, when nothing was asked for since. */
   putBack(length: number): void {
     this.#at -= length
     this.position -= length
   }
 
-  /** Without waiting: fills `into` when all of it lies in the current piece; false leaves all as it is. */
-  readNow(into: Uint8Array): boolean {
-    const end = this.#at + into.length
-    if (end > this.#piece.length) return false
-    into.set(this.#piece.subarray(this.#at, end))
-    this.#at = end
-    this.position += into.length
-    return true
+  readNow(into: Uint8Array): number {
+    const length = Math.min(into.length, this.#piece.length - this.#at)
+    into.set(this.#piece.subarray(this.#at, this.#at + length))
+    this.#at += length
+    this.position += length
+    return length
   }
 
-  /** The next `length` bytes, or fewer at the end of the stream. */
   async take(length: number): Promise<Uint8Array> {
     const view = this.takeNow(length)
     if (view !== undefined) return view
@@ -47,7 +61,6 @@ export class ByteSource {
     return copy.subarray(0, await this.read(copy))
   }
 
-  /** Fills `into`, or as much of it as the stream still has; gives the bytes written. */
   async read(into: Uint8Array): Promise<number> {
     let filled = 0
     while (filled < into.length) {
@@ -61,7 +74,6 @@ export class ByteSource {
     return filled
   }
 
-  /** Passes over `length` bytes; gives how many there were. */
   async skip(length: number): Promise<number> {
     let left = length
     while (left > 0) {
@@ -74,7 +86,6 @@ export class ByteSource {
     return length - left
   }
 
-  /** Tells the stream that nothing more is wanted. */
   async close(): Promise<void> {
     if (this.#ended) return
     this.#ended = true

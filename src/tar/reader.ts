@@ -1,4 +1,4 @@
-import { ByteSource } from './byte-source.ts'
+import { type ByteInput, ByteSource } from './byte-source.ts'
 import { DEFAULT_LIMITS, type SparseRun, type TarEntry, type TarLimits, type TarType, type TarXattr } from './entry.ts'
 import { TarError } from './errors.ts'
 import { BLOCK, checksumFits, isZeroBlock, numberField, textField } from './header.ts'
@@ -32,7 +32,7 @@ const GNU_SPARSE = 0x53
  * Throws TarError.
  */
 export class TarReader {
-  readonly #source: ByteSource
+  readonly #source: ByteInput
   readonly #limits: TarLimits
   readonly #global: PaxRecords = emptyPax()
   #entry: TarEntry | undefined
@@ -44,8 +44,8 @@ export class TarReader {
   #position = 0
   #run = 0
 
-  constructor(archive: AsyncIterable<Uint8Array>, limits: TarLimits = DEFAULT_LIMITS) {
-    this.#source = new ByteSource(archive)
+  constructor(archive: AsyncIterable<Uint8Array> | ByteInput, limits: TarLimits = DEFAULT_LIMITS) {
+    this.#source = Symbol.asyncIterator in archive ? new ByteSource(archive) : archive
     this.#limits = limits
   }
 
@@ -142,17 +142,17 @@ export class TarReader {
   read(into: Uint8Array): Promise<number> | number {
     const entry = this.#entry
     if (entry === undefined) return 0
-    if (entry.sparse === undefined && into.length <= entry.size - this.#position && this.#source.readNow(into)) {
-      this.#storedLeft -= into.length
-      this.#position += into.length
-      return into.length
-    }
-    return this.#readLater(entry, into)
+    if (entry.sparse !== undefined || into.length > entry.size - this.#position) return this.#readLater(entry, into, 0)
+    const filled = this.#source.readNow(into)
+    this.#storedLeft -= filled
+    this.#position += filled
+    return filled === into.length ? filled : this.#readLater(entry, into, filled)
   }
 
-  async #readLater(entry: TarEntry, into: Uint8Array): Promise<number> {
-    const wanted = Math.min(into.length, entry.size - this.#position)
-    let filled = 0
+  /** Fills the rest of `into`. */
+  async #readLater(entry: TarEntry, into: Uint8Array, filledBefore: number): Promise<number> {
+    let filled = filledBefore
+    const wanted = filled + Math.min(into.length - filled, entry.size - this.#position)
     while (filled < wanted) {
       const hole = Math.min(wanted - filled, this.#holeLength(entry))
       if (hole > 0) {

@@ -2,7 +2,7 @@
  * The four forms of GNU sparse files. Each ends as a list of data runs, checked: in order, without overlap, inside the file, and as long as what is stored.
  * Source: docs/formats/tar.md, "Sparse files".
  */
-import type { ByteSource } from './byte-source.ts'
+import type { ByteInput } from './byte-source.ts'
 import type { SparseRun, TarLimits } from './entry.ts'
 import { TarError } from './errors.ts'
 import { BLOCK, HEADER, numberField, parseNumber } from './header.ts'
@@ -22,7 +22,7 @@ const EXTENSION_IS_EXTENDED = RUNS_PER_EXTENSION * RUN_SIZE
 /** Type `S` of old GNU tar: four runs in the header, more in blocks that follow it at once. */
 export async function readOldGnuSparse(
   header: Uint8Array,
-  source: ByteSource,
+  source: ByteInput,
   storedSize: number,
   limits: TarLimits,
   archiveOffset: number,
@@ -55,7 +55,7 @@ function addRuns(block: Uint8Array, at: number, count: number, into: SparseRun[]
 /** The PAX forms: 0.0 (pairs of records), 0.1 (one record), 1.0 (a text in front of the data). Undefined when the records say nothing of sparseness. */
 export async function readPaxSparse(
   pax: PaxRecords,
-  source: ByteSource,
+  source: ByteInput,
   storedSize: number,
   limits: TarLimits,
   archiveOffset: number,
@@ -78,7 +78,7 @@ export async function readPaxSparse(
 /** 1.0: decimal lines (count, then offset and length each) padded to a block, then the data. */
 async function readSparse10(
   realSize: number,
-  source: ByteSource,
+  source: ByteInput,
   storedSize: number,
   limits: TarLimits,
   archiveOffset: number,

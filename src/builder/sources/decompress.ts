@@ -101,7 +101,7 @@ async function* frame(
   }
 }
 
-async function readHead(iterator: AsyncIterator<Uint8Array>): Promise<Uint8Array> {
+export async function readHead(iterator: AsyncIterator<Uint8Array>): Promise<Uint8Array> {
   let head: Uint8Array = new Uint8Array(0)
   while (head.length < 4) {
     const { done, value } = await iterator.next()
@@ -111,7 +111,7 @@ async function readHead(iterator: AsyncIterator<Uint8Array>): Promise<Uint8Array
   return head
 }
 
-async function* resume(head: Uint8Array, iterator: AsyncIterator<Uint8Array>): AsyncGenerator<Uint8Array> {
+export async function* resume(head: Uint8Array, iterator: AsyncIterator<Uint8Array>): AsyncGenerator<Uint8Array> {
   try {
     if (head.length > 0) yield head
     for (;;) {

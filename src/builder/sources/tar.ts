@@ -1,4 +1,4 @@
-import { type TarEntry, TarReader } from '../../tar/index.ts'
+import { type ByteInput, type TarEntry, TarReader } from '../../tar/index.ts'
 import type { Content } from '../content.ts'
 import type { ChunkRecord } from '../dictionary.ts'
 import { BuilderError } from '../errors.ts'
@@ -40,9 +40,9 @@ export async function readTarLayer(stream: AsyncIterable<Uint8Array>, options: T
   return await readPlainTarLayer(decompressed(stream), options)
 }
 
-/** The same of a tar that is known to be plain. */
+/** The same of a tar that is known to be plain, or is read as plain bytes. */
 export async function readPlainTarLayer(
-  stream: AsyncIterable<Uint8Array>,
+  stream: AsyncIterable<Uint8Array> | ByteInput,
   options: TarSourceOptions,
 ): Promise<LayerNode> {
   const reader = new TarReader(stream)

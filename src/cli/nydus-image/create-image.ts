@@ -11,6 +11,7 @@ import {
   layerOptions,
   readAttributes,
   refuseUnsupported,
+  unusedCompressor,
 } from './create-options.ts'
 import { type Log, withLog } from './log.ts'
 import { readPatterns } from './prefetch-input.ts'
@@ -30,6 +31,8 @@ async function create(source: string, flags: CreateFlags, log: Log, signal: Abor
   for (const warning of patterns.warnings) log.warn(warning)
   checkPlaces(flags, source)
   refuseUnsupported(flags)
+  const unused = unusedCompressor(flags)
+  if (unused !== undefined) log.info(unused)
   await checkConfig(flags.config)
   const options = layerOptions(flags, chunkSize, patterns)
   const attributes = await readAttributes(flags)
@@ -62,7 +65,12 @@ const SOURCE_KINDS: Readonly<Record<string, ImageSource['kind']>> = {
   'estargztoc-ref': 'stargz-toc',
 }
 /** Of types that leave no choice. */
-const COMPRESSORS: Readonly<Record<string, string>> = { 'tar-tarfs': 'none', 'estargztoc-ref': 'gzip' }
+const COMPRESSORS: Readonly<Record<string, string>> = {
+  'tar-tarfs': 'none',
+  'targz-ref': 'gzip',
+  'estargz-ref': 'gzip',
+  'estargztoc-ref': 'gzip',
+}
 
 function sourceKind(flags: CreateFlags): ImageSource['kind'] {
   const type = canonicalType(flags)

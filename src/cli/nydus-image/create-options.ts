@@ -129,6 +129,18 @@ function statOf(path: string): ReturnType<typeof statSync> {
 
 const REF_TYPES: ReadonlySet<string> = new Set(['targz-ref', 'estargz-ref'])
 
+/** The layer stays the blob. */
+export function isReference(flags: CreateFlags): boolean {
+  return REF_TYPES.has(flags.type)
+}
+
+/** What is said when a compressor was asked for and is not used. */
+export function unusedCompressor(flags: CreateFlags): string | undefined {
+  const { compressor } = flags
+  if (!isReference(flags) || compressor === 'zstd') return undefined
+  return `only GZip is supported for conversion type ${canonicalType(flags)}, use GZip instead of ${compressor}`
+}
+
 function checkTypeConflicts(flags: CreateFlags, type: string): void {
   const isTarfs = type === 'tar-tarfs'
   if (!isTarfs && !REF_TYPES.has(type) && type !== 'estargztoc-ref') return
@@ -171,8 +183,7 @@ export function refuseUnsupported(flags: CreateFlags): void {
         `${option} is not supported by this version of nydus-image; it builds RAFS v5 and v6 from directories, tar, tar.gz and tar.zst`,
       )
   }
-  const type = canonicalType(flags)
-  refuse(REF_TYPES.has(type), `--type ${flags.type}`)
+  refuse(isReference(flags) && flags.blobCacheDir !== undefined, `--blob-cache-dir with --type ${flags.type}`)
 }
 
 /** The path of `--chunk-dict PATH` or `--chunk-dict bootstrap=PATH`. */
@@ -207,7 +218,8 @@ export function layerOptions(flags: CreateFlags, chunkSize: number, patterns: Pr
     chunkSize,
     // As the original: a cache holds plain chunks, and describes a blob of such.
     compression: flags.blobCacheDir === undefined ? flags.compressor : 'none',
-    digest: flags.digester,
+    digest: isReference(flags) ? 'sha256' : flags.digester,
+    reference: isReference(flags),
     batchSize: decimalOrHex(flags.batchSize, 'batch size'),
     cipher: flags.encrypt === true ? createCipher() : undefined,
     keepOwners: flags.repeatable !== true,

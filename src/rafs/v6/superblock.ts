@@ -218,7 +218,7 @@ function readMetaBlob(
   inlinedId: string | undefined,
 ): Pick<BlobInfo, 'metaBlobDigest' | 'metaBlobSize' | 'metaBlobId'> {
   if ((features & BLOB_FEATURES.SEPARATE) === 0) return {}
-  const metaBlobDigest = from.view(at + BLOB_ENTRY.metaDigest, 32).slice()
+  const metaBlobDigest = Uint8Array.from(from.view(at + BLOB_ENTRY.metaDigest, 32))
   const isInlined = (features & BLOB_FEATURES.INLINED_FS_META) !== 0
   const metaBlobId = isInlined ? inlinedId : Buffer.from(metaBlobDigest).toString('hex')
   return { metaBlobDigest, metaBlobSize: from.u64(at + BLOB_ENTRY.metaSize), metaBlobId }
