@@ -92,6 +92,7 @@ function crafted(
     chunkCount: 2,
     uncompressedSize: 8192,
     has: (index) => index === 0 || index === 1,
+    next: (index) => index,
     chunk: (index, into) => {
       into.index = index
       into.uncompressedOffset = index * 4096
@@ -159,7 +160,13 @@ test('whatever bytes contexts have, chunks are told inside bounds or refused', (
         uncompressedSize: 88,
       })
       header.set(bytes.subarray(0, 20), 40)
-      const records: BlobLayout = { chunkCount: 2, uncompressedSize: 8192, has: () => true, chunk: () => {} }
+      const records: BlobLayout = {
+        chunkCount: 2,
+        uncompressedSize: 8192,
+        has: () => true,
+        next: (index) => index,
+        chunk: () => {},
+      }
       const info = new ChunkInfo()
       info.uncompressedSize = 1
       try {

@@ -89,6 +89,10 @@ class BatchLayout implements BlobLayout {
     return this.#records.has(index) && index < this.#blob.chunkCount
   }
 
+  next(index: number): number {
+    return this.#records.next(index)
+  }
+
   chunk(index: number, into: ChunkInfo): void {
     this.#records.chunk(index, into)
     if (index >= this.#blob.chunkCount) throw this.#bad(`it does not describe chunk ${index}`)

@@ -11,6 +11,8 @@ export interface BlobLayout {
   readonly uncompressedSize: number
   /** False for a slot that the source of this layout does not describe (a chunk that no file of the image uses). */
   has(index: number): boolean
+  /** The first slot from `index` on that is described, or `chunkCount`: a crafted image may claim millions of slots and describe few. */
+  next(index: number): number
   /** Fills `into`, digest included. Throws BlobError 'OUT_OF_RANGE' for a slot that is not there. */
   chunk(index: number, into: ChunkInfo): void
 }

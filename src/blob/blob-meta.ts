@@ -164,6 +164,10 @@ class MetaLayout implements BlobLayout {
     return Number.isInteger(index) && index >= 0 && index < this.chunkCount
   }
 
+  next(index: number): number {
+    return Math.min(index, this.chunkCount)
+  }
+
   chunk(index: number, into: ChunkInfo): void {
     if (!this.has(index))
       throw new BlobError('OUT_OF_RANGE', `blob ${this.#blob.id} has ${this.chunkCount} chunks, no number ${index}`)

@@ -148,8 +148,7 @@ async function* checkChunks(
   let run: { readonly start: number; readonly bytes: Buffer } = { start: 0, bytes: Buffer.alloc(0) }
   const size = await reader.size(signal)
   const info = new ChunkInfo()
-  for (let index = 0; index < layout.chunkCount; index += 1) {
-    if (!layout.has(index)) continue
+  for (let index = layout.next(0); index < layout.chunkCount; index = layout.next(index + 1)) {
     layout.chunk(index, info)
     const end = info.compressedOffset + info.compressedSize
     const bad = (message: string): CheckFinding => ({

@@ -68,8 +68,7 @@ function* dictionaryChunks(image: Bootstrap, digest: LayerOptions['digest']): Ge
   for (const blob of image.blobs) {
     if (blob.digest !== digest) continue
     const layout = image.layout(blob.index)
-    for (let index = 0; index < layout.chunkCount; index += 1) {
-      if (!layout.has(index)) continue
+    for (let index = layout.next(0); index < layout.chunkCount; index = layout.next(index + 1)) {
       const chunk = new ChunkInfo()
       layout.chunk(index, chunk)
       yield Object.assign(chunk, { blobIndex: blob.index })

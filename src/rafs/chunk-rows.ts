@@ -67,6 +67,15 @@ class RowLayout implements BlobLayout {
     return this.#slot(index) >= 0
   }
 
+  next(index: number): number {
+    const indexes = this.#indexes
+    if (indexes === undefined) {
+      for (let at = index; at < this.#places.length; at++) if (this.#places[at] > 0) return at
+      return this.chunkCount
+    }
+    return indexes[this.#firstFrom(index)] ?? this.chunkCount
+  }
+
   chunk(index: number, into: ChunkInfo): void {
     const slot = this.#slot(index)
     if (slot < 0)
@@ -77,16 +86,21 @@ class RowLayout implements BlobLayout {
   #slot(index: number): number {
     const indexes = this.#indexes
     if (indexes === undefined) return this.#places[index] > 0 ? index : -1
+    const at = this.#firstFrom(index)
+    return indexes[at] === index ? at : -1
+  }
+
+  /** Of the sorted numbers, the position of the first that is not below `index`. */
+  #firstFrom(index: number): number {
+    const indexes = this.#indexes ?? new Uint32Array(0)
     let low = 0
-    let high = indexes.length - 1
-    while (low <= high) {
+    let high = indexes.length
+    while (low < high) {
       const middle = (low + high) >> 1
-      const found = indexes[middle] // between low and high
-      if (found === index) return middle
-      if (found < index) low = middle + 1
-      else high = middle - 1
+      if (indexes[middle] < index) low = middle + 1
+      else high = middle
     }
-    return -1
+    return low
   }
 
   #end(last: number): number {

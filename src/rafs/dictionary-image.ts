@@ -53,8 +53,7 @@ export function listChunks(image: Bootstrap, ino: Ino, size: number, into: Chunk
   let count = 0
   for (const { index: blobIndex } of image.blobs) {
     const layout = image.layout(blobIndex)
-    for (let chunkIndex = 0; chunkIndex < layout.chunkCount; chunkIndex++) {
-      if (!layout.has(chunkIndex)) continue
+    for (let chunkIndex = layout.next(0); chunkIndex < layout.chunkCount; chunkIndex = layout.next(chunkIndex + 1)) {
       layout.chunk(chunkIndex, info)
       const span = (into[count++] ??= new ChunkSpan())
       span.blobIndex = blobIndex

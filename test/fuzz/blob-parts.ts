@@ -167,6 +167,7 @@ const RECORDS: BlobLayout = {
   chunkCount: CHUNKS,
   uncompressedSize: BATCH.uncompressedSize,
   has: (index) => index >= 0 && index < CHUNKS,
+  next: (index) => index,
   chunk: (index, into) => {
     Object.assign(into, { index, uncompressedOffset: index * 4096, uncompressedSize: 100, compressed: true })
     Object.assign(into, { compressedOffset: index * SIZE, compressedSize: 50, batchOffset: 0, batchSize: 0 })

@@ -49,8 +49,7 @@ export class KnownBlobs {
     this.#blobs.set(blob.id, known)
     const layout = image.layout(blob.index)
     const info = new ChunkInfo()
-    for (let index = 0; index < layout.chunkCount; index += 1) {
-      if (!layout.has(index)) continue
+    for (let index = layout.next(0); index < layout.chunkCount; index = layout.next(index + 1)) {
       layout.chunk(index, info)
       known.chunks.set(info.uncompressedOffset, {
         blobIndex: 0,
