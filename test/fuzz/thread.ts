@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import type { FuzzLimits, FuzzResult } from './run.ts'
 
@@ -5,6 +6,8 @@ import type { FuzzLimits, FuzzResult } from './run.ts'
 const MAX_INPUT_BYTES = 2 ** 20
 /** An input that is read for so long is not read to its end. */
 const HANG_MS = 5000
+/** So long a thread may take to end. */
+const END_MS = 1000
 const MAX_HEAP_MIB = 512
 
 export interface Job extends Omit<FuzzLimits, 'onInput'> {
@@ -45,8 +48,16 @@ export async function fuzzInThread(job: Omit<Job, 'current'>): Promise<Answer> {
   } finally {
     clearInterval(timer)
     worker.removeAllListeners('exit')
-    await worker.terminate()
+    await ended(worker)
   }
+}
+
+/** A thread that has answered ends of itself, and tidies up; one that hangs is ended. */
+async function ended(worker: Worker): Promise<void> {
+  if (worker.threadId === -1) return
+  const timer = setTimeout(() => void worker.terminate(), END_MS)
+  await once(worker, 'exit')
+  clearTimeout(timer)
 }
 
 /** Calls when the count of inputs stands still. */
