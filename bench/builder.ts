@@ -1,19 +1,16 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { interleave, timed } from './measure.ts'
 import { OURS, peerTools, type Tools } from './peers.ts'
 import type { Report } from './report.ts'
+import { runTool, type ToolRun } from './tool-run.ts'
 import { writeLargeFile, writeRealTree, writeSmallFiles } from './tree.ts'
 
 const ROUNDS = 5
 const MIB = 2 ** 20
 const LARGE_FILES = 64
 const LARGE_FILE_BYTES = 32 * MIB
-/** How often memory is looked at; the kernel keeps the highest mark itself. */
-const POLL_MS = 20
 
 /** The layer whose memory is bounded: a build's memory grows with the number of files only, not with their size. */
 const LARGE = '2 GiB in 64 files'
@@ -86,39 +83,13 @@ async function benchSource(report: Report, name: string, tar: string, work: stri
   })
 }
 
-/** One build by a process of its own: its wall time and the most memory that it had. */
-async function build(tool: Tools, tar: string, out: string): Promise<{ seconds: number; peakBytes: number }> {
+/** One build by a process of its own. */
+async function build(tool: Tools, tar: string, out: string): Promise<ToolRun> {
   mkdirSync(out)
   try {
-    const from = performance.now()
-    const child = spawn(
-      tool.nydusImage,
-      ['create', '--log-level', 'error', '-t', 'tar-rafs', '-D', out, '-B', join(out, 'bootstrap'), tar],
-      { stdio: ['ignore', 'ignore', 'inherit'] },
-    )
-    let peakBytes = 0
-    const poll = setInterval(() => {
-      peakBytes = Math.max(peakBytes, highWaterMark(child.pid ?? 0))
-    }, POLL_MS)
-    try {
-      const [code] = (await once(child, 'exit')) as [number | null]
-      if (code !== 0) throw new Error(`${tool.nydusImage} ended with ${code} on ${tar}`)
-    } finally {
-      clearInterval(poll)
-    }
-    return { seconds: (performance.now() - from) / 1000, peakBytes }
+    const place = ['-D', out, '-B', join(out, 'bootstrap')]
+    return await runTool(tool.nydusImage, ['create', '--log-level', 'error', '-t', 'tar-rafs', ...place, tar])
   } finally {
     rmSync(out, { recursive: true, force: true })
-  }
-}
-
-function highWaterMark(pid: number): number {
-  try {
-    return Number(/^VmHWM:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) * 1024
-  } catch (error) {
-    // It has just ended.
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT' || (error as NodeJS.ErrnoException).code === 'ESRCH')
-      return 0
-    throw error
   }
 }

@@ -5,6 +5,7 @@ import { whyNoFuse } from '../src/kernel/index.ts'
 import { benchBuilder } from './builder.ts'
 import { benchDaemon } from './daemon.ts'
 import { benchEngine } from './engine.ts'
+import { benchImage } from './image.ts'
 import { conditions } from './measure.ts'
 import { benchMounted } from './mounted.ts'
 import { OURS, peerTools } from './peers.ts'
@@ -21,6 +22,7 @@ const PARTS: Readonly<Record<string, Part>> = {
   start: { run: benchStart, mounts: true },
   daemon: { run: benchDaemon, mounts: true },
   builder: { run: benchBuilder, mounts: false },
+  image: { run: benchImage, mounts: false },
   engine: { run: benchEngine, mounts: false },
 }
 
