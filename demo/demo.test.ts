@@ -137,8 +137,12 @@ for (const [moment, sign] of [
     // A command that says nothing: the demo waits for it until it is interrupted.
     const command = ['/bin/sh', '-c', sign.includes('lazily') ? 'sleep 60' : '[ -e /tmp/x ] || echo up; sleep 60']
     const { child, temporary, output, errors } = start([image, '--bandwidth', '5', '--rtt', '50', '--', ...command])
+    // Once: a second signal ends it on the spot.
+    let isInterrupted = false
     child.stderr?.on('data', () => {
-      if (errors().includes(sign)) setTimeout(() => child.kill('SIGINT'), 200)
+      if (isInterrupted || !errors().includes(sign)) return
+      isInterrupted = true
+      setTimeout(() => child.kill('SIGINT'), 200)
     })
     await output
     assert.equal(child.exitCode, 130, errors())
