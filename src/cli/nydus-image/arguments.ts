@@ -31,17 +31,6 @@ export function rulesOf(command: Command): Rules {
   return RULES.get(command) ?? { conflicts: [], lacking: () => [] }
 }
 
-const OWN_WORDS = new WeakSet<Command>()
-
-/** The words after this command are not looked at. */
-export function takeAnyWords(command: Command): void {
-  OWN_WORDS.add(command)
-}
-
-export function takesAnyWords(command: Command): boolean {
-  return OWN_WORDS.has(command)
-}
-
 /** Other names of options that the original takes. */
 export const ALIASES: ReadonlyMap<string, string> = new Map([
   ['--source-type', '--type'],

@@ -1,5 +1,5 @@
 import type { Argument, Command, Option } from 'commander'
-import { ALIASES, placeOf, rulesOf, takesAnyWords } from './arguments.ts'
+import { ALIASES, placeOf, rulesOf } from './arguments.ts'
 import { similar } from './similar.ts'
 
 const MORE = "\nFor more information, try '--help'.\n"
@@ -53,7 +53,6 @@ class CommandLine {
       } else if (this.#command.commands.length > 0) {
         if (argument === 'help') return this.#helpOf(this.#rest)
         this.#enter(argument)
-        if (takesAnyWords(this.#command)) return [argument, ...this.#rest]
       } else this.#operand(argument)
     }
     this.#checkTogether()

@@ -3,12 +3,12 @@ import { addCompletion } from '../completion.ts'
 import { createCommand } from './arguments.ts'
 import { checkCommand } from './check.ts'
 import { chunkdictCommand } from './chunkdict.ts'
+import { compactCommand } from './compact.ts'
 import { createImageCommand } from './create.ts'
 import { diffCommand } from './diff.ts'
 import { dumpCommand } from './dump.ts'
 import { exportCommand } from './export.ts'
 import { inspectCommand } from './inspect.ts'
-import { laterCommands } from './later-commands.ts'
 import { mergeCommand } from './merge.ts'
 import { optimizeCommand } from './optimize.ts'
 import { statCommand } from './stat.ts'
@@ -33,9 +33,9 @@ export function createProgram(signal: AbortSignal): Command {
     diffCommand,
     chunkdictCommand,
     optimizeCommand,
+    compactCommand,
   ])
     root.addCommand(command(signal))
-  for (const command of laterCommands()) root.addCommand(command)
   addCompletion(root)
   root.enablePositionalOptions()
   root.action(() => void process.stdout.write('Usage: [OPTIONS] [COMMAND]\n'))
