@@ -1,6 +1,6 @@
 /** Random trees built into images by the builder's door, and what these images show. */
 import assert from 'node:assert/strict'
-import { mkdirSync, readFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { localfsBackend } from '../src/backend/index.ts'
 import {
@@ -9,12 +9,14 @@ import {
   type ImageSource,
   type LayerOptions,
   parsePrefetchPatterns,
+  unpackImage,
 } from '../src/builder/index.ts'
 import { DEFAULTS, inodeContent } from '../src/builder/testing.ts'
 import { Attributes, type Bootstrap, dumpEntries, walkBootstrap } from '../src/rafs/index.ts'
+import { withImageData } from '../src/cli/nydus-image/image-content.ts'
 import { openNamedImage } from '../src/cli/nydus-image/bootstrap-file.ts'
 import { mountErofs, unmount } from '../src/kernel/index.ts'
-import { once, oneOf, type Random } from './random.ts'
+import { once, oneOf, type Random, randomBytes } from './random.ts'
 import { pathsOf, type TreeNode, type TreeType } from './random-tree.ts'
 import { digestOf, shownFolder, type ShownPath, xattrText } from './shown-paths.ts'
 
@@ -49,12 +51,16 @@ export function* shownImage(image: Bootstrap, blobs: readonly Uint8Array[]): Gen
 /** Options of any kind that the two versions take, with paths of the tree to be read first. */
 export function randomOptions(random: Random, tree: TreeNode): LayerOptions {
   const version = oneOf(random, [5, 6] as const)
+  const chunkSize = oneOf(random, [0x1000, 0x2000, 0x10_000, 0x10_0000, 0x100_0000] as const)
   const inlineBootstrap = once(random, 4)
   const paths = [...pathsOf(tree)].map(([path]) => path).filter((path) => !/[^ -~]/.test(path) && once(random, 4))
   return {
     ...DEFAULTS,
     version,
-    chunkSize: oneOf(random, [0x1000, 0x2000, 0x10_000, 0x10_0000, 0x100_0000] as const),
+    chunkSize,
+    batchSize: version === 6 && once(random, 3) ? Math.min(chunkSize, 0x1000 << random(6)) : 0,
+    cipher:
+      version === 6 && once(random, 4) ? { key: randomBytes(random, 32), iv: randomBytes(random, 16) } : undefined,
     compression: oneOf(random, ['none', 'lz4_block', 'zstd'] as const),
     digest: oneOf(random, ['blake3', 'sha256'] as const),
     inlineBootstrap,
@@ -89,6 +95,28 @@ export async function buildInto(folder: string, source: ImageSource, options: La
   const path = built.bootstrapPath ?? built.blobPath ?? assert.fail('nothing was built')
   const image = await openNamedImage(path, undefined)
   return { path, image, blobs: image.blobs.map(({ id }) => readFileSync(join(blobFolder, id))) }
+}
+
+/** The image as a tar, as `unpack` writes it. */
+export async function unpacked({ image }: BuiltFiles, folder: string): Promise<string> {
+  const path = join(folder, 'unpacked.tar')
+  const backend = localfsBackend({ dir: join(folder, 'blobs') })
+  const parts: Buffer[] = []
+  try {
+    await withImageData(image, backend, async (data) => {
+      await unpackImage(image, {
+        data,
+        sink: (bytes) => void parts.push(Buffer.from(bytes)),
+        signal: new AbortController().signal,
+        onBytes: () => undefined,
+        onLost: (lost, reason) => assert.fail(`${lost}: ${reason}`),
+      })
+    })
+  } finally {
+    await backend.close()
+  }
+  writeFileSync(path, Buffer.concat(parts))
+  return path
 }
 
 /** Mounts an image through the kernel's EROFS, by the disk that `export` makes of it, and gives what it shows. */
