@@ -21,7 +21,7 @@ import { GrowingBytes } from './growing-bytes.ts'
 import { packInfos } from './packed-infos.ts'
 import { encodeTarHeader } from './tar-header.ts'
 import { encodeToc, PARTS, type TocEntry, tocDigest } from './toc.ts'
-import type { ZranPlace, ZranSlicer } from './zran-slicer.ts'
+import type { StoredPlace, ZranPlace, ZranSlicer } from './zran-slicer.ts'
 
 /** Numbers of chunks have 24 bits, and the original never gives out the last one. */
 const MAX_CHUNKS = 0xff_ffff
@@ -50,8 +50,8 @@ export interface BlobWriterOptions {
   readonly cipher: BlobCipher | undefined
   /** Bytes that will lie before the blob in the file that readers get: all places in it are counted from there. */
   readonly offset: number
-  /** The chunks stay where they are, in a gzip file, and the blob only tells where; v6 only, and `refer` is used instead of `append`. */
-  readonly reference?: ZranSlicer | undefined
+  /** The chunks stay where they are, in a gzip file or plain in another, and the blob only tells where; v6 only, and `refer` is used instead of `append`. */
+  readonly reference?: ZranSlicer | 'plain' | undefined
   readonly sink: BlobSink
 }
 
@@ -163,10 +163,10 @@ export class BlobWriter {
   }
 
   /** Takes a chunk that stays where it is. Throws 'TOO_LARGE' beyond the format's limits. */
-  refer(chunk: AppendedChunk, place: ZranPlace): void {
+  refer(chunk: AppendedChunk, place: ZranPlace | StoredPlace): void {
     chunk.compressedOffset = place.compressedOffset
     chunk.compressedSize = place.compressedSize
-    this.#describe(chunk, place)
+    this.#describe(chunk, 'context' in place ? place : undefined)
   }
 
   #describe(chunk: AppendedChunk, place: PlaceInBatch | ZranPlace | undefined): void {
@@ -203,7 +203,9 @@ export class BlobWriter {
   /** Ends the chunks: writes what describes them. Without chunks there is nothing to describe. */
   async finishData(): Promise<void> {
     if (this.#chunkCount === 0) return
-    if (this.#options.reference !== undefined) await this.#writeReferenceMeta(this.#options.reference)
+    const { reference } = this.#options
+    if (reference === 'plain') await this.#writeMeta()
+    else if (reference !== undefined) await this.#writeReferenceMeta(reference)
     else await this.#describeData()
     if (this.#options.toc && this.#options.rafsVersion === 6) await this.#writeDigests()
   }
@@ -283,7 +285,8 @@ export class BlobWriter {
   get #features(): number {
     const { inlineBootstrap, toc, rafsVersion, batches, cipher, reference } = this.#options
     let features: number = BLOB_FEATURES.CAP_TAR_TOC
-    if (reference !== undefined) features |= BLOB_FEATURES.ZRAN | BLOB_FEATURES.SEPARATE
+    if (reference !== undefined) features |= BLOB_FEATURES.SEPARATE
+    if (reference !== undefined && reference !== 'plain') features |= BLOB_FEATURES.ZRAN
     // v5 never says so, whether it is or not.
     if (rafsVersion === 6) features |= BLOB_FEATURES.ALIGNED
     if (inlineBootstrap) features |= BLOB_FEATURES.INLINED_FS_META | BLOB_FEATURES.HAS_TAR_HEADER
@@ -296,9 +299,10 @@ export class BlobWriter {
   }
 
   async #writeMeta(): Promise<void> {
-    const { batches, cipher } = this.#options
+    const { batches, cipher, reference } = this.#options
     const [infos, offset] = [this.#plainInfos(), this.#at]
-    const { stored: packed, compression } = compressed(infos, this.#options.compression)
+    const wanted = reference === undefined ? this.#options.compression : 'zstd'
+    const { stored: packed, compression } = compressed(infos, wanted)
     const stored = cipher === undefined ? packed : encrypt(packed, cipher)
     const compressedSize = stored.length
     const [at, size] = [this.#infos.bytes.length, this.#contexts.bytes.length]

@@ -12,6 +12,12 @@ const MAX_PLAIN = 2 << 20
 const MIN_COMPRESSED = 1 << 19
 const MAX_CONTEXTS = 1 << 24
 
+/** Where the bytes of a chunk lie in a file, as they are. */
+export interface StoredPlace {
+  readonly compressedOffset: number
+  readonly compressedSize: number
+}
+
 /** Where a chunk that was read from a gzip file lies in it. */
 export interface ZranPlace {
   /** Where the decoder was when it began, and how much it took: not enough to inflate the chunk, and 0 for one whose symbols were taken before. */
@@ -21,6 +27,8 @@ export interface ZranPlace {
   readonly context: number
   readonly offset: number
 }
+
+export type ReferredPlace = ZranPlace | StoredPlace
 
 interface Slice {
   readonly compressedOffset: number

@@ -15,8 +15,9 @@ import { overlay } from './overlay.ts'
 import { dumpOrder, prefetchedFiles, prefetchNodes, toRafsTree } from './rafs-tree.ts'
 import { loadParent } from './reference.ts'
 import { scanDirectory } from './sources/directory.ts'
-import { GzipLayer } from './sources/gzip-layer.ts'
-import { readPlainTarLayer, readTarLayer } from './sources/tar.ts'
+import { openReferredLayer } from './sources/open-referred.ts'
+import type { ReferredLayer } from './sources/referred-layer.ts'
+import { type ArchivedContent, readPlainTarLayer, readTarLayer } from './sources/tar.ts'
 import { writeTree } from './write-tree.ts'
 
 /** A layer that was built. */
@@ -71,18 +72,18 @@ async function buildReference(
   options: LayerOptions & LayerRun,
 ): Promise<BuiltLayer> {
   const { keepOwners, signal } = options
-  const gzip = await GzipLayer.open(stream, options.chunkSize)
+  const layer = await openReferredLayer(stream, options.chunkSize)
   try {
-    return await withBuild(options, gzip, (build) =>
+    return await withBuild(options, layer, (build) =>
       build.fromTar(async (addContent) => {
-        const refer: AddContent = (content) => addContent(gzip.referred(content))
-        const root = await readPlainTarLayer(gzip, { keepOwners, signal, addContent: refer })
-        await gzip.finish()
+        const refer = (content: ArchivedContent): ReturnType<AddContent> => addContent(layer.referred(content))
+        const root = await readPlainTarLayer(layer.archive, { keepOwners, signal, addContent: refer })
+        await layer.finish()
         return root
       }),
     )
   } finally {
-    await gzip.end()
+    await layer.end()
   }
 }
 
@@ -96,12 +97,12 @@ export async function buildDirectoryLayer(
 
 async function withBuild(
   options: LayerOptions & LayerRun,
-  gzip: GzipLayer | undefined,
+  referred: ReferredLayer | undefined,
   run: (build: LayerBuild) => Promise<BuiltLayer>,
 ): Promise<BuiltLayer> {
   try {
     return await withChunkWorkers(async (workers) => {
-      const build = new LayerBuild(options, workers, gzip)
+      const build = new LayerBuild(options, workers, referred)
       try {
         return await run(build)
       } finally {
@@ -143,20 +144,20 @@ class LayerBuild {
   readonly #blob: BlobWriter
   readonly #parent: LayerNode | undefined
   /** The layer that is referred to. */
-  readonly #gzip: GzipLayer | undefined
+  readonly #referred: ReferredLayer | undefined
   #source: 'archive' | 'directory' = 'archive'
   #prefetched: readonly LayerNode[] = []
   readonly #started = performance.now()
 
-  constructor(options: LayerOptions & LayerRun, workers: ChunkWorkers, gzip: GzipLayer | undefined) {
+  constructor(options: LayerOptions & LayerRun, workers: ChunkWorkers, referred: ReferredLayer | undefined) {
     const { version, alignedChunks, chunkSize, compression, digest, inlineBootstrap, blobToc, sink, parent } = options
     const { batchSize, cipher } = options
     if (version === 5) refuseV6Only(options)
     if (options.blobOffset > MAX_BLOB_OFFSET)
       throw new BuilderError('BAD_OPTION', `the blob offset ${options.blobOffset} is beyond what a blob may have`)
-    if (gzip !== undefined) checkReference(options)
+    if (referred !== undefined) checkReference(options)
     this.#options = options
-    this.#gzip = gzip
+    this.#referred = referred
     this.#dictionary = new LayerDictionary(options.dictionary)
     this.#parent = parent === undefined ? undefined : this.#loadParent(parent)
     this.#blob = new BlobWriter({
@@ -170,18 +171,18 @@ class LayerBuild {
       batches: batchSize > 0,
       cipher,
       offset: options.blobOffset,
-      reference: gzip?.slicer,
+      reference: referred && (referred.slicer ?? 'plain'),
       sink,
     })
     this.#pipeline = new ChunkPipeline({
       chunkSize,
-      algorithms: { compression: gzip === undefined ? compression : 'none', digest, cipher },
+      algorithms: { compression: referred === undefined ? compression : 'none', digest, cipher },
       dictionary: this.#dictionary,
       workers,
       store: (record, bytes, place) => {
         options.signal.throwIfAborted()
         if (place === undefined) return this.#blob.append(record, bytes)
-        record.compressed = true
+        record.compressed = 'context' in place
         this.#blob.refer(record, place)
       },
       keep: options.keep,
@@ -190,7 +191,7 @@ class LayerBuild {
   }
 
   get #compression(): CompressionName {
-    return this.#gzip === undefined ? this.#options.compression : 'gzip'
+    return this.#referred === undefined ? this.#options.compression : 'gzip'
   }
 
   #packs(size: number): PackStore {
@@ -281,7 +282,7 @@ class LayerBuild {
     let bootstrap: Uint8Array
     let blobs: readonly BlobInfo[]
     const before = performance.now()
-    const layer = this.#gzip && { id: this.#gzip.id, compressedSize: this.#gzip.size }
+    const layer = this.#referred && { id: this.#referred.id, compressedSize: this.#referred.size }
     if (this.#options.inlineBootstrap) {
       const own = { id: INLINED_BLOB_ID, compressedSize: blob.size, tocSize: 0, tocDigest: undefined }
       blobs = this.#table({ ...own, ...layer })

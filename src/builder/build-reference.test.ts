@@ -207,7 +207,6 @@ test('what is damaged, or no gzip, is refused', async () => {
   const flipped = Buffer.from(layer)
   flipped[100_000] = (flipped[100_000] ?? 0) ^ 0x10
   for (const [bytes, code, message] of [
-    [tar, 'UNSUPPORTED', /not compressed/],
     [zstdCompressSync(tar), 'UNSUPPORTED', /compressed with zstd/],
     [flipped, 'BAD_SOURCE', /not a valid deflate stream|no tar|tar/],
     [layer.subarray(0, 100_000), 'BAD_SOURCE', /it ends within/],

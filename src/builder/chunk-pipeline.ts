@@ -1,4 +1,4 @@
-import type { ZranPlace } from '../blob/index.ts'
+import type { ReferredPlace } from '../blob/index.ts'
 import { ChunkBatch, MIN_ROOM } from './chunk-batch.ts'
 import { ChunkPacker } from './chunk-packer.ts'
 import { type ChunkAlgorithms, type ChunkWork, createChunkWork, PACKED, SKIP, type Step } from './chunk-work.ts'
@@ -21,7 +21,11 @@ const MAX_BATCHES = 16
 const SLAB_BYTES = 64 * 1024
 
 /** Takes new chunks in order; fills the record's offsets and number. `bytes` is valid until the promise settles. `place` is what the content told of the chunk. */
-export type StoreChunk = (record: ChunkRecord, bytes: Uint8Array, place: ZranPlace | undefined) => Promise<void> | void
+export type StoreChunk = (
+  record: ChunkRecord,
+  bytes: Uint8Array,
+  place: ReferredPlace | undefined,
+) => Promise<void> | void
 
 /** Takes the plain bytes of a stored chunk; they are valid until the promise settles. */
 export type KeepChunk = (record: ChunkRecord, plain: Uint8Array) => Promise<void> | void
@@ -53,7 +57,7 @@ interface Pending {
   readonly into: ChunkRecord[]
   readonly at: number
   readonly slot: number
-  readonly place: ZranPlace | undefined
+  readonly place: ReferredPlace | undefined
 }
 const REPEATED_ZEROS = -1
 /** As in the original; and for all files, a bootstrap of half a GiB. */
@@ -66,7 +70,7 @@ const MAX_PENDING = 4096
 interface Fresh {
   readonly slot: number
   readonly record: ChunkRecord | undefined
-  readonly place: ZranPlace | undefined
+  readonly place: ReferredPlace | undefined
 }
 
 /** One batch under way. */
@@ -205,7 +209,7 @@ export class ChunkPipeline {
     )
   }
 
-  #append(job: Job, chunks: ChunkRecord[], at: number, bytes: Uint8Array, place: ZranPlace | undefined): void {
+  #append(job: Job, chunks: ChunkRecord[], at: number, bytes: Uint8Array, place: ReferredPlace | undefined): void {
     if (bytes.length === this.#options.chunkSize && this.#isZeros(bytes)) {
       if (this.#zeros?.digest !== undefined) {
         job.pending.push({ into: chunks, at, slot: REPEATED_ZEROS, place })
@@ -334,7 +338,7 @@ export class ChunkPipeline {
   }
 
   /** `siblings`: chunks of the same file. */
-  #decideChunk(job: Job, slot: number, siblings: number, place: ZranPlace | undefined): ChunkRecord {
+  #decideChunk(job: Job, slot: number, siblings: number, place: ReferredPlace | undefined): ChunkRecord {
     const { batch } = job
     const { dictionary, chunkSize, algorithms } = this.#options
     const length = batch.length(slot)
@@ -426,7 +430,7 @@ export class ChunkPipeline {
     batch: ChunkBatch,
     slot: number,
     record: ChunkRecord,
-    place: ZranPlace | undefined,
+    place: ReferredPlace | undefined,
   ): Promise<void> | void {
     record.crc32c = batch.crc32c(slot)
     if (batch.storedSize(slot) === PACKED) return this.#options.packs?.add(record)

@@ -1,4 +1,4 @@
-import type { ZranPlace } from '../blob/index.ts'
+import type { ReferredPlace } from '../blob/index.ts'
 import { BuilderError } from './errors.ts'
 
 /** The bytes of one file, read once from start to end. */
@@ -9,7 +9,7 @@ export interface Content {
   /** Fills the start of `into` with the next bytes; gives how many, 0 at the end. */
   read(into: Uint8Array): Promise<number> | number
   /** Where the chunk that was read last lies in the source, when it is to be referred to instead of stored. */
-  readonly place?: ZranPlace | undefined
+  readonly place?: ReferredPlace | undefined
   /** For files with holes: where the first byte at or after `offset` lies that may be other than zero; `skip` goes on after a hole. */
   readonly holes?: { nextData(offset: number): number; skip(bytes: number): void } | undefined
 }

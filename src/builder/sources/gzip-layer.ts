@@ -4,7 +4,7 @@ import { CodecError, GzipCursor } from '../../codec/index.ts'
 import type { ByteInput } from '../../tar/index.ts'
 import type { Content } from '../content.ts'
 import { BuilderError } from '../errors.ts'
-import { detectCompression, readHead, resume } from './decompress.ts'
+import type { ReferredLayer } from './referred-layer.ts'
 import { inSegments } from './segments.ts'
 
 /** Headers and what else of an archive is small. */
@@ -14,7 +14,7 @@ const SCRATCH_BYTES = 64 * 1024
  * A gzip layer that stays as it is: the archive in it, inflated only as far as it is read, so that it is known of each chunk where in the file it lies. The whole file is digested. To be
  * finished when the archive was read, and ended in any case.
  */
-export class GzipLayer implements ByteInput {
+export class GzipLayer implements ByteInput, ReferredLayer {
   position = 0
   readonly slicer: ZranSlicer
   readonly #segments: AsyncGenerator<Uint8Array>
@@ -26,32 +26,21 @@ export class GzipLayer implements ByteInput {
   #end = 0
   #size = 0
 
-  /** `pieces` of the file are valid until the next one is asked for. Throws BuilderError 'UNSUPPORTED' for a layer that is no gzip. */
-  static async open(pieces: AsyncIterable<Uint8Array>, chunkSize: number): Promise<GzipLayer> {
-    const iterator = pieces[Symbol.asyncIterator]()
-    const head = await readHead(iterator)
-    const refuse = async (what: string): Promise<never> => {
-      await iterator.return?.()
-      throw new BuilderError('UNSUPPORTED', what)
-    }
-    const compression = detectCompression(head)
-    if (compression === 'none')
-      return await refuse(
-        'references to layers that are not compressed are not supported by this version of nydus-image; build it with --type tar-rafs',
-      )
-    if (compression !== 'gzip')
-      return await refuse(
-        `the layer is compressed with ${compression}: only gzip can be referred to; build it with --type targz-rafs`,
-      )
+  /** Throws BuilderError 'UNSUPPORTED' where zlib cannot be called. */
+  static open(pieces: AsyncGenerator<Uint8Array>, chunkSize: number): GzipLayer {
     const cursor = GzipCursor.open()
-    if (cursor === undefined) return await refuse('gzip layers cannot be referred to on this machine: zlib is not here')
-    return new GzipLayer(resume(head, iterator), cursor, chunkSize)
+    if (cursor !== undefined) return new GzipLayer(pieces, cursor, chunkSize)
+    throw new BuilderError('UNSUPPORTED', 'gzip layers cannot be referred to on this machine: zlib is not here')
   }
 
   private constructor(pieces: AsyncGenerator<Uint8Array>, cursor: GzipCursor, chunkSize: number) {
     this.#cursor = cursor
     this.#segments = inSegments(this.#digested(pieces))
     this.slicer = new ZranSlicer(cursor, chunkSize)
+  }
+
+  get archive(): ByteInput {
+    return this
   }
 
   /** Of the file; after {@link finish}. */
