@@ -210,6 +210,18 @@ describe('images over plain tars', { skip: noShared }, () => {
     )
     assert.equal(below.exit, 1)
     assert.match(below.stderr, /over plain tars/)
+    for (const [layer, boot] of [
+      ['lower.tar', 'one.boot'],
+      ['upper.tar', 'two.boot'],
+    ] as const)
+      assert.equal(
+        run(['create', '-l', 'error', '-t', 'tar-tarfs', '--blob-id', 'same', '-D', '.', '-B', boot, layer], folder)
+          .exit,
+        0,
+      )
+    const same = run(['merge', '-B', 'm', 'one.boot', 'two.boot'], folder)
+    assert.equal(same.exit, 1)
+    assert.match(same.stderr, /two layers have the blob id same, and different tars/)
     assert.ok(!existsSync(join(folder, 'm')))
   })
 })

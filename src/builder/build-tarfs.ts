@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto'
 import { BLOB_FEATURES, type BlobInfo } from '../blob/index.ts'
 import { TarError } from '../tar/index.ts'
 import type { BuiltLayer } from './build-layer.ts'
@@ -9,6 +8,7 @@ import type { LayerNode } from './layer-tree.ts'
 import { prefetchNodes, toRafsTree } from './rafs-tree.ts'
 import { detectCompression } from './sources/decompress.ts'
 import { type ArchivedContent, readPlainTarLayer } from './sources/tar.ts'
+import { WholeTar } from './sources/whole-tar.ts'
 import { writeTree } from './write-tree.ts'
 
 /** What of a layer's options an image over a plain tar has a use for. */
@@ -30,49 +30,31 @@ export async function buildTarfsLayer(
   options: TarfsOptions & { readonly signal: AbortSignal },
 ): Promise<BuiltLayer> {
   const started = performance.now()
-  const tar = new ReadTar(stream, options.blobId === undefined)
+  const facts = new TarFacts()
+  const tar = new WholeTar(stream, options.blobId === undefined, (bytes, end) => facts.see(bytes, end))
   const chunks = new TarChunks(options.chunkSize)
   try {
-    const root = await readPlainTarLayer(tar.pieces, { ...options, addContent: (content) => chunks.add(content) })
+    const root = await readPlainTarLayer(tar.archive, { ...options, addContent: (content) => chunks.add(content) })
     chunks.finish()
     await tar.finish()
     const treeSeconds = (performance.now() - started) / 1000
     return write(root, tarBlob(tar, chunks.count, options), options, treeSeconds)
   } catch (error) {
     options.signal.throwIfAborted()
-    throw tar.explained(coded(error))
+    throw facts.explained(coded(error))
   } finally {
-    await tar.close()
+    await tar.end()
   }
 }
 
-/** The archive on its way: measured, digested, and read to its end whatever follows the last entry. */
-class ReadTar {
-  size = 0
-  /** For the parser, which must not end what is still to be read. */
-  readonly pieces: AsyncIterable<Uint8Array>
-  readonly #hash = createHash('sha256')
-  readonly #isDigested: boolean
-  readonly #iterator: AsyncIterator<Uint8Array>
+/** What the archive says of itself on its way. */
+class TarFacts {
   #head = Buffer.alloc(0)
 
-  constructor(stream: AsyncIterable<Uint8Array>, isDigested: boolean) {
-    this.#iterator = stream[Symbol.asyncIterator]()
-    this.#isDigested = isDigested
-    this.pieces = { [Symbol.asyncIterator]: () => ({ next: () => this.#next() }) }
-  }
-
-  async finish(): Promise<void> {
-    while ((await this.#next()).done !== true);
-  }
-
-  async close(): Promise<void> {
-    await this.#iterator.return?.()
-  }
-
-  /** After `finish`. */
-  digest(): string {
-    return this.#hash.digest('hex')
+  see(bytes: Uint8Array, end: number): void {
+    if (end > MAX_TAR_BYTES)
+      throw new BuilderError('TOO_LARGE', `the tar has more than the ${MAX_TAR_BYTES} bytes that RAFS v6 can name`)
+    if (this.#head.length < 4) this.#head = Buffer.concat([this.#head, bytes.subarray(0, 4)])
   }
 
   /** A compressed archive is taken for a damaged one by the parser. */
@@ -84,17 +66,6 @@ class ReadTar {
       `the layer is compressed with ${compression}, and its files cannot be read in place; decompress it first`,
       { cause: error },
     )
-  }
-
-  async #next(): Promise<IteratorResult<Uint8Array>> {
-    const next = await this.#iterator.next()
-    if (next.done === true) return next
-    this.size += next.value.length
-    if (this.size > MAX_TAR_BYTES)
-      throw new BuilderError('TOO_LARGE', `the tar has more than the ${MAX_TAR_BYTES} bytes that RAFS v6 can name`)
-    if (this.#head.length < 4) this.#head = Buffer.concat([this.#head, next.value.subarray(0, 4)])
-    if (this.#isDigested) this.#hash.update(next.value)
-    return next
   }
 }
 
@@ -149,12 +120,12 @@ function chunkAt(at: number, size: number, index: number): ChunkRecord {
 }
 
 /** A tar without content is no blob. */
-function tarBlob(tar: ReadTar, chunkCount: number, options: TarfsOptions): readonly BlobInfo[] {
+function tarBlob(tar: WholeTar, chunkCount: number, options: TarfsOptions): readonly BlobInfo[] {
   if (chunkCount === 0) return []
   return [
     {
       index: 0,
-      id: options.blobId ?? tar.digest(),
+      id: options.blobId ?? tar.id,
       features: BLOB_FEATURES.TARFS | BLOB_FEATURES.CAP_TAR_TOC,
       chunkSize: options.chunkSize,
       chunkCount,

@@ -172,9 +172,20 @@ class MergeTable {
     return root
   }
 
+  /** Ids of plain tars may be chosen freely, and then be those of others. */
+  #same(index: number, { id, features, compressedSize, chunkCount }: BlobInfo): number {
+    const known = this.blobs[index]
+    const isSame = known?.compressedSize === compressedSize && known.chunkCount === chunkCount
+    if (isSame || (features & BLOB_FEATURES.TARFS) === 0) return index
+    throw new BuilderError(
+      'BAD_LAYER',
+      `two layers have the blob id ${id}, and different tars: give each its own --blob-id`,
+    )
+  }
+
   #add(blob: BlobInfo, layer: MergeLayer | undefined): number {
     const known = this.#indexes.get(blob.id)
-    if (known !== undefined) return known
+    if (known !== undefined) return this.#same(known, blob)
     const index = this.blobs.length
     this.#indexes.set(blob.id, index)
     const imported = importedBlob(blob, index)
