@@ -6,8 +6,9 @@ import { compressor } from '../codec/index.ts'
 import { openBatchLayout } from './batch.ts'
 import { BLOB_FEATURES, type BlobInfo } from './blob-info.ts'
 import type { BlobLayout } from './blob-layout.ts'
-import { encodeMetaFile, encodeMetaHeader } from './blob-meta.ts'
+import { encodeMetaFile, encodeMetaHeader, openBlobLayout } from './blob-meta.ts'
 import { ChunkInfo } from './chunk-info.ts'
+import { decodeInfo, encodeInfoV2 } from './chunk-infos.ts'
 import { ChunkDecoder } from './decode-chunk.ts'
 import { decrypt, encryptedSize } from './encryption.ts'
 import { BlobError } from './errors.ts'
@@ -43,6 +44,7 @@ function crafted(
 ): {
   open: () => BlobLayout
   blob: BlobInfo
+  metaFile: Uint8Array
 } {
   const { contexts = [{ stored: 150, plain: 200 }], number = 0, offset = 100, size = 100 } = with_
   const infos = Buffer.alloc(2 * 24 + contexts.length * 40)
@@ -100,7 +102,8 @@ function crafted(
       into.encrypted = false
     },
   }
-  return { blob, open: () => openBatchLayout(records, encodeMetaFile(infos, header), blob) }
+  const metaFile = encodeMetaFile(infos, header)
+  return { blob, metaFile, open: () => openBatchLayout(records, metaFile, blob) }
 }
 
 const isBadMeta = (error: unknown): boolean => error instanceof BlobError && error.code === 'BAD_META'
@@ -219,4 +222,90 @@ test('an encrypted chunk of an image without a key is refused', () => {
   const chunk = { index: 3, compressed: false, encrypted: true, uncompressedSize: 16, batchOffset: 0, batchSize: 0 }
   const decoder = new ChunkDecoder('none', undefined)
   assert.throws(() => decoder.decode(new Uint8Array(16), 0, chunk, new Uint8Array(16)), { code: 'BAD_META' })
+})
+
+const INFO_BLOB: BlobInfo = {
+  ...crafted({}).blob,
+  features: FEATURES | BLOB_FEATURES.ENCRYPTED,
+  chunkCount: 1,
+  chunkSize: 0x100_0000,
+  compressedSize: 2 ** 40,
+  uncompressedSize: 2 ** 44,
+}
+
+test('infos of version 2 read back as they were written', () => {
+  const word = fc.integer({ min: 0, max: 0xffff_ffff })
+  const chunks = fc.record({
+    uncompressedOffset: fc.nat(2 ** 31 - 1).map((block) => block * 4096),
+    uncompressedSize: fc.integer({ min: 1, max: 0x100_0000 }),
+    compressedOffset: fc.integer({ min: 0, max: 2 ** 40 - 2 ** 25 }),
+    stored: fc.integer({ min: 1, max: 0xff_ffff }),
+    compressed: fc.boolean(),
+    encrypted: fc.boolean(),
+    crc32c: fc.option(word, { nil: undefined }),
+    inBatch: fc.option(fc.record({ batch: word, offset: word }), { nil: undefined }),
+  })
+  fc.assert(
+    fc.property(chunks, ({ inBatch, stored, ...chunk }) => {
+      const isRaw = inBatch === undefined && !chunk.compressed && !chunk.encrypted
+      if (isRaw && chunk.uncompressedSize === 0x100_0000) return // has no place for its size
+      const compressedSize = inBatch !== undefined ? 0 : isRaw ? chunk.uncompressedSize : stored
+      const view = new DataView(new ArrayBuffer(24))
+      encodeInfoV2({ ...chunk, index: 0, compressedSize }, inBatch, view, 0)
+      const info = new ChunkInfo()
+      decodeInfo(view, 0, INFO_BLOB, info)
+      const { uncompressedOffset, uncompressedSize, compressedOffset, encrypted } = chunk
+      assert.deepEqual(
+        { ...info, digest: undefined },
+        {
+          ...new ChunkInfo(),
+          digest: undefined,
+          uncompressedOffset,
+          uncompressedSize,
+          compressedOffset,
+          compressedSize,
+          encrypted,
+          compressed: chunk.compressed || inBatch !== undefined,
+          crc32c: inBatch !== undefined || chunk.crc32c === 0 ? undefined : chunk.crc32c,
+        },
+      )
+    }),
+  )
+})
+
+test('whatever stands in the infos and contexts of a batch blob, no chunk lies outside of it', () => {
+  const bytes = fc.uint8Array({ minLength: 24, maxLength: 24 })
+  fc.assert(
+    fc.property(bytes, bytes, (one, two) => {
+      const { blob, metaFile: file } = crafted({})
+      file.set(one, 0)
+      file.set(two, 24)
+      // Flags that are known, sizes that may fit: else nearly all is refused at once.
+      for (const at of [0, 24]) file.set([0, 0, file[at + 7] & 0x1d], at + 5)
+      const info = new ChunkInfo()
+      for (const index of [0, 1])
+        try {
+          openBatchLayout(openBlobLayout(file, blob, new Uint8Array(64)), file, blob).chunk(index, info)
+          assert.ok(info.compressedOffset + info.compressedSize <= blob.compressedSize)
+          assert.ok(info.uncompressedSize <= blob.chunkSize && info.batchSize <= blob.chunkSize)
+          assert.ok(info.batchSize === 0 || info.batchOffset + info.uncompressedSize <= info.batchSize)
+        } catch (error) {
+          if (!(error instanceof BlobError)) throw error
+          assert.ok(['BAD_META', 'UNSUPPORTED'].includes(error.code))
+        }
+    }),
+    { numRuns: 2000 },
+  )
+})
+
+test('a chunk in a batch of a blob that says to have none is refused', () => {
+  const view = new DataView(new ArrayBuffer(24))
+  encodeInfoV2(
+    { ...new ChunkInfo(), uncompressedSize: 10, compressedSize: 0, encrypted: false },
+    { batch: 0, offset: 0 },
+    view,
+    0,
+  )
+  const blob = { ...INFO_BLOB, features: FEATURES & ~BLOB_FEATURES.BATCH }
+  assert.throws(() => decodeInfo(view, 0, blob, new ChunkInfo()), isBadMeta)
 })

@@ -113,16 +113,14 @@ function plainPart(stored: Uint8Array, blob: BlobInfo, size: number | undefined)
 
 /**
  * A blob's layout from its own compression context, in the form of the cache file. `digests` are the blob's 32-byte chunk digests in order (its `blob.digest` part): a layout without
- * digests could not be verified, so there is none. Throws BlobError 'BAD_META' | 'UNSUPPORTED'.
+ * digests could not be verified, so there is none. Of chunks in batches it has no stored place: see `openBatchLayout`. Throws BlobError 'BAD_META' | 'UNSUPPORTED'.
  */
 export function openBlobLayout(metaFile: Uint8Array, blob: BlobInfo, digests: Uint8Array): BlobLayout {
-  const unsupported =
-    blob.features &
-    (BLOB_FEATURES.ZRAN | BLOB_FEATURES.BATCH | BLOB_FEATURES.ENCRYPTED | BLOB_FEATURES.SEPARATE | BLOB_FEATURES.TARFS)
+  const unsupported = blob.features & (BLOB_FEATURES.ZRAN | BLOB_FEATURES.SEPARATE | BLOB_FEATURES.TARFS)
   if (unsupported !== 0)
     throw new BlobError(
       'UNSUPPORTED',
-      `blob ${blob.id} has features 0x${unsupported.toString(16)} (reference, batch or encrypted), which this version does not read`,
+      `blob ${blob.id} has features 0x${unsupported.toString(16)} (a reference to a layer), which this version does not read`,
     )
   const wanted = Math.ceil(blob.metaUncompressedSize / 4096) * 4096 + META_HEADER_SIZE
   if (metaFile.length !== wanted)

@@ -110,14 +110,15 @@ export function encodeZranInfo(
   into.setUint32(at + 20, context, true)
 }
 
-/** Reads info `index`; the digest stays as it is. Throws 'BAD_META' for what contradicts the blob, 'UNSUPPORTED' for batch, zran and encrypted chunks. */
+/** Reads info `index`; the digest stays as it is. Of a chunk in a batch, the stored size is 0: its context tells the rest. Throws 'BAD_META' for what contradicts the blob, 'UNSUPPORTED' for zran chunks. */
 export function decodeInfo(from: DataView, index: number, blob: BlobInfo, into: ChunkInfo): void {
   into.index = index
   into.encrypted = false
   into.batchOffset = 0
   into.batchSize = 0
   into.crc32c = undefined
-  if ((blob.features & BLOB_FEATURES.CHUNK_INFO_V2) !== 0) decodeV2(from, index * INFO_V2_SIZE, into)
+  let isBatched = false
+  if ((blob.features & BLOB_FEATURES.CHUNK_INFO_V2) !== 0) isBatched = decodeV2(from, index * INFO_V2_SIZE, into)
   else decodeV1(from, index * INFO_V1_SIZE, into)
   const bad = (what: string): BlobError =>
     new BlobError(
@@ -129,8 +130,13 @@ export function decodeInfo(from: DataView, index: number, blob: BlobInfo, into: 
   if (into.uncompressedOffset + into.uncompressedSize > Math.ceil(blob.uncompressedSize / 4096) * 4096)
     throw bad('it ends behind the address space')
   if (into.compressedOffset + into.compressedSize > blob.compressedSize) throw bad('it is stored behind the blob')
+  if (isBatched) {
+    if ((blob.features & BLOB_FEATURES.BATCH) === 0) throw bad('it is in a batch, and the blob has none')
+    return
+  }
   if (into.compressedSize === 0) throw bad('it is stored in 0 bytes')
-  if (!into.compressed && into.compressedSize !== into.uncompressedSize) throw bad('it is stored raw with another size')
+  if (!into.compressed && !into.encrypted && into.compressedSize !== into.uncompressedSize)
+    throw bad('it is stored raw with another size')
 }
 
 function decodeV1(from: DataView, at: number, into: ChunkInfo): void {
@@ -147,7 +153,8 @@ function decodeV1(from: DataView, at: number, into: ChunkInfo): void {
   into.compressed = into.compressedSize !== into.uncompressedSize
 }
 
-function decodeV2(from: DataView, at: number, into: ChunkInfo): void {
+/** True for a chunk in a batch. */
+function decodeV2(from: DataView, at: number, into: ChunkInfo): boolean {
   const [low0, high0, low1, high1] = [
     from.getUint32(at, true),
     from.getUint32(at + 4, true),
@@ -155,12 +162,13 @@ function decodeV2(from: DataView, at: number, into: ChunkInfo): void {
     from.getUint32(at + 12, true),
   ]
   const flags = high0 >>> 24
-  if ((flags & (V2_FLAGS.ZRAN | V2_FLAGS.BATCH | V2_FLAGS.ENCRYPTED)) !== 0)
-    throw new BlobError('UNSUPPORTED', 'batch, zran and encrypted chunks are not read by this version')
+  if ((flags & V2_FLAGS.ZRAN) !== 0) throw new BlobError('UNSUPPORTED', 'a zran chunk is known by its context only')
   into.uncompressedOffset = low0 * 4096
   into.uncompressedSize = (high0 & 0xff_ffff) + 1
   into.compressedOffset = (high1 & 0xff) * 2 ** 32 + low1
   into.compressedSize = high1 >>> 8
   into.compressed = (flags & V2_FLAGS.COMPRESSED) !== 0
+  into.encrypted = (flags & V2_FLAGS.ENCRYPTED) !== 0
   if ((flags & V2_FLAGS.HAS_CRC32C) !== 0) into.crc32c = from.getUint32(at + 16, true)
+  return (flags & V2_FLAGS.BATCH) !== 0
 }

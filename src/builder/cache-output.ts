@@ -1,6 +1,6 @@
 import { basename, join } from 'node:path'
 import { cachePath, fullMap } from '../cache/index.ts'
-import { Artifact, writeWhole } from './artifact.ts'
+import { Artifact } from './artifact.ts'
 import type { BlobOutput } from './blob-output.ts'
 import type { BuiltLayer } from './build-layer.ts'
 import type { ChunkRecord } from './dictionary.ts'
@@ -38,16 +38,30 @@ export class CacheOutput implements BlobOutput {
     const id = givenId ?? blobId
     const own = blobs.find((blob) => blob.id === id)
     if (own === undefined || own.chunkCount === 0) return undefined
-    const [data, meta, map] = (['data', 'meta', 'map'] as const).map((kind) => this.#path(id, kind)) as [
-      string,
-      string,
-      string,
-    ] // three kinds, three paths
     await this.#fillTo(own.uncompressedSize)
-    await this.#data.publish(basename(data))
-    if (blobMeta !== undefined) await writeWhole(meta, blobMeta)
-    await writeWhole(map, fullMap(own.chunkCount))
+    // All of it is written, where the disk may be full, before any of it is there.
+    const rest: Artifact[] = []
+    try {
+      if (blobMeta !== undefined) rest.push(await this.#written(id, 'meta', blobMeta))
+      rest.push(await this.#written(id, 'map', fullMap(own.chunkCount)))
+      await this.#data.publish(basename(this.#path(id, 'data')))
+      for (const file of rest) await file.publish()
+    } finally {
+      for (const file of rest) await file.discard()
+    }
     return undefined
+  }
+
+  async #written(id: string, kind: 'meta' | 'map', bytes: Uint8Array): Promise<Artifact> {
+    const file = await Artifact.create(this.#path(id, kind))
+    try {
+      await file.write(bytes)
+      await file.flush()
+      return file
+    } catch (error) {
+      await file.discard()
+      throw error
+    }
   }
 
   async discard(): Promise<void> {

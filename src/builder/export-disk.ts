@@ -1,14 +1,17 @@
 import type { Backend, BlobReader } from '../backend/index.ts'
 import {
   BLOB_FEATURES,
+  batchMetaFileSize,
   type BlobInfo,
   type BlobLayout,
+  ChunkDecoder,
   ChunkInfo,
   META_HEADER_SIZE,
   metaFileOf,
+  openBatchLayout,
   openBlobLayout,
 } from '../blob/index.ts'
-import { decompressor, digester } from '../codec/index.ts'
+import { digester } from '../codec/index.ts'
 import { type Bootstrap, flatView } from '../rafs/index.ts'
 import { Artifact } from './artifact.ts'
 import { BuilderError } from './errors.ts'
@@ -32,8 +35,7 @@ export interface ExportedDisk {
 }
 
 const RUN_BYTES = 4 * 1024 * 1024
-const UNREADABLE =
-  BLOB_FEATURES.ZRAN | BLOB_FEATURES.SEPARATE | BLOB_FEATURES.BATCH | BLOB_FEATURES.ENCRYPTED | BLOB_FEATURES.EXTERNAL
+const UNREADABLE = BLOB_FEATURES.ZRAN | BLOB_FEATURES.SEPARATE | BLOB_FEATURES.EXTERNAL
 
 /**
  * Writes an image as one disk that the kernel mounts: the bootstrap, then the plain bytes of every blob at its place; holes stay holes. Each chunk is verified whose digest the image holds; chunks that no file
@@ -50,7 +52,7 @@ export async function exportDisk(
     if ((features & UNREADABLE) !== 0)
       throw new BuilderError(
         'UNSUPPORTED',
-        `blob ${id} is stored in a way (batch, encrypted, external or a reference to a layer): exporting it is not supported by this version of nydus-image`,
+        `blob ${id} is stored in a way (external or a reference to a layer): exporting it is not supported by this version of nydus-image`,
       )
   }
   const artifact = await Artifact.create(options.path)
@@ -159,6 +161,7 @@ async function writeChunks(
 ): Promise<void> {
   const layout = await ownLayout(blob, reader, options.signal)
   const source = new StoredRuns(reader, options.signal)
+  const decoder = new ChunkDecoder(blob.compression, blob.cipher)
   const info = new ChunkInfo()
   const wanted = new ChunkInfo()
   for (let index = 0; index < layout.chunkCount; index += 1) {
@@ -172,7 +175,7 @@ async function writeChunks(
     await disk.zerosTo(at)
     const stored = await source.read(info.compressedOffset, info.compressedSize)
     const plain = Buffer.allocUnsafe(info.uncompressedSize)
-    decompressor(info.compressed ? blob.compression : 'none').decompress(stored, plain)
+    decoder.decode(stored, info.compressedOffset, info, plain)
     if (known.has(index)) {
       known.chunk(index, wanted)
       // Chunks of one digest and different sizes share a record, which is then another chunk's.
@@ -194,6 +197,7 @@ function verify(blob: BlobInfo, index: number, plain: Uint8Array, wanted: Uint8A
 
 /** All chunks of a blob, also those that no file of the image uses: as the blob itself tells them. */
 async function ownLayout(blob: BlobInfo, reader: BlobReader, signal: AbortSignal): Promise<BlobLayout> {
+  batchMetaFileSize(blob) // more than chunks and contexts can have is crafted
   const length = blob.metaCompressedSize + META_HEADER_SIZE
   const size = await reader.size(signal)
   if (blob.metaOffset + length > size)
@@ -203,7 +207,9 @@ async function ownLayout(blob: BlobInfo, reader: BlobReader, signal: AbortSignal
     )
   const stored = Buffer.allocUnsafe(length)
   await reader.read(blob.metaOffset, stored, { signal })
-  return openBlobLayout(metaFileOf(stored, blob), blob, new Uint8Array(blob.chunkCount * 32))
+  const metaFile = metaFileOf(stored, blob)
+  const records = openBlobLayout(metaFile, blob, new Uint8Array(blob.chunkCount * 32))
+  return (blob.features & BLOB_FEATURES.BATCH) === 0 ? records : openBatchLayout(records, metaFile, blob)
 }
 
 /** Small chunks are read together. */

@@ -155,12 +155,12 @@ describe('disks recorded from the original', { skip: noShared }, () => {
       assert.match(ran.stderr, reason)
       assert.deepEqual(readdirSync(join(blobs, 'out')), [])
     }
-    const batch = run(
-      ['export', '--block', '-B', sharedPath('images/v6-tar-zstd-batch/bootstrap'), '-D', 'blobs', '-O', 'disk'],
+    const zran = run(
+      ['export', '--block', '-B', sharedPath('images/v6-zran-gzip/bootstrap'), '-D', 'blobs', '-O', 'disk'],
       folder,
     )
-    assert.equal(batch.exit, 1)
-    assert.match(batch.stderr, /not supported by this version/)
+    assert.equal(zran.exit, 1)
+    assert.match(zran.stderr, /not supported by this version/)
     for (const [args, exit] of [
       [['export', '--block', '-D', 'blobs', '-C', 'x'], 2],
       [['export', '--block', '-C', 'absent', '-O', 'disk'], 1],
@@ -168,3 +168,20 @@ describe('disks recorded from the original', { skip: noShared }, () => {
       assert.equal(run(args, folder).exit, exit)
   })
 })
+
+/** As the original prints them. */
+const ROOT_HASHES = {
+  'v6-tar-zstd-batch': '5dfec1792ffc7b020c8facc1456e56c3001d77fd8d379e7cfc609835eaa883b4',
+  'v6-tar-zstd-encrypt': 'c2d14236607ff94ec32ec4cfbacb94810690c8ef5e8b70dc7f6f34b4ebc201b2',
+  'v6-tar-lz4-encrypt-batch': '03ba7c247b4b68decec228c30027607337fc254f75dbe12851cfe7dac5c2e490',
+}
+
+for (const [id, hash] of Object.entries(ROOT_HASHES))
+  test(`batches and encryption are exported with the original's root hash: ${id}`, { skip: noShared }, (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'export-'))
+    t.after(() => rmSync(folder, { recursive: true, force: true }))
+    const from = ['-B', sharedPath('images', id, 'bootstrap'), '-D', sharedPath('blobs')]
+    const { exit, stdout, stderr } = run(['export', '--block', '--verity', ...from, '-O', 'disk'], folder)
+    assert.equal(exit, 0, stderr)
+    assert.equal(stdout.trim().split(' ').at(-1), hash)
+  })

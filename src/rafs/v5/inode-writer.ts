@@ -138,9 +138,7 @@ function writeXattrs(view: DataView, at: number, node: RafsNode): number {
 }
 
 function writeChunks(view: DataView, at: number, node: RafsNode, tree: RafsTree, imageChunkSize: number): void {
-  const blob = tree.blobs[node.chunks[0]?.blobIndex ?? 0]
-  const isExternal = ((blob?.features ?? 0) & BLOB_FEATURES.EXTERNAL) !== 0
-  const chunkSize = isExternal && blob !== undefined ? blob.chunkSize : imageChunkSize
+  const chunkSize = chunkSizeOf(node, tree, imageChunkSize)
   const expected = isType(node.mode, MODE.FILE) ? Math.ceil(node.size / chunkSize) : 0
   if (node.chunks.length !== expected)
     throw new RafsError(
@@ -152,6 +150,13 @@ function writeChunks(view: DataView, at: number, node: RafsNode, tree: RafsTree,
       throw new RafsError('BAD_CHUNK', `${show(node)} names blob ${chunk.blobIndex} of ${tree.blobs.length}`)
     writeChunkRecord(view, at + index * CHUNK_RECORD.size, chunk, index * chunkSize)
   }
+}
+
+/** External blobs have a chunk size of their own, which every chunk of a file has but the last. */
+function chunkSizeOf({ chunks: [first, ...others] }: RafsNode, { blobs }: RafsTree, imageChunkSize: number): number {
+  if (first === undefined || ((blobs[first.blobIndex]?.features ?? 0) & BLOB_FEATURES.EXTERNAL) === 0)
+    return imageChunkSize
+  return others.length > 0 ? first.uncompressedSize : Math.max(first.uncompressedSize, imageChunkSize)
 }
 
 function show(node: RafsNode): string {
