@@ -184,7 +184,7 @@ export class BlobWriter {
       if (place !== undefined && 'context' in place) encodeZranInfo(chunk, place, view, 0)
       else if (this.#isV2) encodeInfoV2(chunk, place, view, 0)
       else encodeInfoV1(chunk, view, 0)
-      this.#digests.extend(DIGEST_SIZE).set(chunk.digest)
+      if (this.#options.toc) this.#digests.extend(DIGEST_SIZE).set(chunk.digest)
     }
     this.#chunkCount += 1
     this.#uncompressedSize = this.#aligned(chunk.uncompressedOffset + chunk.uncompressedSize)

@@ -103,7 +103,17 @@ export function encodeZranInfo(
 ): void {
   // Of a chunk that is taken from its slice, the stored size tells nothing that is needed.
   const compressedSize = Math.min(chunk.compressedSize, MAX_STORED_V2 - 1)
-  const described = { ...chunk, compressedSize, compressed: true, encrypted: false, crc32c: undefined }
+  const { index, compressedOffset, uncompressedOffset, uncompressedSize } = chunk
+  const described = {
+    index,
+    compressedOffset,
+    compressedSize,
+    uncompressedOffset,
+    uncompressedSize,
+    compressed: true,
+    encrypted: false,
+    crc32c: undefined,
+  }
   encodeInfoV2(described, undefined, into, at)
   into.setUint8(at + 7, V2_FLAGS.COMPRESSED | V2_FLAGS.ZRAN)
   into.setUint32(at + 16, offset, true)

@@ -1,18 +1,17 @@
 import { type BlobInfo, BlobWriter, type FinishedBlob, type OwnBlob } from '../blob/index.ts'
 import type { CompressionName } from '../codec/index.ts'
-import { INLINED_BLOB_ID } from '../rafs/index.ts'
+import { type ChunkList, FileTree, INLINED_BLOB_ID, type NodeId, type RafsFiles } from '../rafs/index.ts'
 import { ChunkPipeline, type PackStore } from './chunk-pipeline.ts'
 import type { Attributes } from './attributes.ts'
 import { type ChunkWorkers, withChunkWorkers } from './chunk-workers.ts'
-import { type ChunkRecord, LayerDictionary } from './dictionary.ts'
+import { LayerDictionary } from './dictionary.ts'
 import type { Content } from './content.ts'
 import { BuilderError, coded } from './errors.ts'
 import { placeExternal, splitExternal } from './external-files.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
-import type { LayerNode } from './layer-tree.ts'
 import { checkConsistent, importedBlob } from './merge.ts'
 import { overlay } from './overlay.ts'
-import { dumpOrder, prefetchedFiles, prefetchNodes, toRafsTree } from './rafs-tree.ts'
+import { dumpOrder, prefetchedFiles, prefetchNodes } from './file-order.ts'
 import { loadParent } from './reference.ts'
 import { scanDirectory } from './sources/directory.ts'
 import { openReferredLayer } from './sources/open-referred.ts'
@@ -24,7 +23,7 @@ import { writeTree } from './write-tree.ts'
 export interface BuiltLayer {
   /** Plain, also where the blob has it compressed. An inlined one calls its own blob `xxx…`. */
   readonly bootstrap: Uint8Array
-  /** The blob's compression context in the form of the cache's file; undefined when the layer stored no chunk. */
+  /** The blob's compression context in the form of the cache's file, made when it is asked for; undefined when the layer stored no chunk. */
   readonly blobMeta: Uint8Array | undefined
   /** The blob's id as the original's builder computes it: its SHA-256, without the digest array where there is a table of contents. */
   readonly blobId: string
@@ -63,7 +62,7 @@ export async function buildLayer(
   const { keepOwners, signal } = options
   if (options.reference === true) return await buildReference(stream, options)
   return await withBuild(options, undefined, (build) =>
-    build.fromTar((addContent) => readTarLayer(stream, { keepOwners, signal, addContent })),
+    build.fromTar((files, addContent) => readTarLayer(stream, { files, keepOwners, signal, addContent })),
   )
 }
 
@@ -75,9 +74,9 @@ async function buildReference(
   const layer = await openReferredLayer(stream, options.chunkSize)
   try {
     return await withBuild(options, layer, (build) =>
-      build.fromTar(async (addContent) => {
+      build.fromTar(async (files, addContent) => {
         const refer = (content: ArchivedContent): ReturnType<AddContent> => addContent(layer.referred(content))
-        const root = await readPlainTarLayer(layer.archive, { keepOwners, signal, addContent: refer })
+        const root = await readPlainTarLayer(layer.archive, { files, keepOwners, signal, addContent: refer })
         await layer.finish()
         return root
       }),
@@ -101,8 +100,8 @@ async function withBuild(
   run: (build: LayerBuild) => Promise<BuiltLayer>,
 ): Promise<BuiltLayer> {
   try {
-    return await withChunkWorkers(async (workers) => {
-      const build = new LayerBuild(options, workers, referred)
+    return await withChunkWorkers(async (workers, release) => {
+      const build = new LayerBuild(options, { workers, release }, referred)
       try {
         return await run(build)
       } finally {
@@ -135,21 +134,29 @@ function checkReference({ version, digest, blobId, blobOffset, batchSize, cipher
   )
 }
 
-type AddContent = (content: Content) => Promise<readonly ChunkRecord[]> | readonly ChunkRecord[]
+interface Threads {
+  readonly workers: ChunkWorkers
+  /** Nothing is to be done by threads any more. */
+  readonly release: () => Promise<void>
+}
+
+type AddContent = (content: Content) => Promise<ChunkList> | ChunkList
 
 class LayerBuild {
   readonly #options: LayerOptions & LayerRun
   readonly #dictionary: LayerDictionary
   readonly #pipeline: ChunkPipeline
   readonly #blob: BlobWriter
-  readonly #parent: LayerNode | undefined
+  readonly #files = new FileTree()
+  readonly #parent: NodeId | undefined
+  readonly #releaseWorkers: () => Promise<void>
   /** The layer that is referred to. */
   readonly #referred: ReferredLayer | undefined
   #source: 'archive' | 'directory' = 'archive'
-  #prefetched: readonly LayerNode[] = []
+  #prefetched: readonly NodeId[] = []
   readonly #started = performance.now()
 
-  constructor(options: LayerOptions & LayerRun, workers: ChunkWorkers, referred: ReferredLayer | undefined) {
+  constructor(options: LayerOptions & LayerRun, { workers, release }: Threads, referred: ReferredLayer | undefined) {
     const { version, alignedChunks, chunkSize, compression, digest, inlineBootstrap, blobToc, sink, parent } = options
     const { batchSize, cipher } = options
     if (version === 5) refuseV6Only(options)
@@ -158,7 +165,8 @@ class LayerBuild {
     if (referred !== undefined) checkReference(options)
     this.#options = options
     this.#referred = referred
-    this.#dictionary = new LayerDictionary(options.dictionary)
+    this.#releaseWorkers = release
+    this.#dictionary = new LayerDictionary(options.dictionary, this.#files.chunks)
     this.#parent = parent === undefined ? undefined : this.#loadParent(parent)
     this.#blob = new BlobWriter({
       chunkSize,
@@ -177,6 +185,7 @@ class LayerBuild {
     this.#pipeline = new ChunkPipeline({
       chunkSize,
       algorithms: { compression: referred === undefined ? compression : 'none', digest, cipher },
+      chunks: this.#files.chunks,
       dictionary: this.#dictionary,
       workers,
       store: (record, bytes, place) => {
@@ -210,8 +219,8 @@ class LayerBuild {
   }
 
   /** A tar is read once, so contents are stored in its order. */
-  async fromTar(read: (addContent: AddContent) => Promise<LayerNode>): Promise<BuiltLayer> {
-    const layer = await read((content) => this.#pipeline.add(content))
+  async fromTar(read: (files: FileTree, addContent: AddContent) => Promise<NodeId>): Promise<BuiltLayer> {
+    const layer = await read(this.#files, (content) => this.#pipeline.add(content))
     await this.#pipeline.finish()
     return await this.#finish(this.#overParent(layer))
   }
@@ -220,19 +229,21 @@ class LayerBuild {
   async fromDirectory(path: string, onBytes: (bytes: number) => void): Promise<BuiltLayer> {
     const { keepOwners, signal, whiteoutSpec, prefetch } = this.#options
     const dropWhiteouts = this.#parent === undefined ? whiteoutSpec : undefined
-    const { root: layer, contents } = scanDirectory(path, { keepOwners, dropWhiteouts, signal })
+    const files = this.#files
+    const scan = scanDirectory(path, files, { keepOwners, dropWhiteouts, signal })
     this.#source = 'directory'
     const { attributes } = this.#options
-    const external = attributes === undefined ? undefined : this.#external(layer, attributes)
-    const root = this.#overParent(layer)
-    if (prefetch.policy === 'blob') this.#prefetched = prefetchedFiles(root, prefetch.paths)
-    for (const node of new Set(dumpOrder(root, prefetch.policy === 'none' ? [] : prefetch.paths))) {
-      const content = contents.get(node)
-      if (content === undefined) continue
+    const external = attributes === undefined ? undefined : this.#external(scan.root, attributes)
+    const root = this.#overParent(scan.root)
+    if (prefetch.policy === 'blob') this.#prefetched = prefetchedFiles(files, root, prefetch.paths)
+    for (const id of dumpOrder(files, root, prefetch.policy === 'none' ? [] : prefetch.paths)) {
+      if (!scan.has(id)) continue
       signal.throwIfAborted()
+      const content = scan.content(id)
       let isComplete = false
       try {
-        node.chunks = await this.#pipeline.add(content)
+        const adding = this.#pipeline.add(content)
+        files.setChunks(id, adding instanceof Promise ? await adding : adding)
         isComplete = true
       } finally {
         content.close(isComplete)
@@ -244,15 +255,15 @@ class LayerBuild {
   }
 
   /** Takes external files out of the layer. The original writes v6 bootstraps of them that nobody can open. */
-  #external(layer: LayerNode, attributes: Attributes): ExternalTree {
-    const root = splitExternal(layer, attributes)
-    const blobs = placeExternal(root, attributes, this.#options)
+  #external(layer: NodeId, attributes: Attributes): ExternalTree {
+    const split = splitExternal(this.#files, layer, attributes)
+    const blobs = placeExternal(split, attributes, this.#options)
     if (blobs.length > 0 && this.#options.version === 6)
       throw new BuilderError('BAD_OPTION', 'RAFS v6 has no place for external files; build v5')
-    return { bootstrap: this.#bootstrap(root, blobs), blobs }
+    return { bootstrap: this.#bootstrap({ ...split, blobs }), blobs }
   }
 
-  #loadParent(parent: NonNullable<LayerOptions['parent']>): LayerNode {
+  #loadParent(parent: NonNullable<LayerOptions['parent']>): NodeId {
     checkConsistent(
       {
         chunkSize: this.#options.chunkSize,
@@ -262,19 +273,22 @@ class LayerBuild {
       },
       parent,
     )
-    const { root, blobs, chunks } = loadParent(parent)
+    const { root, blobs, chunks } = loadParent(parent, this.#files)
     this.#dictionary.addParent(blobs, chunks)
     return root
   }
 
-  #overParent(layer: LayerNode): LayerNode {
-    return this.#parent === undefined ? layer : overlay(this.#parent, layer, this.#options.whiteoutSpec)
+  #overParent(layer: NodeId): NodeId {
+    if (this.#parent === undefined) return layer
+    overlay(this.#files, this.#parent, layer, this.#options.whiteoutSpec)
+    return this.#parent
   }
 
-  async #finish(root: LayerNode): Promise<BuiltLayer> {
+  async #finish(root: NodeId): Promise<BuiltLayer> {
     // What only chunks needed is let go before the bootstrap takes its memory.
     this.#pipeline.close()
     this.#dictionary.close()
+    await this.#releaseWorkers()
     const treeSeconds = (performance.now() - this.#started) / 1000
     const blob = this.#blob
     await blob.finishData()
@@ -286,7 +300,7 @@ class LayerBuild {
     if (this.#options.inlineBootstrap) {
       const own = { id: INLINED_BLOB_ID, compressedSize: blob.size, tocSize: 0, tocDigest: undefined }
       blobs = this.#table({ ...own, ...layer })
-      bootstrap = this.#bootstrap(root, blobs)
+      bootstrap = this.#bootstrap({ files: this.#files, root, blobs })
       await blob.addBootstrap(bootstrap)
       finished = await blob.finish()
     } else {
@@ -294,10 +308,19 @@ class LayerBuild {
       const { id, size, tocSize, tocDigest } = finished
       const own = { id: this.#options.blobId ?? id, compressedSize: size, tocSize, tocDigest }
       blobs = this.#table(layer === undefined ? own : { ...own, ...layer, ...metaBlob(finished) })
-      bootstrap = this.#bootstrap(root, blobs)
+      bootstrap = this.#bootstrap({ files: this.#files, root, blobs })
     }
     const counts = { ...this.#dictionary.counts, treeSeconds, bootstrapSeconds: (performance.now() - before) / 1000 }
-    return { bootstrap, blobMeta: blob.metaFile(), blobId: finished.id, blobSize: finished.size, blobs, counts }
+    return {
+      bootstrap,
+      get blobMeta() {
+        return blob.metaFile()
+      },
+      blobId: finished.id,
+      blobSize: finished.size,
+      blobs,
+      counts,
+    }
   }
 
   #table(blob: OwnBlob): BlobInfo[] {
@@ -312,18 +335,21 @@ class LayerBuild {
   /** Files to be prefetched are at the head of the blob: where the last of their chunks ends. Only v5 has a place for it. */
   #prefetchSize(ownIndex: number): number {
     if (this.#options.version !== 5) return 0
+    const files = this.#files
     let end = 0
-    for (const { chunks } of this.#prefetched)
-      for (const { blobIndex, compressedOffset, compressedSize } of chunks)
+    for (const id of this.#prefetched)
+      for (let at = 0; at < files.chunkCount(id); at += 1) {
+        const { blobIndex, compressedOffset, compressedSize } = files.chunks.at(files.chunk(id, at))
         if (blobIndex === ownIndex) end = Math.max(end, compressedOffset + compressedSize)
+      }
     return end
   }
 
-  #bootstrap(root: LayerNode, blobs: readonly BlobInfo[]): Uint8Array {
+  #bootstrap(tree: RafsFiles): Uint8Array {
     const { version, chunkSize, digest, keepOwners, prefetch } = this.#options
     const compression = this.#compression
-    const tree = toRafsTree(root, blobs)
-    const nodes = prefetch.policy === 'fs' ? prefetchNodes(tree.root, prefetch.paths) : []
+    const nodes = prefetch.policy === 'fs' ? prefetchNodes(tree.files, tree.root, prefetch.paths) : []
+    tree.files.closeIndex()
     return writeTree(tree, {
       version,
       chunkSize,

@@ -1,11 +1,10 @@
 import { createHash } from 'node:crypto'
 import { BLOB_FEATURES, type BlobInfo, encodeMetaBlob, type MetaBlob } from '../blob/index.ts'
+import { type ChunkId, type ChunkList, FileTree, type NodeId, type RafsChunk } from '../rafs/index.ts'
 import type { BuiltLayer } from './build-layer.ts'
-import { type ChunkRecord, digestKey } from './dictionary.ts'
 import { BuilderError, coded } from './errors.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
-import type { LayerNode } from './layer-tree.ts'
-import { prefetchNodes, toRafsTree } from './rafs-tree.ts'
+import { prefetchNodes } from './file-order.ts'
 import { readTocLayer, type TocChunk, type TocFile, type TocLayer } from './sources/stargz-toc.ts'
 import { writeTree } from './write-tree.ts'
 
@@ -35,11 +34,16 @@ export async function buildStargzLayer(
   if (options.blobSize > MAX_BLOB_BYTES)
     throw new BuilderError('TOO_LARGE', `a layer of ${options.blobSize} bytes; RAFS v6 can name ${MAX_BLOB_BYTES}`)
   try {
-    const layer = await readTocLayer(stream, options)
-    const chunks = new StargzChunks(layer, options)
-    for (const file of layer.files) file.node.chunks = chunks.of(file)
+    const files = new FileTree()
+    const layer = await readTocLayer(stream, { ...options, files })
+    const chunks = new StargzChunks(files, layer, options)
+    const lists = new Map(layer.files.map((file) => [file.place, chunks.of(file)]))
+    for (const id of files.hybridOrder(layer.root)) {
+      const list = lists.get(files.chunkList(id).start)
+      if (list !== undefined) files.setChunks(id, list)
+    }
     const treeSeconds = (performance.now() - started) / 1000
-    return await write(layer.root, chunks, options, treeSeconds)
+    return await write(files, layer.root, chunks, options, treeSeconds)
   } catch (error) {
     options.signal.throwIfAborted()
     throw coded(error)
@@ -49,15 +53,17 @@ export async function buildStargzLayer(
 /** Gives chunks their numbers and places. One that is met again is the first one: readers find chunks by their digest. */
 class StargzChunks {
   uncompressedSize = 0
-  readonly records: ChunkRecord[] = []
+  /** In the order of their numbers. */
+  readonly records: RafsChunk[] = []
   duplicates = 0
   duplicateBytes = 0
   readonly #offsets: Float64Array
   readonly #chunkSize: number
   readonly #blobSize: number
-  readonly #known = new Map<string, ChunkRecord>()
+  readonly #files: FileTree
 
-  constructor({ offsets }: TocLayer, { chunkSize, blobSize }: StargzOptions) {
+  constructor(files: FileTree, { offsets }: TocLayer, { chunkSize, blobSize }: StargzOptions) {
+    this.#files = files
     this.#offsets = offsets
     this.#chunkSize = chunkSize
     this.#blobSize = blobSize
@@ -74,7 +80,7 @@ class StargzChunks {
   }
 
   /** All chunks of a file. */
-  of({ name, node: { size }, chunks }: TocFile): ChunkRecord[] {
+  of({ name, size, chunks }: TocFile): ChunkList {
     const bad = (why: string): BuilderError =>
       new BuilderError('BAD_SOURCE', `stargz: the chunks of ${name} cannot be used: ${why}`)
     const sorted = chunks.length === 1 ? chunks : [...chunks].sort((a, b) => a.chunkOffset - b.chunkOffset)
@@ -82,7 +88,8 @@ class StargzChunks {
       throw bad(
         `it has ${size} bytes in ${chunks.length} chunks, the image has chunks of ${this.#chunkSize}; --chunk-size must be that of the layer`,
       )
-    return sorted.map((chunk, at) => {
+    const list = this.#files.chunks.addList(sorted.length)
+    for (const [at, chunk] of sorted.entries()) {
       const start = at * this.#chunkSize
       const length = Math.min(this.#chunkSize, size - start)
       const told = chunk.chunkSize === 0 ? size - chunk.chunkOffset : chunk.chunkSize
@@ -90,22 +97,23 @@ class StargzChunks {
         throw bad(
           `one has bytes ${chunk.chunkOffset} to ${chunk.chunkOffset + told}, wanted are ${start} to ${start + length}`,
         )
-      return this.#record(chunk, length, bad)
-    })
+      this.#files.chunks.setUse(list.start + at, this.#record(chunk, length, bad))
+    }
+    return list
   }
 
-  #record(chunk: TocChunk, length: number, bad: (why: string) => BuilderError): ChunkRecord {
-    const key = digestKey(chunk.digest)
-    const known = this.#known.get(key)
-    if (known !== undefined) {
-      if (known.uncompressedSize !== length) throw bad('a chunk of another size has the same digest')
+  #record(chunk: TocChunk, length: number, bad: (why: string) => BuilderError): ChunkId {
+    const { chunks } = this.#files
+    const known = chunks.find(chunk.digest)
+    if (known !== 0) {
+      if (chunks.at(known).uncompressedSize !== length) throw bad('a chunk of another size has the same digest')
       this.duplicates += 1
       this.duplicateBytes += length
       return known
     }
     if (this.count === MAX_CHUNKS)
       throw new BuilderError('TOO_LARGE', `the layer has more than ${MAX_CHUNKS} different chunks`)
-    const record: ChunkRecord = {
+    const id = chunks.add({
       blobIndex: 0,
       index: this.count,
       digest: chunk.digest,
@@ -116,11 +124,11 @@ class StargzChunks {
       uncompressedSize: length,
       compressed: true,
       encrypted: false,
-    }
+    })
     this.uncompressedSize += Math.ceil(length / BLOCK) * BLOCK
-    this.records.push(record)
-    this.#known.set(key, record)
-    return record
+    this.records.push(chunks.at(id))
+    chunks.index(id)
+    return id
   }
 
   /** Where the next member with content starts: this one ends before. */
@@ -150,7 +158,8 @@ function mostStored(length: number): number {
 }
 
 async function write(
-  root: LayerNode,
+  files: FileTree,
+  root: NodeId,
   chunks: StargzChunks,
   options: StargzOptions & LayerRun,
   treeSeconds: number,
@@ -160,17 +169,21 @@ async function write(
   const meta = chunks.count === 0 ? undefined : encodeMetaBlob(chunks.records, FEATURES)
   if (meta !== undefined) await sink(meta.bytes)
   const blobs = meta === undefined ? [] : [blobOf(chunks, meta, options)]
-  const tree = toRafsTree(root, blobs)
-  const bootstrap = writeTree(tree, {
-    version: 6,
-    chunkSize,
-    compression: 'gzip',
-    digest: 'sha256',
-    explicitOwners: keepOwners,
-    alwaysXattrs: false,
-    prefetch: prefetch.policy === 'fs' ? prefetchNodes(tree.root, prefetch.paths) : [],
-    source: 'archive',
-  })
+  const nodes = prefetch.policy === 'fs' ? prefetchNodes(files, root, prefetch.paths) : []
+  files.closeIndex()
+  const bootstrap = writeTree(
+    { files, root, blobs },
+    {
+      version: 6,
+      chunkSize,
+      compression: 'gzip',
+      digest: 'sha256',
+      explicitOwners: keepOwners,
+      alwaysXattrs: false,
+      prefetch: nodes,
+      source: 'archive',
+    },
+  )
   const { duplicates: duplicateChunks, duplicateBytes } = chunks
   return {
     bootstrap,

@@ -1,11 +1,10 @@
 import { BLOB_FEATURES, type BlobInfo } from '../blob/index.ts'
+import { type ChunkList, type ChunkStore, FileTree, type NodeId, type RafsChunk } from '../rafs/index.ts'
 import { TarError } from '../tar/index.ts'
 import type { BuiltLayer } from './build-layer.ts'
-import type { ChunkRecord } from './dictionary.ts'
 import { BuilderError, coded } from './errors.ts'
 import type { LayerOptions } from './layer-options.ts'
-import type { LayerNode } from './layer-tree.ts'
-import { prefetchNodes, toRafsTree } from './rafs-tree.ts'
+import { prefetchNodes } from './file-order.ts'
 import { detectCompression } from './sources/decompress.ts'
 import { type ArchivedContent, readPlainTarLayer } from './sources/tar.ts'
 import { WholeTar } from './sources/whole-tar.ts'
@@ -32,13 +31,15 @@ export async function buildTarfsLayer(
   const started = performance.now()
   const facts = new TarFacts()
   const tar = new WholeTar(stream, options.blobId === undefined, (bytes, end) => facts.see(bytes, end))
-  const chunks = new TarChunks(options.chunkSize)
+  const files = new FileTree()
+  const chunks = new TarChunks(files.chunks, options.chunkSize)
   try {
-    const root = await readPlainTarLayer(tar.archive, { ...options, addContent: (content) => chunks.add(content) })
+    const addContent = (content: ArchivedContent): ChunkList => chunks.add(content)
+    const root = await readPlainTarLayer(tar.archive, { ...options, files, addContent })
     chunks.finish()
     await tar.finish()
     const treeSeconds = (performance.now() - started) / 1000
-    return write(root, tarBlob(tar, chunks.count, options), options, treeSeconds)
+    return write(files, root, tarBlob(tar, chunks.count, options), options, treeSeconds)
   } catch (error) {
     options.signal.throwIfAborted()
     throw facts.explained(coded(error))
@@ -69,42 +70,47 @@ class TarFacts {
   }
 }
 
-/** Chunks of files where they lie. They are listed once the file was passed over: a few crafted bytes can announce a file that would take all memory to list. */
+/** Chunks of files where they lie. They are listed once the file was passed over: a few crafted bytes can announce a file that would take all memory to describe. */
 class TarChunks {
   count = 0
+  readonly #chunks: ChunkStore
   readonly #chunkSize: number
-  #open: { readonly content: ArchivedContent; readonly size: number; readonly chunks: ChunkRecord[] } | undefined
+  #open: { readonly content: ArchivedContent; readonly size: number; readonly list: ChunkList } | undefined
 
-  constructor(chunkSize: number) {
+  constructor(chunks: ChunkStore, chunkSize: number) {
+    this.#chunks = chunks
     this.#chunkSize = chunkSize
   }
 
-  add(content: ArchivedContent): ChunkRecord[] {
+  add(content: ArchivedContent): ChunkList {
     this.finish()
     if (content.holes !== undefined)
       throw new BuilderError(
         'UNSUPPORTED',
         `${content.name} is a sparse file, whose holes are not in the tar; build the layer with another type, such as tar-rafs`,
       )
-    this.#open = { content, size: content.size, chunks: [] }
-    return this.#open.chunks
+    const count = Math.min(Math.ceil(content.size / this.#chunkSize), MAX_CHUNKS - this.count)
+    this.#open = { content, size: content.size, list: this.#chunks.addList(count) }
+    return this.#open.list
   }
 
   finish(): void {
     if (this.#open === undefined) return
-    const { content, size, chunks } = this.#open
+    const { content, size, list } = this.#open
     this.#open = undefined
-    for (let offset = 0; offset < size; offset += this.#chunkSize) {
-      if (this.count === MAX_CHUNKS)
-        throw new BuilderError('TOO_LARGE', `the files have more than ${MAX_CHUNKS} chunks; use a larger chunk size`)
-      chunks.push(chunkAt(content.archivePosition + offset, Math.min(this.#chunkSize, size - offset), this.count++))
+    if (list.count * this.#chunkSize < size)
+      throw new BuilderError('TOO_LARGE', `the files have more than ${MAX_CHUNKS} chunks; use a larger chunk size`)
+    for (let at = 0; at < list.count; at += 1) {
+      const offset = at * this.#chunkSize
+      const place = { at: content.archivePosition + offset, size: Math.min(this.#chunkSize, size - offset) }
+      this.#chunks.setUse(list.start + at, this.#chunks.add(chunkAt(place, this.count++)))
     }
   }
 }
 
 const NO_DIGEST = new Uint8Array(32)
 
-function chunkAt(at: number, size: number, index: number): ChunkRecord {
+function chunkAt({ at, size }: { readonly at: number; readonly size: number }, index: number): RafsChunk {
   return {
     blobIndex: 0,
     index,
@@ -145,24 +151,29 @@ function tarBlob(tar: WholeTar, chunkCount: number, options: TarfsOptions): read
 }
 
 function write(
-  root: LayerNode,
+  files: FileTree,
+  root: NodeId,
   blobs: readonly BlobInfo[],
   { chunkSize, keepOwners, prefetch }: TarfsOptions,
   treeSeconds: number,
 ): BuiltLayer {
   const before = performance.now()
-  const tree = toRafsTree(root, blobs)
-  const bootstrap = writeTree(tree, {
-    version: 6,
-    chunkSize,
-    compression: 'none',
-    digest: 'sha256',
-    explicitOwners: keepOwners,
-    alwaysXattrs: false,
-    prefetch: prefetch.policy === 'fs' ? prefetchNodes(tree.root, prefetch.paths) : [],
-    source: 'archive',
-    isTarfs: true,
-  })
+  const nodes = prefetch.policy === 'fs' ? prefetchNodes(files, root, prefetch.paths) : []
+  files.closeIndex()
+  const bootstrap = writeTree(
+    { files, root, blobs },
+    {
+      version: 6,
+      chunkSize,
+      compression: 'none',
+      digest: 'sha256',
+      explicitOwners: keepOwners,
+      alwaysXattrs: false,
+      prefetch: nodes,
+      source: 'archive',
+      isTarfs: true,
+    },
+  )
   return {
     bootstrap,
     blobMeta: undefined,

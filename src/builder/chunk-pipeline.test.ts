@@ -4,13 +4,28 @@ import { test } from 'node:test'
 import { ChunkPipeline } from './chunk-pipeline.ts'
 import { ChunkWorkers } from './chunk-workers.ts'
 import type { Content } from './content.ts'
+import { type ChunkList, ChunkStore } from '../rafs/index.ts'
 import { type ChunkRecord, LayerDictionary } from './dictionary.ts'
 import { BuilderError } from './errors.ts'
 
 interface Built {
-  readonly files: ChunkRecord[][]
+  readonly files: Array<Array<ReturnType<typeof plain>>>
   readonly blob: string
   readonly stored: number
+}
+
+/** Its values: a record is a view. */
+function plain({
+  id,
+  digest,
+  index,
+  crc32c,
+  compressed,
+  compressedOffset,
+  compressedSize,
+  uncompressedSize,
+}: ChunkRecord) {
+  return { id, digest, index, crc32c, compressed, compressedOffset, compressedSize, uncompressedSize }
 }
 
 function content(bytes: Uint8Array, name = 'file'): Content {
@@ -36,10 +51,12 @@ async function build(
   const blob = createHash('sha256')
   let offset = 0
   let stored = 0
+  const chunks = new ChunkStore()
   const pipeline = new ChunkPipeline({
     chunkSize,
     algorithms: { compression, digest: 'sha256', cipher: undefined },
-    dictionary: new LayerDictionary(undefined),
+    chunks,
+    dictionary: new LayerDictionary(undefined, chunks),
     workers,
     packs: undefined,
     store: (record, bytes) => {
@@ -51,9 +68,12 @@ async function build(
     },
   })
   try {
-    const files: ChunkRecord[][] = []
-    for (const one of contents) files.push(await pipeline.add(one))
+    const lists: ChunkList[] = []
+    for (const one of contents) lists.push(await pipeline.add(one))
     await pipeline.finish()
+    const files = lists.map(({ start, count }) =>
+      Array.from({ length: count }, (_unused, at) => plain(chunks.at(chunks.use(start + at)))),
+    )
     return { files, blob: blob.digest('hex'), stored }
   } finally {
     pipeline.close()
@@ -100,7 +120,7 @@ test('the result does not depend on the number of threads, and every chunk has t
         Uint8Array.from(hash('sha256', bytes.subarray(n * 4096, (n + 1) * 4096), 'buffer')),
       )
   }
-  assert.equal(first.files[3]?.[0], first.files[0]?.[1], 'a duplicate is the same record')
+  assert.equal(first.files[3]?.[0]?.id, first.files[0]?.[1]?.id, 'a duplicate is the same record')
 })
 
 test('a huge hole is neither read nor stored more than once', async () => {
@@ -147,10 +167,12 @@ test('a file that shrinks is an error that names it', async () => {
 
 test('an error of the store ends the build', async () => {
   const workers = new ChunkWorkers(2)
+  const chunks = new ChunkStore()
   const pipeline = new ChunkPipeline({
     chunkSize: 4096,
     algorithms: { compression: 'zstd', digest: 'blake3', cipher: undefined },
-    dictionary: new LayerDictionary(undefined),
+    chunks,
+    dictionary: new LayerDictionary(undefined, chunks),
     workers,
     packs: undefined,
     store: () => {

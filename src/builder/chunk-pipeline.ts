@@ -4,7 +4,8 @@ import { ChunkPacker } from './chunk-packer.ts'
 import { type ChunkAlgorithms, type ChunkWork, createChunkWork, PACKED, SKIP, type Step } from './chunk-work.ts'
 import type { ChunkWorkers } from './chunk-workers.ts'
 import { type Content, fill } from './content.ts'
-import { type ChunkRecord, digestKey, type LayerDictionary } from './dictionary.ts'
+import type { ChunkId, ChunkList, ChunkStore } from '../rafs/index.ts'
+import type { ChunkRecord, LayerDictionary } from './dictionary.ts'
 import { BuilderError } from './errors.ts'
 
 /** Layers with less data than this are done on the main thread: starting threads costs more than it brings. */
@@ -16,9 +17,6 @@ const MIN_BATCHES = 3
 /** With packs each takes twice as much. */
 const MIN_PACKING_BATCHES = 2
 const MAX_BATCHES = 16
-
-/** Whole digests of 32 bytes. */
-const SLAB_BYTES = 64 * 1024
 
 /** Takes new chunks in order; fills the record's offsets and number. `bytes` is valid until the promise settles. `place` is what the content told of the chunk. */
 export type StoreChunk = (
@@ -43,6 +41,8 @@ export interface PackStore {
 export interface PipelineOptions {
   readonly chunkSize: number
   readonly algorithms: ChunkAlgorithms
+  /** Where the lists of files' chunks are kept, and the dictionary's chunks. */
+  readonly chunks: ChunkStore
   readonly dictionary: LayerDictionary
   readonly workers: ChunkWorkers
   readonly store: StoreChunk
@@ -52,12 +52,13 @@ export interface PipelineOptions {
   readonly keep?: KeepChunk | undefined
 }
 
-/** A chunk on its way: `slot` in its batch, or REPEATED_ZEROS, which has no bytes there. */
+/** A chunk on its way: its `place` in the list of its file; `slot` in its batch, or REPEATED_ZEROS, which has no bytes there. */
 interface Pending {
-  readonly into: ChunkRecord[]
-  readonly at: number
+  readonly place: number
   readonly slot: number
-  readonly place: ReferredPlace | undefined
+  /** It is all of its file. */
+  readonly isOnly: boolean
+  readonly referred: ReferredPlace | undefined
 }
 const REPEATED_ZEROS = -1
 /** As in the original; and for all files, a bootstrap of half a GiB. */
@@ -69,8 +70,8 @@ const MAX_PENDING = 4096
 /** What is stored: a chunk by its slot in the batch; without a record, a pack by its slot in the packs. */
 interface Fresh {
   readonly slot: number
-  readonly record: ChunkRecord | undefined
-  readonly place: ReferredPlace | undefined
+  readonly id: ChunkId
+  readonly referred: ReferredPlace | undefined
 }
 
 /** One batch under way. */
@@ -105,13 +106,11 @@ export class ChunkPipeline {
   #current: Job | undefined
   #submitted = 0
   #listed = 0
-  #slab = new Uint8Array(0)
-  #slabUsed = 0
   #error: unknown
   #wake: (() => void) | undefined
   #storing = false
   /** The digest of a whole chunk of zeros, once one was decided on. */
-  #zeros: { readonly bytes: Uint8Array; digest: string | undefined } | undefined
+  #zeros: { readonly bytes: Uint8Array; digest: Uint8Array | undefined } | undefined
 
   constructor(options: PipelineOptions) {
     this.#options = options
@@ -125,13 +124,12 @@ export class ChunkPipeline {
   }
 
   /**
-   * Adds one file. The array fills up while the pipeline works and is complete after `finish`; it comes at once when nothing has to be waited for. Throws
+   * Adds one file. Its list fills up while the pipeline works and is complete after `finish`; it comes at once when nothing has to be waited for. Throws
    * BuilderError 'SOURCE_CHANGED' when the content is shorter than `size`.
    */
-  add(content: Content): Promise<ChunkRecord[]> | ChunkRecord[] {
-    // Of exact length: one that grows would have room for 17, and most files have one chunk.
-    const chunks = Array<ChunkRecord>(this.#count(content))
-    const job = chunks.length === 1 ? this.#roomNow(content.size) : undefined
+  add(content: Content): Promise<ChunkList> | ChunkList {
+    const chunks = this.#options.chunks.addList(this.#count(content))
+    const job = chunks.count === 1 ? this.#roomNow(content.size) : undefined
     if (job === undefined) return this.#addLater(content, chunks)
     const into = job.batch.input.subarray(job.batch.filled, job.batch.filled + content.size)
     const reading = content.read(into)
@@ -143,17 +141,17 @@ export class ChunkPipeline {
   /** A file of one chunk of which not all was at hand. */
   async #addRead(
     content: Content,
-    chunks: ChunkRecord[],
+    chunks: ChunkList,
     job: Job,
     into: Uint8Array,
     reading: Promise<number> | number,
-  ): Promise<ChunkRecord[]> {
+  ): Promise<ChunkList> {
     await fill(content, into, 0, await reading)
     this.#append(job, chunks, 0, into, content.place)
     return chunks
   }
 
-  async #addLater(content: Content, chunks: ChunkRecord[]): Promise<ChunkRecord[]> {
+  async #addLater(content: Content, chunks: ChunkList): Promise<ChunkList> {
     const { chunkSize } = this.#options
     const { size } = content
     for (let offset = 0, at = 0; offset < size; offset += chunkSize, at += 1) {
@@ -166,7 +164,12 @@ export class ChunkPipeline {
         content.holes.nextData(offset) >= offset + length
       ) {
         content.holes.skip(length)
-        job.pending.push({ into: chunks, at, slot: REPEATED_ZEROS, place: undefined })
+        job.pending.push({
+          place: chunks.start + at,
+          slot: REPEATED_ZEROS,
+          isOnly: chunks.count === 1,
+          referred: undefined,
+        })
         continue
       }
       const into = job.batch.input.subarray(job.batch.filled, job.batch.filled + length)
@@ -209,15 +212,22 @@ export class ChunkPipeline {
     )
   }
 
-  #append(job: Job, chunks: ChunkRecord[], at: number, bytes: Uint8Array, place: ReferredPlace | undefined): void {
+  #append(
+    job: Job,
+    { start, count }: ChunkList,
+    at: number,
+    bytes: Uint8Array,
+    referred: ReferredPlace | undefined,
+  ): void {
+    const [place, isOnly] = [start + at, count === 1]
     if (bytes.length === this.#options.chunkSize && this.#isZeros(bytes)) {
       if (this.#zeros?.digest !== undefined) {
-        job.pending.push({ into: chunks, at, slot: REPEATED_ZEROS, place })
+        job.pending.push({ place, slot: REPEATED_ZEROS, isOnly, referred })
         return
       }
     }
     this.#submitted += bytes.length
-    job.pending.push({ into: chunks, at, slot: job.batch.add(bytes.length), place })
+    job.pending.push({ place, slot: job.batch.add(bytes.length), isOnly, referred })
   }
 
   #isZeros(bytes: Uint8Array): boolean {
@@ -315,8 +325,12 @@ export class ChunkPipeline {
     for (const job of this.#jobs.slice()) {
       if (job.state === 'digesting') break
       if (job.state !== 'digested') continue
-      for (const { into, at, slot, place } of job.pending)
-        into[at] = slot === REPEATED_ZEROS ? this.#zeroRecord() : this.#decideChunk(job, slot, into.length, place)
+      const { chunks } = this.#options
+      for (const pending of job.pending)
+        chunks.setUse(
+          pending.place,
+          pending.slot === REPEATED_ZEROS ? this.#zeroChunk() : this.#decideChunk(job, pending),
+        )
       this.#compress(job)
     }
     this.#store()
@@ -337,61 +351,45 @@ export class ChunkPipeline {
     else this.#run(batch, 'compress', done)
   }
 
-  /** `siblings`: chunks of the same file. */
-  #decideChunk(job: Job, slot: number, siblings: number, place: ReferredPlace | undefined): ChunkRecord {
+  #decideChunk(job: Job, { slot, isOnly, referred }: Pending): ChunkId {
     const { batch } = job
     const { dictionary, chunkSize, algorithms } = this.#options
     const length = batch.length(slot)
     const digest = batch.digest(slot)
-    const key = digestKey(digest)
     if (
       this.#zeros !== undefined &&
       this.#zeros.digest === undefined &&
       length === chunkSize &&
       this.#isZeros(batch.chunk(slot))
     )
-      this.#zeros.digest = key
-    const known = dictionary.find(key, length)
-    if (known !== undefined) {
+      this.#zeros.digest = digest.slice()
+    const known = dictionary.find(digest, length)
+    if (known !== 0) {
       batch.setStored(slot, SKIP, false)
       return known
     }
     const encrypted = algorithms.cipher !== undefined
-    const record = dictionary.add(key, { digest: this.#keep(digest), uncompressedSize: length, encrypted })
-    const isPacked = siblings === 1 && this.#packer?.takes(length) === true
+    const id = dictionary.add({ digest, uncompressedSize: length, encrypted })
+    const isPacked = isOnly && this.#packer?.takes(length) === true
     if (!isPacked || this.#packer?.hasRoom(length) === false) this.#endPack(job)
     if (isPacked) this.#packer?.add(batch.chunk(slot))
     batch.setStored(slot, isPacked ? PACKED : 0, false)
-    job.fresh.push({ slot, record, place })
-    return record
+    job.fresh.push({ slot, id, referred })
+    return id
   }
 
   /** Whatever is stored alone ends the pack before it. */
   #endPack(job: Job): void {
     if (this.#packer?.isEmpty !== false) return
     job.packs ??= this.#freePacks.pop() ?? this.#open(this.#packsCapacity)
-    job.fresh.push({ slot: this.#packer.moveInto(job.packs), record: undefined, place: undefined })
+    job.fresh.push({ slot: this.#packer.moveInto(job.packs), id: 0, referred: undefined })
   }
 
-  /** A copy in memory shared with other digests: a buffer each would take more room than its 32 bytes. */
-  #keep(digest: Uint8Array): Uint8Array {
-    if (this.#slabUsed === this.#slab.length) {
-      this.#slab = new Uint8Array(SLAB_BYTES)
-      this.#slabUsed = 0
-    }
-    const copy = this.#slab.subarray(this.#slabUsed, this.#slabUsed + digest.length)
-    this.#slabUsed += digest.length
-    copy.set(digest)
-    return copy
-  }
-
-  #zeroRecord(): ChunkRecord {
-    const record =
-      this.#zeros?.digest === undefined
-        ? undefined
-        : this.#options.dictionary.find(this.#zeros.digest, this.#options.chunkSize)
-    if (record === undefined) throw new BuilderError('READBACK', 'a chunk of zeros was taken for a repeated one') // decided in order: the first is in the dictionary
-    return record
+  #zeroChunk(): ChunkId {
+    const { digest } = this.#zeros ?? {}
+    const id = digest === undefined ? 0 : this.#options.dictionary.find(digest, this.#options.chunkSize)
+    if (id === 0) throw new BuilderError('READBACK', 'a chunk of zeros was taken for a repeated one') // decided in order: the first is in the dictionary
+    return id
   }
 
   /** Stores, in order, the chunks of all jobs that are compressed; one run at a time. */
@@ -418,24 +416,21 @@ export class ChunkPipeline {
   }
 
   async #storeJob({ batch, packs, fresh }: Job): Promise<void> {
-    for (const { slot, record, place } of fresh) {
-      const storing = record === undefined ? this.#storePack(packs, slot) : this.#storeChunk(batch, slot, record, place)
+    for (const { slot, id, referred } of fresh) {
+      const storing = id === 0 ? this.#storePack(packs, slot) : this.#storeChunk(batch, slot, id, referred)
       if (storing !== undefined) await storing
-      const keeping = record === undefined ? undefined : this.#options.keep?.(record, batch.chunk(slot))
+      const { keep, dictionary } = this.#options
+      const keeping = id === 0 ? undefined : keep?.(dictionary.chunk(id), batch.chunk(slot))
       if (keeping !== undefined) await keeping
     }
   }
 
-  #storeChunk(
-    batch: ChunkBatch,
-    slot: number,
-    record: ChunkRecord,
-    place: ReferredPlace | undefined,
-  ): Promise<void> | void {
+  #storeChunk(batch: ChunkBatch, slot: number, id: ChunkId, referred: ReferredPlace | undefined): Promise<void> | void {
+    const record = this.#options.dictionary.chunk(id)
     record.crc32c = batch.crc32c(slot)
     if (batch.storedSize(slot) === PACKED) return this.#options.packs?.add(record)
     record.compressed = batch.isCompressed(slot)
-    return this.#options.store(record, batch.stored(slot), place)
+    return this.#options.store(record, batch.stored(slot), referred)
   }
 
   #storePack(packs: ChunkBatch | undefined, slot: number): Promise<void> | void {

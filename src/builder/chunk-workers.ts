@@ -14,19 +14,29 @@ const MAX_WORKERS = 8
 let users = 0
 let shared: ChunkWorkers | undefined
 
-/** Runs a build with the threads that all builds of this process share; they end with the last build. */
-export async function withChunkWorkers<T>(build: (workers: ChunkWorkers) => Promise<T>): Promise<T> {
+/**
+ * Runs a build with the threads that all builds of this process share; they end with the last build that needs them. A build that needs them no more before its end calls `release`: what
+ * comes then has their memory.
+ */
+export async function withChunkWorkers<T>(
+  build: (workers: ChunkWorkers, release: () => Promise<void>) => Promise<T>,
+): Promise<T> {
   users += 1
   shared ??= new ChunkWorkers()
   const workers = shared
-  try {
-    return await build(workers)
-  } finally {
+  let isUser = true
+  const release = async (): Promise<void> => {
+    if (!isUser) return
+    isUser = false
     users -= 1
-    if (users === 0) {
-      shared = undefined
-      await workers.close()
-    }
+    if (users > 0) return
+    shared = undefined
+    await workers.close()
+  }
+  try {
+    return await build(workers, release)
+  } finally {
+    await release()
   }
 }
 

@@ -1,6 +1,6 @@
 import { ChunkInfo } from '../blob/index.ts'
 import type { DigestName } from '../codec/index.ts'
-import { Attributes, type Bootstrap, type ChunkSpan, type Ino } from '../rafs/index.ts'
+import { Attributes, type Bootstrap, type ChunkSpan, FileTree, type Ino, type NodeId } from '../rafs/index.ts'
 import type { CheckFinding } from './check.ts'
 import { ChunkPipeline } from './chunk-pipeline.ts'
 import type { Content } from './content.ts'
@@ -8,9 +8,8 @@ import { withChunkWorkers } from './chunk-workers.ts'
 import { LayerDictionary } from './dictionary.ts'
 import { coded } from './errors.ts'
 import { shown, toKey } from './image-path.ts'
-import { impliedDirectory, isType, type LayerNode, type Xattr } from './layer-tree.ts'
+import { FILE_TYPES, impliedRoot, type Xattr } from './layer-tree.ts'
 import { emptyRoot, overlay } from './overlay.ts'
-import { sortedChildren } from './rafs-tree.ts'
 import { readTarLayer } from './sources/tar.ts'
 
 /** How files of the source are digested: as the image that they are compared with has them. */
@@ -20,6 +19,12 @@ export interface SourceTreeOptions {
   readonly signal: AbortSignal
 }
 
+/** A source image as one tree. */
+export interface SourceTree {
+  readonly files: FileTree
+  readonly root: NodeId
+}
+
 /**
  * Reads the layers of a source image, lowest first, each opened when its turn comes, and lays them over each other: whiteouts act and are gone, hard links are one node. Nothing is stored;
  * files have the digests of their chunks, so the tree can be compared with a converted image without any of its data.
@@ -27,9 +32,10 @@ export interface SourceTreeOptions {
 export async function readSourceTree(
   layers: ReadonlyArray<() => AsyncIterable<Uint8Array>>,
   options: SourceTreeOptions,
-): Promise<LayerNode> {
+): Promise<SourceTree> {
   const { chunkSize, digest, signal } = options
-  let root: LayerNode | undefined
+  const files = new FileTree()
+  let root: NodeId | undefined
   try {
     await withChunkWorkers(async (workers) => {
       for (const open of layers) {
@@ -37,7 +43,8 @@ export async function readSourceTree(
         const pipeline = new ChunkPipeline({
           chunkSize,
           algorithms: { compression: 'none', digest, cipher: undefined },
-          dictionary: new LayerDictionary(undefined),
+          chunks: files.chunks,
+          dictionary: new LayerDictionary(undefined, files.chunks),
           workers,
           store: (record) => {
             signal.throwIfAborted()
@@ -47,12 +54,14 @@ export async function readSourceTree(
         })
         try {
           const layer = await readTarLayer(open(), {
+            files,
             keepOwners: true,
             signal,
             addContent: (content: Content) => pipeline.add(content),
           })
           await pipeline.finish()
-          root = overlay(root ?? emptyRoot(layer), layer, 'oci')
+          root ??= emptyRoot(files, layer)
+          overlay(files, root, layer, 'oci')
         } finally {
           pipeline.close()
         }
@@ -62,25 +71,27 @@ export async function readSourceTree(
     signal.throwIfAborted()
     throw coded(error)
   }
-  return root ?? impliedDirectory()
+  return { files, root: root ?? impliedRoot(files) }
 }
 
 /** Everything in which an image differs from a source's tree: paths, attributes, hard links, xattrs, chunk digests. */
-export function* compareWithImage(root: LayerNode, image: Bootstrap): Generator<CheckFinding> {
-  const comparison = new TreeComparison(image)
+export function* compareWithImage({ files, root }: SourceTree, image: Bootstrap): Generator<CheckFinding> {
+  const comparison = new TreeComparison(files, image)
   yield* comparison.node('/', root, image.root)
-  const open: Array<readonly [string, LayerNode, Ino]> = [['', root, image.root]]
+  const open: Array<readonly [string, NodeId, Ino]> = [['', root, image.root]]
   for (let at = open.pop(); at !== undefined; at = open.pop()) {
     const [prefix, directory, ino] = at
     const found = entriesOf(image, ino)
-    for (const [name, node] of sortedChildren(directory)) {
+    files.sort(directory)
+    for (let id = files.firstChild(directory); id !== 0; id = files.next(id)) {
+      const name = files.text(id)
       const path = `${prefix}/${name}`
       const child = found.get(name)
       found.delete(name)
       if (child === undefined) yield difference('tree', path, 'it is missing in the image')
       else {
-        yield* comparison.node(path, node, child)
-        if (node.children !== undefined && comparison.isDirectory(child)) open.push([path, node, child])
+        yield* comparison.node(path, id, child)
+        if (files.isDirectory(id) && comparison.isDirectory(child)) open.push([path, id, child])
       }
     }
     for (const name of found.keys()) yield difference('tree', `${prefix}/${name}`, 'the source does not have it')
@@ -101,15 +112,17 @@ function entriesOf(image: Bootstrap, directory: Ino): Map<string, Ino> {
 }
 
 class TreeComparison {
+  readonly #files: FileTree
   readonly #image: Bootstrap
   readonly #attributes = new Attributes()
   readonly #spans: ChunkSpan[] = []
   readonly #info = new ChunkInfo()
-  /** Which inode stands for which node: hard links must lead to one, and only they. */
-  readonly #inodes = new Map<LayerNode, Ino>()
-  readonly #nodes = new Map<Ino, LayerNode>()
+  /** Which inode stands for which of the source: hard links must lead to one, and only they. */
+  readonly #inodes = new Map<NodeId, Ino>()
+  readonly #nodes = new Map<Ino, NodeId>()
 
-  constructor(image: Bootstrap) {
+  constructor(files: FileTree, image: Bootstrap) {
+    this.#files = files
     this.#image = image
   }
 
@@ -118,43 +131,52 @@ class TreeComparison {
     return (this.#attributes.mode & 0o170000) === 0o040000
   }
 
-  *node(path: string, node: LayerNode, ino: Ino): Generator<CheckFinding> {
+  *node(path: string, id: NodeId, ino: Ino): Generator<CheckFinding> {
     const image = this.#image
+    const files = this.#files
     const found = this.#attributes
     image.attributes(ino, found)
     const differs = (what: string, is: string | number, wanted: string | number): CheckFinding =>
       difference('inode', path, `${what} is ${is} in the image, ${wanted} in the source`)
-    if (found.mode !== node.mode) yield differs('its mode', found.mode.toString(8), node.mode.toString(8))
-    if (image.explicitOwners && (found.uid !== node.uid || found.gid !== node.gid))
-      yield differs('its owner', `${found.uid}:${found.gid}`, `${node.uid}:${node.gid}`)
-    if (found.mtime !== node.mtime) yield differs('its time', found.mtime, node.mtime)
-    if ((isType(node, 'char') || isType(node, 'block')) && found.rdev !== node.rdev)
-      yield differs('its device number', found.rdev, node.rdev)
-    if (isType(node, 'file') && found.size !== node.size) yield differs('its size', found.size, node.size)
-    if (found.hasXattrs || node.xattrs.length > 0) {
-      const [is, wanted] = [xattrText(image.xattrs(ino)), xattrText(node.xattrs)]
+    const [mode, uid, gid, mtime] = [files.mode(id), files.uid(id), files.gid(id), files.mtime(id)]
+    const type = mode & FILE_TYPES.mask
+    if (found.mode !== mode) yield differs('its mode', found.mode.toString(8), mode.toString(8))
+    if (image.explicitOwners && (found.uid !== uid || found.gid !== gid))
+      yield differs('its owner', `${found.uid}:${found.gid}`, `${uid}:${gid}`)
+    if (found.mtime !== mtime) yield differs('its time', found.mtime, mtime)
+    if ((type === FILE_TYPES.char || type === FILE_TYPES.block) && found.rdev !== files.rdev(id))
+      yield differs('its device number', found.rdev, files.rdev(id))
+    const isSameSize = found.size === files.size(id)
+    if (type === FILE_TYPES.file && !isSameSize) yield differs('its size', found.size, files.size(id))
+    if (found.hasXattrs || files.xattrKey(id) !== 0) {
+      const [is, wanted] = [xattrText(image.xattrs(ino)), xattrText(files.xattrs(id))]
       if (is !== wanted) yield differs('the list of its xattrs', is, wanted)
     }
-    if (node.target !== undefined && isType(node, 'symlink') && (found.mode & 0o170000) === 0o120000) {
-      const [is, wanted] = [toKey(image.readlink(ino)), toKey(node.target)]
+    const target = files.target(id)
+    if (target !== undefined && (found.mode & FILE_TYPES.mask) === FILE_TYPES.symlink) {
+      const [is, wanted] = [toKey(image.readlink(ino)), toKey(target)]
       if (is !== wanted) yield differs('its target', shown(is), shown(wanted))
     }
-    if (node.children !== undefined) return
-    const isSame = (this.#inodes.get(node) ?? ino) === ino && (this.#nodes.get(ino) ?? node) === node
+    if (type === FILE_TYPES.directory) return
+    const inode = files.inode(id)
+    const isSame = (this.#inodes.get(inode) ?? ino) === ino && (this.#nodes.get(ino) ?? inode) === inode
     if (!isSame) yield difference('inode', path, 'its hard links are others than in the source')
-    const isNew = !this.#inodes.has(node)
-    this.#inodes.set(node, ino)
-    this.#nodes.set(ino, node)
-    if (isNew && isType(node, 'file') && found.size === node.size) yield* this.#chunks(path, node, ino)
+    const isNew = !this.#inodes.has(inode)
+    this.#inodes.set(inode, ino)
+    this.#nodes.set(ino, inode)
+    if (isNew && type === FILE_TYPES.file && isSameSize) yield* this.#chunks(path, id, ino)
   }
 
-  *#chunks(path: string, node: LayerNode, ino: Ino): Generator<CheckFinding> {
-    const count = this.#image.chunks(ino, 0, node.size, this.#spans)
-    if (count !== node.chunks.length)
-      yield difference('chunks', path, `it has ${count} chunks in the image, ${node.chunks.length} in the source`)
-    for (const [index, chunk] of node.chunks.entries()) {
+  *#chunks(path: string, id: NodeId, ino: Ino): Generator<CheckFinding> {
+    const files = this.#files
+    const wanted = files.chunkCount(id)
+    const count = this.#image.chunks(ino, 0, files.size(id), this.#spans)
+    if (count !== wanted)
+      yield difference('chunks', path, `it has ${count} chunks in the image, ${wanted} in the source`)
+    for (let index = 0; index < Math.min(count, wanted); index += 1) {
       const span = this.#spans[index]
-      if (span === undefined || index >= count) return
+      if (span === undefined) return
+      const chunk = files.chunks.at(files.chunk(id, index))
       const layout = this.#image.layout(span.blobIndex)
       // Chunks of one digest share a record in the table, which is another number's then: nothing to compare with.
       if (!layout.has(span.chunkIndex)) continue

@@ -1,27 +1,12 @@
 import type { BlobInfo, ChunkInfo } from '../blob/index.ts'
+import type { ChunkId, ChunkStore, StoredChunk } from '../rafs/index.ts'
 import { BuilderError } from './errors.ts'
 
 /** Blobs that a v6 bootstrap can address. Source: docs/formats/rafs-v6.md, "Chunk addresses". */
 const MAX_BLOBS = 254
 
-/**
- * One chunk of the image that is built. Files that share a chunk share the record; its place in the blob is filled in when it is stored.
- */
-export interface ChunkRecord {
-  /** Position in the table of the image that is built. */
-  blobIndex: number
-  /** Number in its blob. */
-  index: number
-  readonly digest: Uint8Array
-  /** Undefined: the image that it comes from has none. */
-  crc32c: number | undefined
-  compressedOffset: number
-  compressedSize: number
-  uncompressedOffset: number
-  readonly uncompressedSize: number
-  compressed: boolean
-  encrypted: boolean
-}
+/** One chunk of the image that is built. Its place in the blob is filled in when it is stored. */
+export type ChunkRecord = StoredChunk
 
 /** A chunk of another image, to be referred to. */
 export interface KnownChunk extends ChunkInfo {
@@ -63,21 +48,23 @@ export type TableBlob = { readonly kind: 'own' } | { readonly kind: 'known'; rea
  */
 export class LayerDictionary {
   readonly #global: ChunkDictionary | undefined
-  readonly #layered = new Map<string, ChunkRecord>()
-  readonly #used = new Map<KnownChunk, ChunkRecord>()
+  readonly #chunks: ChunkStore
+  readonly #used = new Map<KnownChunk, ChunkId>()
   readonly #blobs: TableBlob[] = []
   readonly #globalIndex = new Map<number, number>()
   #ownIndex: number | undefined
   readonly counts = { storedBytes: 0, duplicateChunks: 0, duplicateBytes: 0 }
 
-  constructor(global: ChunkDictionary | undefined) {
+  /** Chunks are kept in `chunks`, which the parent's must be in already. */
+  constructor(global: ChunkDictionary | undefined, chunks: ChunkStore) {
     this.#global = global
+    this.#chunks = chunks
   }
 
   /** The parent's blobs come first in the table. To be called before anything else. */
-  addParent(blobs: readonly BlobInfo[], chunks: Iterable<ChunkRecord>): void {
+  addParent(blobs: readonly BlobInfo[], chunks: Iterable<ChunkId>): void {
     for (const blob of blobs) this.#addBlob({ kind: 'known', blob })
-    for (const chunk of chunks) this.#remember(digestKey(chunk.digest), chunk)
+    for (const chunk of chunks) this.#chunks.index(chunk)
   }
 
   /** In table order. */
@@ -85,10 +72,10 @@ export class LayerDictionary {
     return this.#blobs
   }
 
-  /** A chunk with this digest and size, which counts as used from now on. */
-  find(key: string, uncompressedSize: number): ChunkRecord | undefined {
-    const found = this.#findGlobal(key, uncompressedSize) ?? this.#findLayered(key, uncompressedSize)
-    if (found !== undefined) {
+  /** A chunk with this digest and size, which counts as used from now on; 0 when there is none. */
+  find(digest: Uint8Array, uncompressedSize: number): ChunkId {
+    const found = this.#findGlobal(digest, uncompressedSize) || this.#findLayered(digest, uncompressedSize)
+    if (found !== 0) {
       this.counts.duplicateChunks += 1
       this.counts.duplicateBytes += uncompressedSize
     }
@@ -96,42 +83,50 @@ export class LayerDictionary {
   }
 
   /** A new chunk of the layer's own blob. */
-  add(key: string, chunk: Pick<ChunkRecord, 'digest' | 'uncompressedSize' | 'encrypted'>): ChunkRecord {
+  add({
+    digest,
+    uncompressedSize,
+    encrypted,
+  }: Pick<ChunkRecord, 'digest' | 'uncompressedSize' | 'encrypted'>): ChunkId {
     this.#ownIndex ??= this.#addBlob({ kind: 'own' })
-    this.counts.storedBytes += chunk.uncompressedSize
-    const record: ChunkRecord = {
+    this.counts.storedBytes += uncompressedSize
+    const id = this.#chunks.add({
       blobIndex: this.#ownIndex,
       index: 0,
-      digest: chunk.digest,
+      digest,
       crc32c: undefined,
       compressedOffset: 0,
       compressedSize: 0,
       uncompressedOffset: 0,
-      uncompressedSize: chunk.uncompressedSize,
+      uncompressedSize,
       compressed: false,
-      encrypted: chunk.encrypted,
-    }
-    this.#remember(key, record)
-    return record
+      encrypted,
+    })
+    this.#chunks.index(id)
+    return id
+  }
+
+  chunk(id: ChunkId): ChunkRecord {
+    return this.#chunks.at(id)
   }
 
   /** No more chunks come: lets go of what only finding them needs. */
   close(): void {
-    this.#layered.clear()
+    this.#chunks.closeIndex()
     this.#used.clear()
   }
 
-  #findLayered(key: string, uncompressedSize: number): ChunkRecord | undefined {
-    const record = this.#layered.get(key)
-    return record?.uncompressedSize === uncompressedSize ? record : undefined
+  #findLayered(digest: Uint8Array, uncompressedSize: number): ChunkId {
+    const id = this.#chunks.find(digest)
+    return id !== 0 && this.#chunks.at(id).uncompressedSize === uncompressedSize ? id : 0
   }
 
-  #findGlobal(key: string, uncompressedSize: number): ChunkRecord | undefined {
-    const chunk = this.#global?.get(key)
-    if (chunk?.uncompressedSize !== uncompressedSize) return undefined
+  #findGlobal(digest: Uint8Array, uncompressedSize: number): ChunkId {
+    const chunk = this.#global?.get(digestKey(digest))
+    if (chunk?.uncompressedSize !== uncompressedSize) return 0
     const used = this.#used.get(chunk)
     if (used !== undefined) return used
-    const record: ChunkRecord = {
+    const id = this.#chunks.add({
       blobIndex: this.#globalBlob(chunk.blobIndex),
       index: chunk.index,
       digest: chunk.digest,
@@ -142,9 +137,9 @@ export class LayerDictionary {
       uncompressedSize,
       compressed: chunk.compressed,
       encrypted: chunk.encrypted,
-    }
-    this.#used.set(chunk, record)
-    return record
+    })
+    this.#used.set(chunk, id)
+    return id
   }
 
   #globalBlob(index: number): number {
@@ -165,9 +160,5 @@ export class LayerDictionary {
     if (this.#blobs.length >= MAX_BLOBS)
       throw new BuilderError('TOO_LARGE', `the image would refer to more than ${MAX_BLOBS} blobs`)
     return this.#blobs.push(blob) - 1
-  }
-
-  #remember(key: string, record: ChunkRecord): void {
-    if (!this.#layered.has(key)) this.#layered.set(key, record)
   }
 }

@@ -4,12 +4,10 @@
  */
 import { BLOB_FEATURES, type BlobInfo } from '../blob/index.ts'
 import type { DigestName } from '../codec/index.ts'
+import { type ChunkList, FileTree, type NodeId, type RafsChunk } from '../rafs/index.ts'
 import { type Attributes, parseSize, type PathAttributes } from './attributes.ts'
-import type { ChunkRecord } from './dictionary.ts'
 import { BuilderError } from './errors.ts'
 import { shown } from './image-path.ts'
-import { isType, type LayerNode } from './layer-tree.ts'
-import { hybridPaths } from './rafs-tree.ts'
 
 const MAX_BLOBS = 254
 const MAX_FILE_CHUNKS = 2 ** 24
@@ -17,36 +15,39 @@ const MAX_CHUNKS = 0xff_ffff
 const BLOB_ID_LENGTH = 64
 const NO_DIGEST = new Uint8Array(32)
 
-/**
- * Takes external files out of a tree into one of their own. A directory that leads to some stays where it was when it has other entries; the original loses these. Gives the other tree's root.
- */
-export function splitExternal(root: LayerNode, attributes: Attributes): LayerNode {
-  const copies = new Map<LayerNode, LayerNode>()
-  const split = (directory: LayerNode, path: string): LayerNode => {
-    const external = copyOf(directory, copies)
-    for (const [name, child] of directory.children ?? []) {
-      const childPath = `${path}/${name}`
-      if (!attributes.isExternal(childPath)) continue
-      if (child.children === undefined) {
-        directory.children?.delete(name)
-        external.children?.set(name, copyOf(child, copies))
-        continue
-      }
-      external.children?.set(name, split(child, childPath))
-      if (child.children.size === 0) directory.children?.delete(name)
-    }
-    return external
-  }
-  return split(root, '')
+/** A tree of its own. */
+interface SplitTree {
+  readonly files: FileTree
+  readonly root: NodeId
 }
 
-/** Names of one node share a copy. */
-function copyOf(node: LayerNode, copies: Map<LayerNode, LayerNode>): LayerNode {
-  const known = copies.get(node)
-  if (known !== undefined) return known
-  const copy = { ...node, children: node.children === undefined ? undefined : new Map<string, LayerNode>() }
-  copies.set(node, copy)
-  return copy
+/**
+ * Takes external files out of a tree into one of their own. A directory that leads to some stays where it was when it has other entries; the original loses these. Gives the other tree.
+ */
+export function splitExternal(files: FileTree, root: NodeId, attributes: Attributes): SplitTree {
+  const external = new FileTree()
+  /** Names of one file share a copy. */
+  const copies = new Map<NodeId, NodeId>()
+  const copy = (id: NodeId, into: NodeId): void => {
+    const known = copies.get(files.inode(id))
+    if (known !== undefined) external.link(into, files.text(id), known)
+    else copies.set(files.inode(id), external.put(into, files.text(id), files.values(id)))
+  }
+  const split = (directory: NodeId, into: NodeId): void => {
+    for (const id of files.children(directory)) {
+      if (!attributes.isExternal(files.path(id))) continue
+      if (files.isDirectory(id)) {
+        split(id, external.put(into, files.text(id), files.values(id)))
+        if (files.firstChild(id) === 0) files.remove(id)
+        continue
+      }
+      copy(id, into)
+      files.remove(id)
+    }
+  }
+  const externalRoot = external.addRoot(files.values(root))
+  split(root, externalRoot)
+  return { files: external, root: externalRoot }
 }
 
 export interface ExternalOptions {
@@ -62,22 +63,33 @@ interface ExternalBlob {
 }
 
 /** Gives files their chunks, which are stored plain in the blobs that attributes name. Gives those blobs. Throws BuilderError 'BAD_OPTION' that names the file. */
-export function placeExternal(root: LayerNode, attributes: Attributes, options: ExternalOptions): BlobInfo[] {
+export function placeExternal(
+  { files, root }: SplitTree,
+  attributes: Attributes,
+  options: ExternalOptions,
+): BlobInfo[] {
   const blobs: Array<ExternalBlob | undefined> = []
-  const done = new Set<LayerNode>()
-  for (const [path, node] of hybridPaths(root)) {
-    if (!isType(node, 'file') || done.has(node)) continue
-    done.add(node)
+  const done = new Set<NodeId>()
+  for (const id of files.hybridOrder(root)) {
+    if (!files.isFile(id) || done.has(files.inode(id))) continue
+    done.add(files.inode(id))
+    const path = files.path(id)
     const values = attributes.of(path)
     if (values === undefined) continue
     const file = new ExternalFile(path, values)
-    if (node.size === 0) node.size = file.size
-    if (node.size > 0) node.chunks = file.chunks(node.size, blobs)
+    if (files.size(id) === 0) files.setSize(id, file.size)
+    if (files.size(id) > 0) files.setChunks(id, listOf(files, file.chunks(files.size(id), blobs)))
   }
   return Array.from(blobs, (blob, index) => {
     if (blob !== undefined) return infoOf(blob, index, options)
     throw new BuilderError('BAD_OPTION', `the attributes name no file of blob ${index}, but files of later ones`)
   })
+}
+
+function listOf(files: FileTree, chunks: readonly RafsChunk[]): ChunkList {
+  const list = files.chunks.addList(chunks.length)
+  for (const [at, chunk] of chunks.entries()) files.chunks.setUse(list.start + at, files.chunks.add(chunk))
+  return list
 }
 
 class ExternalFile {
@@ -94,7 +106,7 @@ class ExternalFile {
     return this.#values.has('file_size') ? this.#number('file_size') : 0
   }
 
-  chunks(size: number, blobs: Array<ExternalBlob | undefined>): ChunkRecord[] {
+  chunks(size: number, blobs: Array<ExternalBlob | undefined>): RafsChunk[] {
     const blobIndex = this.#number('blob_index')
     if (blobIndex >= MAX_BLOBS) throw this.#bad(`blob_index is ${blobIndex}, an image has up to ${MAX_BLOBS} blobs`)
     const blob = (blobs[blobIndex] ??= { id: '', size: 0, chunkSize: 0, chunkCount: 0 })

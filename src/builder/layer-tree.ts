@@ -1,4 +1,4 @@
-import type { ChunkRecord } from './dictionary.ts'
+import { FileTree, NO_CHUNKS, type NodeId, type NodeValues } from '../rafs/index.ts'
 import { BuilderError } from './errors.ts'
 import { imagePath, shown } from './image-path.ts'
 
@@ -19,33 +19,10 @@ export interface Xattr {
   readonly value: Uint8Array
 }
 
-/** What a file is, without its name. Hard links are one node under several names. */
-export interface LayerNode {
-  /** Type and permission bits. */
-  mode: number
-  uid: number
-  gid: number
-  /** Linux dev_t, 32 bits. */
-  rdev: number
-  mtime: number
-  mtimeNsec: number
-  /** Files: bytes of content. */
-  size: number
-  /** Sorted by name. */
-  xattrs: readonly Xattr[]
-  /** Symlinks. */
-  target: Uint8Array | undefined
-  /** Files. */
-  chunks: readonly ChunkRecord[]
-  /** Directories: by name, bytes as latin1 text; in any order. */
-  children: Map<string, LayerNode> | undefined
-  /** An archive lists a hard link to it. */
-  isLinked?: boolean
-  /** Its archive had no entry for this directory. */
-  isImplied?: boolean
-}
+/** Values that are put together step by step. */
+export type LayerValues = { -readonly [key in keyof NodeValues]: NodeValues[key] }
 
-export function newNode(mode: number): LayerNode {
+export function newValues(mode: number): LayerValues {
   return {
     mode,
     uid: 0,
@@ -56,18 +33,16 @@ export function newNode(mode: number): LayerNode {
     size: 0,
     xattrs: [],
     target: undefined,
-    chunks: [],
-    children: (mode & FILE_TYPES.mask) === FILE_TYPES.directory ? new Map() : undefined,
+    chunks: NO_CHUNKS,
   }
 }
 
 /** A directory that an archive implies but does not list. */
-export function impliedDirectory(): LayerNode {
-  return newNode(FILE_TYPES.directory | 0o755)
-}
+const IMPLIED: NodeValues = newValues(FILE_TYPES.directory | 0o755)
 
-export function isType(node: LayerNode, type: Exclude<keyof typeof FILE_TYPES, 'mask'>): boolean {
-  return (node.mode & FILE_TYPES.mask) === FILE_TYPES[type]
+/** A new tree in `files` with nothing but its root. */
+export function impliedRoot(files: FileTree): NodeId {
+  return files.addRoot(IMPLIED)
 }
 
 /** Links in one path that are followed, as in Linux. */
@@ -75,98 +50,96 @@ const MAX_LINKS = 40
 
 /** A layer's tree as an archive builds it up, entry by entry, later entries over earlier ones. */
 export class LayerTree {
-  readonly root: LayerNode = impliedDirectory()
+  readonly files: FileTree
+  readonly root: NodeId
 
-  /** Puts a node at a path. A directory over a directory keeps the children; anything else replaces what is there. */
-  put(names: readonly string[], node: LayerNode): void {
-    const name = names.at(-1)
-    if (name === undefined) {
-      if (node.children === undefined)
-        throw new BuilderError('BAD_SOURCE', 'the archive has an entry for its root that is no directory')
-      Object.assign(this.root, { ...node, children: this.root.children })
-      return
-    }
-    const siblings = this.#directory(names.slice(0, -1), names)
-    const existing = siblings.get(name)
-    if (existing?.children !== undefined && node.children !== undefined)
-      Object.assign(existing, { ...node, children: existing.children, isImplied: false })
-    else siblings.set(name, node)
+  constructor(files: FileTree) {
+    this.files = files
+    this.root = impliedRoot(files)
   }
 
-  /** The node at a path; links among its parents are followed, one at its end is not. */
-  find(names: readonly string[]): LayerNode | undefined {
+  /** Puts an entry at a path. A directory over a directory keeps the children; anything else replaces what is there. */
+  put(names: readonly string[], values: NodeValues): NodeId {
+    const name = names.at(-1)
+    if (name !== undefined) return this.files.put(this.#directory(names), name, values)
+    if ((values.mode & FILE_TYPES.mask) !== FILE_TYPES.directory)
+      throw new BuilderError('BAD_SOURCE', 'the archive has an entry for its root that is no directory')
+    this.files.setValues(this.root, values)
+    return this.root
+  }
+
+  /** Puts a further name of a file at a path. */
+  link(names: readonly string[], target: NodeId): void {
+    const name = names.at(-1)
+    if (name === undefined)
+      throw new BuilderError('BAD_SOURCE', 'the archive has an entry for its root that is no directory')
+    this.files.link(this.#directory(names), name, target)
+  }
+
+  /** The entry at a path, 0 when there is none; links among its parents are followed, one at its end is not. */
+  find(names: readonly string[]): NodeId {
     const name = names.at(-1)
     if (name === undefined) return this.root
-    return this.#walk(names.slice(0, -1), names, false)?.get(name)
+    const directory = this.#walk(names, false)
+    return directory === 0 ? 0 : this.files.find(directory, name)
   }
 
-  /** What is at this place now: for a caller that will put something else there later. */
-  holds(names: readonly string[], node: LayerNode): boolean {
-    return this.find(names) === node
-  }
-
-  #directory(parents: readonly string[], whole: readonly string[]): Map<string, LayerNode> {
-    const found = this.#walk(parents, whole, true)
-    if (found === undefined)
+  #directory(names: readonly string[]): NodeId {
+    const found = this.#walk(names, true)
+    if (found === 0)
       throw new BuilderError(
         'BAD_SOURCE',
-        `the entry ${shown(`/${whole.join('/')}`)} lies below something that is no directory`,
+        `the entry ${shown(`/${names.join('/')}`)} lies below something that is no directory`,
       )
     return found
   }
 
-  /** Children of a directory. Missing ones are made when `make` is set; symlinks are followed within the layer, as an unpacking tool would. */
-  #walk(parents: readonly string[], whole: readonly string[], make: boolean): Map<string, LayerNode> | undefined {
+  /** The directory that the last name lies in. Missing ones are made when `make` is set; symlinks are followed within the layer, as an unpacking tool would. */
+  #walk(names: readonly string[], make: boolean): NodeId {
+    const { files } = this
+    let here = this.root
     let links = 0
-    const queue = [...parents]
-    const path: Array<Map<string, LayerNode>> = [childrenOf(this.root)]
-    while (queue.length > 0) {
-      const name = queue.shift() ?? ''
-      const here = path.at(-1) ?? childrenOf(this.root)
+    let queue: readonly string[] = names
+    let last = names.length - 1
+    for (let at = 0; at < last; at += 1) {
+      const name = queue[at] ?? ''
       if (name === '..') {
-        if (path.length > 1) path.pop()
+        here = files.parent(here) || here
         continue
       }
-      let next = here.get(name)
-      if (next === undefined) {
-        if (!make) return undefined
-        next = impliedDirectory()
-        next.isImplied = true
-        here.set(name, next)
+      let next = files.find(here, name)
+      if (next === 0) {
+        if (!make) return 0
+        next = files.put(here, name, IMPLIED)
+        files.setImplied(next)
       }
-      if (next.target !== undefined) {
+      const target = files.target(next)
+      if (target !== undefined) {
         links += 1
         if (links > MAX_LINKS)
           throw new BuilderError(
             'BAD_SOURCE',
-            `the entry ${shown(`/${whole.join('/')}`)} lies below a loop of symlinks`,
+            `the entry ${shown(`/${names.join('/')}`)} lies below a loop of symlinks`,
           )
-        const target = Buffer.from(next.target).toString('latin1')
-        if (target.startsWith('/')) path.length = 1
-        queue.unshift(...target.split('/').filter((part) => part !== '' && part !== '.'))
+        const text = Buffer.from(target).toString('latin1')
+        if (text.startsWith('/')) here = this.root
+        queue = [...text.split('/').filter((part) => part !== '' && part !== '.'), ...queue.slice(at + 1)]
+        last = queue.length - 1
+        at = -1
         continue
       }
-      if (next.children === undefined) return undefined
-      path.push(next.children)
+      if (!files.isDirectory(next)) return 0
+      here = next
     }
-    return path.at(-1)
+    return here
   }
-}
-
-function childrenOf(directory: LayerNode): Map<string, LayerNode> {
-  directory.children ??= new Map()
-  return directory.children
 }
 
 /** Hard links whose targets come later in the archive, or never. */
 export class PendingLinks {
   readonly #tree: LayerTree
-  readonly #pending: Array<{
-    readonly names: readonly string[]
-    readonly target: readonly string[]
-    readonly placeholder: LayerNode
-  }> = []
-  readonly #placeholders = new Set<LayerNode>()
+  /** By the placeholder's number. */
+  readonly #pending = new Map<NodeId, { readonly names: readonly string[]; readonly target: readonly string[] }>()
 
   constructor(tree: LayerTree) {
     this.#tree = tree
@@ -176,45 +149,52 @@ export class PendingLinks {
   link(path: Uint8Array, targetPath: Uint8Array): void {
     const names = imagePath(path)
     const target = imagePath(targetPath)
-    const node = this.#tree.find(target)
-    if (node !== undefined && !this.#placeholders.has(node)) {
-      this.#share(names, node, target)
+    const found = this.#target(target)
+    if (found !== 0) {
+      this.#share(names, found, target)
       return
     }
-    const placeholder = newNode(FILE_TYPES.file)
-    this.#placeholders.add(placeholder)
-    this.#tree.put(names, placeholder)
-    this.#pending.push({ names, target, placeholder })
+    const placeholder = this.#tree.put(names, newValues(FILE_TYPES.file))
+    this.#tree.files.setPlaceholder(placeholder)
+    this.#pending.set(placeholder, { names, target })
   }
 
   /** Resolves what is left. Chains of links resolve in as many rounds; a round without progress ends it with 'BAD_SOURCE'. */
   finish(): void {
-    let open = this.#pending.filter(({ names, placeholder }) => this.#tree.holds(names, placeholder))
+    const { files } = this.#tree
+    let open = [...this.#pending].filter(([id, { names }]) => this.#tree.find(names) === id && files.isPlaceholder(id))
     while (open.length > 0) {
       const before = open.length
-      open = open.filter(({ names, target, placeholder }) => {
-        const node = this.#tree.find(target)
-        if (node === undefined || this.#placeholders.has(node)) return true
-        if (this.#tree.holds(names, placeholder)) this.#share(names, node, target)
+      open = open.filter(([id, { names, target }]) => {
+        const found = this.#target(target)
+        if (found === 0) return true
+        if (this.#tree.find(names) === id) this.#share(names, found, target)
         return false
       })
       const [first] = open
       if (open.length === before && first !== undefined) {
+        const [, { names, target }] = first
         throw new BuilderError(
           'BAD_SOURCE',
-          `the hard link ${shown(`/${first.names.join('/')}`)} points to ${shown(`/${first.target.join('/')}`)}, which the archive does not have`,
+          `the hard link ${shown(`/${names.join('/')}`)} points to ${shown(`/${target.join('/')}`)}, which the archive does not have`,
         )
       }
     }
   }
 
-  #share(names: readonly string[], node: LayerNode, target: readonly string[]): void {
-    if (node.children !== undefined)
+  #target(names: readonly string[]): NodeId {
+    const found = this.#tree.find(names)
+    return this.#tree.files.isPlaceholder(found) ? 0 : found
+  }
+
+  #share(names: readonly string[], found: NodeId, target: readonly string[]): void {
+    const { files } = this.#tree
+    if (files.isDirectory(found))
       throw new BuilderError(
         'BAD_SOURCE',
         `the hard link ${shown(`/${names.join('/')}`)} points to the directory ${shown(`/${target.join('/')}`)}`,
       )
-    node.isLinked = true
-    if (this.#tree.find(names) !== node) this.#tree.put(names, node)
+    files.setLinked(found)
+    if (this.#tree.find(names) !== found) this.#tree.link(names, found)
   }
 }

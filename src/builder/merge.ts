@@ -1,10 +1,9 @@
 import { BLOB_FEATURES, type BlobInfo } from '../blob/index.ts'
 import type { CompressionName, DigestName } from '../codec/index.ts'
-import { type Bootstrap, type RafsChunk, readTree } from '../rafs/index.ts'
+import { type Bootstrap, FileTree, loadFiles, type NodeId } from '../rafs/index.ts'
 import { BuilderError } from './errors.ts'
-import type { LayerNode } from './layer-tree.ts'
 import { emptyRoot, overlay } from './overlay.ts'
-import { fromRafsTree, hybridPaths, prefetchNodes, toRafsTree } from './rafs-tree.ts'
+import { prefetchNodes, usedChunks } from './file-order.ts'
 import type { WhiteoutSpec } from './whiteout.ts'
 import { writeTree } from './write-tree.ts'
 
@@ -56,32 +55,38 @@ export function mergeImages(layers: readonly MergeLayer[], options: MergeOptions
   // All of them before anything else: who merges forgets a cache then, and tries again.
   for (const { image } of layers) checkConsistent(reference, image)
   if (first.image.isTarfs) checkTarfs(options)
-  let root: LayerNode | undefined
+  const { files } = table
+  let root: NodeId | undefined
   if (options.parent !== undefined) {
     if (options.parent.isTarfs)
       throw new BuilderError('BAD_OPTION', 'the parent bootstrap is over plain tars, which no other layers can lie on')
     root = table.load(options.parent, undefined)
   }
   for (const layer of layers) {
-    const tree = table.load(layer.image, layer)
-    root = overlay(root ?? emptyRoot(tree), tree, options.whiteoutSpec)
+    const upper = table.load(layer.image, layer)
+    root ??= emptyRoot(files, upper)
+    overlay(files, root, upper, options.whiteoutSpec)
     options.onLayer?.()
   }
   if (root === undefined) throw new BuilderError('BAD_OPTION', 'there is nothing to merge')
-  const blobs = usedBlobs(root, table.blobs)
-  const tree = toRafsTree(root, blobs)
+  const blobs = usedBlobs(files, root, table.blobs)
+  const prefetch = prefetchNodes(files, root, options.prefetchPaths)
+  files.closeIndex()
   const last = layers.at(-1)?.image ?? first.image
-  const bootstrap = writeTree(tree, {
-    version: first.image.version,
-    chunkSize: first.image.chunkSize,
-    compression: compressionOf(last, blobs),
-    digest: digestOf(last, blobs),
-    explicitOwners: last.explicitOwners,
-    alwaysXattrs: true,
-    prefetch: prefetchNodes(tree.root, options.prefetchPaths),
-    source: 'archive',
-    isTarfs: first.image.isTarfs,
-  })
+  const bootstrap = writeTree(
+    { files, root, blobs },
+    {
+      version: first.image.version,
+      chunkSize: first.image.chunkSize,
+      compression: compressionOf(last, blobs),
+      digest: digestOf(last, blobs),
+      explicitOwners: last.explicitOwners,
+      alwaysXattrs: true,
+      prefetch,
+      source: 'archive',
+      isTarfs: first.image.isTarfs,
+    },
+  )
   return { bootstrap, blobs }
 }
 
@@ -148,8 +153,9 @@ function isReference({ features }: Pick<BlobInfo, 'features'>): boolean {
   return (features & BLOB_FEATURES.SEPARATE) !== 0
 }
 
-/** Blobs of all layers, each once. */
+/** Trees of all layers; their blobs, each once. */
 class MergeTable {
+  readonly files = new FileTree()
   readonly blobs: BlobInfo[] = []
   readonly #indexes = new Map<string, number>()
   readonly #dictionaryIds: ReadonlySet<string>
@@ -159,17 +165,14 @@ class MergeTable {
   }
 
   /** Reads an image's tree, its chunks renumbered to this table. */
-  load(image: Bootstrap, layer: MergeLayer | undefined): LayerNode {
-    const tree = readTree(image)
+  load(image: Bootstrap, layer: MergeLayer | undefined): NodeId {
     const own = image.blobs.filter(({ id }) => !this.#dictionaryIds.has(id))
     if (layer !== undefined && own.length > 1)
       throw new BuilderError('BAD_LAYER', 'invalid per layer bootstrap, having multiple associated data blobs')
     const indexes = image.blobs.map((blob) =>
       this.#add(blob, layer !== undefined && own.includes(blob) ? layer : undefined),
     )
-    const root = fromRafsTree(tree)
-    for (const chunk of chunksOf(root)) chunk.blobIndex = indexes[chunk.blobIndex] ?? chunk.blobIndex
-    return root
+    return loadFiles(image, this.files, indexes)
   }
 
   /** Ids of plain tars may be chosen freely, and then be those of others. */
@@ -203,18 +206,12 @@ class MergeTable {
   }
 }
 
-/** Each chunk record of a tree once. */
-function chunksOf(root: LayerNode): Set<RafsChunk> {
-  const chunks = new Set<RafsChunk>()
-  for (const [, node] of hybridPaths(root)) for (const chunk of node.chunks) chunks.add(chunk)
-  return chunks
-}
-
 /** Renumbers chunks so that blobs come in the order in which the tree uses them; blobs that it does not use fall away. */
-function usedBlobs(root: LayerNode, blobs: readonly BlobInfo[]): BlobInfo[] {
+function usedBlobs(files: FileTree, root: NodeId, blobs: readonly BlobInfo[]): BlobInfo[] {
   const used: BlobInfo[] = []
   const byId = new Map<string, number>()
-  for (const chunk of chunksOf(root)) {
+  for (const id of usedChunks(files, root)) {
+    const chunk = files.chunks.at(id)
     const blob = blobs[chunk.blobIndex]
     if (blob === undefined)
       throw new BuilderError('BAD_LAYER', `a chunk names blob ${chunk.blobIndex} of ${blobs.length}`)

@@ -1,70 +1,60 @@
-import { type LayerNode, newNode } from './layer-tree.ts'
+import type { FileTree, NodeId } from '../rafs/index.ts'
+import { newValues } from './layer-tree.ts'
 import { OVERLAY_OPAQUE, type WhiteoutSpec, whiteoutOf } from './whiteout.ts'
 
 /** A tree with nothing in it, to lay the first layer over: that drops the markers which have nothing to delete. */
-export function emptyRoot(like: LayerNode): LayerNode {
-  return newNode(like.mode)
+export function emptyRoot(files: FileTree, like: NodeId): NodeId {
+  return files.addRoot(newValues(files.mode(like)))
 }
 
 /**
- * Lays `upper` over `lower` and gives the result, which is made of the nodes of both: neither may be used on its own afterwards.
- * In each directory the markers of the upper layer act first, on the lower's entries only; then its other entries replace those of the same name. A
- * directory over a directory takes the upper's attributes and keeps the lower's children. The upper's root always wins, as a directory does.
+ * Lays `upper` over `lower`, which becomes the result; the upper is not to be used afterwards. In each directory the markers of the upper layer act first, on the lower's entries only; then
+ * its other entries replace those of the same name. A directory over a directory takes the upper's attributes, unless the upper only implies it, and keeps the lower's children. The upper's root always wins, as a
+ * directory does.
  */
-export function overlay(lower: LayerNode, upper: LayerNode, spec: WhiteoutSpec): LayerNode {
-  const root = laid(lower, upper)
-  const open: Array<readonly [LayerNode, LayerNode]> = [[root, upper]]
+export function overlay(files: FileTree, lower: NodeId, upper: NodeId, spec: WhiteoutSpec): void {
+  files.copyAttributes(upper, lower)
+  const open: Array<readonly [lower: NodeId, upper: NodeId]> = [[lower, upper]]
   for (let pair = open.pop(); pair !== undefined; pair = open.pop()) {
     const [merged, above] = pair
-    const children = merged.children ?? new Map<string, LayerNode>()
-    for (const [name, node] of applyMarkers(children, above, spec)) {
-      const below = children.get(name)
-      if (node.children === undefined) {
-        children.set(name, node)
-        continue
-      }
-      const directory = laid(below?.children === undefined ? undefined : below, node)
-      children.set(name, directory)
-      open.push([directory, node])
+    for (const id of applyMarkers(files, merged, above, spec)) {
+      const below = files.find(merged, files.text(id))
+      if (!files.isDirectory(id)) files.move(id, merged)
+      else if (below !== 0 && files.isDirectory(below)) {
+        if (!files.isImplied(id)) files.copyAttributes(id, below)
+        open.push([below, id])
+      } else open.push([files.putDirectoryLike(merged, id), id])
     }
   }
-  return root
-}
-
-/** The upper's attributes with the lower's children. A directory that the upper only implies leaves the lower's attributes too, as unpacking it there would. */
-function laid(lower: LayerNode | undefined, upper: LayerNode): LayerNode {
-  if (upper.isImplied === true && lower !== undefined) return { ...lower, children: lower.children ?? new Map() }
-  return { ...upper, children: lower?.children ?? new Map() }
 }
 
 /** Lets the markers of a directory act; gives the entries that are none. */
-function applyMarkers(
-  children: Map<string, LayerNode>,
-  above: LayerNode,
-  spec: WhiteoutSpec,
-): Array<readonly [string, LayerNode]> {
-  const entries: Array<readonly [string, LayerNode]> = []
-  for (const [name, node] of above.children ?? []) {
-    const whiteout = whiteoutOf(name, node, spec)
+function applyMarkers(files: FileTree, merged: NodeId, above: NodeId, spec: WhiteoutSpec): NodeId[] {
+  const entries: NodeId[] = []
+  for (const id of files.children(above)) {
+    const name = files.text(id)
+    const whiteout = whiteoutOf(
+      name,
+      { mode: files.mode(id), rdev: files.rdev(id), xattrs: () => files.xattrs(id) },
+      spec,
+    )
     switch (whiteout?.kind) {
       case undefined:
-        entries.push([name, node])
+        entries.push(id)
         break
       case 'remove':
-        children.delete(whiteout.name)
+        files.remove(files.find(merged, whiteout.name))
         break
       case 'opaque-parent':
-        children.clear()
+        files.removeChildren(merged)
         break
       case 'opaque-self':
-        children.get(name)?.children?.clear()
-        entries.push([
-          name,
-          {
-            ...node,
-            xattrs: node.xattrs.filter((xattr) => Buffer.from(xattr.name).toString('latin1') !== OVERLAY_OPAQUE),
-          },
-        ])
+        files.removeChildren(files.find(merged, name))
+        files.setXattrs(
+          id,
+          files.xattrs(id).filter((xattr) => Buffer.from(xattr.name).toString('latin1') !== OVERLAY_OPAQUE),
+        )
+        entries.push(id)
         break
       default:
         whiteout satisfies never

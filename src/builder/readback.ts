@@ -6,8 +6,9 @@ import {
   type Ino,
   listChunks,
   openBootstrap,
-  type RafsNode,
-  type RafsTree,
+  type FileTree,
+  type NodeId,
+  type RafsFiles,
 } from '../rafs/index.ts'
 import { BuilderError } from './errors.ts'
 import { shown, toKey } from './image-path.ts'
@@ -16,100 +17,86 @@ import { shown, toKey } from './image-path.ts'
  * Opens what was written and compares it with what was meant: every name, attribute, link, xattr and chunk. Throws BuilderError 'READBACK' at the first difference. Cheap
  * beside the build, and the last chance to notice.
  */
-export function readBack(bytes: Uint8Array, tree: RafsTree): void {
+export function readBack(bytes: Uint8Array, tree: RafsFiles): void {
   new Comparison(openBootstrap(bytes), tree).run()
 }
 
 class Comparison {
   readonly #image: Bootstrap
-  readonly #tree: RafsTree
+  readonly #tree: RafsFiles
+  readonly #files: FileTree
   readonly #attributes = new Attributes()
   readonly #spans: ChunkSpan[] = []
   readonly #info = new ChunkInfo()
-  readonly #checkedChunks = new Set<object>()
+  readonly #checkedChunks: Uint8Array
   #entries = 0
 
-  constructor(image: Bootstrap, tree: RafsTree) {
+  constructor(image: Bootstrap, tree: RafsFiles) {
     this.#image = image
     this.#tree = tree
+    this.#files = tree.files
+    this.#checkedChunks = new Uint8Array(tree.files.chunks.end)
   }
 
   run(): void {
     const { blobs, root, version, inodeCount, entryLimit } = this.#image
-    const top: Folder = { parent: undefined, node: this.#tree.root }
+    const top = this.#tree.root
     this.#same('number of blobs', top, blobs.length, this.#tree.blobs.length)
     for (const [i, blob] of blobs.entries()) this.#same('blob id', top, blob.id, this.#tree.blobs[i]?.id)
-    const open: Array<readonly [Ino, Folder]> = [[root, top]]
-    this.#node(root, this.#tree.root, undefined)
-    for (let pair = open.pop(); pair !== undefined; pair = open.pop()) {
-      const [ino, folder] = pair
-      const inodes = this.#children(ino, folder)
-      const children = folder.node.children ?? []
-      for (let i = 0; i < children.length; i += 1) {
-        const child = children[i]
-        if (child === undefined) break
-        const childIno = inodes[i] ?? 0
-        this.#node(childIno, child, folder)
-        if (child.children !== undefined) open.push([childIno, { parent: folder, node: child }])
-      }
-    }
+    const open: Array<readonly [Ino, NodeId]> = [[root, top]]
+    this.#node(root, top)
+    for (let pair = open.pop(); pair !== undefined; pair = open.pop()) this.#directory(pair[0], pair[1], open)
     this.#same('number of entries', top, version === 5 ? entryLimit : inodeCount, this.#entries)
   }
 
-  #children(ino: Ino, folder: Folder): Ino[] {
-    const children = folder.node.children ?? []
-    const inodes: Ino[] = []
-    this.#image.list(ino, 0, (name, child) => {
-      const wanted = children[inodes.length]
-      if (wanted === undefined || Buffer.compare(name, wanted.name) !== 0)
-        this.#same('entry', folder, toKey(name), wanted === undefined ? undefined : toKey(wanted.name))
-      inodes.push(child)
+  #directory(ino: Ino, directory: NodeId, open: Array<readonly [Ino, NodeId]>): void {
+    const files = this.#files
+    let child = files.firstChild(directory)
+    this.#image.list(ino, 0, (name, childIno) => {
+      if (child === 0 || Buffer.compare(name, files.name(child)) !== 0)
+        this.#same('entry', directory, toKey(name), child === 0 ? undefined : files.text(child))
+      this.#node(childIno, child)
+      if (files.isDirectory(child)) open.push([childIno, child])
+      child = files.next(child)
       return true
     })
-    this.#same('number of entries', folder, inodes.length, children.length)
-    return inodes
+    if (child !== 0) this.#same('entry', directory, 'missing', files.text(child))
   }
 
-  #node(ino: Ino, node: RafsNode, parent: Folder | undefined): void {
+  #node(ino: Ino, id: NodeId): void {
+    const files = this.#files
     this.#entries += 1
     const found = this.#attributes
     this.#image.attributes(ino, found)
-    if (
-      found.mode !== node.mode ||
-      found.uid !== node.uid ||
-      found.gid !== node.gid ||
-      found.mtime !== node.mtime ||
-      found.mtimeNsec !== node.mtimeNsec
-    ) {
-      const at = { parent, node }
-      this.#same('mode', at, found.mode, node.mode)
-      this.#same('uid', at, found.uid, node.uid)
-      this.#same('gid', at, found.gid, node.gid)
-      this.#same('mtime', at, found.mtime, node.mtime)
-      this.#same('mtime nanoseconds', at, found.mtimeNsec, node.mtimeNsec)
-    }
-    if (node.target !== undefined)
-      this.#same('target', { parent, node }, toKey(this.#image.readlink(ino)), toKey(node.target))
-    if (found.hasXattrs || node.xattrs.length > 0) this.#xattrs(ino, { parent, node })
-    if (found.size !== node.size && node.children === undefined && node.target === undefined && node.rdev === 0)
-      this.#same('size', { parent, node }, found.size, node.size)
-    if (node.chunks.length > 0) this.#chunks(ino, node, parent)
+    if (found.mode !== files.mode(id)) this.#same('mode', id, found.mode, files.mode(id))
+    if (found.uid !== files.uid(id)) this.#same('uid', id, found.uid, files.uid(id))
+    if (found.gid !== files.gid(id)) this.#same('gid', id, found.gid, files.gid(id))
+    if (found.mtime !== files.mtime(id)) this.#same('mtime', id, found.mtime, files.mtime(id))
+    if (found.mtimeNsec !== files.mtimeNsec(id))
+      this.#same('mtime nanoseconds', id, found.mtimeNsec, files.mtimeNsec(id))
+    if (found.hasXattrs || files.xattrKey(id) !== 0) this.#xattrs(ino, id)
+    const target = files.target(id)
+    if (target !== undefined) this.#same('target', id, toKey(this.#image.readlink(ino)), toKey(target))
+    if (!files.isFile(id)) return
+    if (found.size !== files.size(id)) this.#same('size', id, found.size, files.size(id))
+    if (files.chunkCount(id) > 0) this.#chunks(ino, id)
   }
 
-  #xattrs(ino: Ino, at: Folder): void {
+  #xattrs(ino: Ino, id: NodeId): void {
     const text = (xattrs: ReadonlyArray<{ readonly name: Uint8Array; readonly value: Uint8Array }>): string =>
       JSON.stringify(xattrs.map(({ name, value }) => `${toKey(name)}=${toKey(value)}`).sort())
-    this.#same('xattrs', at, text(this.#image.xattrs(ino)), text(at.node.xattrs))
+    this.#same('xattrs', id, text(this.#image.xattrs(ino)), text(this.#files.xattrs(id)))
   }
 
-  #chunks(ino: Ino, node: RafsNode, parent: Folder | undefined): void {
-    const { chunks } = node
-    const count = listChunks(this.#image, ino, node.size, this.#spans)
-    if (count !== chunks.length) this.#same('number of chunks', { parent, node }, count, chunks.length)
-    for (let i = 0; i < chunks.length; i += 1) {
-      const chunk = chunks[i]
+  #chunks(ino: Ino, id: NodeId): void {
+    const files = this.#files
+    const chunks = files.chunkCount(id)
+    const count = listChunks(this.#image, ino, files.size(id), this.#spans)
+    if (count !== chunks) this.#same('number of chunks', id, count, chunks)
+    for (let i = 0; i < chunks; i += 1) {
+      const chunkId = files.chunk(id, i)
+      const chunk = files.chunks.at(chunkId)
       const span = this.#spans[i]
-      if (chunk === undefined) break
       if (
         span?.blobIndex !== chunk.blobIndex ||
         span.chunkIndex !== chunk.index ||
@@ -117,41 +104,29 @@ class Comparison {
       ) {
         this.#same(
           `chunk ${i}`,
-          { parent, node },
+          id,
           `${span?.blobIndex}:${span?.chunkIndex}@${span?.chunkOffset}`,
           `${chunk.blobIndex}:${chunk.index}@${chunk.uncompressedOffset}`,
         )
       }
-      if (this.#checkedChunks.has(chunk)) continue
-      this.#checkedChunks.add(chunk)
+      if (this.#checkedChunks[chunkId] === 1) continue
+      this.#checkedChunks[chunkId] = 1
       const layout = this.#image.layout(chunk.blobIndex)
       // Two chunks of one blob with one digest but other sizes share a record: the format has no better.
       if (!layout.has(chunk.index)) continue
       const info = this.#info
       layout.chunk(chunk.index, info)
       if (info.compressedOffset === chunk.compressedOffset && Buffer.compare(info.digest, chunk.digest) === 0) continue
-      this.#same(`digest of chunk ${i}`, { parent, node }, toKey(info.digest), toKey(chunk.digest))
-      this.#same(`place of chunk ${i}`, { parent, node }, info.compressedOffset, chunk.compressedOffset)
+      this.#same(`digest of chunk ${i}`, id, toKey(info.digest), toKey(chunk.digest))
+      this.#same(`place of chunk ${i}`, id, info.compressedOffset, chunk.compressedOffset)
     }
   }
 
-  #same(what: string, at: Folder, found: number | string, wanted: number | string | undefined): void {
+  #same(what: string, id: NodeId, found: number | string, wanted: number | string | undefined): void {
     if (found === wanted) return
     throw new BuilderError(
       'READBACK',
-      `the bootstrap does not read back as it was meant: ${what} of ${shown(pathOf(at))} is ${JSON.stringify(found)} where ${JSON.stringify(wanted)} was written; nothing was published, please report this`,
+      `the bootstrap does not read back as it was meant: ${what} of ${shown(this.#files.path(id))} is ${JSON.stringify(found)} where ${JSON.stringify(wanted)} was written; nothing was published, please report this`,
     )
   }
-}
-
-/** A node and the way to it: paths are spelled out only for messages. */
-interface Folder {
-  readonly parent: Folder | undefined
-  readonly node: RafsNode
-}
-
-function pathOf(at: Folder): string {
-  const names: string[] = []
-  for (let here: Folder = at; here.parent !== undefined; here = here.parent) names.unshift(toKey(here.node.name))
-  return `/${names.join('/')}`
 }

@@ -2,13 +2,20 @@ import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { basename } from 'node:path'
 import { type BlobInfo, ChunkInfo } from '../blob/index.ts'
-import { type Bootstrap, openBootstrap, RafsError, readTree } from '../rafs/index.ts'
-import { ChunkDictionary, type ChunkRecord, type KnownChunk } from './dictionary.ts'
+import {
+  type Bootstrap,
+  type ChunkId,
+  type FileTree,
+  loadFiles,
+  type NodeId,
+  openBootstrap,
+  RafsError,
+} from '../rafs/index.ts'
+import { ChunkDictionary, type KnownChunk } from './dictionary.ts'
 import { BuilderError } from './errors.ts'
 import type { LayerOptions } from './layer-options.ts'
-import type { LayerNode } from './layer-tree.ts'
 import { checkConsistent, importedBlob } from './merge.ts'
-import { fromRafsTree, hybridPaths } from './rafs-tree.ts'
+import { usedChunks } from './file-order.ts'
 
 type Wanted = Pick<LayerOptions, 'version' | 'chunkSize' | 'keepOwners' | 'digest'>
 
@@ -77,13 +84,15 @@ function* dictionaryChunks(image: Bootstrap, digest: LayerOptions['digest']): Ge
 }
 
 /** A parent image as the lower tree, and what of its data may be used again. */
-export function loadParent(parent: Bootstrap): {
-  root: LayerNode
-  blobs: readonly BlobInfo[]
-  chunks: Set<ChunkRecord>
-} {
-  const root = fromRafsTree(readTree(parent))
-  const chunks = new Set<ChunkRecord>()
-  for (const [, node] of hybridPaths(root)) for (const chunk of node.chunks) chunks.add(chunk)
-  return { root, blobs: parent.blobs.map(importedBlob), chunks }
+export function loadParent(
+  parent: Bootstrap,
+  files: FileTree,
+): { readonly root: NodeId; readonly blobs: readonly BlobInfo[]; readonly chunks: Iterable<ChunkId> } {
+  const blobs = parent.blobs.map(importedBlob)
+  const root = loadFiles(
+    parent,
+    files,
+    blobs.map(({ index }) => index),
+  )
+  return { root, blobs, chunks: usedChunks(files, root) }
 }

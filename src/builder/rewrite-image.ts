@@ -1,25 +1,23 @@
 import type { BlobCipher } from '../blob/index.ts'
 import type { CompressionName } from '../codec/index.ts'
-import { type Bootstrap, type RafsTree, walkBootstrap } from '../rafs/index.ts'
+import { type Bootstrap, compactTree, FileTree, type RafsTree, walkBootstrap } from '../rafs/index.ts'
+import { prefetchNodes } from './file-order.ts'
 import { toKey } from './image-path.ts'
-import { prefetchNodes } from './rafs-tree.ts'
 import { writeTree } from './write-tree.ts'
 
 /** The image again, over other chunks and blobs. */
-export function rewriteImage(image: Bootstrap, { root, blobs }: RafsTree): Uint8Array {
-  return writeTree(
-    { root, blobs },
-    {
-      version: image.version,
-      chunkSize: image.chunkSize,
-      compression: compressionFor(image),
-      digest: image.blobs[0]?.digest ?? 'blake3',
-      explicitOwners: image.explicitOwners,
-      alwaysXattrs: image.hasXattrs,
-      prefetch: prefetchNodes(root, prefetchPathsOf(image)),
-      source: 'archive',
-    },
-  )
+export function rewriteImage(image: Bootstrap, changed: RafsTree): Uint8Array {
+  const tree = compactTree(changed, new FileTree())
+  return writeTree(tree, {
+    version: image.version,
+    chunkSize: image.chunkSize,
+    compression: compressionFor(image),
+    digest: image.blobs[0]?.digest ?? 'blake3',
+    explicitOwners: image.explicitOwners,
+    alwaysXattrs: image.hasXattrs,
+    prefetch: prefetchNodes(tree.files, tree.root, prefetchPathsOf(image)),
+    source: 'archive',
+  })
 }
 
 /** What new blobs of an image are compressed with: as its own are; gzip, which is not written, becomes zstd where blobs may differ. */

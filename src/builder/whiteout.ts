@@ -1,4 +1,4 @@
-import { FILE_TYPES, type LayerNode } from './layer-tree.ts'
+import { FILE_TYPES, type Xattr } from './layer-tree.ts'
 
 /** How deletions are marked: by names (`.wh.x`), by overlayfs's 0:0 devices and opaque attribute, or not at all. */
 export type WhiteoutSpec = 'oci' | 'overlayfs' | 'none'
@@ -15,22 +15,30 @@ const OCI_OPAQUE = '.wh..wh..opq'
 export const OVERLAY_OPAQUE = 'trusted.overlay.opaque'
 const OPAQUE_VALUE = 'y'
 
+/** What of an entry tells whether it is a marker. */
+interface MaybeMarker {
+  readonly mode: number
+  readonly rdev: number
+  readonly xattrs: () => readonly Xattr[]
+}
+
 /** The marker that an entry is, or undefined. Names are bytes: the original leaves markers of names that are not UTF-8 in the image, and what they delete with them. */
-export function whiteoutOf(name: string, node: LayerNode, spec: WhiteoutSpec): Whiteout | undefined {
+export function whiteoutOf(name: string, entry: MaybeMarker, spec: WhiteoutSpec): Whiteout | undefined {
   if (spec === 'oci') {
     if (!name.startsWith(OCI_PREFIX)) return undefined
     if (name === OCI_OPAQUE) return { kind: 'opaque-parent' }
     return { kind: 'remove', name: name.slice(OCI_PREFIX.length) }
   }
   if (spec === 'overlayfs') {
-    if ((node.mode & FILE_TYPES.mask) === FILE_TYPES.char && node.rdev === 0) return { kind: 'remove', name }
-    if (node.children !== undefined && isOpaque(node)) return { kind: 'opaque-self' }
+    const type = entry.mode & FILE_TYPES.mask
+    if (type === FILE_TYPES.char && entry.rdev === 0) return { kind: 'remove', name }
+    if (type === FILE_TYPES.directory && isOpaque(entry.xattrs())) return { kind: 'opaque-self' }
   }
   return undefined
 }
 
-function isOpaque(node: LayerNode): boolean {
-  return node.xattrs.some(
+function isOpaque(xattrs: readonly Xattr[]): boolean {
+  return xattrs.some(
     ({ name, value }) =>
       Buffer.from(name).toString('latin1') === OVERLAY_OPAQUE && Buffer.from(value).toString('latin1') === OPAQUE_VALUE,
   )

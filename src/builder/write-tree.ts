@@ -1,6 +1,6 @@
 import type { BlobInfo } from '../blob/index.ts'
 import type { CompressionName, DigestName } from '../codec/index.ts'
-import { type RafsNode, type RafsTree, writeBootstrapV5, writeBootstrapV6 } from '../rafs/index.ts'
+import { type NodeId, type RafsFiles, writeFilesV5, writeFilesV6 } from '../rafs/index.ts'
 import { BuilderError } from './errors.ts'
 import { readBack } from './readback.ts'
 
@@ -12,7 +12,7 @@ export interface TreeOptions {
   readonly explicitOwners: boolean
   /** v6: marked as having xattrs though no inode has. */
   readonly alwaysXattrs: boolean
-  readonly prefetch: readonly RafsNode[]
+  readonly prefetch: readonly NodeId[]
   /** v5 marks where files come from. */
   readonly source: 'archive' | 'directory'
   /** v6: its blobs are plain tars. */
@@ -20,11 +20,11 @@ export interface TreeOptions {
 }
 
 /** Writes a tree as a bootstrap, and reads it back. Throws BuilderError 'INCONSISTENT' when its blobs do not fit into one v5 image, 'READBACK'. */
-export function writeTree(tree: RafsTree, options: TreeOptions): Uint8Array {
+export function writeTree(tree: RafsFiles, options: TreeOptions): Uint8Array {
   const bytes =
     options.version === 6
-      ? writeBootstrapV6(tree, options)
-      : writeBootstrapV5(tree, { ...options, compression: onlyCompression(tree.blobs, options) })
+      ? writeFilesV6(tree, options)
+      : writeFilesV5(tree, { ...options, compression: onlyCompression(tree.blobs, options) })
   readBack(bytes, tree)
   return bytes
 }

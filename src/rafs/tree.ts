@@ -68,8 +68,6 @@ export interface RafsTree {
   readonly blobs: readonly BlobInfo[]
 }
 
-const NOTHING = new Uint8Array(0)
-
 /** A directory node with nothing in it, as builders make parents that a source does not mention: 0755, root:root, time 0. */
 export function emptyDirectory(name: Uint8Array): RafsNode {
   return {
@@ -250,8 +248,3 @@ class ChunkReader {
 }
 
 const NO_DIGEST = new Uint8Array(32)
-
-/** Target of a symlink, or nothing. */
-export function targetOf(node: RafsNode): Uint8Array {
-  return node.target ?? NOTHING
-}

@@ -3,9 +3,9 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { constants, deflateRawSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import { BuilderError } from '../../src/builder/index.ts'
-import type { LayerNode } from '../../src/builder/layer-tree.ts'
 import { readTarLayer } from '../../src/builder/sources/tar.ts'
 import { CodecError, inflateSlice } from '../../src/codec/index.ts'
+import { FileTree, NO_CHUNKS } from '../../src/rafs/index.ts'
 import { TarError, TarReader, TarWriter } from '../../src/tar/index.ts'
 import type { Seed, Target } from './target.ts'
 
@@ -89,21 +89,17 @@ async function readTar(bytes: Uint8Array): Promise<string> {
 
 /** As `create` reads it: decompressed, into a tree. */
 async function readLayer(bytes: Uint8Array): Promise<string> {
+  const files = new FileTree()
   const root = await readTarLayer(onePiece(bytes), {
+    files,
     keepOwners: true,
     signal: new AbortController().signal,
     addContent: async (content) => {
       await content.read(new Uint8Array(Math.min(content.size, 4096)))
-      return []
+      return NO_CHUNKS
     },
   })
-  let nodes = 0
-  const open: LayerNode[] = [root]
-  for (let node = open.pop(); node !== undefined; node = open.pop()) {
-    nodes += 1
-    open.push(...(node.children?.values() ?? []))
-  }
-  return String(nodes)
+  return String([...files.hybridOrder(root)].length)
 }
 
 async function packedLayers(): Promise<Seed[]> {

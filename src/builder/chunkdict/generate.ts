@@ -1,15 +1,17 @@
 import type { BlobInfo } from '../../blob/index.ts'
 import {
   type Bootstrap,
+  compactTree,
   DICTIONARY_NAME,
   emptyDirectory,
+  FileTree,
   MODE,
   type RafsChunk,
   type RafsNode,
 } from '../../rafs/index.ts'
 import { BuilderError } from '../errors.ts'
 import { checkConsistent, checkReadable } from '../merge.ts'
-import { prefetchNodes } from '../rafs-tree.ts'
+import { prefetchNodes } from '../file-order.ts'
 import { writeTree } from '../write-tree.ts'
 import type { ChunkFacts, StoredChunk } from './chunk-facts.ts'
 import type { ChunkDatabase } from './database.ts'
@@ -107,20 +109,17 @@ function write(
   if (first === undefined) throw new BuilderError('BAD_OPTION', 'there is no image to make a dictionary of')
   const blobs = found.map(({ blob }, index) => dictionaryBlob(blob, index))
   const chunks = found.flatMap(({ chunks: own }, blobIndex) => own.map((chunk) => ({ ...chunk, blobIndex })))
-  const root = dictionaryTree(chunks, first.chunkSize)
-  const bootstrap = writeTree(
-    { root, blobs },
-    {
-      version: first.version,
-      chunkSize: first.chunkSize,
-      compression: first.blobs[0]?.compression ?? 'zstd',
-      digest: first.blobs[0]?.digest ?? 'blake3',
-      explicitOwners: first.explicitOwners,
-      alwaysXattrs: true,
-      prefetch: prefetchNodes(root, prefetchPaths),
-      source: 'directory',
-    },
-  )
+  const tree = compactTree({ root: dictionaryTree(chunks, first.chunkSize), blobs }, new FileTree())
+  const bootstrap = writeTree(tree, {
+    version: first.version,
+    chunkSize: first.chunkSize,
+    compression: first.blobs[0]?.compression ?? 'zstd',
+    digest: first.blobs[0]?.digest ?? 'blake3',
+    explicitOwners: first.explicitOwners,
+    alwaysXattrs: true,
+    prefetch: prefetchNodes(tree.files, tree.root, prefetchPaths),
+    source: 'directory',
+  })
   return { bootstrap, blobs, chunkCount: chunks.length }
 }
 

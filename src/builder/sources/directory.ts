@@ -9,10 +9,11 @@ import {
   readlinkSync,
   readSync,
 } from 'node:fs'
+import { type FileTree, type NodeId, Rows } from '../../rafs/index.ts'
 import type { Content } from '../content.ts'
 import { BuilderError } from '../errors.ts'
-import { shown, toKey } from '../image-path.ts'
-import { type LayerNode, newNode, type Xattr } from '../layer-tree.ts'
+import { fromKey, shown, toKey } from '../image-path.ts'
+import { type LayerValues, newValues, type Xattr } from '../layer-tree.ts'
 import { type WhiteoutSpec, whiteoutOf } from '../whiteout.ts'
 import { sortedXattrs } from '../xattrs.ts'
 import { readXattrs, seekData } from './linux.ts'
@@ -28,75 +29,138 @@ export interface DirectoryOptions {
   readonly signal: AbortSignal
 }
 
-/** A directory's tree, and where the content of each of its files is. */
-export interface DirectoryScan {
-  readonly root: LayerNode
-  readonly contents: ReadonlyMap<LayerNode, FileContent>
-}
+/** Words of a row: what tells whether a file is still the one that was listed, beside its size and time, which the tree has. */
+const LISTED = { ino: 0, dev: 2, isSparse: 3 } as const
+const LISTED_WORDS = 4
 
 /**
- * Reads a directory: what `lstat` says, extended attributes, hard links among its files. Nothing of files is read yet. The root's own time is left out,
+ * Reads a directory as one more tree of `files`: what `lstat` says, extended attributes, hard links among its files. Nothing of files is read yet. The root's own time is left out,
  * so that two builds of one tree are equal. Throws 'SOURCE_CHANGED' when an entry disappears meanwhile.
  */
-export function scanDirectory(path: string, options: DirectoryOptions): DirectoryScan {
-  const contents = new Map<LayerNode, FileContent>()
-  const links = new Map<string, LayerNode>()
-  const load = (at: Buffer, shownPath: string): LayerNode => {
-    const stats = guarded(shownPath, () => lstatSync(at, { bigint: true }))
-    const linkKey = stats.isFile() && stats.nlink > 1n ? `${stats.dev}:${stats.ino}` : undefined
-    const linked = linkKey === undefined ? undefined : links.get(linkKey)
-    if (linked !== undefined) return linked
-    const node = nodeOf(at, shownPath, stats, options)
-    if (linkKey !== undefined) links.set(linkKey, node)
-    if (stats.isFile() && node.size > 0) contents.set(node, new FileContent(at, shownPath, stats))
-    return node
-  }
-  const source = Buffer.from(path)
-  const root = load(source, '/')
-  root.mtime = 0
-  root.mtimeNsec = 0
-  const open: Array<{ readonly node: LayerNode; readonly path: Buffer; readonly shown: string }> = [
-    { node: root, path: source, shown: '' },
-  ]
-  for (let directory = open.pop(); directory !== undefined; directory = open.pop()) {
-    options.signal.throwIfAborted()
-    const { node, path: at, shown: prefix } = directory
-    for (const name of guarded(prefix || '/', () => readdirSync(at, { encoding: 'buffer' }))) {
-      const key = toKey(name)
-      const childPath = Buffer.concat([at, SLASH, name])
-      const childShown = `${prefix}/${name.toString('utf8')}`
-      const child = load(childPath, childShown)
-      const whiteout = options.dropWhiteouts === undefined ? undefined : whiteoutOf(key, child, options.dropWhiteouts)
-      if (whiteout !== undefined && whiteout.kind !== 'opaque-self') continue
-      node.children?.set(key, child)
-      if (child.children !== undefined) open.push({ node: child, path: childPath, shown: childShown })
-    }
-  }
-  return { root, contents }
+export function scanDirectory(path: string, files: FileTree, options: DirectoryOptions): DirectoryScan {
+  const scan = new DirectoryScan(path, files, options)
+  scan.run()
+  return scan
 }
 
-function nodeOf(path: Buffer, shownPath: string, stats: BigIntStats, { keepOwners }: DirectoryOptions): LayerNode {
-  const node = newNode(Number(stats.mode))
-  if (keepOwners) {
-    node.uid = Number(stats.uid)
-    node.gid = Number(stats.gid)
+/** A directory's tree, and where the content of each of its files is. */
+class DirectoryScan {
+  readonly root: NodeId
+  readonly #source: Buffer
+  readonly #files: FileTree
+  readonly #options: DirectoryOptions
+  readonly #links = new Map<string, NodeId>()
+  /** A row for each entry from the root on. */
+  readonly #listed = new Rows(LISTED_WORDS)
+
+  constructor(path: string, files: FileTree, options: DirectoryOptions) {
+    this.#source = Buffer.from(path)
+    this.#files = files
+    this.#options = options
+    const stats = guarded('/', () => lstatSync(this.#source, { bigint: true }))
+    this.root = files.addRoot({ ...valuesOf(this.#source, '/', stats, options), mtime: 0, mtimeNsec: 0 })
   }
-  // Floor division: a time before 1970 has its nanoseconds counted upwards too.
-  const nanoseconds = ((stats.mtimeNs % 1_000_000_000n) + 1_000_000_000n) % 1_000_000_000n
-  node.mtime = Number((stats.mtimeNs - nanoseconds) / 1_000_000_000n)
-  node.mtimeNsec = Number(nanoseconds)
-  node.xattrs = sortedXattrs(readXattrsOf(path, shownPath), () => shownPath)
-  if (stats.isFile()) node.size = Number(stats.size)
+
+  run(): void {
+    const open: Array<{ readonly id: NodeId; readonly path: Buffer; readonly shown: string }> = [
+      { id: this.root, path: this.#source, shown: '' },
+    ]
+    if (!this.#files.isDirectory(this.root)) return
+    for (let directory = open.pop(); directory !== undefined; directory = open.pop()) {
+      this.#options.signal.throwIfAborted()
+      const { id, path, shown: prefix } = directory
+      for (const name of guarded(prefix || '/', () => readdirSync(path, { encoding: 'buffer' }))) {
+        const childPath = Buffer.concat([path, SLASH, name])
+        const childShown = `${prefix}/${name.toString('utf8')}`
+        const child = this.#add(id, toKey(name), childPath, childShown)
+        if (child !== 0 && this.#files.isDirectory(child)) open.push({ id: child, path: childPath, shown: childShown })
+      }
+    }
+    this.#links.clear()
+  }
+
+  /** The content of a file of the scan, also where its tree was laid over another. */
+  content(id: NodeId): FileContent {
+    const files = this.#files
+    const row = this.#row(id)
+    const path = files.path(id)
+    return new FileContent(Buffer.concat([this.#source, fromKey(path)]), fromKey(path).toString('utf8'), {
+      ino: this.#listed.getLong(row, LISTED.ino),
+      dev: this.#listed.get(row, LISTED.dev),
+      size: files.size(id),
+      mtime: files.mtime(id),
+      mtimeNsec: files.mtimeNsec(id),
+      isSparse: this.#listed.get(row, LISTED.isSparse) === 1,
+    })
+  }
+
+  /** It was listed here, not in the tree below. */
+  has(id: NodeId): boolean {
+    return id > this.root
+  }
+
+  /** Puts an entry into its directory; 0 for a marker that is left out. */
+  #add(parent: NodeId, name: string, path: Buffer, shownPath: string): NodeId {
+    const files = this.#files
+    const { dropWhiteouts } = this.#options
+    const stats = guarded(shownPath, () => lstatSync(path, { bigint: true }))
+    const linkKey = stats.isFile() && stats.nlink > 1n ? `${stats.dev}:${stats.ino}` : undefined
+    const linked = linkKey === undefined ? undefined : this.#links.get(linkKey)
+    const values = linked === undefined ? valuesOf(path, shownPath, stats, this.#options) : undefined
+    if (dropWhiteouts !== undefined) {
+      const rdev = deviceOf(stats.rdev)
+      const marker = { mode: Number(stats.mode), rdev, xattrs: () => values?.xattrs ?? [] }
+      const whiteout = whiteoutOf(name, marker, dropWhiteouts)
+      if (whiteout !== undefined && whiteout.kind !== 'opaque-self') return 0
+    }
+    if (linked !== undefined) return files.link(parent, name, linked)
+    const id = files.put(parent, name, values ?? newValues(Number(stats.mode)))
+    if (linkKey !== undefined) this.#links.set(linkKey, id)
+    const row = this.#row(id)
+    this.#listed.setLong(row, LISTED.ino, Number(stats.ino))
+    this.#listed.set(row, LISTED.dev, Number(stats.dev & 0xffff_ffffn))
+    this.#listed.set(row, LISTED.isSparse, stats.blocks * 512n < stats.size ? 1 : 0)
+    return id
+  }
+
+  #row(id: NodeId): number {
+    const row = id - this.root
+    if (this.#listed.count <= row) this.#listed.add(row - this.#listed.count + 1)
+    return row
+  }
+}
+
+function valuesOf(path: Buffer, shownPath: string, stats: BigIntStats, { keepOwners }: DirectoryOptions): LayerValues {
+  const values = newValues(Number(stats.mode))
+  if (keepOwners) {
+    values.uid = Number(stats.uid)
+    values.gid = Number(stats.gid)
+  }
+  values.mtime = secondsOf(stats)
+  values.mtimeNsec = nanosecondsOf(stats)
+  values.xattrs = sortedXattrs(readXattrsOf(path, shownPath), () => shownPath)
+  if (stats.isFile()) values.size = Number(stats.size)
   else if (stats.isSymbolicLink()) {
-    node.target = guarded(shownPath, () => readlinkSync(path, { encoding: 'buffer' }))
-    if (node.target.length > MAX_LINK_BYTES)
+    values.target = guarded(shownPath, () => readlinkSync(path, { encoding: 'buffer' }))
+    if (values.target.length > MAX_LINK_BYTES)
       throw new BuilderError(
         'BAD_SOURCE',
-        `the symlink ${shownPath} has a target of ${node.target.length} bytes; ${MAX_LINK_BYTES} are the limit`,
+        `the symlink ${shownPath} has a target of ${values.target.length} bytes; ${MAX_LINK_BYTES} are the limit`,
       )
-    node.size = node.target.length
-  } else if (!stats.isDirectory()) node.rdev = deviceOf(stats.rdev)
-  return node
+    values.size = values.target.length
+  } else if (!stats.isDirectory()) values.rdev = deviceOf(stats.rdev)
+  return values
+}
+
+const SECOND = 1_000_000_000n
+
+/** A time before 1970 has its nanoseconds counted upwards too. */
+function nanosecondsOf({ mtimeNs }: BigIntStats): number {
+  return Number(((mtimeNs % SECOND) + SECOND) % SECOND)
+}
+
+function secondsOf(stats: BigIntStats): number {
+  return Number((stats.mtimeNs - BigInt(nanosecondsOf(stats))) / SECOND)
 }
 
 /** Linux's 64-bit dev_t of glibc, in the kernel's 32 bits. */
@@ -124,23 +188,33 @@ function guarded<T>(shownPath: string, read: () => T): T {
   }
 }
 
+/** How a file was when it was listed. */
+interface Listed {
+  readonly ino: number
+  /** The low 32 bits. */
+  readonly dev: number
+  readonly size: number
+  readonly mtime: number
+  readonly mtimeNsec: number
+  readonly isSparse: boolean
+}
+
 /** A file's bytes, read once from start to end; it must be the file that was listed, and stay it. */
 class FileContent implements Content {
   readonly name: string
   readonly size: number
   readonly holes: Content['holes']
   readonly #path: Buffer
-  readonly #listed: BigIntStats
+  readonly #listed: Listed
   #fd = -1
   #position = 0
 
-  constructor(path: Buffer, name: string, listed: BigIntStats) {
+  constructor(path: Buffer, name: string, listed: Listed) {
     this.#path = path
     this.name = name
     this.#listed = listed
-    this.size = Number(listed.size)
-    const isSparse = listed.blocks * 512n < listed.size
-    this.holes = isSparse
+    this.size = listed.size
+    this.holes = listed.isSparse
       ? {
           nextData: (offset) => seekData(this.#open(), offset, this.size),
           skip: (bytes) => {
@@ -181,9 +255,10 @@ class FileContent implements Content {
     const was = this.#listed
     // A file that only grew (a log) is taken as it was when it was listed.
     const isSame =
-      now.ino === was.ino &&
-      now.dev === was.dev &&
-      (now.size > was.size || (now.size === was.size && now.mtimeNs === was.mtimeNs))
+      Number(now.ino) === was.ino &&
+      Number(now.dev & 0xffff_ffffn) === was.dev &&
+      (now.size > was.size ||
+        (now.size === BigInt(was.size) && secondsOf(now) === was.mtime && nanosecondsOf(now) === was.mtimeNsec))
     if (isSame) return
     throw new BuilderError(
       'SOURCE_CHANGED',
@@ -192,4 +267,4 @@ class FileContent implements Content {
   }
 }
 
-export type { FileContent }
+export type { DirectoryScan, FileContent }

@@ -1,6 +1,7 @@
+import type { FileTree, NodeId } from '../../rafs/index.ts'
 import { BuilderError } from '../errors.ts'
 import { imagePath, shown, toKey } from '../image-path.ts'
-import { FILE_TYPES, type LayerNode, LayerTree, newNode, PendingLinks, type Xattr } from '../layer-tree.ts'
+import { FILE_TYPES, LayerTree, type LayerValues, newValues, PendingLinks, type Xattr } from '../layer-tree.ts'
 import { sortedXattrs } from '../xattrs.ts'
 import { deviceOf, linkOf, STARGZ_FILES } from './tar.ts'
 import { readTocEntries } from './toc-json.ts'
@@ -10,6 +11,8 @@ export interface TocSourceOptions {
   /** False: uid and gid become 0. */
   readonly keepOwners: boolean
   readonly signal: AbortSignal
+  /** Gets the tree. */
+  readonly files: FileTree
 }
 
 /** A part of a file, in a gzip member of its own. */
@@ -27,12 +30,14 @@ export interface TocChunk {
 export interface TocFile {
   /** For messages. */
   readonly name: string
-  readonly node: LayerNode
+  readonly size: number
+  /** Start of the file's list of chunks in the tree, which stands for the file until they are known. */
+  readonly place: number
   readonly chunks: TocChunk[]
 }
 
 export interface TocLayer {
-  readonly root: LayerNode
+  readonly root: NodeId
   /** In the order of the table, those of the layer itself (landmarks) left out. */
   readonly files: readonly TocFile[]
   /** Where gzip members with content start, ascending. */
@@ -62,16 +67,18 @@ export async function readTocLayer(stream: AsyncIterable<Uint8Array>, options: T
 }
 
 class TocReading {
-  readonly #tree = new LayerTree()
-  readonly #links = new PendingLinks(this.#tree)
+  readonly #tree: LayerTree
+  readonly #links: PendingLinks
   readonly #files: TocFile[] = []
   readonly #offsets: number[] = []
   readonly #keepOwners: boolean
   /** The file whose further chunks come next. */
   #open: { readonly name: string; readonly file: TocFile } | undefined
 
-  constructor({ keepOwners }: TocSourceOptions) {
+  constructor({ keepOwners, files }: TocSourceOptions) {
     this.#keepOwners = keepOwners
+    this.#tree = new LayerTree(files)
+    this.#links = new PendingLinks(this.#tree)
   }
 
   add(fields: TocFields): void {
@@ -80,14 +87,16 @@ class TocReading {
     this.#open = undefined
     const names = imagePath(path)
     if (type === 'hardlink') return this.#links.link(path, fields.link())
-    const node = this.#node(fields)
-    if (type === 'reg' && node.size > 0) {
-      const file = { name: fields.shown, node, chunks: [chunkOf(fields, fields.integer('chunkSize') === 0)] }
+    const values = this.#values(fields)
+    if (type === 'reg' && values.size > 0) {
+      values.chunks = this.#tree.files.chunks.addList(1)
+      const [{ size }, place] = [values, values.chunks.start]
+      const file = { name: fields.shown, size, place, chunks: [chunkOf(fields, fields.integer('chunkSize') === 0)] }
       this.#offsets.push(fields.integer('offset'))
       this.#open = { name: toKey(path), file }
       if (!isOfLayer(names)) this.#files.push(file)
     }
-    if (!isOfLayer(names)) this.#tree.put(names, node)
+    if (!isOfLayer(names)) this.#tree.put(names, values)
   }
 
   finish(): TocLayer {
@@ -102,21 +111,21 @@ class TocReading {
     this.#offsets.push(fields.integer('offset'))
   }
 
-  #node(fields: TocFields): LayerNode {
+  #values(fields: TocFields): LayerValues {
     const type = TYPES[fields.type]
     if (type === undefined) throw fields.bad(`it has the type ${JSON.stringify(fields.type).slice(0, 40)}`)
-    const node = newNode(type | (fields.integer('mode') & 0o7777))
-    node.mtime = fields.modificationTime()
+    const values = newValues(type | (fields.integer('mode') & 0o7777))
+    values.mtime = fields.modificationTime()
     if (this.#keepOwners) {
-      node.uid = fields.integer('uid', 0xffff_ffff)
-      node.gid = fields.integer('gid', 0xffff_ffff)
+      values.uid = fields.integer('uid', 0xffff_ffff)
+      values.gid = fields.integer('gid', 0xffff_ffff)
     }
-    node.xattrs = sortedXattrs(xattrsOf(fields), () => fields.shown)
-    if (fields.type === 'reg') node.size = fields.integer('size')
-    else if (fields.type === 'symlink') node.target = linkOf({ path: fields.path, link: fields.link() })
-    else if (fields.type === 'char' || fields.type === 'block') node.rdev = rdevOf(fields)
-    if (node.target !== undefined) node.size = node.target.length
-    return node
+    values.xattrs = sortedXattrs(xattrsOf(fields), () => fields.shown)
+    if (fields.type === 'reg') values.size = fields.integer('size')
+    else if (fields.type === 'symlink') values.target = linkOf({ path: fields.path, link: fields.link() })
+    else if (fields.type === 'char' || fields.type === 'block') values.rdev = rdevOf(fields)
+    if (values.target !== undefined) values.size = values.target.length
+    return values
   }
 }
 

@@ -1,9 +1,9 @@
+import type { ChunkList, FileTree, NodeId } from '../../rafs/index.ts'
 import { type ByteInput, type TarEntry, TarReader } from '../../tar/index.ts'
 import type { Content } from '../content.ts'
-import type { ChunkRecord } from '../dictionary.ts'
 import { BuilderError } from '../errors.ts'
 import { imagePath, shown, toKey } from '../image-path.ts'
-import { FILE_TYPES, type LayerNode, LayerTree, newNode, PendingLinks } from '../layer-tree.ts'
+import { FILE_TYPES, LayerTree, type LayerValues, newValues, PendingLinks } from '../layer-tree.ts'
 import { sortedXattrs } from '../xattrs.ts'
 import { decompressed } from './decompress.ts'
 
@@ -24,7 +24,9 @@ export interface TarSourceOptions {
   readonly keepOwners: boolean
   readonly signal: AbortSignal
   /** Takes the content of a file at once: an archive is read once, front to back. */
-  readonly addContent: (content: ArchivedContent) => Promise<readonly ChunkRecord[]> | readonly ChunkRecord[]
+  readonly addContent: (content: ArchivedContent) => Promise<ChunkList> | ChunkList
+  /** Gets the tree. */
+  readonly files: FileTree
 }
 
 /** What a file of an archive holds, and where in the (plain) archive it starts. */
@@ -36,7 +38,7 @@ export interface ArchivedContent extends Content {
  * Reads a layer: a tar, plain or compressed with gzip or zstd. Whiteout markers are ordinary entries here. Only whole seconds of times are kept, as
  * the original does: dropping the rest keeps bootstraps equal.
  */
-export async function readTarLayer(stream: AsyncIterable<Uint8Array>, options: TarSourceOptions): Promise<LayerNode> {
+export async function readTarLayer(stream: AsyncIterable<Uint8Array>, options: TarSourceOptions): Promise<NodeId> {
   return await readPlainTarLayer(decompressed(stream), options)
 }
 
@@ -44,9 +46,9 @@ export async function readTarLayer(stream: AsyncIterable<Uint8Array>, options: T
 export async function readPlainTarLayer(
   stream: AsyncIterable<Uint8Array> | ByteInput,
   options: TarSourceOptions,
-): Promise<LayerNode> {
+): Promise<NodeId> {
   const reader = new TarReader(stream)
-  const tree = new LayerTree()
+  const tree = new LayerTree(options.files)
   const links = new PendingLinks(tree)
   try {
     for (;;) {
@@ -60,12 +62,12 @@ export async function readPlainTarLayer(
       }
       const names = imagePath(entry.path)
       if (names.length === 1 && STARGZ_FILES.has(names[0] ?? '')) continue
-      const node = nodeOf(entry, options)
+      const values = valuesOf(entry, options)
       if (entry.type === 'file' && entry.size > 0) {
         const adding = options.addContent(new TarContent(entry, reader))
-        node.chunks = adding instanceof Promise ? await adding : adding
+        values.chunks = adding instanceof Promise ? await adding : adding
       }
-      tree.put(names, node)
+      tree.put(names, values)
     }
   } finally {
     await reader.close()
@@ -74,20 +76,20 @@ export async function readPlainTarLayer(
   return tree.root
 }
 
-function nodeOf(entry: TarEntry, { keepOwners }: TarSourceOptions): LayerNode {
+function valuesOf(entry: TarEntry, { keepOwners }: TarSourceOptions): LayerValues {
   const type = entry.type === 'hardlink' ? 'file' : entry.type
-  const node = newNode(FILE_TYPES[type] | entry.mode)
-  node.mtime = entry.mtimeSeconds
+  const values = newValues(FILE_TYPES[type] | entry.mode)
+  values.mtime = entry.mtimeSeconds
   if (keepOwners) {
-    node.uid = entry.uid
-    node.gid = entry.gid
+    values.uid = entry.uid
+    values.gid = entry.gid
   }
-  node.xattrs = sortedXattrs(entry.xattrs, () => shown(toKey(entry.path)))
-  if (type === 'file') node.size = entry.size
-  else if (type === 'symlink') node.target = linkOf(entry)
-  else if (type !== 'directory') node.rdev = deviceOf(entry)
-  if (node.target !== undefined) node.size = node.target.length
-  return node
+  values.xattrs = sortedXattrs(entry.xattrs, () => shown(toKey(entry.path)))
+  if (type === 'file') values.size = entry.size
+  else if (type === 'symlink') values.target = linkOf(entry)
+  else if (type !== 'directory') values.rdev = deviceOf(entry)
+  if (values.target !== undefined) values.size = values.target.length
+  return values
 }
 
 /** The target of a symlink. Throws 'BAD_SOURCE' for one that Linux does not take. */

@@ -1,75 +1,89 @@
-import { type LinkGroup, type RafsNode } from '../tree.ts'
-import { RafsError } from '../errors.ts'
-
-/** A path's inode with its numbers. */
-export interface NumberedInode {
-  readonly node: RafsNode
-  /** Position in the inode table, from 1. */
-  readonly index: number
-  /** Its index, or that of the first path of its hard link. */
-  readonly ino: number
-  /** Index of the directory; 0 for the root. */
-  readonly parent: number
-  /** Of a directory: index of its first child, given out even if it has none. */
-  childIndex: number
-  /** Paths that its hard link has. */
-  readonly links: { count: number }
-}
-
-export interface InodeNumbers {
-  /** In the order in which records are written. */
-  readonly depthFirst: readonly NumberedInode[]
-  /** Paths. */
-  readonly count: number
-  /** Paths, hard links once. */
-  readonly inodeCount: number
-  inoOf(node: RafsNode): number
-}
+import type { FileTree, NodeId } from '../file-tree.ts'
 
 /**
- * Numbers in the order of the format: a directory's children, then those of the directories among them, each the same way; records lie depth first.
- * Source: docs/formats/rafs-v5.md, "Inode". Iterative: depth is not bounded by the stack.
+ * Numbers in the order of the format: a directory's children, then those of the directories among them, each the same way; records lie depth first. Source: docs/formats/rafs-v5.md, "Inode".
+ * By entry number: 16 bytes an entry. Iterative: depth is not bounded by the stack.
  */
-export function numberInodes(root: RafsNode): InodeNumbers {
-  const byNode = new Map<RafsNode, NumberedInode>()
-  const groups = new Map<LinkGroup, NumberedInode>()
-  let next = 1
-  let inodeCount = 0
-  const number = (node: RafsNode, parent: number): NumberedInode => {
-    const index = next++
-    const first = node.link === undefined ? undefined : groups.get(node.link)
-    const inode = { node, index, ino: first?.ino ?? index, parent, childIndex: 0, links: first?.links ?? { count: 0 } }
-    inode.links.count += 1
-    if (first === undefined) inodeCount += 1
-    if (node.link !== undefined && first === undefined) groups.set(node.link, inode)
-    byNode.set(node, inode)
-    return inode
-  }
-  const open = [number(root, 0)]
-  for (let directory = open.pop(); directory !== undefined; directory = open.pop()) {
-    directory.childIndex = next
-    const { index } = directory
-    const children = (directory.node.children ?? []).map((child) => number(child, index))
-    for (const child of children.reverse()) if (child.node.children !== undefined) open.push(child)
-  }
-  const find = (node: RafsNode): NumberedInode => {
-    const found = byNode.get(node)
-    if (found === undefined) throw new RafsError('NOT_FOUND', 'a node is not in the tree that is written')
-    return found
-  }
-  return {
-    depthFirst: [...depthFirst(root)].map(find),
-    count: next - 1,
-    inodeCount,
-    inoOf: (node) => find(node).ino,
-  }
-}
+export class InodeNumbers {
+  readonly #files: FileTree
+  readonly #root: NodeId
+  readonly #indexes: Uint32Array
+  readonly #childIndexes: Uint32Array
+  /** By inode: the entry that is met first, and how many there are. */
+  readonly #firsts: Uint32Array
+  readonly #links: Uint32Array
+  /** Paths. */
+  count = 0
+  /** Paths, hard links once. */
+  inodeCount = 0
 
-function* depthFirst(root: RafsNode): Generator<RafsNode> {
-  const open = [root]
-  for (let node = open.pop(); node !== undefined; node = open.pop()) {
-    yield node
-    const children = node.children ?? []
-    for (let at = children.length - 1; at >= 0; at -= 1) open.push(children[at])
+  constructor(files: FileTree, root: NodeId) {
+    this.#files = files
+    this.#root = root
+    this.#indexes = new Uint32Array(files.end)
+    this.#childIndexes = new Uint32Array(files.end)
+    this.#firsts = new Uint32Array(files.end)
+    this.#links = new Uint32Array(files.end)
+    this.#numberAll()
+  }
+
+  /** Position in the inode table, from 1. */
+  index(id: NodeId): number {
+    return this.#indexes[id]
+  }
+
+  /** The index, or that of the first path of a hard link. */
+  ino(id: NodeId): number {
+    return this.#indexes[this.#firsts[this.#files.inode(id)]]
+  }
+
+  /** Index of the directory; 0 for the root. */
+  parent(id: NodeId): number {
+    return id === this.#root ? 0 : this.#indexes[this.#files.parent(id)]
+  }
+
+  /** Index of a directory's first child, given out even if it has none. */
+  childIndex(id: NodeId): number {
+    return this.#childIndexes[id]
+  }
+
+  /** Paths of its file. */
+  links(id: NodeId): number {
+    return this.#links[this.#files.inode(id)]
+  }
+
+  /** In the order in which records are written. */
+  *depthFirst(): Generator<NodeId> {
+    const open = [this.#root]
+    for (let id = open.pop(); id !== undefined; id = open.pop()) {
+      yield id
+      for (const child of this.#files.children(id).reverse()) open.push(child)
+    }
+  }
+
+  #numberAll(): void {
+    const files = this.#files
+    this.#number(this.#root)
+    const open = [this.#root]
+    for (let directory = open.pop(); directory !== undefined; directory = open.pop()) {
+      files.sort(directory)
+      this.#childIndexes[directory] = this.count + 1
+      const directories: NodeId[] = []
+      for (let child = files.firstChild(directory); child !== 0; child = files.next(child)) {
+        this.#number(child)
+        if (files.isDirectory(child)) directories.push(child)
+      }
+      while (directories.length > 0) open.push(directories.pop() ?? 0)
+    }
+  }
+
+  #number(id: NodeId): void {
+    const inode = this.#files.inode(id)
+    this.#indexes[id] = ++this.count
+    if (this.#firsts[inode] === 0) {
+      this.#firsts[inode] = id
+      this.inodeCount += 1
+    }
+    this.#links[inode] += 1
   }
 }

@@ -1,13 +1,14 @@
 import { BLOB_FEATURES } from '../../blob/index.ts'
 import { CHUNK_RECORD, writeChunkRecord } from '../chunk-record.ts'
 import { RafsError } from '../errors.ts'
+import type { FileTree, NodeId, RafsFiles } from '../file-tree.ts'
 import { isType, MODE } from '../mode.ts'
 import { NAME_MAX } from '../names.ts'
-import { type RafsNode, type RafsTree, type RafsXattr, targetOf } from '../tree.ts'
-import type { NumberedInode } from './inode-numbers.ts'
+import type { RafsXattr } from '../tree.ts'
+import type { InodeNumbers } from './inode-numbers.ts'
 import { INODE, INODE_FLAGS } from './layout.ts'
 import { roundUp, setU64 } from './numbers.ts'
-import type { WriteOptionsV5 } from './writer.ts'
+import type { FileWriteOptionsV5 } from './writer.ts'
 
 /** Linux's limits. */
 const TARGET_MAX = 4095
@@ -18,147 +19,181 @@ const ENTRY_SIZE = 8
 const XATTR_PREFIXES = /^(user\.|security\.|trusted\.|system\.posix_acl_(access|default)$)/
 const NO_DEVICE = 0xffff_ffff
 const ROOT_NAME = new Uint8Array([0x2f])
+const NOTHING = new Uint8Array(0)
 
 /** Bytes of an inode's record. Throws 'TOO_LARGE' and 'UNSUPPORTED' for what it cannot hold. */
-export function inodeSize(node: RafsNode): number {
-  const target = targetOf(node)
-  if (node.name.length > NAME_MAX)
-    throw new RafsError('TOO_LARGE', `${show(node)}: its name has ${node.name.length} bytes, ${NAME_MAX} are the limit`)
+export function inodeSize(files: FileTree, id: NodeId): number {
+  const name = files.nameLength(id)
+  const target = files.target(id) ?? NOTHING
+  if (name > NAME_MAX)
+    throw new RafsError('TOO_LARGE', `${show(files, id)}: its name has ${name} bytes, ${NAME_MAX} are the limit`)
   if (target.length > TARGET_MAX)
     throw new RafsError(
       'TOO_LARGE',
-      `${show(node)}: its target has ${target.length} bytes, ${TARGET_MAX} are the limit`,
+      `${show(files, id)}: its target has ${target.length} bytes, ${TARGET_MAX} are the limit`,
     )
-  for (const xattr of node.xattrs) checkXattr(node, xattr)
-  const xattrs = node.xattrs.length === 0 ? 0 : 8 + roundUp(xattrBytes(node), 8)
-  const name = Math.max(1, node.name.length)
-  return INODE.size + roundUp(name, 8) + roundUp(target.length, 8) + xattrs + node.chunks.length * CHUNK_RECORD.size
+  const xattrs = files.xattrKey(id) === 0 ? [] : files.xattrs(id)
+  for (const xattr of xattrs) checkXattr(() => show(files, id), xattr)
+  return (
+    INODE.size +
+    roundUp(Math.max(1, name), 8) +
+    roundUp(target.length, 8) +
+    (xattrs.length === 0 ? 0 : 8 + roundUp(xattrBytes(xattrs), 8)) +
+    files.chunkCount(id) * CHUNK_RECORD.size
+  )
 }
 
-function checkXattr(node: RafsNode, { name, value }: RafsXattr): void {
+function checkXattr(path: () => string, { name, value }: RafsXattr): void {
   const text = Buffer.from(name).toString('latin1')
   if (!XATTR_PREFIXES.test(text))
     throw new RafsError(
       'UNSUPPORTED',
-      `${show(node)}: RAFS cannot hold xattr ${JSON.stringify(text)}: only user., trusted., security. and POSIX ACLs`,
+      `${path()}: RAFS cannot hold xattr ${JSON.stringify(text)}: only user., trusted., security. and POSIX ACLs`,
     )
   if (name.length > XATTR_NAME_MAX || value.length > XATTR_VALUE_MAX)
     throw new RafsError(
       'TOO_LARGE',
-      `${show(node)}: xattr ${JSON.stringify(text)} with ${value.length} bytes is larger than RAFS v5 can hold (${XATTR_VALUE_MAX})`,
+      `${path()}: xattr ${JSON.stringify(text)} with ${value.length} bytes is larger than RAFS v5 can hold (${XATTR_VALUE_MAX})`,
     )
 }
 
-function xattrBytes({ xattrs }: RafsNode): number {
+function xattrBytes(xattrs: readonly RafsXattr[]): number {
   return xattrs.reduce((sum, { name, value }) => sum + 4 + name.length + 1 + value.length, 0)
 }
 
-export interface InodeRecord {
-  readonly inode: NumberedInode
-  readonly digest: Uint8Array
-  readonly tree: RafsTree
-  readonly options: WriteOptionsV5
-}
+/** Writes inodes, each with its name, target, xattrs and chunk records; all but its digest. */
+export class InodeWriter {
+  readonly #view: DataView
+  readonly #bytes: Uint8Array
+  readonly #tree: RafsFiles
+  readonly #files: FileTree
+  readonly #numbers: InodeNumbers
+  readonly #options: FileWriteOptionsV5
 
-/** Writes an inode, its name, target, xattrs and chunk records. */
-export function writeInode(view: DataView, at: number, { inode, digest, tree, options }: InodeRecord): void {
-  const { node } = inode
-  const bytes = new Uint8Array(view.buffer)
-  const name = inode.parent === 0 ? ROOT_NAME : node.name
-  const target = targetOf(node)
-  const size = sizeOf(node)
-  const isDevice = isType(node.mode, MODE.CHAR) || isType(node.mode, MODE.BLOCK)
-  const isFifo = isType(node.mode, MODE.FIFO)
-  const isArchived = options.source === 'archive'
-  bytes.set(digest, at)
-  setU64(view, at + INODE.parent, inode.parent)
-  setU64(view, at + INODE.ino, inode.ino)
-  view.setUint32(at + INODE.uid, node.uid, true)
-  view.setUint32(at + INODE.gid, node.gid, true)
-  view.setUint32(at + INODE.mode, node.mode, true)
-  setU64(view, at + INODE.fileSize, size)
-  setU64(view, at + INODE.blocks, Math.ceil((size + roundUp(xattrBytes(node), 8)) / 512))
-  setU64(view, at + INODE.flags, flagsOf(inode, isArchived))
-  view.setUint32(at + INODE.nlink, linksOf(inode), true)
-  view.setUint32(at + INODE.childIndex, node.children === undefined ? 0 : inode.childIndex, true)
-  view.setUint32(at + INODE.childCount, node.children?.length ?? node.chunks.length, true)
-  view.setUint16(at + INODE.nameSize, name.length, true)
-  view.setUint16(at + INODE.symlinkSize, target.length, true)
-  view.setUint32(at + INODE.rdev, isDevice || isFifo ? node.rdev : isArchived ? NO_DEVICE : 0, true)
-  view.setUint32(at + INODE.mtimeNsec, node.mtimeNsec, true)
-  setU64(view, at + INODE.mtime, node.mtime)
-  if (node.isImplied === true) bytes[at + INODE.implied] = 1
-  bytes.set(name, at + INODE.size)
-  let end = at + INODE.size + roundUp(name.length, 8)
-  bytes.set(target, end)
-  end += roundUp(target.length, 8)
-  end = writeXattrs(view, end, node)
-  writeChunks(view, end, node, tree, options.chunkSize)
-}
-
-function sizeOf(node: RafsNode): number {
-  if (node.children !== undefined)
-    return Math.max(
-      4096,
-      roundUp(
-        node.children.reduce((sum, { name }) => sum + name.length + ENTRY_SIZE, 0),
-        4096,
-      ),
-    )
-  if (node.target !== undefined) return node.target.length
-  return isType(node.mode, MODE.FILE) ? node.size : 0
-}
-
-function flagsOf({ node }: NumberedInode, isArchived: boolean): number {
-  return (
-    (node.target === undefined ? 0 : INODE_FLAGS.SYMLINK) |
-    (isArchived && (node.link !== undefined || node.isLinked === true) ? INODE_FLAGS.HARDLINK : 0) |
-    (node.xattrs.length === 0 ? 0 : INODE_FLAGS.XATTR)
-  )
-}
-
-function linksOf({ node, links }: NumberedInode): number {
-  if (node.children === undefined) return links.count
-  return 2 + node.children.filter((child) => child.children !== undefined).length
-}
-
-function writeXattrs(view: DataView, at: number, node: RafsNode): number {
-  if (node.xattrs.length === 0) return at
-  const bytes = new Uint8Array(view.buffer)
-  const size = xattrBytes(node)
-  setU64(view, at, size)
-  let pair = at + 8
-  for (const { name, value } of node.xattrs) {
-    view.setUint32(pair, name.length + 1 + value.length, true)
-    bytes.set(name, pair + 4)
-    bytes.set(value, pair + 4 + name.length + 1)
-    pair += 4 + name.length + 1 + value.length
+  constructor(view: DataView, tree: RafsFiles, numbers: InodeNumbers, options: FileWriteOptionsV5) {
+    this.#view = view
+    this.#bytes = new Uint8Array(view.buffer)
+    this.#tree = tree
+    this.#files = tree.files
+    this.#numbers = numbers
+    this.#options = options
   }
-  return at + 8 + roundUp(size, 8)
-}
 
-function writeChunks(view: DataView, at: number, node: RafsNode, tree: RafsTree, imageChunkSize: number): void {
-  const chunkSize = chunkSizeOf(node, tree, imageChunkSize)
-  const expected = isType(node.mode, MODE.FILE) ? Math.ceil(node.size / chunkSize) : 0
-  if (node.chunks.length !== expected)
-    throw new RafsError(
-      'BAD_CHUNK',
-      `${show(node)}: ${node.chunks.length} chunks for ${node.size} bytes, ${expected} are needed`,
+  write(id: NodeId, at: number): void {
+    const files = this.#files
+    const view = this.#view
+    const numbers = this.#numbers
+    const parent = numbers.parent(id)
+    const name = parent === 0 ? ROOT_NAME : files.name(id)
+    const target = files.target(id) ?? NOTHING
+    const xattrs = files.xattrKey(id) === 0 ? [] : files.xattrs(id)
+    const isDirectory = files.isDirectory(id)
+    const size = isDirectory ? this.#directorySize(id) : files.isFile(id) ? files.size(id) : target.length
+    setU64(view, at + INODE.parent, parent)
+    setU64(view, at + INODE.ino, numbers.ino(id))
+    view.setUint32(at + INODE.uid, files.uid(id), true)
+    view.setUint32(at + INODE.gid, files.gid(id), true)
+    view.setUint32(at + INODE.mode, files.mode(id), true)
+    setU64(view, at + INODE.fileSize, size)
+    setU64(view, at + INODE.blocks, Math.ceil((size + roundUp(xattrBytes(xattrs), 8)) / 512))
+    setU64(view, at + INODE.flags, this.#flags(id, target.length > 0, xattrs.length > 0))
+    view.setUint32(at + INODE.nlink, isDirectory ? 2 + this.#count(id, true) : numbers.links(id), true)
+    view.setUint32(at + INODE.childIndex, isDirectory ? numbers.childIndex(id) : 0, true)
+    view.setUint32(at + INODE.childCount, isDirectory ? this.#count(id, false) : files.chunkCount(id), true)
+    view.setUint16(at + INODE.nameSize, name.length, true)
+    view.setUint16(at + INODE.symlinkSize, target.length, true)
+    view.setUint32(at + INODE.rdev, this.#device(id), true)
+    view.setUint32(at + INODE.mtimeNsec, files.mtimeNsec(id), true)
+    setU64(view, at + INODE.mtime, files.mtime(id))
+    if (files.isImplied(id)) this.#bytes[at + INODE.implied] = 1
+    this.#bytes.set(name, at + INODE.size)
+    let end = at + INODE.size + roundUp(name.length, 8)
+    this.#bytes.set(target, end)
+    end += roundUp(target.length, 8)
+    end = this.#writeXattrs(end, xattrs)
+    this.#writeChunks(end, id)
+  }
+
+  #directorySize(id: NodeId): number {
+    const files = this.#files
+    let size = 0
+    for (let child = files.firstChild(id); child !== 0; child = files.next(child))
+      size += files.nameLength(child) + ENTRY_SIZE
+    return Math.max(4096, roundUp(size, 4096))
+  }
+
+  /** Children, or directories among them. */
+  #count(id: NodeId, areDirectories: boolean): number {
+    const files = this.#files
+    let count = 0
+    for (let child = files.firstChild(id); child !== 0; child = files.next(child))
+      if (!areDirectories || files.isDirectory(child)) count++
+    return count
+  }
+
+  #flags(id: NodeId, isSymlink: boolean, hasXattrs: boolean): number {
+    const files = this.#files
+    const isLinked = files.isLinked(id) || (files.isShared(id) && this.#numbers.links(id) > 1)
+    return (
+      (isSymlink ? INODE_FLAGS.SYMLINK : 0) |
+      (this.#options.source === 'archive' && isLinked ? INODE_FLAGS.HARDLINK : 0) |
+      (hasXattrs ? INODE_FLAGS.XATTR : 0)
     )
-  for (const [index, chunk] of node.chunks.entries()) {
-    if (tree.blobs[chunk.blobIndex] === undefined)
-      throw new RafsError('BAD_CHUNK', `${show(node)} names blob ${chunk.blobIndex} of ${tree.blobs.length}`)
-    writeChunkRecord(view, at + index * CHUNK_RECORD.size, chunk, index * chunkSize)
+  }
+
+  #device(id: NodeId): number {
+    const mode = this.#files.mode(id)
+    const hasNumber = isType(mode, MODE.CHAR) || isType(mode, MODE.BLOCK) || isType(mode, MODE.FIFO)
+    return hasNumber ? this.#files.rdev(id) : this.#options.source === 'archive' ? NO_DEVICE : 0
+  }
+
+  #writeXattrs(at: number, xattrs: readonly RafsXattr[]): number {
+    if (xattrs.length === 0) return at
+    const size = xattrBytes(xattrs)
+    setU64(this.#view, at, size)
+    let pair = at + 8
+    for (const { name, value } of xattrs) {
+      this.#view.setUint32(pair, name.length + 1 + value.length, true)
+      this.#bytes.set(name, pair + 4)
+      this.#bytes.set(value, pair + 4 + name.length + 1)
+      pair += 4 + name.length + 1 + value.length
+    }
+    return at + 8 + roundUp(size, 8)
+  }
+
+  /** External blobs have a chunk size of their own, which every chunk of a file has but the last. */
+  #chunkSize(id: NodeId): number {
+    const { chunkSize } = this.#options
+    const count = this.#files.chunkCount(id)
+    if (count === 0) return chunkSize
+    const first = this.#files.chunks.at(this.#files.chunk(id, 0))
+    const blob = this.#tree.blobs[first.blobIndex]
+    if (((blob?.features ?? 0) & BLOB_FEATURES.EXTERNAL) === 0) return chunkSize
+    return count > 1 ? first.uncompressedSize : Math.max(first.uncompressedSize, chunkSize)
+  }
+
+  #writeChunks(at: number, id: NodeId): void {
+    const files = this.#files
+    const count = files.chunkCount(id)
+    const chunkSize = this.#chunkSize(id)
+    const expected = files.isFile(id) ? Math.ceil(files.size(id) / chunkSize) : 0
+    if (count !== expected)
+      throw new RafsError(
+        'BAD_CHUNK',
+        `${show(files, id)}: ${count} chunks for ${files.size(id)} bytes, ${expected} are needed`,
+      )
+    for (let index = 0; index < count; index++) {
+      const chunk = files.chunks.at(files.chunk(id, index))
+      if (this.#tree.blobs[chunk.blobIndex] === undefined)
+        throw new RafsError(
+          'BAD_CHUNK',
+          `${show(files, id)} names blob ${chunk.blobIndex} of ${this.#tree.blobs.length}`,
+        )
+      writeChunkRecord(this.#view, at + index * CHUNK_RECORD.size, chunk, index * chunkSize)
+    }
   }
 }
 
-/** External blobs have a chunk size of their own, which every chunk of a file has but the last. */
-function chunkSizeOf({ chunks: [first, ...others] }: RafsNode, { blobs }: RafsTree, imageChunkSize: number): number {
-  if (first === undefined || ((blobs[first.blobIndex]?.features ?? 0) & BLOB_FEATURES.EXTERNAL) === 0)
-    return imageChunkSize
-  return others.length > 0 ? first.uncompressedSize : Math.max(first.uncompressedSize, imageChunkSize)
-}
-
-function show(node: RafsNode): string {
-  return JSON.stringify(Buffer.from(node.name).toString('utf8').slice(0, 200))
+function show(files: FileTree, id: NodeId): string {
+  return JSON.stringify(Buffer.from(files.name(id)).toString('utf8').slice(0, 200))
 }

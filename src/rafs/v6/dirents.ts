@@ -1,51 +1,40 @@
-import { RafsError } from '../errors.ts'
-import { compareNames, NAME_MAX, SLASH } from '../names.ts'
-import type { RafsNode } from '../tree.ts'
+import type { FileTree, NodeId } from '../file-tree.ts'
+import { compareNames } from '../names.ts'
 import { DIRENT } from './layout.ts'
 
 const DOT = new Uint8Array([0x2e])
 const DOT_DOT = new Uint8Array([0x2e, 0x2e])
 
-/** An entry as a directory lists it; `node` undefined stands for `.` and `..`. */
-export interface DirentPlan {
-  readonly name: Uint8Array
-  readonly node: RafsNode | 'self' | 'parent'
-}
+/** What stands for `.` and `..` in a {@link planDirents plan}. */
+export const SELF = -1
+export const PARENT = -2
 
 /** `.`, `..` and the children in bytewise order: names below `.` (such as `!x`) come before it. */
-export function planDirents(directory: RafsNode): DirentPlan[] {
-  const plan: DirentPlan[] = []
-  const dots: DirentPlan[] = [
-    { name: DOT, node: 'self' },
-    { name: DOT_DOT, node: 'parent' },
-  ]
-  for (const child of directory.children ?? []) {
-    while (dots.length > 0 && compareNames(dots[0].name, child.name) < 0) plan.push(dots.shift() as DirentPlan)
-    plan.push({ name: child.name, node: child })
+export function planDirents(files: FileTree, directory: NodeId): number[] {
+  const plan: number[] = []
+  let dots = 0
+  for (let child = files.firstChild(directory); child !== 0; child = files.next(child)) {
+    if (dots < 2) {
+      const name = files.name(child)
+      if (dots === 0 && compareNames(DOT, name) < 0) plan.push([SELF, PARENT][dots++])
+      if (dots === 1 && compareNames(DOT_DOT, name) < 0) plan.push([SELF, PARENT][dots++])
+    }
+    plan.push(child)
   }
-  return [...plan, ...dots]
+  while (dots < 2) plan.push([SELF, PARENT][dots++])
+  return plan
 }
 
-/** Bytes of the dirent area: each block but the last is filled up to the block size. Checks the names. */
-export function direntSize(directory: RafsNode, blockSize: number): number {
+export function direntName(files: FileTree, entry: number): Uint8Array {
+  return entry === SELF ? DOT : entry === PARENT ? DOT_DOT : files.name(entry)
+}
+
+/** Bytes of the dirent area: each block but the last is filled up to the block size. */
+export function direntSize(files: FileTree, plan: readonly number[], blockSize: number): number {
   let closed = 0
   let used = 0
-  let previous: Uint8Array | undefined
-  for (const { name } of planDirents(directory)) {
-    if (name.length === 0 || name.length > NAME_MAX)
-      throw new RafsError('TOO_LARGE', `a name of ${name.length} bytes: Linux and RAFS take 1 to ${NAME_MAX}`)
-    if (name.includes(0) || name.includes(SLASH))
-      throw new RafsError(
-        'BAD_DIRECTORY',
-        `${JSON.stringify(Buffer.from(name).toString())} cannot be a name: it has a slash or NUL`,
-      )
-    if (previous !== undefined && compareNames(previous, name) >= 0)
-      throw new RafsError(
-        'BAD_DIRECTORY',
-        `a directory holds ${JSON.stringify(Buffer.from(name).toString())} twice or out of order`,
-      )
-    previous = name
-    const cost = DIRENT.size + name.length
+  for (const entry of plan) {
+    const cost = DIRENT.size + nameLength(files, entry)
     if (used + cost > blockSize) {
       closed += blockSize
       used = 0
@@ -56,12 +45,16 @@ export function direntSize(directory: RafsNode, blockSize: number): number {
 }
 
 /** Cuts the entries into blocks: `[from, to)` into the plan. */
-export function direntBlocks(plan: readonly DirentPlan[], blockSize: number): Array<readonly [number, number]> {
+export function direntBlocks(
+  files: FileTree,
+  plan: readonly number[],
+  blockSize: number,
+): Array<readonly [number, number]> {
   const blocks: Array<readonly [number, number]> = []
   let start = 0
   let used = 0
-  for (const [index, { name }] of plan.entries()) {
-    const cost = DIRENT.size + name.length
+  for (const [index, entry] of plan.entries()) {
+    const cost = DIRENT.size + nameLength(files, entry)
     if (used + cost > blockSize) {
       blocks.push([start, index])
       start = index
@@ -71,4 +64,8 @@ export function direntBlocks(plan: readonly DirentPlan[], blockSize: number): Ar
   }
   blocks.push([start, plan.length])
   return blocks
+}
+
+function nameLength(files: FileTree, entry: number): number {
+  return entry === SELF ? DOT.length : entry === PARENT ? DOT_DOT.length : files.nameLength(entry)
 }
