@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -31,6 +31,7 @@ describe('nydus-image diff', () => {
     writeFileSync(join(folder, 'one/gone'), 'gone')
     writeFileSync(join(folder, 'two/kept'), Buffer.alloc(10_000, 1))
     writeFileSync(join(folder, 'two/new'), Buffer.alloc(5000, 2))
+    utimesSync(join(folder, 'one/kept'), 1_700_000_000, 1_700_000_000)
     const create = ['create', '-l', 'error', '-D', '.', '--compressor', 'none']
     ran = await runAll(
       [
