@@ -21,6 +21,7 @@ import {
   MODE,
   walkBootstrap,
 } from '../rafs/index.ts'
+import { checkSlices } from './check-slices.ts'
 import { shown, toKey } from './image-path.ts'
 
 /** One thing that is wrong with an image. */
@@ -90,8 +91,17 @@ export async function* checkBlobs(
 ): AsyncGenerator<CheckFinding> {
   for (const blob of image.blobs) {
     const bad = (message: string): CheckFinding => ({ part: 'blob', object: blob.id, message })
-    if ((blob.features & (BLOB_FEATURES.ZRAN | BLOB_FEATURES.EXTERNAL)) !== 0) {
-      yield bad('its data is stored in a way that this version cannot verify (external or a reference to a gzip layer)')
+    if ((blob.features & BLOB_FEATURES.EXTERNAL) !== 0) {
+      yield bad('its data is external, which this version cannot verify')
+      continue
+    }
+    if ((blob.features & BLOB_FEATURES.ZRAN) !== 0) {
+      try {
+        for await (const message of checkSlices(image, blob, backend, { signal, onBytes })) yield bad(message)
+      } catch (error) {
+        signal.throwIfAborted()
+        yield bad(messageOf(error))
+      }
       continue
     }
     let reader: BlobReader

@@ -99,8 +99,8 @@ describe('every image of the original', { skip: noShared }, () => {
   }
 })
 
-/** Said of data that cannot be verified yet: references to layers. */
-const LATER = /^its data is stored in a way that this version cannot verify/
+/** Said of data that cannot be verified. */
+const LATER = /^its data is external, which this version cannot verify/
 
 function hasCause(words: RegExp): (error: unknown) => boolean {
   return (error) => error instanceof Error && error.cause instanceof Error && words.test(error.cause.message)
