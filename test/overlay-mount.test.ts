@@ -7,7 +7,7 @@ import { checkBootstrap, type LayerOptions, mergeImages } from '../src/builder/i
 import { DEFAULTS, temporary } from '../src/builder/testing.ts'
 import { knowsFileSystem, mountOverlay, unmount } from '../src/kernel/index.ts'
 import { type Bootstrap, openBootstrap } from '../src/rafs/index.ts'
-import { forSeeds, oneOf, type Random } from './random.ts'
+import { forSeeds, oneOf, PROPERTY_LIMITS, type Random } from './random.ts'
 import { buildInto, shownImage } from './random-images.ts'
 import { randomLayers } from './random-layers.ts'
 import { archiveOf, plant, type TreeNode } from './random-tree.ts'
@@ -81,7 +81,10 @@ async function builtOverParents({ layers, folder, options }: Stack, kind: 'tar' 
   return linesOfImage(image, folder)
 }
 
-test('merged layers, and layers built over their parents, show what overlayfs shows', { skip }, async (t) => {
+test('merged layers, and layers built over their parents, show what overlayfs shows', {
+  ...PROPERTY_LIMITS,
+  skip,
+}, async (t) => {
   const top = temporary(t)
   await forSeeds(12, async (random, seed) => {
     const folder = join(top, String(seed))

@@ -8,7 +8,7 @@ import { localfsBackend } from '../src/backend/index.ts'
 import { checkBlobs, checkBootstrap } from '../src/builder/index.ts'
 import { DEFAULTS, filesIn, temporary } from '../src/builder/testing.ts'
 import { knowsFileSystem } from '../src/kernel/index.ts'
-import { forSeeds, type Random } from './random.ts'
+import { forSeeds, PROPERTY_LIMITS, type Random } from './random.ts'
 import { type BuiltFiles, buildInto, randomOptions, shownByKernel, shownImage, unpacked } from './random-images.ts'
 import { anyName, archiveOf, plant, randomTree, type TreeNode, type TreeShape, type TreeType } from './random-tree.ts'
 import { assertSamePaths, linesOf, type ShownPath, shownTree, withoutRootTime } from './shown-paths.ts'
@@ -64,7 +64,7 @@ async function buildTwice(
   return built
 }
 
-test('an image of any archive shows what the archive holds', async (t) => {
+test('an image of any archive shows what the archive holds', PROPERTY_LIMITS, async (t) => {
   const top = temporary(t)
   await forSeeds(40, async (random, seed) => {
     const folder = join(top, String(seed))
@@ -87,6 +87,7 @@ test('an image of any archive shows what the archive holds', async (t) => {
 })
 
 test('an image of any directory shows what the directory holds', {
+  ...PROPERTY_LIMITS,
   skip: !isRoot && 'needs root for devices and owners',
 }, async (t) => {
   const top = temporary(t)

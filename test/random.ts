@@ -29,6 +29,9 @@ export function randomBytes(random: Random, length: number): Buffer {
   return bytes
 }
 
+/** A long run is longer than tests may be. */
+export const PROPERTY_LIMITS = process.env['PROPERTY_RUNS'] === undefined ? {} : { timeout: 24 * 3_600_000 }
+
 /**
  * Runs a property for one seed after another, from `PROPERTY_SEED` (default 1) on, `PROPERTY_RUNS` or `runs` of them. An error names the seed that repeats it.
  */

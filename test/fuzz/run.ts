@@ -6,6 +6,7 @@ import { mutated } from './mutate.ts'
 import type { Seed, Target } from './target.ts'
 
 const MAX_MS = 1000
+const TRIES = 3
 const MAX_BYTES = 64 * 2 ** 20
 const BATCH = 200
 /** Inputs between two looks at the heap; the first of them is read twice. */
@@ -161,12 +162,22 @@ export async function judged(target: Target, input: Uint8Array): Promise<{ reado
 async function judgedTime(target: Target, input: Uint8Array, isTwice: boolean): Promise<Answer> {
   const started = performance.now()
   const first = await answerOf(target, input)
-  const took = performance.now() - started
-  if (took > MAX_MS) throw new Find(`took ${Math.round(took)} ms`, input)
+  if (performance.now() - started > MAX_MS) await judgeSlow(target, input)
   if (!isTwice) return first
   const second = await answerOf(target, input)
   if (second.text !== first.text) throw new Find(`answers ${first.text}, then ${second.text}`, input)
   return first
+}
+
+/** Others may have had the processor: an input is slow when it is so every time. */
+async function judgeSlow(target: Target, input: Uint8Array): Promise<void> {
+  let shortest = Number.POSITIVE_INFINITY
+  for (let tries = 0; tries < TRIES; tries++) {
+    const started = performance.now()
+    await answerOf(target, input)
+    shortest = Math.min(shortest, performance.now() - started)
+  }
+  if (shortest > MAX_MS) throw new Find(`took ${Math.round(shortest)} ms`, input)
 }
 
 interface Answer {

@@ -5,7 +5,7 @@ import type { FuzzLimits, FuzzResult } from './run.ts'
 /** No input is larger: seeds are small, and grow little. */
 const MAX_INPUT_BYTES = 2 ** 20
 /** An input that is read for so long is not read to its end. */
-const HANG_MS = 5000
+const HANG_MS = 10_000
 /** So long a thread may take to end. */
 const END_MS = 1000
 const MAX_HEAP_MIB = 512
