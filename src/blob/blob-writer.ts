@@ -278,6 +278,21 @@ export class BlobWriter {
     return this.#meta?.infos === undefined ? undefined : encodeMetaFile(this.#meta.infos, this.#meta.header)
   }
 
+  /** The same of any blob with chunks, piece by piece; each valid until the next one. */
+  *metaPieces(): Generator<Uint8Array> {
+    const { reference } = this.#options
+    if (this.#meta === undefined) return
+    const { infos, header, uncompressedSize } = this.#meta
+    if (infos !== undefined || reference === undefined || reference === 'plain') {
+      yield this.metaFile() ?? header
+      return
+    }
+    yield this.#infos.bytes
+    yield* reference.encode()
+    yield new Uint8Array((ALIGNMENT - (uncompressedSize % ALIGNMENT)) % ALIGNMENT)
+    yield header
+  }
+
   get #hasHeaders(): boolean {
     return this.#options.inlineBootstrap || this.#options.toc
   }

@@ -17,6 +17,7 @@ export type BlobPlace = OutputPlace | { readonly kind: 'cache'; readonly path: s
 export interface BlobOutput {
   write(bytes: Uint8Array): Promise<void> | void
   readonly keep: LayerRun['keep']
+  readonly keepMeta: LayerRun['keepMeta']
   /** Makes it be there. Gives the blob's path; undefined when there is none. */
   publish(built: BuiltLayer, blobId: string | undefined): Promise<string | undefined>
   /** Leaves nothing behind; does nothing after `publish`. */
@@ -36,12 +37,14 @@ export function placeOf(place: OutputPlace, name: string): string {
 const NOWHERE: BlobOutput = {
   write: () => undefined,
   keep: undefined,
+  keepMeta: undefined,
   publish: async () => undefined,
   discard: async () => undefined,
 }
 
 class BlobFile implements BlobOutput {
   readonly keep = undefined
+  readonly keepMeta = undefined
   readonly #file: Artifact
   readonly #place: OutputPlace
 

@@ -76,7 +76,7 @@ export async function buildImage(
   try {
     const built = await buildFrom(
       source,
-      { ...options, signal: run.signal, sink: (bytes) => blob.write(bytes), keep: blob.keep },
+      { ...options, signal: run.signal, sink: (bytes) => blob.write(bytes), keep: blob.keep, keepMeta: blob.keepMeta },
       run.onBytes,
     )
     run.signal.throwIfAborted()

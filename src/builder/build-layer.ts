@@ -31,6 +31,8 @@ export interface BuiltLayer {
   readonly blobSize: number
   /** Blobs of the bootstrap's table, in its order. */
   readonly blobs: readonly BlobInfo[]
+  /** Of them, the one that the layer's own chunks are in; undefined when it stored none. */
+  readonly ownBlob?: BlobInfo | undefined
   /** Files whose data is elsewhere: a bootstrap of their own. With `attributes` only. */
   readonly external?: ExternalTree | undefined
   readonly counts: LayerCounts
@@ -292,6 +294,7 @@ class LayerBuild {
     const treeSeconds = (performance.now() - this.#started) / 1000
     const blob = this.#blob
     await blob.finishData()
+    if (this.#options.version === 6 && blob.chunkCount > 0) await this.#options.keepMeta?.(blob.metaPieces())
     let finished: FinishedBlob
     let bootstrap: Uint8Array
     let blobs: readonly BlobInfo[]
@@ -311,6 +314,7 @@ class LayerBuild {
       bootstrap = this.#bootstrap({ files: this.#files, root, blobs })
     }
     const counts = { ...this.#dictionary.counts, treeSeconds, bootstrapSeconds: (performance.now() - before) / 1000 }
+    const ownBlob = blobs[this.#dictionary.blobs.findIndex(({ kind }) => kind === 'own')]
     return {
       bootstrap,
       get blobMeta() {
@@ -319,6 +323,7 @@ class LayerBuild {
       blobId: finished.id,
       blobSize: finished.size,
       blobs,
+      ownBlob,
       counts,
     }
   }

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
+import { gzipSync } from 'node:zlib'
 import { ChunkInfo } from '../blob/index.ts'
 import { openBootstrap } from '../rafs/index.ts'
 import { type BuiltImage, BuilderError, buildImage, type LayerOptions } from './index.ts'
@@ -70,10 +71,13 @@ const ways: ReadonlyArray<Partial<LayerOptions>> = [
   { cipher: { key: Uint8Array.from({ length: 32 }, (_, i) => i), iv: new Uint8Array(16) } },
   { version: 5 },
   { version: 5, alignedChunks: true },
+  { reference: true, digest: 'sha256' },
 ]
-for (const options of ways)
-  test(`every chunk lies in clear where the image has it: ${JSON.stringify(Object.keys(options))}`, async (t) => {
-    const { cache, bootstrap, built } = await keep(t, await archive(t, FILES), options)
+for (const [isZipped, options] of ways.flatMap((way) => [[false, way] as const, [true, way] as const]))
+  test(`every chunk lies in clear where the image has it: ${JSON.stringify(Object.keys(options))}, ${isZipped}`, async (t) => {
+    const source = await archive(t, FILES)
+    if (isZipped) writeFileSync(source, gzipSync(readFileSync(source)))
+    const { cache, bootstrap, built } = await keep(t, source, options)
     const image = openBootstrap(readFileSync(bootstrap))
     const layout = image.layout(0)
     const data = readFileSync(join(cache, `${built.blobs[0]}.blob.data`))
@@ -113,4 +117,21 @@ test('an id that could leave the folder is refused', async (t) => {
     keep(t, await archive(t, FILES), { blobId: '../x' }),
     (error: unknown) => error instanceof BuilderError,
   )
+})
+
+test("of a gzip layer, the files are what the original's nydusd has in its cache", { skip: noShared }, async (t) => {
+  const { cache, built } = await keep(t, sharedPath('sources/lower.tar.gz'), { reference: true, digest: 'sha256' })
+  const blob = built.blobs[0] ?? ''
+  const ours = (suffix: string): Buffer => readFileSync(join(cache, blob + suffix))
+  const theirs = (suffix: string): Buffer => readFileSync(sharedPath('cache/v6-zran/full', blob + suffix))
+  assert.ok(ours('.blob.data.chunk_map').equals(theirs('.blob.data.chunk_map')))
+  const { states } = JSON.parse(readFileSync(sharedPath('cache/v6-zran/state.json'), 'utf8')) as {
+    states: Record<string, Record<string, { sha256: string }>>
+  }
+  const wanted = states['after full read']?.[`${blob}.blob.data`]?.sha256
+  assert.equal(createHash('sha256').update(ours('.blob.data')).digest('hex'), wanted)
+  // Their blob has its bootstrap and a table of contents in it, which the header tells.
+  const [found, meta] = [ours('.blob.meta'), theirs('.blob.meta')]
+  assert.ok(found.subarray(0, -4096).equals(meta.subarray(0, -4096)))
+  assert.equal(found.length, meta.length)
 })

@@ -8,6 +8,7 @@ import { BuilderError } from './errors.ts'
 
 /** Gaps up to here are written; they are those between chunks. */
 const ZEROS = new Uint8Array(4096)
+const KINDS = ['data', 'meta', 'map'] as const
 
 /**
  * Writes what nydusd's cache holds of a blob once all of it was read, and not the blob itself. First the data, then the compression context, last the chunk map, which says that the data is there: a crash leaves
@@ -16,6 +17,8 @@ const ZEROS = new Uint8Array(4096)
 export class CacheOutput implements BlobOutput {
   readonly #data: Artifact
   readonly #directory: string
+  #meta: Artifact | undefined
+  readonly #rest: Artifact[] = []
 
   private constructor(directory: string, data: Artifact) {
     this.#directory = directory
@@ -34,41 +37,35 @@ export class CacheOutput implements BlobOutput {
     await this.#data.write(plain)
   }
 
-  async publish({ blobs, blobId, blobMeta }: BuiltLayer, givenId: string | undefined): Promise<undefined> {
-    const id = givenId ?? blobId
-    const own = blobs.find((blob) => blob.id === id)
+  readonly keepMeta = async (pieces: Iterable<Uint8Array>): Promise<void> => {
+    const meta = await Artifact.create(join(this.#directory, 'meta'))
+    this.#rest.push(meta)
+    this.#meta = meta
+    for (const piece of pieces) await meta.write(piece)
+    await meta.flush()
+  }
+
+  /** Of a reference, the files are named for the layer, whose data they hold. */
+  async publish({ ownBlob: own }: BuiltLayer): Promise<undefined> {
     if (own === undefined || own.chunkCount === 0) return undefined
+    const [data, meta, map] = KINDS.map((kind) => basename(this.#path(own.id, kind)))
     await this.#fillTo(own.uncompressedSize)
     // All of it is written, where the disk may be full, before any of it is there.
-    const rest: Artifact[] = []
-    try {
-      if (blobMeta !== undefined) rest.push(await this.#written(id, 'meta', blobMeta))
-      rest.push(await this.#written(id, 'map', fullMap(own.chunkCount)))
-      await this.#data.publish(basename(this.#path(id, 'data')))
-      for (const file of rest) await file.publish()
-    } finally {
-      for (const file of rest) await file.discard()
-    }
+    const marks = await Artifact.create(join(this.#directory, 'map'))
+    this.#rest.push(marks)
+    await marks.write(fullMap(own.chunkCount))
+    await marks.flush()
+    await this.#data.publish(data)
+    await this.#meta?.publish(meta)
+    await marks.publish(map)
     return undefined
   }
 
-  async #written(id: string, kind: 'meta' | 'map', bytes: Uint8Array): Promise<Artifact> {
-    const file = await Artifact.create(this.#path(id, kind))
-    try {
-      await file.write(bytes)
-      await file.flush()
-      return file
-    } catch (error) {
-      await file.discard()
-      throw error
-    }
-  }
-
   async discard(): Promise<void> {
-    await this.#data.discard()
+    for (const file of [this.#data, ...this.#rest]) await file.discard()
   }
 
-  #path(id: string, kind: 'data' | 'meta' | 'map'): string {
+  #path(id: string, kind: (typeof KINDS)[number]): string {
     try {
       return cachePath(this.#directory, id, kind)
     } catch (cause) {

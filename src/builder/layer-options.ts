@@ -53,4 +53,6 @@ export interface LayerRun {
   readonly sink: (bytes: Uint8Array) => Promise<void> | void
   /** Takes the plain bytes of each chunk that is stored, by ascending places; for who makes a cache besides, or instead. */
   readonly keep?: KeepChunk | undefined
+  /** Takes, besides, the blob's compression context in the form of the cache; each piece is valid until the next one. There is none in v5, and of a blob without chunks. */
+  readonly keepMeta?: ((pieces: Iterable<Uint8Array>) => Promise<void>) | undefined
 }

@@ -10,7 +10,6 @@ import {
   type CreateFlags,
   layerOptions,
   readAttributes,
-  refuseUnsupported,
   unusedCompressor,
 } from './create-options.ts'
 import { type Log, withLog } from './log.ts'
@@ -30,7 +29,6 @@ async function create(source: string, flags: CreateFlags, log: Log, signal: Abor
   const patterns = await readPatterns(flags.prefetchPolicy, signal, source)
   for (const warning of patterns.warnings) log.warn(warning)
   checkPlaces(flags, source)
-  refuseUnsupported(flags)
   const unused = unusedCompressor(flags)
   if (unused !== undefined) log.info(unused)
   await checkConfig(flags.config)

@@ -174,18 +174,6 @@ export function blobDataSize(flags: CreateFlags): number | undefined {
   })
 }
 
-/** What this version does not do is said, never passed over in silence. */
-export function refuseUnsupported(flags: CreateFlags): void {
-  const refuse = (is: boolean, option: string): void => {
-    if (is)
-      throw new BuilderError(
-        'UNSUPPORTED',
-        `${option} is not supported by this version of nydus-image; it builds RAFS v5 and v6 from directories, tar, tar.gz and tar.zst`,
-      )
-  }
-  refuse(isReference(flags) && flags.blobCacheDir !== undefined, `--blob-cache-dir with --type ${flags.type}`)
-}
-
 /** The path of `--chunk-dict PATH` or `--chunk-dict bootstrap=PATH`. */
 export function chunkDictPath(argument: string): string {
   const at = argument.indexOf('=')
