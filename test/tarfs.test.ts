@@ -17,8 +17,9 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { gunzipSync } from 'node:zlib'
-import { localConfig, Scratch, treeDifferences } from '../src/daemon/testing.ts'
+import { localConfig, Scratch, type TestDaemon, treeDifferences } from '../src/daemon/testing.ts'
 import { knowsFileSystem, mountErofs, unmount, whyNoFuse } from '../src/kernel/index.ts'
 import { noShared, run, sharedPath, TOOL } from '../src/cli/nydus-image/testing.ts'
 
@@ -27,6 +28,12 @@ const noErofs =
 const LAYERS = ['lower', 'upper', 'third'] as const
 const TREE = sharedPath('trees/merged3.tarfs.v6.jsonl')
 const peer = join(process.env['NYDUS_PEER_DIR'] ?? '', 'nydus-image')
+
+/** The answer of the API may be here before the line of the log. */
+async function logged(daemon: TestDaemon, line: RegExp): Promise<void> {
+  for (let tries = 0; tries < 500 && !line.test(daemon.log); tries += 1) await sleep(20)
+  assert.match(daemon.log, line)
+}
 
 interface Entry {
   readonly path: string
@@ -124,10 +131,10 @@ describe('images over plain tars', { skip: noShared }, () => {
       }
     }
     assert.equal((await mount()).status, 500)
-    assert.match(daemon.log, /cannot open the tar .* must be there before it is mounted/)
+    await logged(daemon, /cannot open the tar .* must be there before it is mounted/)
     place(1000)
     assert.equal((await mount()).status, 500)
-    assert.match(daemon.log, /has 1000 bytes, the image wants \d+/)
+    await logged(daemon, /has 1000 bytes, the image wants \d+/)
     place()
     assert.equal((await mount()).status, 204, daemon.log)
     for (const id of blobs) truncateSync(join(scratch.cache, id), 512)
