@@ -90,7 +90,7 @@ function compared(a: NamedImage, b: NamedImage): { readonly told: string[]; read
   const found: PathDifference[] = []
   const walk = diffImages(a, b)
   let next = walk.next()
-  for (; next.done !== true; next = walk.next()) found.push(next.value)
+  for (; next.done !== true; next = walk.next()) if (next.value !== undefined) found.push(next.value)
   return { told: found.map(({ path, change, parts }) => [change, path, ...parts].join(' ')), summary: next.value }
 }
 

@@ -45,14 +45,17 @@ export interface DiffSummary {
 }
 
 /**
- * Compares two images by their bootstraps; blobs are not read. Tells each path that differs, in the order of a walk; gives the summary at the end. Sizes and link counts of directories, which
+ * Compares two images by their bootstraps; blobs are not read. Tells each path that differs, in the order of a walk, and undefined now and then, when the caller may pause; gives the summary at the end. Sizes and link counts of directories, which
  * follow from what they hold and from the version, are not compared. Throws RafsError, which names the image, where one of them is damaged.
  */
-export function* diffImages(a: NamedImage, b: NamedImage): Generator<PathDifference, DiffSummary> {
+export function* diffImages(a: NamedImage, b: NamedImage): Generator<PathDifference | undefined, DiffSummary> {
   const cost = new FetchCost(a, b)
   const paths = { added: 0, removed: 0, changed: 0, same: 0 }
   const parts = Object.fromEntries(PARTS.map((part) => [part, 0])) as Record<DiffPart, number>
+  let count = 0
   for (const [inA, inB] of pairs(a, b)) {
+    count += 1
+    if (count % PATHS_AT_ONCE === 0) yield undefined
     if (inA !== undefined) cost.addA(inA)
     if (inB !== undefined) cost.addB(inB)
     const difference = inA === undefined || inB === undefined ? undefined : comparedParts(a, b, inA, inB)
@@ -68,6 +71,9 @@ export function* diffImages(a: NamedImage, b: NamedImage): Generator<PathDiffere
   }
   return { paths, parts, fetch: cost.figures(), blobs: sharedBlobs(a.image, b.image) }
 }
+
+/** So many paths are compared without a pause. */
+const PATHS_AT_ONCE = 4096
 
 const PARTS: readonly DiffPart[] = [
   'type',

@@ -90,14 +90,19 @@ interface UsedChunk {
 
 /** Which chunks the files of an image name, by blob. */
 class ImageChunks {
-  readonly blobs: readonly BlobChunks[]
   readonly #of: NamedImage
+  /** Those that files use: a crafted image may name millions. */
+  readonly #used = new Map<number, BlobChunks>()
   readonly #links = new Set<Ino>()
   readonly #spans: ChunkSpan[] = []
 
   constructor(of: NamedImage) {
     this.#of = of
-    this.blobs = of.image.blobs.map((blob) => new BlobChunks(of, blob))
+  }
+
+  /** In the order of the table. */
+  get blobs(): BlobChunks[] {
+    return [...this.#used].sort(([a], [b]) => a - b).map(([, blob]) => blob)
   }
 
   add({ entry, ino }: DescribedEntry): void {
@@ -107,10 +112,20 @@ class ImageChunks {
       for (const count of chunkWindows(this.#of.image, ino, entry.size ?? 0, this.#spans)) {
         for (let i = 0; i < count; i += 1) {
           const span = this.#spans[i]
-          if (span !== undefined) this.blobs[span.blobIndex]?.add(span)
+          if (span !== undefined) this.#blob(span.blobIndex).add(span)
         }
       }
     })
+  }
+
+  #blob(index: number): BlobChunks {
+    const known = this.#used.get(index)
+    if (known !== undefined) return known
+    const blob = this.#of.image.blobs[index]
+    if (blob === undefined) throw new RafsError('NOT_FOUND', `the image has no blob ${index}`)
+    const used = new BlobChunks(this.#of, blob)
+    this.#used.set(index, used)
+    return used
   }
 
   /** Digests of all its chunks. */
@@ -128,9 +143,9 @@ class BlobChunks {
   readonly #of: NamedImage
   readonly #blob: BlobInfo
   #count = 0
-  #offsets = new Float64Array(16)
-  #numbers = new Uint32Array(16)
-  #lengths = new Uint32Array(16)
+  #offsets = new Float64Array(4)
+  #numbers = new Uint32Array(4)
+  #lengths = new Uint32Array(4)
   /** Positions in the three, by offset; made when they are asked for. */
   #order: Uint32Array | undefined
 

@@ -1,8 +1,8 @@
 import process from 'node:process'
-import { DelayedProgress, type Progress, type ProgressMode, type ProgressOptions } from './progress.ts'
+import { DelayedProgress, hideBars, type Progress, type ProgressMode, type ProgressOptions } from './progress.ts'
 
 export { formatBytes, formatDuration } from './amounts.ts'
-export { PROGRESS_MODES } from './progress.ts'
+export { hideBars, PROGRESS_MODES } from './progress.ts'
 export type { Progress, ProgressMode, ProgressOptions } from './progress.ts'
 
 /** Where a tool's words go: results to stdout, all that is about the work to stderr. */
@@ -33,11 +33,15 @@ export function createOutput(mode: ProgressMode): Output {
   return {
     line: (text) => void process.stdout.write(`${text}\n`),
     json: (value) => void process.stdout.write(`${JSON.stringify(value)}\n`),
-    note: (text) => void process.stderr.write(`${text}\n`),
+    note: (text) => {
+      hideBars()
+      process.stderr.write(`${text}\n`)
+    },
     progress: (label, options) => new DelayedProgress(mode, label, options),
     fail: (error) => {
       process.exitCode = exitCodeOf(error)
       const text = describeError(error)
+      hideBars()
       if (text !== '') process.stderr.write(text)
     },
   }

@@ -58,6 +58,32 @@ describe('progress', () => {
     assert.equal(written, 'reading: 2 of 20 in 2.5 s\nreading: 4 of 40 in 5.0 s\n')
   })
 
+  test('as a bar makes way for a line, and comes back', async () => {
+    const isTerminal = Object.getOwnPropertyDescriptor(process.stderr, 'isTTY')
+    Object.defineProperty(process.stderr, 'isTTY', { value: true, configurable: true })
+    mock.timers.reset()
+    mock.timers.enable({ apis: ['Date'] })
+    try {
+      const progress = start('auto')
+      // Its library is loaded meanwhile.
+      await import('cli-progress')
+      await new Promise(setImmediate)
+      mock.timers.setTime(2500)
+      progress.advance(5)
+      assert.match(written, /reading \[={15} {15}\] 50% 5 of 10/)
+      written = ''
+      createOutput('none').note('a line')
+      assert.ok(written.endsWith('\u001B[2Ka line\n'), JSON.stringify(written))
+      written = ''
+      mock.timers.setTime(5000)
+      progress.advance(5)
+      assert.match(written, /reading \[={30}\] 100% 10 of 10/)
+      progress.done()
+    } finally {
+      Object.defineProperty(process.stderr, 'isTTY', isTerminal ?? { value: undefined, configurable: true })
+    }
+  })
+
   test('for programs is a JSON object a line', () => {
     const progress = start('json')
     progress.advance(3)

@@ -34,6 +34,14 @@ interface Bar {
   stop(): void
 }
 
+/** Bars that are on the terminal. */
+const DRAWN = new Set<DelayedProgress>()
+
+/** Before a line goes to the terminal: bars would be mixed with it, and wipe it away when they end. */
+export function hideBars(): void {
+  for (const bar of DRAWN) bar.hide()
+}
+
 /** Shows nothing for two seconds, then a bar, lines or JSON lines on stderr. */
 export class DelayedProgress implements Progress {
   readonly #label: string
@@ -75,8 +83,16 @@ export class DelayedProgress implements Progress {
     clearInterval(this.#timer)
     this.#timer = undefined
     this.#nextAt = Number.POSITIVE_INFINITY
-    if (this.#isDrawn) this.#bar?.stop()
+    this.hide()
     this.#bar = undefined
+  }
+
+  /** Takes the bar off the terminal until it is drawn next. */
+  hide(): void {
+    if (!this.#isDrawn) return
+    this.#bar?.stop()
+    this.#isDrawn = false
+    DRAWN.delete(this)
   }
 
   #look(): void {
@@ -88,6 +104,7 @@ export class DelayedProgress implements Progress {
     else if (this.#bar !== undefined) {
       this.#bar.start(this.#total, this.#value)
       this.#isDrawn = true
+      DRAWN.add(this)
     }
   }
 

@@ -5,7 +5,7 @@ import type { CommonFlags } from './arguments.ts'
 import { openNamedImage } from './bootstrap-file.ts'
 import { jsonReport, type Report, textReport } from './diff-report.ts'
 import { withLog } from './log.ts'
-import { printPieces } from './print-pieces.ts'
+import { PAUSE, printPieces } from './print-pieces.ts'
 
 /** Values of `diff`'s options, as the parser gives them. */
 export interface DiffFlags extends CommonFlags {
@@ -48,8 +48,11 @@ function* pieces(
   let count = 0
   let next = differences.next()
   for (; next.done !== true; next = differences.next()) {
-    if (hasPaths) yield report.path(next.value, count)
-    count += 1
+    if (next.value === undefined) yield PAUSE
+    else if (hasPaths) {
+      yield report.path(next.value, count)
+      count += 1
+    }
   }
   found.summary = next.value
   yield report.end(next.value, hasPaths)

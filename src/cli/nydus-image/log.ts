@@ -1,5 +1,5 @@
 import { closeSync, openSync, writeSync } from 'node:fs'
-import { ExitError } from '../output.ts'
+import { ExitError, hideBars } from '../output.ts'
 import { type CommonFlags, LOG_LEVELS, type LogLevel } from './arguments.ts'
 import { osError } from './os-error.ts'
 
@@ -17,8 +17,10 @@ export async function withLog(flags: CommonFlags, action: (log: Log) => Promise<
   const write = (at: LogLevel, text: string): void => {
     if (LOG_LEVELS.indexOf(at) < LOG_LEVELS.indexOf(logLevel)) return
     const line = `[${timestamp(new Date())}] ${at.toUpperCase()} ${text}\n`
-    if (fd === 2) process.stderr.write(line)
-    else writeAll(fd, Buffer.from(line))
+    if (fd === 2) {
+      hideBars()
+      process.stderr.write(line)
+    } else writeAll(fd, Buffer.from(line))
   }
   try {
     await action({

@@ -1,4 +1,9 @@
+import { setImmediate } from 'node:timers/promises'
+
 const BATCH_LENGTH = 0x1_0000
+
+/** A piece that only lets signals in, where much work makes little text. */
+export const PAUSE = ''
 
 /** Writes pieces of text to stdout as fast as they are read there; the next pieces are made when the reader wants them. */
 export async function printPieces(pieces: Iterable<string>, signal: AbortSignal): Promise<void> {
@@ -13,6 +18,10 @@ export async function writePieces(
 ): Promise<void> {
   let batch = ''
   for (const piece of pieces) {
+    if (piece === PAUSE) {
+      await setImmediate()
+      signal.throwIfAborted()
+    }
     batch += piece
     if (batch.length < BATCH_LENGTH) continue
     signal.throwIfAborted()

@@ -1,4 +1,5 @@
 import { closeSync, openSync, writeSync } from 'node:fs'
+import { hideBars } from '../output.ts'
 
 /** Levels of the original, the worst first. */
 export const LOG_LEVELS = ['panic', 'fatal', 'error', 'warning', 'info', 'debug', 'trace'] as const
@@ -66,8 +67,10 @@ export class Log {
     if (LOG_LEVELS.indexOf(level) > this.#level) return
     const isTerminal = this.#fd === 2 && process.stderr.isTTY
     const line = Buffer.from(isTerminal ? terminalLine(level, message, fields) : plainLine(level, message, fields))
-    if (this.#fd === 2) process.stderr.write(line)
-    else for (let at = 0; at < line.length; ) at += writeSync(this.#fd, line, at)
+    if (this.#fd === 2) {
+      hideBars()
+      process.stderr.write(line)
+    } else for (let at = 0; at < line.length; ) at += writeSync(this.#fd, line, at)
   }
 }
 
