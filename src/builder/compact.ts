@@ -4,7 +4,7 @@ import { ChunkCopier, type CopiedImage } from './chunk-copier.ts'
 import { type BlobPlan, type BlobUse, type CompactLimits, planCompaction, usedRatio } from './compact-plan.ts'
 import { type ChunkDictionary, digestKey } from './dictionary.ts'
 import { BuilderError, coded } from './errors.ts'
-import { checkReadable, importedBlob } from './merge.ts'
+import { importedBlob } from './merge.ts'
 import { NewBlob, publishImage } from './new-blob.ts'
 import { rewriteImage } from './rewrite-image.ts'
 
@@ -58,13 +58,12 @@ class Compaction {
   constructor(from: CopiedImage, options: CompactOptions) {
     this.#from = from
     this.#options = options
-    this.#blobs = [...from.image.blobs]
+    this.#blobs = from.image.blobs.map(importedBlob)
     this.#used = this.#blobs.map(() => new Set())
   }
 
   async run(): Promise<readonly BlobInfo[] | undefined> {
     const { image } = this.#from
-    checkReadable(image, 'the image')
     if (image.blobs.length < this.#options.minBlobs) return undefined
     const { root } = readTree(image)
     this.#collect(root)

@@ -2,7 +2,7 @@ import type { BlobInfo } from '../blob/index.ts'
 import { findChild, type RafsNode, readTree } from '../rafs/index.ts'
 import { ChunkCopier, type CopiedImage } from './chunk-copier.ts'
 import { BuilderError, coded } from './errors.ts'
-import { checkReadable } from './merge.ts'
+import { importedBlob } from './merge.ts'
 import { NewBlob, publishImage } from './new-blob.ts'
 import { type PrefetchFile, touches } from './prefetch-files.ts'
 import { cipherOf, compressionFor, rewriteImage } from './rewrite-image.ts'
@@ -41,19 +41,19 @@ async function optimize(
   { files, bootstrapPath, blobFolder }: OptimizeOptions,
 ): Promise<OptimizedImage> {
   const { image, signal } = from
-  checkReadable(image, 'the image')
   if (image.isTarfs) throw new BuilderError('UNSUPPORTED', 'tarfs images have no chunks that could be copied')
-  const tree = readTree(image)
-  const groups = linkedNodes(tree.root)
-  const { chosen, skipped } = choose(tree.root, files, image.chunkSize)
+  const { root } = readTree(image)
+  const known = image.blobs.map(importedBlob)
+  const groups = linkedNodes(root)
+  const { chosen, skipped } = choose(root, files, image.chunkSize)
   const chunks = [
     ...new Set([...chosen].flatMap(([node, numbers]) => [...numbers].map((at) => node.chunks[at]))),
   ].filter((chunk) => chunk !== undefined)
   if (chunks.length === 0) {
-    await publishImage([], rewriteImage(image, tree), { bootstrapPath, signal })
-    return { blobs: tree.blobs, hasNewBlob: false, skipped }
+    await publishImage([], rewriteImage(image, { root, blobs: known }), { bootstrapPath, signal })
+    return { blobs: known, hasNewBlob: false, skipped }
   }
-  const blobIndex = tree.blobs.length
+  const blobIndex = known.length
   const blob = await NewBlob.create({
     image,
     blobIndex,
@@ -71,8 +71,8 @@ async function optimize(
       const own = node.chunks.map((chunk, at) => (numbers.has(at) ? (moved.get(chunk) ?? chunk) : chunk))
       for (const name of groups.get(node) ?? [node]) name.chunks = own
     }
-    const blobs = [...tree.blobs, blob.info]
-    await publishImage([blob], rewriteImage(image, { root: tree.root, blobs }), { bootstrapPath, signal })
+    const blobs = [...known, blob.info]
+    await publishImage([blob], rewriteImage(image, { root, blobs }), { bootstrapPath, signal })
     return { blobs, hasNewBlob: true, skipped }
   } finally {
     await copier.close()

@@ -149,7 +149,7 @@ describe('rows that cannot be are refused when they are read', () => {
     const path = join(temporary(t), 'x.db')
     await saved(path)
     const damaged = new DatabaseSync(path)
-    damaged.exec('UPDATE chunk SET version = hex(zeroblob(1000000)) WHERE id = 1')
+    damaged.exec('UPDATE chunk SET version = hex(zeroblob(1000)) WHERE id = 1')
     damaged.close()
     assert.throws(() => ChunkDatabase.open(path), { code: 'BAD_DATABASE' })
   })

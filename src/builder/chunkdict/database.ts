@@ -55,6 +55,8 @@ const BLOB_COLUMNS = [
 const BUSY_MS = 5000
 /** Longest text of a name that is taken from a row. */
 const MAX_TEXT = 1024
+/** Longest value or row that SQLite handles here. */
+const MAX_VALUE = 2 ** 20
 const MAX_U32 = 0xffff_ffff
 
 /** One blob as the database has it. Sizes are bytes. */
@@ -165,7 +167,8 @@ export class ChunkDatabase {
   }
 
   #prepare(): void {
-    // The file may come from anywhere: what its schema says must not run functions.
+    // The file may come from anywhere: what its schema says must not run functions, and no value of it be endless.
+    this.#database.limits.length = MAX_VALUE
     this.#database.exec('PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON')
     for (const sql of Object.values(TABLES)) this.#database.exec(sql)
     const odd = this.#database

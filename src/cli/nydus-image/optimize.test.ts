@@ -1,6 +1,16 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { existsSync, linkSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -169,6 +179,22 @@ test('the prefetch blob of an image of v5 is byte for byte that of the original'
   const wanted = JSON.parse(readFileSync(`${images}/v5-optimize/image.json`, 'utf8')).new_blobs as string[]
   assert.deepEqual(readdirSync(join(folder, 'fixture')), wanted)
   assert.ok(readFileSync(join(folder, 'fixture', wanted[0] ?? '')).equals(readFileSync(join(blobs, wanted[0] ?? ''))))
+})
+
+test('data of a reference to a gzip layer is copied too', { skip: noShared }, async () => {
+  const image = sharedPath('images/v6-zran-gzip-plain/bootstrap')
+  const { id, metaBlobId } = openBootstrap(readFileSync(image)).blobs[0] ?? { id: '', metaBlobId: undefined }
+  mkdirSync(join(folder, 'layer'))
+  symlinkSync(sharedPath('sources/core.tar.gz'), join(folder, 'layer', id))
+  symlinkSync(sharedPath('blobs', metaBlobId ?? ''), join(folder, 'layer', metaBlobId ?? ''))
+  const list = sharedPath('sources/prefetch.json')
+  await ours(
+    ['optimize', '-B', image, '-p', list, '-D', 'layer', '-O', 'layer.opt', '--output-blob-dir', 'layer'],
+    ['diff', '--exit-code', image, 'layer.opt'],
+  )
+  const [reference, copied] = open('layer.opt').blobs
+  assert.deepEqual([reference?.id, reference?.metaBlobId], [id, metaBlobId])
+  assert.deepEqual([copied?.compression, copied?.chunkCount], ['zstd', 5])
 })
 
 test('the prefetch table of an image stays', async () => {
