@@ -5,7 +5,7 @@ import { interleave, timed } from './measure.ts'
 import { OURS, peerTools, type Tools } from './peers.ts'
 import type { Report } from './report.ts'
 import { runTool, type ToolRun } from './tool-run.ts'
-import { writeLargeFile, writeRealTree, writeSmallFiles } from './tree.ts'
+import { writeLargeFile, writeManyFiles, writeRealTree, writeSmallFiles } from './tree.ts'
 
 const ROUNDS = 5
 const MIB = 2 ** 20
@@ -15,6 +15,8 @@ const LARGE_FILE_BYTES = 32 * MIB
 /** The layer whose memory is bounded: a build's memory grows with the number of files only, not with their size. */
 const LARGE = '2 GiB in 64 files'
 const MAX_LARGE_MIB = 250
+const MILLION = 1_000_000
+const MAX_BYTES_A_FILE = 300
 
 /** Source trees, by what a reader of the report calls them. */
 const SOURCES: Readonly<Record<string, (folder: string) => void>> = {
@@ -32,12 +34,32 @@ export async function benchBuilder(report: Report): Promise<void> {
   try {
     report.part('Builder: tar → RAFS v6, zstd')
     for (const [name, write] of Object.entries(SOURCES)) await benchSource(report, name, tarOf(work, name, write), work)
+    await benchMillion(report, work)
     report.note(
       `medians of ${ROUNDS} interleaved runs of whole processes; sources in the page cache; memory is the highest of all runs`,
     )
   } finally {
     rmSync(work, { recursive: true, force: true })
   }
+}
+
+/** A layer of a million small files, once by each tool: what counts is the memory, a fixed amount and so much a file. */
+async function benchMillion(report: Report, work: string): Promise<void> {
+  const tar = join(work, 'million.tar')
+  await writeManyFiles(tar, MILLION)
+  const peer = peerTools()
+  const ours = await build(OURS, tar, join(work, 'out'))
+  const theirs = peer === undefined ? undefined : await build(peer, tar, join(work, 'out'))
+  rmSync(tar)
+  const what = '1,000,000 files'
+  report.figure({ what, unit: 's', ours: ours.seconds, peer: theirs?.seconds })
+  report.figure({
+    what: `${what}, memory`,
+    unit: 'MiB',
+    ours: ours.peakBytes / MIB,
+    peer: theirs === undefined ? undefined : theirs.peakBytes / MIB,
+    target: { atMost: MAX_LARGE_MIB + (MILLION * MAX_BYTES_A_FILE) / MIB },
+  })
 }
 
 function tarOf(work: string, name: string, write: (folder: string) => void): string {

@@ -14,6 +14,7 @@ import {
   writeSync,
 } from 'node:fs'
 import { dirname, join } from 'node:path'
+import { TarWriter } from '../src/tar/index.ts'
 import { type LayerEntry, planLayers } from '../demo/layers.ts'
 
 const ROOT = join(import.meta.dirname, '..')
@@ -74,6 +75,31 @@ export function writeLargeFile(path: string, bytes: number, firstSeed = 1): void
       }
       writeSync(fd, piece, 0, Math.min(piece.length, bytes - at))
     }
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** A tar of that many files of some 250 bytes, no two alike, a thousand in a folder: as files they would take minutes to write. */
+export async function writeManyFiles(path: string, count: number): Promise<void> {
+  const fd = openSync(path, 'w')
+  const gathered: Buffer[] = []
+  const flush = (): void => {
+    writeSync(fd, Buffer.concat(gathered.splice(0)))
+  }
+  const writer = new TarWriter((bytes) => {
+    if (gathered.push(Buffer.from(bytes)) === 4096) flush()
+  })
+  try {
+    for (let index = 0; index < count; index += 1) {
+      const folder = `d${Math.floor(index / 1000)}`
+      if (index % 1000 === 0) await writer.add({ path: Buffer.from(folder), type: 'directory', mode: 0o755 })
+      const content = Buffer.from(`file ${index}\n`.repeat(20))
+      const name = Buffer.from(`${folder}/file-${index}.js`)
+      await writer.add({ path: name, type: 'file', mode: 0o644, size: content.length, mtimeSeconds: index }, [content])
+    }
+    await writer.finish()
+    flush()
   } finally {
     closeSync(fd)
   }
