@@ -253,7 +253,8 @@ class LayerBuild {
       onBytes(content.size)
     }
     await this.#pipeline.finish()
-    return { ...(await this.#finish(root)), external }
+    const built = await this.#finish(root)
+    return external === undefined ? built : { ...built, external }
   }
 
   /** Takes external files out of the layer. The original writes v6 bootstraps of them that nobody can open. */
