@@ -78,7 +78,7 @@ test('a new cache has a sparse data file and a map without claims, as the origin
   assert.ok(map.subarray(4096).every((byte) => byte === 0))
   assert.equal(cache.claimed(0), false)
   assert.equal(cache.claimed(42), false)
-  assert.equal(cache.trusted.length, 42)
+  assert.equal(cache.chunks.trusted.length, 42)
   assert.deepEqual(readdirSync(directory).sort(), [DATA, MAP])
 })
 

@@ -1,4 +1,5 @@
 import type { ChunkInfo, VerifiedChunk } from '../blob/index.ts'
+import type { TrustedChunks } from './trusted-chunks.ts'
 
 /**
  * Verified chunks of one blob on disk, in the files that upstream's nydusd uses: `<id>.blob.data` (chunks at their uncompressed offset) and
@@ -7,13 +8,12 @@ import type { ChunkInfo, VerifiedChunk } from '../blob/index.ts'
  *
  * - `claimed(chunk)`: the chunk map says that the data is there (some process wrote it, at some time).
  * - `isTrusted(chunk)`: the bytes were verified since this cache was opened. Only these may be shown to a reader.
- *
- * `trusted` is shared memory (a byte a chunk), so that threads which answer reads test it without asking anybody.
+ * `chunks` tells it, in shared memory, to all threads.
  */
 export interface ChunkCache {
   readonly blobId: string
   readonly dataFd: number
-  readonly trusted: Uint8Array<SharedArrayBuffer>
+  readonly chunks: TrustedChunks
   /** Looks into the file when memory says no: what another process fetched counts. */
   claimed(chunk: number): boolean
   isTrusted(chunk: number): boolean

@@ -6,6 +6,7 @@ import type { ChunkCache } from './chunk-cache.ts'
 import { ChunkMap, type MapLock } from './chunk-map.ts'
 import { type DataFile, openDataFile } from './data-file.ts'
 import { CacheError, cacheError } from './errors.ts'
+import { type ChunkPlace, createTrustedChunks, type TrustedChunks, trustChunk } from './trusted-chunks.ts'
 
 /** Which blob, and where. Sizes in bytes, from the bootstrap: checked here against the format's limits before anything is allocated. */
 export interface ChunkCacheOptions {
@@ -58,7 +59,7 @@ function checkLimit(what: string, value: number, limit: number, blobId: string):
 class DiskChunkCache implements ChunkCache {
   readonly blobId: string
   readonly dataFd: number
-  readonly trusted: Uint8Array<SharedArrayBuffer>
+  readonly chunks: TrustedChunks
   readonly #path: string
   readonly #size: number
   readonly #isWritable: boolean
@@ -73,7 +74,7 @@ class DiskChunkCache implements ChunkCache {
   constructor(options: ChunkCacheOptions, path: string, data: DataFile, map: ChunkMap) {
     this.blobId = options.blobId
     this.dataFd = data.fd
-    this.trusted = new Uint8Array(new SharedArrayBuffer(options.chunkCount))
+    this.chunks = createTrustedChunks(options.chunkCount)
     this.#path = path
     this.#size = options.uncompressedSize
     this.#isWritable = data.isWritable
@@ -82,11 +83,11 @@ class DiskChunkCache implements ChunkCache {
   }
 
   claimed(chunk: number): boolean {
-    return this.#closed === undefined && chunk >= 0 && chunk < this.trusted.length && this.#map.has(chunk)
+    return this.#closed === undefined && chunk >= 0 && chunk < this.#count && this.#map.has(chunk)
   }
 
   isTrusted(chunk: number): boolean {
-    return this.trusted[chunk] === 1
+    return this.chunks.trusted[chunk] === 1
   }
 
   async readUnverified(uncompressedOffset: number, into: Uint8Array): Promise<boolean> {
@@ -110,12 +111,12 @@ class DiskChunkCache implements ChunkCache {
 
   trust(chunk: ChunkInfo, bytes: VerifiedChunk): void {
     this.#checkChunk(chunk, bytes)
-    this.trusted[chunk.index] = 1
+    trustChunk(this.chunks, chunk)
   }
 
   distrust(chunk: number): void {
-    if (this.#closed !== undefined || !(chunk >= 0 && chunk < this.trusted.length)) return
-    this.trusted[chunk] = 0
+    if (this.#closed !== undefined || !(chunk >= 0 && chunk < this.#count)) return
+    this.chunks.trusted[chunk] = 0
     this.#map.clear(chunk)
   }
 
@@ -124,10 +125,12 @@ class DiskChunkCache implements ChunkCache {
     this.#checkChunk(chunk, bytes)
     if (!this.#isWritable) throw new CacheError('READ_ONLY', `${this.#path} may not be written`)
     // The record is the caller's, who fills it anew for the next chunk: what is needed later is copied now.
-    const { index, uncompressedOffset } = chunk
+    const { index, uncompressedOffset, uncompressedSize } = chunk
     const underWay = this.#stores.get(index)
     if (underWay !== undefined) return await underWay
-    const store = this.#store(index, uncompressedOffset, bytes).finally(() => this.#stores.delete(index))
+    const store = this.#store({ index, uncompressedOffset, uncompressedSize }, bytes).finally(() =>
+      this.#stores.delete(index),
+    )
     this.#stores.set(index, store)
     await store
   }
@@ -137,7 +140,8 @@ class DiskChunkCache implements ChunkCache {
     return this.#closed
   }
 
-  async #store(index: number, offset: number, bytes: Uint8Array): Promise<void> {
+  async #store(chunk: ChunkPlace, bytes: Uint8Array): Promise<void> {
+    const { index, uncompressedOffset: offset } = chunk
     // A claim that is being withdrawn must be gone before new bytes go in: a crash between them would leave it standing on half a chunk.
     if (this.#map.isClearing(index)) await this.#map.settled()
     try {
@@ -149,7 +153,7 @@ class DiskChunkCache implements ChunkCache {
     } catch (error) {
       throw cacheError(error, `cannot write chunk ${index} to ${this.#path}`)
     }
-    this.trusted[index] = 1
+    trustChunk(this.chunks, chunk)
     await this.#map.set(index)
   }
 
@@ -160,18 +164,22 @@ class DiskChunkCache implements ChunkCache {
     closeSync(this.dataFd)
   }
 
+  get #count(): number {
+    return this.chunks.trusted.length
+  }
+
   #checkOpen(): void {
     if (this.#closed !== undefined) throw new CacheError('CLOSED', `the cache of blob ${this.blobId} is closed`)
   }
 
   #checkChunk(chunk: ChunkInfo, bytes: Uint8Array): void {
     const { index, uncompressedOffset, uncompressedSize } = chunk
-    const isInside = Number.isInteger(index) && index >= 0 && index < this.trusted.length && uncompressedOffset >= 0
+    const isInside = Number.isInteger(index) && index >= 0 && index < this.#count && uncompressedOffset >= 0
     if (isInside && bytes.length === uncompressedSize && uncompressedOffset + uncompressedSize <= this.#size) return
     const facts = `chunk ${index} (${bytes.length} bytes for ${uncompressedSize} at ${uncompressedOffset})`
     throw new CacheError(
       'OUT_OF_RANGE',
-      `${facts} is not in blob ${this.blobId} of ${this.trusted.length} chunks, ${this.#size} bytes`,
+      `${facts} is not in blob ${this.blobId} of ${this.#count} chunks, ${this.#size} bytes`,
     )
   }
 }

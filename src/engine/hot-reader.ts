@@ -1,4 +1,5 @@
 import { readAt } from '../kernel/index.ts'
+import type { TrustedChunks } from '../cache/index.ts'
 import type { ChunkSpan } from '../rafs/index.ts'
 import type { HotImage } from './image-reader.ts'
 
@@ -14,13 +15,14 @@ export class HotReader {
   }
 
   /**
-   * Writes the bytes of `spans[0..count)`, one after another, to a native address with room for them. False when a chunk is not trusted, or its file is shorter than it should be: then
+   * Writes the bytes of `spans[0..count)`, one after another, to a native address with room for them. False when a chunk is not trusted or is not what the file says of it, or the data file is shorter than it should be: then
    * `ImageReader.read` is to be asked, and what was written means nothing. Throws KernelError when a file cannot be read.
    */
   read(spans: readonly ChunkSpan[], count: number, address: number): boolean {
     for (let index = 0; index < count; index++) {
       const span = spans[index]
-      if (this.#blobs[span.blobIndex]?.trusted[span.chunkIndex] !== 1) return false
+      const blob = this.#blobs[span.blobIndex]
+      if (blob === undefined || (blob.chunks !== undefined && !isVerified(blob.chunks, span))) return false
     }
     let at = address
     for (let index = 0; index < count; ) {
@@ -43,4 +45,10 @@ export class HotReader {
     }
     return true
   }
+}
+
+/** The verified chunk lies where the file says, and has what the file wants of it. */
+function isVerified({ trusted, offsets, sizes }: TrustedChunks, span: ChunkSpan): boolean {
+  const chunk = span.chunkIndex
+  return trusted[chunk] === 1 && offsets[chunk] === span.chunkOffset && span.offsetInChunk + span.length <= sizes[chunk]
 }

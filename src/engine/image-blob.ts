@@ -10,13 +10,13 @@ import {
   readBatchMeta,
   type VerifiedChunk,
 } from '../blob/index.ts'
-import { type ChunkCache, CacheError, openChunkCache } from '../cache/index.ts'
+import { type ChunkCache, CacheError, createTrustedChunks, openChunkCache, type TrustedChunks } from '../cache/index.ts'
 import { type Bootstrap, RafsError } from '../rafs/index.ts'
 import { openContext } from './blob-context.ts'
 import { EngineError } from './errors.ts'
 import type { ChunkPart, InFlightChunk } from './in-flight.ts'
 import type { MemoryStore } from './memory-store.ts'
-import type { ChunkPlace, PlannedBlob } from './plan.ts'
+import { ChunkPlace, type PlannedBlob } from './plan.ts'
 import { TarData } from './tar-data.ts'
 import { ZranSlices } from './zran-slices.ts'
 
@@ -37,7 +37,7 @@ export class ImageBlob implements PlannedBlob {
   readonly info: BlobInfo
   readonly chunkCount: number
   readonly cache: ChunkCache | undefined
-  readonly trusted: Uint8Array<SharedArrayBuffer>
+  readonly chunks: TrustedChunks
   readonly touched: Uint8Array<SharedArrayBuffer>
   readonly inFlight = new Map<number, InFlightChunk>()
   /** Missing chunks that somebody waits for and no request was made for yet. */
@@ -69,8 +69,7 @@ export class ImageBlob implements PlannedBlob {
     this.zran = zran
     this.#batches = batches
     this.tar = tar
-    this.trusted = cache?.trusted ?? new Uint8Array(new SharedArrayBuffer(chunkCount))
-    if (tar !== undefined && tar.fd >= 0) this.trusted.fill(1)
+    this.chunks = cache?.chunks ?? createTrustedChunks(0)
     this.touched = new Uint8Array(new SharedArrayBuffer(chunkCount))
     this.#bootstrap = parts.bootstrap
     this.#backend = parts.backend
@@ -125,9 +124,20 @@ export class ImageBlob implements PlannedBlob {
     return info
   }
 
-  /** Is the chunk described, and small enough to be had? */
   has(chunk: number): boolean {
     return this.#layout.has(chunk)
+  }
+
+  /** Throws EngineError for a part that its chunk's record does not have: a file's own words of where its chunks lie are not believed. */
+  checkPart({ chunk, chunkOffset, offsetInChunk, length }: ChunkPart): void {
+    const place = new ChunkPlace()
+    if (chunk >= this.chunkCount || !this.place(chunk, place)) throw this.unknown(chunk)
+    const { uncompressedOffset, uncompressedSize } = this.#info
+    if (uncompressedOffset === chunkOffset && offsetInChunk + length <= uncompressedSize) return
+    throw new EngineError(
+      'BAD_IMAGE',
+      `a file wants bytes ${offsetInChunk} to ${offsetInChunk + length} of chunk ${chunk} of blob ${this.info.id}, at ${chunkOffset} of its data; the chunk has ${uncompressedSize}, at ${uncompressedOffset}: the image is damaged or crafted, build or pull it again`,
+    )
   }
 
   isMissing(chunk: number): boolean {
@@ -135,7 +145,7 @@ export class ImageBlob implements PlannedBlob {
   }
 
   isHere(chunk: number): boolean {
-    return this.trusted[chunk] === 1 || this.#memory.has(this.index, chunk)
+    return this.chunks.trusted[chunk] === 1 || this.#memory.has(this.index, chunk)
   }
 
   /** Fills the part from memory or the data file. Throws CacheError 'CLOSED'. False when the chunk is not here (any more). */
@@ -145,7 +155,7 @@ export class ImageBlob implements PlannedBlob {
       into.set(kept.subarray(part.offsetInChunk, part.offsetInChunk + part.length))
       return true
     }
-    if (this.cache === undefined || this.trusted[part.chunk] !== 1) return false
+    if (this.cache === undefined || this.chunks.trusted[part.chunk] !== 1) return false
     this.#layout.chunk(part.chunk, this.#info)
     const from = this.#info.uncompressedOffset + part.offsetInChunk
     try {

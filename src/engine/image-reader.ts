@@ -1,3 +1,4 @@
+import type { TrustedChunks } from '../cache/index.ts'
 import type { Bootstrap, ChunkSpan } from '../rafs/index.ts'
 import type { Backend } from '../backend/index.ts'
 import type { DecodePool } from './decode-pool.ts'
@@ -9,8 +10,8 @@ import type { DecodePool } from './decode-pool.ts'
 export interface HotImage {
   readonly blobs: ReadonlyArray<{
     readonly dataFd: number
-    /** A byte a chunk, 1 = verified bytes are in the data file. */
-    readonly trusted: Uint8Array<SharedArrayBuffer>
+    /** Undefined for a plain tar, of which nothing tells the digests: all that its files name is shown. */
+    readonly chunks: TrustedChunks | undefined
     /** A byte a chunk, 1 = somebody read some of it. Tells which guesses of the engine were good. */
     readonly touched: Uint8Array<SharedArrayBuffer>
   }>

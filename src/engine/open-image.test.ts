@@ -135,6 +135,37 @@ test('the hot path has what was read, and nothing before', async () => {
   await reader.close()
 })
 
+test('a file that says other things of its chunks than their records gets an error, also when they are here', async () => {
+  const { reader } = await open()
+  const hot = new HotReader(reader.hot)
+  const { createRequire } = await import('node:module')
+  const koffi = createRequire(import.meta.url)('koffi') as { address(of: Uint8Array): bigint }
+  const into = Buffer.alloc(300 * KIB)
+  const address = Number(koffi.address(into))
+  const ino = image.bootstrap.lookup(image.bootstrap.root, Buffer.from('a.bin')) ?? 0
+  const readAs = async (change: (span: ChunkSpan) => void): Promise<boolean> => {
+    const spans: ChunkSpan[] = []
+    image.bootstrap.chunks(ino, 0, 100, spans)
+    change(spans[0] as ChunkSpan)
+    const isHot = hot.read(spans, 1, address)
+    await reader.read(spans, 1, into.subarray(0, spans[0]?.length), AbortSignal.timeout(10_000))
+    return isHot
+  }
+  const crafted: ReadonlyArray<(span: ChunkSpan) => void> = [
+    (span) => (span.chunkOffset += 4096),
+    (span) => (span.length = 65 * KIB),
+    (span) => (span.offsetInChunk = 64 * KIB),
+    (span) => (span.chunkIndex = 1),
+  ]
+  for (const _time of ['missing', 'here']) {
+    for (const [at, change] of crafted.entries())
+      await assert.rejects(readAs(change), { name: 'EngineError', code: 'BAD_IMAGE' }, `${at}`)
+    await readFile(image.bootstrap, reader, 'a.bin')
+  }
+  assert.equal(await readAs(() => undefined), true)
+  await reader.close()
+})
+
 test('wrong bytes are asked for once more; twice wrong is an error, and the next read tries again', async () => {
   const { reader, backend } = await open()
   const flip = (into: Uint8Array): void => void (into[20] ^= 1)

@@ -92,11 +92,10 @@ class OpenImage implements ImageReader {
       fetch: (blob, range) => this.#prefetchRange(blob, range),
     })
     this.hot = {
-      blobs: blobs.map(({ cache, tar, trusted, touched }) => ({
-        dataFd: tar?.fd ?? cache?.dataFd ?? -1,
-        trusted,
-        touched,
-      })),
+      blobs: blobs.map(({ cache, tar, chunks, touched }) => {
+        const dataFd = tar?.fd ?? cache?.dataFd ?? -1
+        return { dataFd, chunks: tar !== undefined && dataFd >= 0 ? undefined : chunks, touched }
+      }),
     }
   }
 
@@ -157,6 +156,7 @@ class OpenImage implements ImageReader {
     if (blob === undefined) throw new EngineError('BACKEND', `the image has no blob ${part.blobIndex}`)
     blob.touched[part.chunk] = 1
     if (blob.tar !== undefined) return await this.#tarPart(blob, blob.tar, part, read)
+    blob.checkPart(part)
     for (let hasRetried = false; ; ) {
       if (this.#closed !== undefined) throw closed()
       if (blob.isHere(part.chunk)) {
@@ -191,7 +191,6 @@ class OpenImage implements ImageReader {
   }
 
   #begin(blob: ImageBlob, index: number): InFlightChunk {
-    if (index >= blob.chunkCount || !blob.has(index)) throw blob.unknown(index)
     const chunk = new InFlightChunk(index)
     blob.inFlight.set(index, chunk)
     if (blob.cache?.claimed(index) === true) this.#track(this.#claims(() => this.#settleClaim(blob, chunk)))
