@@ -108,10 +108,9 @@ class HttpProxyReader implements BlobReader {
   async read(compressedOffset: number, into: Uint8Array, options: ReadOptions): Promise<void> {
     const what = `read ${into.length} bytes at ${compressedOffset} of blob ${this.#parts.blobId}`
     checkRange(what, compressedOffset, into.length)
-    const headers = { Range: `bytes=${compressedOffset}-${compressedOffset + into.length - 1}` }
-    const request = { method: 'GET', headers: into.length === 0 ? {} : headers }
     if (into.length === 0) return this.#check(what, options.signal)
-    await this.#ask(what, request, options.signal, (response) =>
+    const headers = { Range: `bytes=${compressedOffset}-${compressedOffset + into.length - 1}` }
+    await this.#ask(what, { method: 'GET', headers }, options.signal, (response) =>
       fill(into, response, { what, compressedOffset, check: () => this.#check(what, options.signal), options }),
     )
   }

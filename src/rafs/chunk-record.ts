@@ -4,6 +4,7 @@
 import { BLOB_FEATURES, type BlobInfo, type ChunkInfo } from '../blob/index.ts'
 import type { ByteReader } from './byte-reader.ts'
 import { RafsError } from './errors.ts'
+import { setLong } from './numbers.ts'
 import type { RafsChunk } from './tree.ts'
 
 /** 32 + 4 × 4 + 8 × 3 + 4 × 2 = 80 bytes. */
@@ -52,9 +53,9 @@ export function writeChunkRecord(view: DataView, at: number, chunk: RafsChunk, f
   view.setUint32(at + CHUNK_RECORD.flags, flags, true)
   view.setUint32(at + CHUNK_RECORD.compressedSize, chunk.compressedSize, true)
   view.setUint32(at + CHUNK_RECORD.uncompressedSize, chunk.uncompressedSize, true)
-  setU64(view, at + CHUNK_RECORD.compressedOffset, chunk.compressedOffset)
-  setU64(view, at + CHUNK_RECORD.uncompressedOffset, chunk.uncompressedOffset)
-  setU64(view, at + CHUNK_RECORD.fileOffset, fileOffset)
+  setLong(view, at + CHUNK_RECORD.compressedOffset, chunk.compressedOffset)
+  setLong(view, at + CHUNK_RECORD.uncompressedOffset, chunk.uncompressedOffset)
+  setLong(view, at + CHUNK_RECORD.fileOffset, fileOffset)
   view.setUint32(at + CHUNK_RECORD.index, chunk.index, true)
   view.setUint32(at + CHUNK_RECORD.crc32c, chunk.crc32c ?? 0, true)
 }
@@ -63,12 +64,6 @@ export function chunkFlags({ compressed, encrypted, crc32c }: RafsChunk): number
   let flags = compressed ? CHUNK_FLAGS.COMPRESSED : 0
   if (encrypted) flags |= CHUNK_FLAGS.ENCRYPTED
   return crc32c === undefined ? flags : flags | CHUNK_FLAGS.HAS_CRC32C
-}
-
-/** `>>> 0` is the value modulo 2^32, also of numbers beyond 32 bits. */
-function setU64(view: DataView, at: number, value: number): void {
-  view.setUint32(at, value >>> 0, true)
-  view.setUint32(at + 4, Math.floor(value / 2 ** 32), true)
 }
 
 /** A chunk must lie inside its blob in both address spaces. Throws 'BAD_CHUNK'. */

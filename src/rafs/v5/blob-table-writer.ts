@@ -2,7 +2,7 @@ import { BLOB_FEATURES, type BlobInfo } from '../../blob/index.ts'
 import { checkBlobId } from '../blob-id.ts'
 import { RafsError } from '../errors.ts'
 import { BLOB_FRAME, EXTENDED_BLOB } from './layout.ts'
-import { roundUp, setU64 } from './numbers.ts'
+import { roundUp, setLong } from '../numbers.ts'
 
 /** Bits of a blob's features that are not for disk: the reader's own mark of images without an extended table. */
 const INTERNAL_FEATURES = 0x8000_0000
@@ -25,8 +25,8 @@ export function writeBlobTables(view: DataView, tableAt: number, extendedAt: num
     const entry = extendedAt + index * EXTENDED_BLOB.size
     view.setUint32(entry + EXTENDED_BLOB.chunkCount, blob.chunkCount, true)
     view.setUint32(entry + EXTENDED_BLOB.features, (blob.features & ~INTERNAL_FEATURES) >>> 0, true)
-    setU64(view, entry + EXTENDED_BLOB.uncompressedSize, blob.uncompressedSize)
-    setU64(view, entry + EXTENDED_BLOB.compressedSize, blob.compressedSize)
+    setLong(view, entry + EXTENDED_BLOB.uncompressedSize, blob.uncompressedSize)
+    setLong(view, entry + EXTENDED_BLOB.compressedSize, blob.compressedSize)
   }
 }
 

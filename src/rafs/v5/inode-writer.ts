@@ -7,7 +7,7 @@ import { NAME_MAX } from '../names.ts'
 import type { RafsXattr } from '../tree.ts'
 import type { InodeNumbers } from './inode-numbers.ts'
 import { INODE, INODE_FLAGS } from './layout.ts'
-import { roundUp, setU64 } from './numbers.ts'
+import { roundUp, setLong } from '../numbers.ts'
 import type { FileWriteOptionsV5 } from './writer.ts'
 
 /** Linux's limits. */
@@ -89,14 +89,14 @@ export class InodeWriter {
     const xattrs = files.xattrKey(id) === 0 ? [] : files.xattrs(id)
     const isDirectory = files.isDirectory(id)
     const size = isDirectory ? this.#directorySize(id) : files.isFile(id) ? files.size(id) : target.length
-    setU64(view, at + INODE.parent, parent)
-    setU64(view, at + INODE.ino, numbers.ino(id))
+    setLong(view, at + INODE.parent, parent)
+    setLong(view, at + INODE.ino, numbers.ino(id))
     view.setUint32(at + INODE.uid, files.uid(id), true)
     view.setUint32(at + INODE.gid, files.gid(id), true)
     view.setUint32(at + INODE.mode, files.mode(id), true)
-    setU64(view, at + INODE.fileSize, size)
-    setU64(view, at + INODE.blocks, Math.ceil((size + roundUp(xattrBytes(xattrs), 8)) / 512))
-    setU64(view, at + INODE.flags, this.#flags(id, target.length > 0, xattrs.length > 0))
+    setLong(view, at + INODE.fileSize, size)
+    setLong(view, at + INODE.blocks, Math.ceil((size + roundUp(xattrBytes(xattrs), 8)) / 512))
+    setLong(view, at + INODE.flags, this.#flags(id, target.length > 0, xattrs.length > 0))
     view.setUint32(at + INODE.nlink, isDirectory ? 2 + this.#count(id, true) : numbers.links(id), true)
     view.setUint32(at + INODE.childIndex, isDirectory ? numbers.childIndex(id) : 0, true)
     view.setUint32(at + INODE.childCount, isDirectory ? this.#count(id, false) : files.chunkCount(id), true)
@@ -104,7 +104,7 @@ export class InodeWriter {
     view.setUint16(at + INODE.symlinkSize, target.length, true)
     view.setUint32(at + INODE.rdev, this.#device(id), true)
     view.setUint32(at + INODE.mtimeNsec, files.mtimeNsec(id), true)
-    setU64(view, at + INODE.mtime, files.mtime(id))
+    setLong(view, at + INODE.mtime, files.mtime(id))
     if (files.isImplied(id)) this.#bytes[at + INODE.implied] = 1
     this.#bytes.set(name, at + INODE.size)
     let end = at + INODE.size + roundUp(name.length, 8)
@@ -150,7 +150,7 @@ export class InodeWriter {
   #writeXattrs(at: number, xattrs: readonly RafsXattr[]): number {
     if (xattrs.length === 0) return at
     const size = xattrBytes(xattrs)
-    setU64(this.#view, at, size)
+    setLong(this.#view, at, size)
     let pair = at + 8
     for (const { name, value } of xattrs) {
       this.#view.setUint32(pair, name.length + 1 + value.length, true)

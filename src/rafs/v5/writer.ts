@@ -9,7 +9,7 @@ import { DIGEST_SIZE, InodeDigests } from './inode-digests.ts'
 import { InodeNumbers } from './inode-numbers.ts'
 import { inodeSize, InodeWriter } from './inode-writer.ts'
 import { EXTENDED_BLOB, MAGIC, MAX_SIZE, SUPERBLOCK, VERSION } from './layout.ts'
-import { roundUp, setU64 } from './numbers.ts'
+import { roundUp, setLong } from '../numbers.ts'
 
 /** What a v5 bootstrap says beside its tree. */
 export interface WriteOptionsV5 {
@@ -115,13 +115,13 @@ function writeSuperblock(view: DataView, options: FileWriteOptionsV5, tables: Ta
   view.setUint32(SUPERBLOCK.ownSize, SUPERBLOCK.size, true)
   view.setUint32(SUPERBLOCK.blockSize, options.chunkSize, true)
   view.setUint32(SUPERBLOCK.flags, flags, true)
-  setU64(view, SUPERBLOCK.inodes, tables.inodes)
-  setU64(view, SUPERBLOCK.inodeTableAt, SUPERBLOCK.size)
-  setU64(view, SUPERBLOCK.prefetchTableAt, tables.prefetchAt)
-  setU64(view, SUPERBLOCK.blobTableAt, tables.blobTableAt)
+  setLong(view, SUPERBLOCK.inodes, tables.inodes)
+  setLong(view, SUPERBLOCK.inodeTableAt, SUPERBLOCK.size)
+  setLong(view, SUPERBLOCK.prefetchTableAt, tables.prefetchAt)
+  setLong(view, SUPERBLOCK.blobTableAt, tables.blobTableAt)
   view.setUint32(SUPERBLOCK.inodeTableEntries, tables.entries, true)
   view.setUint32(SUPERBLOCK.prefetchTableEntries, options.prefetch.length, true)
   view.setUint32(SUPERBLOCK.blobTableSize, tables.blobTableSize, true)
   view.setUint32(SUPERBLOCK.extendedBlobEntries, tables.blobs, true)
-  setU64(view, SUPERBLOCK.extendedBlobAt, tables.extendedAt)
+  setLong(view, SUPERBLOCK.extendedBlobAt, tables.extendedAt)
 }

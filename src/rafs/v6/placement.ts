@@ -1,6 +1,7 @@
 import { RafsError } from '../errors.ts'
 import type { FileTree, NodeId } from '../file-tree.ts'
 import { isType, MODE } from '../mode.ts'
+import { roundUp } from '../numbers.ts'
 import { OffsetAllocator } from './allocator.ts'
 import { direntSize, planDirents } from './dirents.ts'
 import { CHUNK_ADDRESS, EXTENDED_INODE, SLOT } from './layout.ts'
@@ -170,10 +171,6 @@ export class Placement {
     this.hasXattrs = true
     return this.xattrs(id).length
   }
-}
-
-export function roundUp(value: number, to: number): number {
-  return Math.ceil(value / to) * to
 }
 
 export function show(files: FileTree, id: NodeId): string {

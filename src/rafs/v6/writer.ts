@@ -4,6 +4,7 @@ import { checkBlobId } from '../blob-id.ts'
 import { RafsError } from '../errors.ts'
 import { FileTree, type NodeId, type RafsFiles } from '../file-tree.ts'
 import { compactTree } from '../load-files.ts'
+import { roundUp, setLong } from '../numbers.ts'
 import { isType, MODE } from '../mode.ts'
 import { compressionFlag, digestFlag, SUPER_FLAGS } from '../super-flags.ts'
 import type { RafsNode, RafsTree } from '../tree.ts'
@@ -32,7 +33,7 @@ import {
   TARFS_BLOCK_SIZE,
   XATTR_HEADER_SIZE,
 } from './layout.ts'
-import { Placement, roundUp, show } from './placement.ts'
+import { Placement, show } from './placement.ts'
 
 /** What a v6 bootstrap says beside its tree. */
 export interface WriteOptions {
@@ -132,7 +133,7 @@ class Writer {
     view.setUint32(at + SUPERBLOCK.featureCompat, FEATURE_RAFS_V6, true)
     view.setUint8(at + SUPERBLOCK.blockBits, Math.log2(this.#blockSize))
     view.setUint16(at + SUPERBLOCK.rootNid, this.#nid(this.#tree.root), true)
-    setU64(view, at + SUPERBLOCK.inodes, this.#places.count)
+    setLong(view, at + SUPERBLOCK.inodes, this.#places.count)
     const blocks = this.#tree.blobs.reduce((sum, blob) => sum + Math.floor(blob.uncompressedSize / this.#blockSize), 0)
     view.setUint32(at + SUPERBLOCK.blocks, blocks % 2 ** 32, true)
     view.setUint32(at + SUPERBLOCK.metaBlock, this.#shift / this.#blockSize, true)
@@ -161,12 +162,12 @@ class Writer {
     if (blobs.every((blob) => (blob.features & BLOB_FEATURES.INLINED_CHUNK_DIGEST) !== 0))
       flags |= SUPER_FLAGS.INLINED_CHUNK_DIGEST
     view.setUint32(at + EXTENDED.flags, flags, true)
-    setU64(view, at + EXTENDED.blobTableAt, blobTableAt)
+    setLong(view, at + EXTENDED.blobTableAt, blobTableAt)
     view.setUint32(at + EXTENDED.blobTableSize, blobs.length * BLOB_ENTRY.size, true)
     view.setUint32(at + EXTENDED.chunkSize, chunkSize, true)
-    setU64(view, at + EXTENDED.chunkTableAt, chunkTableAt)
-    setU64(view, at + EXTENDED.chunkTableSize, chunkTableSize)
-    setU64(view, at + EXTENDED.prefetchAt, prefetchAt)
+    setLong(view, at + EXTENDED.chunkTableAt, chunkTableAt)
+    setLong(view, at + EXTENDED.chunkTableSize, chunkTableSize)
+    setLong(view, at + EXTENDED.prefetchAt, prefetchAt)
     view.setUint32(at + EXTENDED.prefetchSize, prefetchSize, true)
   }
 
@@ -210,16 +211,16 @@ class Writer {
     view.setUint32(at + BLOB_ENTRY.compression, COMPRESSIONS.indexOf(blob.compression), true)
     view.setUint32(at + BLOB_ENTRY.digest, DIGESTS.indexOf(blob.digest), true)
     view.setUint32(at + BLOB_ENTRY.features, blob.features, true)
-    setU64(view, at + BLOB_ENTRY.compressedSize, blob.compressedSize)
-    setU64(view, at + BLOB_ENTRY.uncompressedSize, blob.uncompressedSize)
+    setLong(view, at + BLOB_ENTRY.compressedSize, blob.compressedSize)
+    setLong(view, at + BLOB_ENTRY.uncompressedSize, blob.uncompressedSize)
     view.setUint32(at + BLOB_ENTRY.tocSize, blob.tocSize, true)
     view.setUint32(at + BLOB_ENTRY.metaCompression, COMPRESSIONS.indexOf(blob.metaCompression), true)
-    setU64(view, at + BLOB_ENTRY.metaOffset, blob.metaOffset)
-    setU64(view, at + BLOB_ENTRY.metaCompressedSize, blob.metaCompressedSize)
-    setU64(view, at + BLOB_ENTRY.metaUncompressedSize, blob.metaUncompressedSize)
+    setLong(view, at + BLOB_ENTRY.metaOffset, blob.metaOffset)
+    setLong(view, at + BLOB_ENTRY.metaCompressedSize, blob.metaCompressedSize)
+    setLong(view, at + BLOB_ENTRY.metaUncompressedSize, blob.metaUncompressedSize)
     if (blob.tocDigest !== undefined) this.#bytes.set(blob.tocDigest, at + BLOB_ENTRY.tocDigest)
     if (blob.metaBlobDigest !== undefined) this.#bytes.set(blob.metaBlobDigest, at + BLOB_ENTRY.metaDigest)
-    setU64(view, at + BLOB_ENTRY.metaSize, blob.metaBlobSize ?? 0)
+    setLong(view, at + BLOB_ENTRY.metaSize, blob.metaBlobSize ?? 0)
     if (blob.cipher === undefined) return
     // In the place of the two above, which references to layers have: those are never encrypted.
     this.#bytes.set(blob.cipher.key, at + BLOB_ENTRY.cipherKey)
@@ -245,12 +246,12 @@ class Writer {
       true,
     )
     view.setUint16(at + EXTENDED_INODE.mode, files.mode(id), true)
-    setU64(view, at + EXTENDED_INODE.fileSize, isFile ? files.size(id) : dataSize)
+    setLong(view, at + EXTENDED_INODE.fileSize, isFile ? files.size(id) : dataSize)
     view.setUint32(at + EXTENDED_INODE.union, this.#union(id), true)
     view.setUint32(at + EXTENDED_INODE.ino, this.#places.index(id), true)
     view.setUint32(at + EXTENDED_INODE.uid, files.uid(id), true)
     view.setUint32(at + EXTENDED_INODE.gid, files.gid(id), true)
-    setI64(view, at + EXTENDED_INODE.mtime, files.mtime(id))
+    setLong(view, at + EXTENDED_INODE.mtime, files.mtime(id))
     view.setUint32(at + EXTENDED_INODE.mtimeNsec, files.mtimeNsec(id), true)
     view.setUint32(at + EXTENDED_INODE.nlink, this.#places.linkCount(id), true)
     if (files.isImplied(id)) this.#bytes[at + EXTENDED_INODE.implied] = 1
@@ -328,7 +329,7 @@ class Writer {
           planned === SELF ? directory : planned === PARENT ? files.parent(directory) || directory : planned
         const name = direntName(files, planned)
         const entry = at + (index - start) * DIRENT.size
-        setU64(this.#view, entry + DIRENT.nid, this.#nid(listed))
+        setLong(this.#view, entry + DIRENT.nid, this.#nid(listed))
         this.#view.setUint16(entry + DIRENT.nameOffset, nameOffset, true)
         this.#view.setUint8(entry + DIRENT.type, direntType(files.mode(listed)))
         this.#bytes.set(name, at + nameOffset)
@@ -339,17 +340,6 @@ class Writer {
 }
 
 const FLAT_ALIGNMENT = 0x8_0000
-
-/** `>>> 0` is the value modulo 2^32, also of numbers beyond 32 bits. */
-function setU64(view: DataView, at: number, value: number): void {
-  view.setUint32(at, value >>> 0, true)
-  view.setUint32(at + 4, value < 2 ** 32 ? 0 : Math.floor(value / 2 ** 32), true)
-}
-
-function setI64(view: DataView, at: number, value: number): void {
-  view.setUint32(at, value >>> 0, true)
-  view.setInt32(at + 4, Math.floor(value / 2 ** 32), true)
-}
 
 /** Dirent types are those of EROFS, not DT_*. */
 function direntType(mode: number): number {
