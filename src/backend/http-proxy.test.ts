@@ -64,6 +64,37 @@ async function subject(): Promise<Subject> {
 
 backendConformance('http-proxy', subject)
 
+test('one slash comes between address, path and id, however they are written; a login is sent', async () => {
+  const asked: string[] = []
+  const server = await listening((request, response) => {
+    asked.push(`${request.headers.authorization ?? ''} ${request.url}`)
+    response.writeHead(200, { 'Content-Length': 5 }).end()
+  }, 0)
+  const { port } = server.address() as AddressInfo
+  const places = [
+    ['', '', '', '/id'],
+    ['', '/', '/', '/id'],
+    ['', '', 'blobs', '/blobs/id'],
+    ['me:p%40ss@', '/', '/a/blobs/', '/a/blobs/id'],
+  ] as const
+  for (const [login, end, path] of places) {
+    const backend = httpProxyBackend({ ...OPTIONS, addr: `http://${login}127.0.0.1:${port}${end}`, path })
+    assert.equal(await (await backend.open('id')).size(patience().signal), 5)
+    await backend.close()
+  }
+  await stopped(server)
+  const basic = `Basic ${Buffer.from('me:p@ss').toString('base64')}`
+  assert.deepEqual(
+    asked,
+    places.map(([login, , , url]) => `${login === '' ? '' : basic} ${url}`),
+  )
+  for (const addr of ['http://', 'http://me:s3cret%zz@host', 'http://a b/'])
+    assert.throws(
+      () => httpProxyBackend({ ...OPTIONS, addr }),
+      (error: Error) => 'code' in error && error.code === 'BAD_OPTION' && !`${error.stack}`.includes('s3cret'),
+    )
+})
+
 /** A server on a Unix socket, and the backend of it. */
 async function behindSocket(
   listener: RequestListener,

@@ -4,7 +4,7 @@ import { abortedRead, BackendError, type BackendErrorCode, checkRange } from './
 
 /** A server that answers HEAD and GET with Range for blobs. */
 export interface HttpProxyOptions {
-  /** `http://…` or `https://…`: blobs are at `addr` + `path` + id. Anything else is the path of a Unix socket, behind which there is one blob, at `/`. */
+  /** `http://…` or `https://…`, perhaps with a login: blobs are at `addr`/`path`/id. Anything else is the path of a Unix socket, behind which there is one blob, at `/`. */
   readonly addr: string
   readonly path: string
   /** No certificate checks. */
@@ -28,9 +28,29 @@ const CODES: Readonly<Record<number, BackendErrorCode>> = {
 /** Blobs behind a local or remote HTTP server, by ranges. Nothing is connected before the first read. Throws 'BAD_OPTION'. */
 export function httpProxyBackend(options: HttpProxyOptions): Backend {
   if (options.addr === '') throw new BackendError('BAD_OPTION', 'cannot use backend http-proxy: its "addr" is empty')
-  if (isRemote(options.addr) && !URL.canParse(options.addr))
-    throw new BackendError('BAD_OPTION', `cannot use backend http-proxy: ${JSON.stringify(options.addr)} is no URL`)
-  return new HttpProxyBackend(options)
+  return new HttpProxyBackend(options, isRemote(options.addr) ? folderOf(options) : undefined)
+}
+
+/** The URL that ids are appended to. */
+function folderOf({ addr, path }: HttpProxyOptions): URL {
+  const folder = path.replace(/^\/+|\/+$/g, '')
+  const text = `${addr.replace(/\/+$/, '')}/${folder === '' ? '' : `${folder}/`}`
+  try {
+    const url = new URL(text)
+    loginOf(url)
+    return url
+  } catch {
+    // Not told with its cause: that quotes the URL, in which there may be a login.
+    throw new BackendError(
+      'BAD_OPTION',
+      'cannot use backend http-proxy: its "addr" and "path" make no URL; correct them',
+    )
+  }
+}
+
+function loginOf({ username, password }: URL): string | undefined {
+  const login = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`
+  return login === ':' ? undefined : login
 }
 
 function isRemote(addr: string): boolean {
@@ -40,11 +60,13 @@ function isRemote(addr: string): boolean {
 class HttpProxyBackend implements Backend {
   readonly name = 'http-proxy'
   readonly #options: HttpProxyOptions
+  readonly #folder: URL | undefined
   readonly #agent: Agent
   readonly #closing = new AbortController()
 
-  constructor(options: HttpProxyOptions) {
+  constructor(options: HttpProxyOptions, folder: URL | undefined) {
     this.#options = options
+    this.#folder = folder
     this.#agent = agentOf(options)
   }
 
@@ -63,10 +85,9 @@ class HttpProxyBackend implements Backend {
   }
 
   #target(blobId: string): RequestOptions {
-    const { addr, path } = this.#options
-    if (!isRemote(addr)) return { socketPath: addr, path: '/' }
-    const url = new URL(`${addr}${path === '' || path.endsWith('/') ? path : `${path}/`}${blobId}`)
-    return { protocol: url.protocol, hostname: url.hostname, port: url.port, path: url.pathname + url.search }
+    if (this.#folder === undefined) return { socketPath: this.#options.addr, path: '/' }
+    const { protocol, hostname, port, pathname } = new URL(blobId, this.#folder)
+    return { protocol, hostname, port, path: pathname, auth: loginOf(this.#folder) }
   }
 }
 

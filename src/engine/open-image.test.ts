@@ -146,7 +146,7 @@ test('a file that says other things of its chunks than their records gets an err
   const readAs = async (change: (span: ChunkSpan) => void): Promise<boolean> => {
     const spans: ChunkSpan[] = []
     image.bootstrap.chunks(ino, 0, 100, spans)
-    change(spans[0] as ChunkSpan)
+    change(spans[0])
     const isHot = hot.read(spans, 1, address)
     await reader.read(spans, 1, into.subarray(0, spans[0]?.length), AbortSignal.timeout(10_000))
     return isHot

@@ -139,4 +139,21 @@ test('nothing secret is left in a document that is shown', () => {
   const shown = JSON.stringify(withoutSecrets(config))
   assert.doesNotMatch(shown, /dXNlcjpwYXNz|tok3n|pa55/)
   assert.match(shown, /"auth":null,"registry_token":null/)
+  const proxied = parseConfig(
+    'version = 2\n[backend]\ntype = "http-proxy"\n[backend.http-proxy]\naddr = "https://me:pa55@host/x"',
+    'a',
+  )
+  assert.match(JSON.stringify(withoutSecrets(proxied.config)), /"addr":"https:\/\/host\/x"/)
+})
+
+test('http-proxy is taken, but for a proxy in front of it', () => {
+  const text = (more: string): string =>
+    `version = 2\n[cache]\n[rafs]\nmode = "direct"\n[backend]\ntype = "http-proxy"\n[backend.http-proxy]\naddr = "/run/blobs.sock"\n${more}`
+  const { source, readDeadlineMs } = settingsOf(
+    parseConfig(text('timeout = 7\nconnect_timeout = 3\nretry_limit = 1'), 'a').config,
+  )
+  assert.equal(source.kind === 'http-proxy' && source.httpProxy.addr, '/run/blobs.sock')
+  assert.equal(readDeadlineMs, 30_000)
+  const proxy = '[backend.http-proxy.proxy]\nurl = "http://p"'
+  assert.throws(() => settingsOf(parseConfig(text(proxy), 'a').config), { code: 'UNSUPPORTED' })
 })

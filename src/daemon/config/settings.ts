@@ -164,9 +164,13 @@ export function withoutSecrets(config: Config): Config {
       oss: backend.oss === null ? null : { ...proxied(backend.oss), ...bucket },
       s3: backend.s3 === null ? null : { ...proxied(backend.s3), ...bucket },
       registry: backend.registry === null ? null : registryWithoutSecrets(proxied(backend.registry)),
-      'http-proxy': backend['http-proxy'] === null ? null : proxied(backend['http-proxy']),
+      'http-proxy': backend['http-proxy'] === null ? null : httpProxyWithoutSecrets(proxied(backend['http-proxy'])),
     },
   }
+}
+
+function httpProxyWithoutSecrets(of: HttpProxyConfig): HttpProxyConfig {
+  return { ...of, addr: withoutLogin(of.addr) }
 }
 
 function registryWithoutSecrets(of: RegistryConfig): RegistryConfig {
