@@ -11,8 +11,9 @@ import { BuilderError } from './errors.ts'
 /** Layers with less data than this are done on the main thread: starting threads costs more than it brings. */
 const INLINE_BYTES = 3 * 1024 * 1024
 const BATCH_BYTES = 2 * 1024 * 1024
-/** Budget of all batches, input and output; the limit of memory that a build takes, however large its files are. */
+/** Budget of all batches, input and output, and of those for each thread: the limit of memory that a build takes, however large its files are. */
 const BATCHES_BYTES = 48 * 1024 * 1024
+const THREAD_BYTES = 16 * 1024 * 1024
 const MIN_BATCHES = 3
 /** With packs each takes twice as much. */
 const MIN_PACKING_BATCHES = 2
@@ -118,9 +119,10 @@ export class ChunkPipeline {
     this.#capacity = Math.max(BATCH_BYTES, options.chunkSize)
     const { packs, algorithms } = options
     this.#packer = packs === undefined ? undefined : new ChunkPacker(packs.size, algorithms.cipher !== undefined)
+    const budget = Math.min(BATCHES_BYTES, (options.workers.size + 1) * THREAD_BYTES)
     const bytes = 2 * (packs === undefined ? this.#capacity : this.#capacity + this.#packsCapacity)
     const least = packs === undefined ? MIN_BATCHES : MIN_PACKING_BATCHES
-    this.#maxBatches = Math.max(least, Math.min(MAX_BATCHES, Math.floor(BATCHES_BYTES / bytes)))
+    this.#maxBatches = Math.max(least, Math.min(MAX_BATCHES, Math.floor(budget / bytes)))
   }
 
   /**

@@ -67,7 +67,8 @@ interface OpenBatch {
  * Digests go first: what waits for them is the decision, in order, of what to store.
  */
 export class ChunkWorkers {
-  readonly #size: number
+  /** Threads besides the calling one. */
+  readonly size: number
   readonly #members: Member[] = []
   readonly #digests: Task[] = []
   readonly #compressions: Task[] = []
@@ -77,7 +78,7 @@ export class ChunkWorkers {
   #helping = false
 
   constructor(size = Math.min(availableParallelism() - 1, MAX_WORKERS)) {
-    this.#size = size
+    this.size = size
   }
 
   /** Tells all threads of a batch; gives its number. */
@@ -115,7 +116,7 @@ export class ChunkWorkers {
   }
 
   #start(): void {
-    for (let i = 0; i < this.#size; i += 1) {
+    for (let i = 0; i < this.size; i += 1) {
       const worker = new Worker(
         new URL(import.meta.url.endsWith('.ts') ? './chunk-worker.ts' : './chunk-worker.cjs', import.meta.url),
       )
