@@ -64,4 +64,12 @@ for (const version of [5, 6] as const) {
     assert.equal(entries.get('/b/c')?.mode, '0640')
     assert.equal(entries.get('/')?.mode, '0711')
   })
+
+  test(`RAFS v${version}: a directory, a file over it, a directory again with the same file in it`, async () => {
+    const directory: ArchiveEntry = { path: 'a/', type: 'directory' }
+    const archive = await tarOf([directory, file('a/x', { mode: 0o600 }), file('a'), directory, file('a/x')])
+    const entries = await built(archive, version)
+    assert.deepEqual([...entries.keys()], ['/', '/a', '/a/x'])
+    assert.equal(entries.get('/a/x')?.size, 'content'.length)
+  })
 }

@@ -66,6 +66,28 @@ test('a link over a directory, and a directory over that again, is empty', () =>
   assert.deepEqual(listed(files, root), ['/ 40755 0 #0', '/d 40755 0 #1', '/target 100644 0 #2'])
 })
 
+test('a child of the same name is listed again, whatever stood between two directories of one name', () => {
+  const between: ReadonlyArray<(files: FileTree, root: NodeId) => void> = [
+    (files, root) => void files.put(root, 'd', values(0o100600)),
+    (files, root) => void files.put(root, 'd', values(0o120777, { target: Buffer.from('x') })),
+    (files, root) => void files.link(root, 'd', files.find(root, 'target')),
+    (files, root) => void files.putDirectoryLike(root, files.find(root, 'd')),
+  ]
+  for (const [at, replace] of between.entries()) {
+    const files = new FileTree()
+    const root = files.addRoot(DIRECTORY)
+    files.put(root, 'target', values(0o100644))
+    const old = files.put(files.put(root, 'd', DIRECTORY), 'x', values(0o100644, { uid: 1 }))
+    replace(files, root)
+    assert.equal(files.find(files.find(root, 'd'), 'x'), 0, `${at}`)
+    const again = files.put(files.put(root, 'd', DIRECTORY), 'x', values(0o100644, { uid: 2 }))
+    assert.notEqual(again, old)
+    const paths = listed(files, root).map((line) => line.split(' ')[0])
+    assert.deepEqual(paths, ['/', '/d', '/target', '/d/x'], `${at}`)
+    assert.equal(files.uid(again), 2)
+  }
+})
+
 test('values of 64 bits, targets, xattrs and long names come back', () => {
   const files = new FileTree()
   const root = files.addRoot(DIRECTORY)

@@ -118,6 +118,7 @@ export class FileTree {
     const id = this.#place(parent, name)
     if (id === inode) return id
     // What it was before, a directory perhaps, must not come back with the next entry.
+    this.removeChildren(id)
     for (let word: number = FIRST_INODE_WORD; word < ROW_WORDS; word++) this.#rows.set(id, word, 0)
     this.#rows.set(id, WORD.inode, inode)
     this.#setFlag(id, FLAGS.PLACEHOLDER, false)
@@ -133,6 +134,7 @@ export class FileTree {
   /** Puts an empty directory with the name and the attributes of another into a directory. */
   putDirectoryLike(parent: NodeId, other: NodeId): NodeId {
     const id = this.#place(parent, this.text(other))
+    this.removeChildren(id)
     for (const word of [WORD.first, WORD.last]) this.#rows.set(id, word, 0)
     this.#setFlag(id, FLAGS.LINKED | FLAGS.PLACEHOLDER, false)
     this.copyAttributes(other, id)
@@ -433,7 +435,8 @@ export class FileTree {
 
   #write(id: NodeId, values: NodeValues): void {
     const rows = this.#rows
-    const wasDirectory = this.isDirectory(id)
+    const staysDirectory = this.isDirectory(id) && isType(values.mode, MODE.DIRECTORY)
+    if (!staysDirectory) this.removeChildren(id)
     rows.set(id, WORD.mode, values.mode)
     rows.set(id, WORD.uid, values.uid)
     rows.set(id, WORD.gid, values.gid)
@@ -443,7 +446,7 @@ export class FileTree {
     rows.setLong(id, WORD.size, values.size)
     rows.set(id, WORD.xattrs, this.#xattrs.add(values.xattrs))
     this.#setFlag(id, FLAGS.LINKED | FLAGS.IMPLIED | FLAGS.PLACEHOLDER, false)
-    if (wasDirectory && isType(values.mode, MODE.DIRECTORY)) return
+    if (staysDirectory) return
     rows.set(id, WORD.first, 0)
     rows.set(id, WORD.last, 0)
     if (values.target !== undefined) rows.set(id, WORD.first, this.#addTarget(values.target))
