@@ -183,11 +183,16 @@ class OpenImage implements ImageReader {
     if (this.#closed !== undefined) throw closed()
     const bytes = Buffer.allocUnsafe(part.length)
     try {
-      await tar.read(part.chunkOffset + part.offsetInChunk, bytes, this.#closing.signal)
+      await tar.read(part.chunkOffset + part.offsetInChunk, bytes, this.#deadline())
     } catch (error) {
       throw this.#failure(blob, error)
     }
     if (!read.isOver) read.into.set(bytes, part.at)
+  }
+
+  /** Of what is asked of a backend: it must not hold a place for ever. */
+  #deadline(): AbortSignal {
+    return AbortSignal.any([this.#closing.signal, AbortSignal.timeout(this.#limits.readDeadlineMs)])
   }
 
   #begin(blob: ImageBlob, index: number): InFlightChunk {
@@ -264,7 +269,7 @@ class OpenImage implements ImageReader {
     for (const index of range.chunks) if (!blob.inFlight.has(index)) blob.inFlight.set(index, new InFlightChunk(index))
     const left = new Set(range.chunks)
     const bad: ChunkInfo[] = []
-    const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(this.#limits.readDeadlineMs)])
+    const signal = this.#deadline()
     const parts = { decoders: this.#decoders, buffers: this.#buffers, signal }
     let failure: EngineError | undefined
     try {

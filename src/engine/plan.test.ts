@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import * as fc from 'fast-check'
 import { GrowBudget } from './grow-budget.ts'
 import { type ChunkPlace, type FetchLimits, type PlannedBlob, planFetch } from './plan.ts'
 
@@ -168,4 +169,38 @@ test('unread guesses stay below a quarter of what was read and a first MiB, howe
     unread += grown
     assert.ok(unread <= read / 4 + (1 << 20))
   }
+})
+
+test('plan: wherever an image says that its chunks lie, a request has all bytes of each that it is for, and no chunk twice', () => {
+  const place = fc.record({ offset: fc.nat(60 * KIB), size: fc.integer({ min: 1, max: 20 * KIB }) })
+  fc.assert(
+    fc.property(
+      fc.array(place, { minLength: 1, maxLength: 40 }),
+      fc.array(fc.nat(39), { minLength: 1, maxLength: 8 }),
+      fc.record({ joinGapBytes: fc.nat(8 * KIB), growBytes: fc.nat(100 * KIB) }),
+      (places, wanted, limits) => {
+        const crafted: PlannedBlob = {
+          chunkCount: places.length,
+          place: (chunk, into) => {
+            const at = places[chunk]
+            if (at === undefined) return false
+            Object.assign(into, { compressedOffset: at.offset, storedSize: at.size, plainSize: 4096 })
+            return true
+          },
+          isMissing: () => true,
+        }
+        const ranges = planFetch(wanted, crafted, { ...LIMITS, ...limits })
+        for (const { compressedOffset, length, chunks } of ranges) {
+          for (const chunk of chunks) {
+            const { offset, size } = places[chunk]
+            assert.ok(offset >= compressedOffset && offset + size <= compressedOffset + length, `chunk ${chunk}`)
+          }
+        }
+        const all = ranges.flatMap(({ chunks }) => chunks)
+        assert.equal(new Set(all).size, all.length)
+        for (const chunk of wanted) assert.ok(chunk >= places.length || all.includes(chunk), `${chunk} is left out`)
+      },
+    ),
+    { numRuns: 2000 },
+  )
 })

@@ -137,8 +137,10 @@ function grow(draft: Draft, blob: PlannedBlob, limits: FetchLimits, budget: numb
   for (let index = draft.last + 1; index < blob.chunkCount; index++) {
     if (!blob.isMissing(index) || !blob.place(index, place)) break
     const gap = place.compressedOffset - draft.to
-    const cost = endsWith(draft, place) ? 0 : gap + place.storedSize
-    if (cost > 0 && (left < budget / 4 || gap < 0 || gap > ALIGNMENT)) break
+    const isShared = endsWith(draft, place)
+    // Places come from the image: chunks need not follow each other in the order of their numbers.
+    if (!isShared && (left < budget / 4 || gap < 0 || gap > ALIGNMENT)) break
+    const cost = isShared ? 0 : gap + place.storedSize
     if (!fits(cost, left)) break
     left -= cost
     draft.chunks.push(index)
@@ -150,8 +152,9 @@ function grow(draft: Draft, blob: PlannedBlob, limits: FetchLimits, budget: numb
   for (let index = draft.first - 1; index >= 0; index--) {
     if (!blob.isMissing(index) || !blob.place(index, place)) break
     const gap = draft.from - place.compressedOffset - place.storedSize
-    const cost = startsWith(draft, place) ? 0 : gap + place.storedSize
-    if (cost > 0 && (gap < 0 || gap > ALIGNMENT)) break
+    const isShared = startsWith(draft, place)
+    if (!isShared && (gap < 0 || gap > ALIGNMENT)) break
+    const cost = isShared ? 0 : gap + place.storedSize
     if (!fits(cost, left)) break
     left -= cost
     draft.chunks.unshift(index)

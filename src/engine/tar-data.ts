@@ -30,10 +30,15 @@ export class TarData {
     return new TarData(info, file, undefined)
   }
 
-  /** Fills `into`. Throws EngineError 'BACKEND', CacheError or BackendError. */
+  /** Fills `into`. `signal` ends also a read that waits for its turn. Throws EngineError 'BACKEND', CacheError or BackendError. */
   async read(offset: number, into: Uint8Array, signal: AbortSignal): Promise<void> {
     const reader = this.#reader
-    if (reader !== undefined) return await this.#limit(() => reader.read(offset, into, { signal }))
+    if (reader !== undefined) {
+      return await this.#limit(async () => {
+        signal.throwIfAborted()
+        await reader.read(offset, into, { signal })
+      })
+    }
     if ((await this.#file?.read(offset, into)) === true) return
     throw new EngineError('BACKEND', `the tar of blob ${this.#info.id} ends before byte ${offset + into.length}`)
   }
