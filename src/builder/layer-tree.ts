@@ -52,6 +52,8 @@ const MAX_LINKS = 40
 export class LayerTree {
   readonly files: FileTree
   readonly root: NodeId
+  /** What ended the last walk: it is no directory. */
+  #end: NodeId = 0
 
   constructor(files: FileTree) {
     this.files = files
@@ -84,6 +86,12 @@ export class LayerTree {
     return directory === 0 ? 0 : this.files.find(directory, name)
   }
 
+  /** The placeholder that a path ends at or would lead through, 0 when there is none. */
+  placeholder(names: readonly string[]): NodeId {
+    const found = this.find(names) || this.#end
+    return this.files.isPlaceholder(found) ? found : 0
+  }
+
   #directory(names: readonly string[]): NodeId {
     const found = this.#walk(names, true)
     if (found === 0)
@@ -97,6 +105,7 @@ export class LayerTree {
   /** The directory that the last name lies in. Missing ones are made when `make` is set; symlinks are followed within the layer, as an unpacking tool would. */
   #walk(names: readonly string[], make: boolean): NodeId {
     const { files } = this
+    this.#end = 0
     let here = this.root
     let links = 0
     let queue: readonly string[] = names
@@ -128,7 +137,10 @@ export class LayerTree {
         at = -1
         continue
       }
-      if (!files.isDirectory(next)) return 0
+      if (!files.isDirectory(next)) {
+        this.#end = next
+        return 0
+      }
       here = next
     }
     return here
@@ -159,27 +171,41 @@ export class PendingLinks {
     this.#pending.set(placeholder, { names, target })
   }
 
-  /** Resolves what is left. Chains of links resolve in as many rounds; a round without progress ends it with 'BAD_SOURCE'. */
+  /** Resolves what is left, each link once what it waits for is there. Throws BuilderError 'BAD_SOURCE' for those that stay. */
   finish(): void {
     const { files } = this.#tree
-    let open = [...this.#pending].filter(([id, { names }]) => this.#tree.find(names) === id && files.isPlaceholder(id))
-    while (open.length > 0) {
-      const before = open.length
-      open = open.filter(([id, { names, target }]) => {
-        const found = this.#target(target)
-        if (found === 0) return true
-        if (this.#tree.find(names) === id) this.#share(names, found, target)
-        return false
-      })
-      const [first] = open
-      if (open.length === before && first !== undefined) {
-        const [, { names, target }] = first
-        throw new BuilderError(
-          'BAD_SOURCE',
-          `the hard link ${shown(`/${names.join('/')}`)} points to ${shown(`/${target.join('/')}`)}, which the archive does not have`,
-        )
+    const left = new Map(
+      [...this.#pending].filter(([id, { names }]) => this.#isAt(names, id) && files.isPlaceholder(id)),
+    )
+    /** By the link that they wait for. */
+    const waiting = new Map<NodeId, NodeId[]>()
+    const open = [...left.keys()].reverse()
+    for (let id = open.pop(); id !== undefined; id = open.pop()) {
+      const link = left.get(id)
+      if (link === undefined) continue
+      const found = this.#target(link.target)
+      if (found === 0) {
+        const blocker = this.#tree.placeholder(link.target)
+        const others = waiting.get(blocker)
+        if (others === undefined) waiting.set(blocker, [id])
+        else others.push(id)
+        continue
       }
+      if (this.#isAt(link.names, id)) this.#share(link.names, found, link.target)
+      left.delete(id)
+      for (const other of waiting.get(id) ?? []) open.push(other)
+      waiting.delete(id)
     }
+    const [first] = left.values()
+    if (first === undefined) return
+    throw new BuilderError(
+      'BAD_SOURCE',
+      `the hard link ${shown(`/${first.names.join('/')}`)} points to ${shown(`/${first.target.join('/')}`)}, which the archive does not have`,
+    )
+  }
+
+  #isAt(names: readonly string[], id: NodeId): boolean {
+    return this.#tree.find(names) === id
   }
 
   #target(names: readonly string[]): NodeId {
