@@ -18,6 +18,8 @@ export type StargzOptions = Pick<LayerOptions, 'chunkSize' | 'keepOwners' | 'pre
 
 const MAX_CHUNKS = 0xff_ffff
 const MAX_BLOB_BYTES = 2 ** 40
+/** Of a gzip member's header and trailer. */
+const MIN_MEMBER_BYTES = 10 + 8
 const BLOCK = 4096
 const FEATURES = BLOB_FEATURES.ALIGNED | BLOB_FEATURES.SEPARATE | BLOB_FEATURES.CAP_TAR_TOC
 
@@ -113,13 +115,18 @@ class StargzChunks {
     }
     if (this.count === MAX_CHUNKS)
       throw new BuilderError('TOO_LARGE', `the layer has more than ${MAX_CHUNKS} different chunks`)
+    const room = this.#next(chunk.offset) - chunk.offset
+    if (room < MIN_MEMBER_BYTES)
+      throw bad(
+        `the gzip member at byte ${chunk.offset} would have ${room} bytes, none has fewer than ${MIN_MEMBER_BYTES}`,
+      )
     const id = chunks.add({
       blobIndex: 0,
       index: this.count,
       digest: chunk.digest,
       crc32c: undefined,
       compressedOffset: chunk.offset,
-      compressedSize: storedSize(this.#next(chunk.offset) - chunk.offset, length),
+      compressedSize: storedSize(room, length),
       uncompressedOffset: this.uncompressedSize,
       uncompressedSize: length,
       compressed: true,

@@ -44,14 +44,14 @@ export interface TocLayer {
   readonly offsets: Float64Array
 }
 
-const TYPES: Readonly<Record<string, number>> = {
-  dir: FILE_TYPES.directory,
-  reg: FILE_TYPES.file,
-  symlink: FILE_TYPES.symlink,
-  char: FILE_TYPES.char,
-  block: FILE_TYPES.block,
-  fifo: FILE_TYPES.fifo,
-}
+const TYPES: ReadonlyMap<string, number> = new Map([
+  ['dir', FILE_TYPES.directory],
+  ['reg', FILE_TYPES.file],
+  ['symlink', FILE_TYPES.symlink],
+  ['char', FILE_TYPES.char],
+  ['block', FILE_TYPES.block],
+  ['fifo', FILE_TYPES.fifo],
+])
 
 /**
  * Reads the table of contents of an eStargz layer, which is all of the layer but its data. Unlike the original's it keeps devices, FIFOs and times (whole seconds, as of archives). Throws BuilderError 'BAD_SOURCE', naming the
@@ -112,7 +112,7 @@ class TocReading {
   }
 
   #values(fields: TocFields): LayerValues {
-    const type = TYPES[fields.type]
+    const type = TYPES.get(fields.type)
     if (type === undefined) throw fields.bad(`it has the type ${JSON.stringify(fields.type).slice(0, 40)}`)
     const values = newValues(type | (fields.integer('mode') & 0o7777))
     values.mtime = fields.modificationTime()
