@@ -156,6 +156,21 @@ const wrong: ReadonlyArray<readonly [string, string, RegExp]> = [
     /ends at byte 14096 of a blob of 9000/,
   ],
   ['a blob that nothing tells of', line('/models/config', { blob_index: '1' }), /no file of blob 0/],
+  [
+    'two ids of one blob',
+    line('/models/config', { crcs: '1' }) + line('/models/deep/weights', { blob_id: 'f'.repeat(64) }),
+    /its blob_id is .{64}, another file of that blob has .{64}$/,
+  ],
+  [
+    'two sizes of one blob',
+    line('/models/config', { crcs: '1' }) + line('/models/deep/weights', { compressed_size: '20001' }),
+    /its compressed_size is \d+, another file of that blob has \d+$/,
+  ],
+  [
+    'two chunk sizes of one blob',
+    line('/models/config', { crcs: '1' }) + line('/models/deep/weights', { chunk_size: '8KiB' }),
+    /its chunk_size is \d+, another file of that blob has \d+$/,
+  ],
   ['a billion blobs', line('/models/config', { blob_index: '1000000000' }), /up to 254 blobs/],
   ['a path out of the image', line('/models/../../x'), /"\.\."/],
   ['a quote without end', '"/a type=external\n', /no end/],

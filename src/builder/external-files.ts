@@ -132,16 +132,23 @@ class ExternalFile {
   }
 
   #describe(blob: ExternalBlob): void {
-    blob.id = this.#value('blob_id')
-    if (!/^[0-9A-Za-z]{64}$/.test(blob.id))
-      throw this.#bad(`invalid blob id:${blob.id}, length:${blob.id.length}; it must have ${BLOB_ID_LENGTH} digits`)
-    blob.size = this.#number('compressed_size')
+    const id = this.#value('blob_id')
+    if (!/^[0-9A-Za-z]{64}$/.test(id))
+      throw this.#bad(`invalid blob id:${id}, length:${id.length}; it must have ${BLOB_ID_LENGTH} digits`)
+    const size = this.#number('compressed_size')
     const chunkSize = parseSize(this.#value('chunk_size'))
     if (chunkSize === undefined || chunkSize === 0 || chunkSize >= 2 ** 32)
       throw this.#bad('failed to parse chunk_size')
-    if (blob.chunkSize !== 0 && blob.chunkSize !== chunkSize)
-      throw this.#bad(`its chunk_size is ${chunkSize}, another file of that blob has ${blob.chunkSize}`)
-    blob.chunkSize = chunkSize
+    if (blob.chunkSize !== 0) {
+      this.#compare('blob_id', id, blob.id)
+      this.#compare('compressed_size', size, blob.size)
+      this.#compare('chunk_size', chunkSize, blob.chunkSize)
+    }
+    Object.assign(blob, { id, size, chunkSize })
+  }
+
+  #compare(key: string, value: number | string, other: number | string): void {
+    if (value !== other) throw this.#bad(`its ${key} is ${value}, another file of that blob has ${other}`)
   }
 
   /** There are no digests, so every chunk must have one. */
