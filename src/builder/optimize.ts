@@ -2,6 +2,7 @@ import type { BlobInfo } from '../blob/index.ts'
 import { findChild, type RafsNode, readTree } from '../rafs/index.ts'
 import { ChunkCopier, type CopiedImage } from './chunk-copier.ts'
 import { BuilderError, coded } from './errors.ts'
+import { FILE_TYPES } from './layer-tree.ts'
 import { importedBlob } from './merge.ts'
 import { NewBlob, publishImage } from './new-blob.ts'
 import { type PrefetchFile, touches } from './prefetch-files.ts'
@@ -90,7 +91,7 @@ function choose(
   const skipped: string[] = []
   for (const { path, ranges } of files) {
     const node = nodeAt(root, path)
-    if (node === undefined) {
+    if (node === undefined || (node.mode & FILE_TYPES.mask) !== FILE_TYPES.file) {
       skipped.push(path)
       continue
     }
