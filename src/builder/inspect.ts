@@ -38,6 +38,8 @@ export const INSPECT_COMMANDS = [
   'q',
 ] as const
 
+const SLASH = 0x2f
+
 /** The original's help, its spelling included: programs compare it. */
 const USAGE = `
     stats:              Display RAFS filesystesm metadata
@@ -268,21 +270,11 @@ Blob ID: ${this.#blobId(span.blobIndex)}
     const found: string[] = []
     for (const entry of walkBootstrap(this.#image)) {
       if (entry.ino !== ino) continue
-      const path = text(entry.path)
-      const parent = this.#lookup(path.slice(0, Math.max(0, path.lastIndexOf('/'))))
-      found.push(`${path}\n`, this.#describe(ino, entry.name, parent))
+      const above = entry.path.subarray(0, Math.max(0, entry.path.lastIndexOf(SLASH)))
+      const parent = resolvePath(this.#image, [this.#image.root], above)?.ino ?? this.#image.root
+      found.push(`${text(entry.path)}\n`, this.#describe(ino, entry.name, parent))
     }
     return found.join('')
-  }
-
-  #lookup(path: string): Ino {
-    return path
-      .split('/')
-      .filter((name) => name !== '')
-      .reduce(
-        (directory, name) => this.#image.lookup(directory, Buffer.from(name)) ?? this.#image.root,
-        this.#image.root,
-      )
   }
 }
 

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import * as fc from 'fast-check'
@@ -107,6 +109,21 @@ describe('paths', () => {
     assert.ok(names.length > 5)
     for (const [, ino, name] of names)
       assert.match(at.execute(`stat ${name}`).text, new RegExp(`Inode Number: +${ino}\n`), name)
+  })
+
+  test('below a directory whose name is not UTF-8, icheck names the directory', async (t) => {
+    const folder = mkdtempSync(join(tmpdir(), 'inspect-'))
+    t.after(() => rmSync(folder, { recursive: true, force: true }))
+    const directory = Buffer.concat([Buffer.from(`${folder}/tree/`), Buffer.from('fffe', 'hex')])
+    mkdirSync(directory, { recursive: true })
+    writeFileSync(Buffer.concat([directory, Buffer.from('/inner')]), 'content')
+    assert.equal(run(['create', '-l', 'error', '-D', '.', '-B', 'boot', 'tree'], folder).exit, 0)
+    const at = new ImageInspector(await readNamedImage(join(folder, 'boot'), undefined), false)
+    const [, above] = /^d {4}(\d+)/m.exec(at.execute('ls').text) ?? []
+    at.execute('cd "\\xFF\\xFE"')
+    const [, inner] = /^- {4}(\d+)/m.exec(at.execute('ls').text) ?? []
+    assert.match(at.execute(`icheck ${inner}`).text, new RegExp(`Name: +"inner"\n[^]*Parent: +${above}\n`))
+    assert.match(at.execute(`icheck ${above}`).text, /Parent: +\d+\n/)
   })
 
   test('any name in quotes reads back', () => {
