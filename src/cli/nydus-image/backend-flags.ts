@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { type Backend, localfsBackend } from '../../backend/index.ts'
+import type { Bootstrap } from '../../rafs/index.ts'
 import { ExitError } from '../output.ts'
 import { openBackend } from './blob-source.ts'
 import { osError } from './os-error.ts'
@@ -21,6 +22,12 @@ export async function backendOf(flags: BackendFlags, advice: string): Promise<Ba
   const backend = await openBackend(flags)
   if (backend === undefined) throw new ExitError(1, `invalid backend configuration, ${advice}`)
   return backend
+}
+
+/** A single file is the data of one blob. `places` are the flags that `backendOf` was given. */
+export function checkOneBlob(places: BackendFlags, image: Bootstrap): void {
+  if (places.blob !== undefined && image.blobs.length > 1)
+    throw new ExitError(1, `the image has ${image.blobs.length} blobs, --blob gives one; use --blob-dir`)
 }
 
 /** The original's types; `localfs` is `--blob-dir`. */

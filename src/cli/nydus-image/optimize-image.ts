@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { optimizeImage, parsePrefetchFiles } from '../../builder/index.ts'
 import { createOutput, ExitError, type ProgressMode } from '../output.ts'
 import type { CommonFlags } from './arguments.ts'
-import { type BackendFlags, backendOf } from './backend-flags.ts'
+import { type BackendFlags, backendOf, checkOneBlob } from './backend-flags.ts'
 import { checkConfig } from './blob-source.ts'
 import { openBootstrapFile } from './bootstrap-file.ts'
 import { withImageData } from './image-content.ts'
@@ -34,14 +34,14 @@ async function optimize(flags: OptimizeFlags, log: Log, signal: AbortSignal): Pr
   if (outputBlobDir === undefined) throw new ExitError(1, 'missing parameter `output-blob-dir`')
   if (prefetchFiles === undefined) throw new ExitError(1, 'missing parameter `prefetch-files`')
   await checkConfig(flags.config)
-  const backend = await backendOf(placesOf(flags), ADVICE)
+  const places = placesOf(flags)
+  const backend = await backendOf(places, ADVICE)
   const progress = createOutput(flags.progress).progress('optimizing', { total: 0, unit: 'bytes' })
   try {
     const image = await openBootstrapFile(flags.bootstrap)
     const { files, warnings } = parsePrefetchFiles(await readList(prefetchFiles))
     for (const warning of warnings) log.warn(warning)
-    if (flags.blob !== undefined && flags.blobDir === undefined && image.blobs.length > 1)
-      throw new ExitError(1, `the image has ${image.blobs.length} blobs, --blob gives one; use --blob-dir`)
+    checkOneBlob(places, image)
     await withImageData(image, backend, async (data) => {
       const onBytes = (bytes: number): void => progress.advance(bytes)
       const options = { files, bootstrapPath: outputBootstrap, blobFolder: outputBlobDir }

@@ -62,6 +62,7 @@ before(async () => {
   linkSync(join(folder, 'tree/other'), join(folder, 'tree/hard'))
   symlinkSync('late', join(folder, 'tree/link'))
   writeFileSync(join(folder, 'list.json'), JSON.stringify(LIST))
+  writeFileSync(join(folder, 'merged.json'), JSON.stringify({ version: 'v1', files: [{ path: '/dup/a' }] }))
   await ours(
     ...Object.entries(KINDS).map(([kind, flags]) => [
       'create',
@@ -312,6 +313,24 @@ describe('bad input', () => {
       'same',
       'small',
     ])
+  })
+
+  test('where a backend is given, --blob is not looked at, also for an image of several blobs', async () => {
+    const image = join(import.meta.dirname, '../../rafs/testdata/v6-merge3.bootstrap')
+    const places = ['--backend-type', 'http-proxy', '--backend-config', '{"addr":"absent.sock"}', '-b', 'absent']
+    const [ran] = await outcome([
+      'optimize',
+      '-B',
+      image,
+      '-p',
+      'merged.json',
+      ...places,
+      '-O',
+      'never',
+      '--output-blob-dir',
+      'blobs',
+    ])
+    assert.match(ran?.stderr ?? '', /connect ENOENT absent\.sock/)
   })
 
   test('a damaged chunk is named', async () => {

@@ -3,7 +3,7 @@ import { unpackImage, writeStream } from '../../builder/index.ts'
 import type { Bootstrap } from '../../rafs/index.ts'
 import { createOutput, ExitError, type ProgressMode } from '../output.ts'
 import type { CommonFlags } from './arguments.ts'
-import { type BackendFlags, backendOf } from './backend-flags.ts'
+import { type BackendFlags, backendOf, checkOneBlob } from './backend-flags.ts'
 import { openNamedImage } from './bootstrap-file.ts'
 import { withImageData } from './image-content.ts'
 import { type Log, withLog } from './log.ts'
@@ -32,8 +32,7 @@ export async function unpackImageFile(
     const backend = await backendOf(flags, ADVICE)
     try {
       const image = await openNamedImage(operand, flags.bootstrap)
-      if (flags.blob !== undefined && image.blobs.length > 1)
-        throw new ExitError(1, `the image has ${image.blobs.length} blobs, --blob gives one; use --blob-dir`)
+      checkOneBlob(flags, image)
       await unpack(image, backend, { flags, log, signal })
     } finally {
       await backend.close()
