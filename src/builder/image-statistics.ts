@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises'
 import { ChunkInfo } from '../blob/index.ts'
 import type { DigestName } from '../codec/index.ts'
 import {
@@ -56,6 +57,8 @@ const MIN_CHUNK_BITS = 12
 const CHUNK_BITS = 9
 const FILE_BITS = 45
 const THRESHOLDS = 20
+/** The event loop gets its turn after so many paths. */
+const PATHS_AT_ONCE = 4096
 
 interface CountedChunk {
   readonly compressedSize: number
@@ -77,9 +80,9 @@ export class ImageStatistics {
     this.#onPath = onPath
   }
 
-  /** Throws RafsError for a damaged bootstrap; the figures are then those without it. */
-  addBase(image: Bootstrap): void {
-    const { figures, chunks } = figuresOf(image, this.#onPath)
+  /** Throws RafsError for a damaged bootstrap, or the signal's reason; the figures are then those without it. */
+  async addBase(image: Bootstrap, signal: AbortSignal): Promise<void> {
+    const { figures, chunks } = await figuresOf(image, this.#onPath, signal)
     add(this.base, figures)
     const isKnown = image.blobs.every(({ digest }) => digest === this.#digest)
     for (const [digest, chunk] of chunks) {
@@ -93,8 +96,8 @@ export class ImageStatistics {
     }
   }
 
-  addTarget(image: Bootstrap): void {
-    const { figures, chunks } = figuresOf(image, this.#onPath)
+  async addTarget(image: Bootstrap, signal: AbortSignal): Promise<void> {
+    const { figures, chunks } = await figuresOf(image, this.#onPath, signal)
     add(this.target, figures)
     for (const [digest, { compressedSize, uncompressedSize }] of chunks) {
       const kind = this.#known.get(digest)?.uncompressedSize === uncompressedSize ? 'ref' : 'own'
@@ -191,15 +194,22 @@ function add(to: ImageFigures, figures: ImageFigures): void {
 }
 
 /** Figures of one image's tree, and its chunks by digest. */
-function figuresOf(
+async function figuresOf(
   image: Bootstrap,
   onPath: () => void,
-): { figures: ImageFigures; chunks: Map<string, Omit<CountedChunk, 'count'>> } {
+  signal: AbortSignal,
+): Promise<{ figures: ImageFigures; chunks: Map<string, Omit<CountedChunk, 'count'>> }> {
   const figures = noFigures()
   const attributes = new Attributes()
   const linked = new Set<Ino>()
   const chunks = new ChunkFigures(image)
+  let paths = 0
   for (const { ino } of walkBootstrap(image)) {
+    paths += 1
+    if (paths % PATHS_AT_ONCE === 0) {
+      await setImmediate()
+      signal.throwIfAborted()
+    }
     image.attributes(ino, attributes)
     onPath()
     const { mode, nlink, size } = attributes

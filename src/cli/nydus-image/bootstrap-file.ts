@@ -11,12 +11,23 @@ import { osError } from './os-error.ts'
 /** No bootstrap is larger; a blob may be. */
 const MAX_BOOTSTRAP_BYTES = 0x4000_0000
 
+/** The file was read, and is no image that can be used. */
+export class ImageError extends ExitError {
+  /** Something else than an image, as far as it can be told; not an image that is damaged. */
+  readonly isOther: boolean
+
+  constructor(message: string, { cause, isOther }: { readonly cause: Error; readonly isOther: boolean }) {
+    super(1, message, { cause })
+    this.isOther = isOther
+  }
+}
+
 /** Opens a bootstrap from its file. One that came out of its own blob does not know the blob's id: the name of the file, up to the first dot, is it. */
 export async function openBootstrapFile(path: string): Promise<Bootstrap> {
   return opened(path, await withFile(path, (file) => readWhole(file, path)))
 }
 
-/** The image that `check` and `inspect` are asked about. An operand may also be a blob that carries its bootstrap; with -B other programs mean a bootstrap and nothing else. */
+/** The image that a command is asked about. An operand may also be a blob that carries its bootstrap; with -B other programs mean a bootstrap and nothing else. */
 export async function openNamedImage(operand: string | undefined, bootstrap: string | undefined): Promise<Bootstrap> {
   return (await readNamedImage(operand, bootstrap)).image
 }
@@ -41,14 +52,14 @@ export function blobIdOf(path: string): string {
 
 function opened(path: string, bytes: Uint8Array): Bootstrap {
   if (bytes.length === 0)
-    throw new ExitError(1, 'failed to fill whole buffer', { cause: new Error(`${path} is empty`) })
+    throw new ImageError('failed to fill whole buffer', { cause: new Error(`${path} is empty`), isOther: true })
   try {
     return openBootstrap(bytes, { inlinedBlobId: blobIdOf(path) })
   } catch (error) {
     if (!(error instanceof RafsError)) throw error
     const cause = new Error(`${path}: ${error.message}`)
-    if (error.code === 'NOT_RAFS') throw new ExitError(1, 'invalid RAFS superblock', { cause })
-    throw new ExitError(1, 'failed to load the bootstrap', { cause })
+    if (error.code === 'NOT_RAFS') throw new ImageError('invalid RAFS superblock', { cause, isOther: true })
+    throw new ImageError('failed to load the bootstrap', { cause, isOther: false })
   }
 }
 
@@ -73,7 +84,7 @@ async function readWhole(file: FileHandle, path: string): Promise<Uint8Array> {
     throw new ExitError(1, `cannot read the bootstrap ${path}`, { cause: new Error('it is not a regular file') })
   if (size > MAX_BOOTSTRAP_BYTES) {
     const cause = new Error(`${path} has ${size} bytes, more than any bootstrap; is it a data blob?`)
-    throw new ExitError(1, 'invalid RAFS superblock', { cause })
+    throw new ImageError('invalid RAFS superblock', { cause, isOther: false })
   }
   return await file.readFile()
 }
@@ -88,7 +99,8 @@ async function readInlined(file: FileHandle, path: string): Promise<Uint8Array |
     return part && unpacked(part, await readAt(file, part.compressedOffset, part.compressedSize))
   } catch (error) {
     if (!(error instanceof BlobError)) throw error
-    throw new ExitError(1, 'failed to load the bootstrap', { cause: new Error(`blob ${path}: ${error.message}`) })
+    const cause = new Error(`blob ${path}: ${error.message}`)
+    throw new ImageError('failed to load the bootstrap', { cause, isOther: false })
   }
 }
 

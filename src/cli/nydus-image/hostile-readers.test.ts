@@ -17,7 +17,7 @@ const READERS: ReadonlyArray<readonly [string, (image: Bootstrap, bytes: Uint8Ar
   ['dump', (image) => drain(dumpLines(image, 'text'))],
   ['dump --json', (image) => drain(dumpLines(image, 'json'))],
   ['check -v', (image) => drain(describeInodes(image))],
-  ['stat', (image) => new ImageStatistics('blake3').addBase(image)],
+  ['stat', (image) => new ImageStatistics('blake3').addBase(image, signal)],
   [
     'inspect',
     (image, bytes) => {

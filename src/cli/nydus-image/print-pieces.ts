@@ -24,9 +24,11 @@ export async function writePieces(
     }
     batch += piece
     if (batch.length < BATCH_LENGTH) continue
-    signal.throwIfAborted()
     await sink(Buffer.from(batch))
     batch = ''
+    // A file takes all at once: without this no signal would be heard before the end.
+    await setImmediate()
+    signal.throwIfAborted()
   }
   if (batch !== '') await sink(Buffer.from(batch))
 }

@@ -6,8 +6,9 @@ import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
 import { localfsBackend } from '../../backend/index.ts'
 import { checkBlobs, checkTree, ImageStatistics } from '../../builder/index.ts'
-import { emptyDirectory, openBootstrap, writeBootstrapV6 } from '../../rafs/index.ts'
+import { type Bootstrap, dumpLines, emptyDirectory, openBootstrap, writeBootstrapV6 } from '../../rafs/index.ts'
 import { openBootstrapFile } from './bootstrap-file.ts'
+import { writePieces } from './print-pieces.ts'
 import { type Ran, runAll } from './testing.ts'
 
 let folder = ''
@@ -67,25 +68,52 @@ describe('--progress', () => {
     const backend = localfsBackend({ dir: folder })
     for await (const finding of checkBlobs(image, backend, signal, (bytes) => void (counted.stored += bytes)))
       assert.fail(finding.message)
-    new ImageStatistics('blake3', () => void (counted.counted += 1)).addBase(image)
+    await new ImageStatistics('blake3', () => void (counted.counted += 1)).addBase(image, signal)
     assert.deepEqual(counted, { checked: 5, counted: 5, stored: image.blobs[0]?.compressedSize })
   })
 
-  test('a check of paths ends when it is interrupted', async () => {
-    const root = emptyDirectory(new Uint8Array(0))
-    root.children = Array.from({ length: 20_000 }, (_unused, index) =>
-      emptyDirectory(Buffer.from(String(index).padStart(5, '0'))),
-    )
-    const options = { chunkSize: 4096, compression: 'none', digest: 'blake3', explicitOwners: true } as const
-    const bytes = writeBootstrapV6({ root, blobs: [] }, { ...options, alwaysXattrs: false, prefetch: [] })
-    const interrupted = new AbortController()
-    // As a signal comes: by the event loop.
-    setImmediate(() => interrupted.abort(new Error('enough')))
-    let paths = 0
-    const check = checkTree(openBootstrap(bytes), { signal: interrupted.signal, onPath: () => void (paths += 1) })
-    await assert.rejects(async () => {
-      for await (const finding of check) assert.fail(finding.message)
-    }, /enough/)
-    assert.ok(paths < 10_000, `${paths}`)
-  })
+  const ENDLESS: ReadonlyArray<
+    readonly [string, (image: Bootstrap, signal: AbortSignal, onPath: () => void) => Promise<void>]
+  > = [
+    [
+      'a check of paths',
+      async (image, signal, onPath) => {
+        for await (const finding of checkTree(image, { signal, onPath })) assert.fail(finding.message)
+      },
+    ],
+    ['stat', (image, signal, onPath) => new ImageStatistics('blake3', onPath).addBase(image, signal)],
+    [
+      'a dump to a file',
+      async (image, signal, onPath) => {
+        // A file takes everything at once.
+        const sink = (text: Uint8Array): Promise<void> => {
+          for (const byte of text) if (byte === 10) onPath()
+          return Promise.resolve()
+        }
+        await writePieces(dumpLines(image, 'text'), sink, signal)
+      },
+    ],
+  ]
+  for (const [what, run] of ENDLESS)
+    test(`${what} ends when it is interrupted`, async () => {
+      const interrupted = new AbortController()
+      // As a signal comes: by the event loop.
+      setImmediate(() => interrupted.abort(new Error('enough')))
+      let paths = 0
+      await assert.rejects(
+        run(wideImage(), interrupted.signal, () => void (paths += 1)),
+        /enough/,
+      )
+      assert.ok(paths < 10_000, `${paths}`)
+    })
 })
+
+function wideImage(): Bootstrap {
+  const root = emptyDirectory(new Uint8Array(0))
+  root.children = Array.from({ length: 20_000 }, (_unused, index) =>
+    emptyDirectory(Buffer.from(String(index).padStart(5, '0'))),
+  )
+  const options = { chunkSize: 4096, compression: 'none', digest: 'blake3', explicitOwners: true } as const
+  const bytes = writeBootstrapV6({ root, blobs: [] }, { ...options, alwaysXattrs: false, prefetch: [] })
+  return openBootstrap(bytes)
+}

@@ -4,11 +4,11 @@ import { extname, join, resolve } from 'node:path'
 import { type DictionaryFigures, type ImageFigures, ImageStatistics, writeWhole } from '../../builder/index.ts'
 import type { DigestName } from '../../codec/index.ts'
 import { RafsError } from '../../rafs/index.ts'
-import { createOutput, ExitError, type Progress, type ProgressMode } from '../output.ts'
+import { createOutput, ExitError, type ProgressMode } from '../output.ts'
 import type { CommonFlags } from './arguments.ts'
 import { checkConfig } from './blob-source.ts'
-import { openBootstrapFile, openNamedImage } from './bootstrap-file.ts'
-import { withLog } from './log.ts'
+import { ImageError, openBootstrapFile, openNamedImage } from './bootstrap-file.ts'
+import { type Log, withLog } from './log.ts'
 import { osError } from './os-error.ts'
 
 /** Values of `stat`'s options, as the parser gives them. */
@@ -24,23 +24,30 @@ export interface StatFlags extends CommonFlags {
 
 /** `stat`: figures of images, as JSON or as the original's report. */
 export async function statImages(flags: StatFlags, signal: AbortSignal): Promise<void> {
-  await withLog(flags, async () => {
+  await withLog(flags, async (log) => {
     await checkConfig(flags.config)
     const progress = createOutput(flags.progress).progress('counting paths', { total: 0, unit: 'items' })
     try {
-      await countAndTell(flags, progress, signal)
+      const statistics = new ImageStatistics(flags.digester, () => progress.advance(1))
+      await countAndTell(statistics, { flags, log, signal })
     } finally {
       progress.done()
     }
   })
 }
 
-async function countAndTell(flags: StatFlags, progress: Progress, signal: AbortSignal): Promise<void> {
-  const statistics = new ImageStatistics(flags.digester, () => progress.advance(1))
-  if (flags.bootstrap !== undefined) await add(statistics, flags.bootstrap, flags, 'addBase')
-  else if (flags.blobDir !== undefined) await addFolder(statistics, flags.blobDir, flags, signal)
+interface Run {
+  readonly flags: StatFlags
+  readonly log: Log
+  readonly signal: AbortSignal
+}
+
+async function countAndTell(statistics: ImageStatistics, run: Run): Promise<void> {
+  const { flags } = run
+  if (flags.bootstrap !== undefined) await add(statistics, 'addBase', flags.bootstrap, run)
+  else if (flags.blobDir !== undefined) await addFolder(statistics, flags.blobDir, run)
   else throw new ExitError(1, 'one of `--bootstrap` and `--blob-dir` must be specified')
-  if (flags.target !== undefined) await add(statistics, flags.target, flags, 'addTarget')
+  if (flags.target !== undefined) await add(statistics, 'addTarget', flags.target, run)
   const isDeduplicated = flags.bootstrap === undefined
   if (isDeduplicated) statistics.countDeduplicated()
   if (flags.outputJson === undefined) process.stdout.write(report(statistics, flags, isDeduplicated))
@@ -49,25 +56,23 @@ async function countAndTell(flags: StatFlags, progress: Progress, signal: AbortS
 
 async function add(
   statistics: ImageStatistics,
-  path: string,
-  { config }: StatFlags,
   how: 'addBase' | 'addTarget',
+  path: string,
+  { flags: { config }, signal }: Run,
 ): Promise<void> {
+  const image = config === undefined ? await openBootstrapFile(path) : await openNamedImage(path, undefined)
   try {
-    statistics[how](config === undefined ? await openBootstrapFile(path) : await openNamedImage(path, undefined))
+    await statistics[how](image, signal)
   } catch (error) {
     if (!(error instanceof RafsError)) throw error
-    throw new ExitError(1, 'failed to load bootstrap for stats', { cause: new Error(`${path}: ${error.message}`) })
+    const cause = new Error(`${path}: ${error.message}`)
+    throw new ImageError('failed to load bootstrap for stats', { cause, isOther: false })
   }
 }
 
-/** All files whose names have no extension; what is no image is passed over, as in the original. */
-async function addFolder(
-  statistics: ImageStatistics,
-  folder: string,
-  flags: StatFlags,
-  signal: AbortSignal,
-): Promise<void> {
+/** All files whose names have no extension; what is no image is passed over, as in the original. A damaged image is passed over too, and told. */
+async function addFolder(statistics: ImageStatistics, folder: string, run: Run): Promise<void> {
+  const { flags, log, signal } = run
   const names = (await entriesOf(folder)).map(({ name }) => name).sort()
   for (const name of names) {
     signal.throwIfAborted()
@@ -75,9 +80,10 @@ async function addFolder(
     const isTarget = flags.target !== undefined && resolve(path) === resolve(flags.target)
     if (isTarget || extname(name) !== '' || !(await isFile(path))) continue
     try {
-      await add(statistics, path, flags, 'addBase')
+      await add(statistics, 'addBase', path, run)
     } catch (error) {
-      if (!(error instanceof ExitError)) throw error // an ExitError: it is no image
+      if (!(error instanceof ImageError)) throw error
+      if (!error.isOther) log.warn(`an image is left out: ${(error.cause as Error).message}`)
     }
   }
 }

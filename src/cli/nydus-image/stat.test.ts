@@ -95,6 +95,35 @@ describe('stat', () => {
     assert.equal((target['ref_chunks'] ?? 0) + (target['own_chunks'] ?? 0), 14)
   })
 
+  test('an image in the folder that is damaged is told, what is no image is not, what cannot be read is an error', () => {
+    const image = readFileSync(join(IMAGES, 'v6-upper-tar.bootstrap'))
+    mkdirSync(join(folder, 'mixed'))
+    writeFileSync(join(folder, 'mixed/whole'), image)
+    writeFileSync(join(folder, 'mixed/cut'), image.subarray(0, 6000))
+    writeFileSync(join(folder, 'mixed/damaged'), Buffer.from(image).fill(0, 4096))
+    writeFileSync(join(folder, 'mixed/notes'), 'no image')
+    writeFileSync(join(folder, 'mixed/empty'), '')
+    const { exit, stderr } = run(['stat', '-D', 'mixed', '-J', 'mixed.json'], folder)
+    assert.equal(exit, 0, stderr)
+    assert.deepEqual(
+      stderr
+        .trimEnd()
+        .split('\n')
+        .map((line) => /WARN an image is left out: ([^:]*): ./.exec(line)?.[1]),
+      ['mixed/cut', 'mixed/damaged'],
+      stderr,
+    )
+    const { base_image: base } = JSON.parse(readFileSync(join(folder, 'mixed.json'), 'utf8')) as {
+      base_image: Record<string, number>
+    }
+    assert.ok((base['files'] ?? 0) > 0)
+    symlinkSync('/proc/self/mem', join(folder, 'mixed/unreadable'))
+    const unread = run(['stat', '-D', 'mixed', '-J', 'never.json'], folder)
+    assert.equal(unread.exit, 1)
+    assert.match(unread.stderr, /cannot read the bootstrap mixed\/unreadable/)
+    assert.ok(!existsSync(join(folder, 'never.json')))
+  })
+
   test('tarfs has sizes of chunks without having records of them', () => {
     const image = join(IMAGES, 'v6-tarfs-third.bootstrap')
     const { exit, stderr } = run(['stat', '-B', image, '-J', 'tarfs.json'], folder)
