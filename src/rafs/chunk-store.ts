@@ -1,3 +1,4 @@
+import { RafsError } from './errors.ts'
 import { HashIndex, mix } from './hash-index.ts'
 import { Rows } from './rows.ts'
 import type { RafsChunk } from './tree.ts'
@@ -134,7 +135,13 @@ export class StoredChunk implements RafsChunk {
     return this.#rows.get(this.id, WORD.blobAndFlags) & BLOB_MASK
   }
 
+  /** Throws 'TOO_LARGE' beyond 65,535. */
   set blobIndex(value: number) {
+    if (value > BLOB_MASK)
+      throw new RafsError(
+        'TOO_LARGE',
+        `a chunk lies in blob ${value}; images of more than ${BLOB_MASK + 1} blobs are not put together anew`,
+      )
     this.#rows.set(this.id, WORD.blobAndFlags, (this.#rows.get(this.id, WORD.blobAndFlags) & ~BLOB_MASK) | value)
   }
 

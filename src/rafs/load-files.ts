@@ -41,7 +41,13 @@ export function loadFiles(image: Bootstrap, files: FileTree, blobIndexes: readon
   if (root === undefined) throw new RafsError('BAD_DIRECTORY', 'the image has no root')
   for (let id = firstChunk; id < files.chunks.end; id++) {
     const chunk = files.chunks.at(id)
-    chunk.blobIndex = blobIndexes[chunk.blobIndex] ?? chunk.blobIndex
+    const blobIndex = blobIndexes[chunk.blobIndex]
+    if (blobIndex === undefined)
+      throw new RafsError(
+        'BAD_CHUNK',
+        `a chunk lies in blob ${chunk.blobIndex} of ${blobIndexes.length}; the bootstrap is damaged or crafted`,
+      )
+    chunk.blobIndex = blobIndex
   }
   return root
 }
