@@ -107,15 +107,6 @@ export function putChild(directory: RafsNode, child: RafsNode): void {
   children.splice(at, replaces ? 1 : 0, child)
 }
 
-/** Takes a child away; false when there is none of that name. */
-export function removeChild(directory: RafsNode, name: Uint8Array): boolean {
-  const at = childPosition(directory, name)
-  const child = directory.children?.[at]
-  if (child === undefined || compareNames(child.name, name) !== 0) return false
-  directory.children?.splice(at, 1)
-  return true
-}
-
 function childPosition(directory: RafsNode, name: Uint8Array): number {
   const children = directory.children ?? []
   let low = 0
