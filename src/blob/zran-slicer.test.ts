@@ -2,8 +2,9 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { gzipSync } from 'node:zlib'
 import { GzipCursor, inflateSlice } from '../codec/index.ts'
+import { BlobError } from './errors.ts'
 import { CONTEXT } from './zran.ts'
-import { type ZranPlace, ZranSlicer } from './zran-slicer.ts'
+import { type SliceLimits, type ZranPlace, ZranSlicer } from './zran-slicer.ts'
 
 /** Bytes that compress to about half, the same in each run. */
 function content(size: number, seed = 1): Buffer {
@@ -29,9 +30,9 @@ interface Sliced {
 }
 
 /** Reads a file: gaps and chunks in turn, of these lengths. */
-function slice(file: Uint8Array, lengths: readonly number[], chunkSize = 0x10_0000): Sliced {
+function slice(file: Uint8Array, lengths: readonly number[], limits?: SliceLimits): Sliced {
   const cursor = GzipCursor.open() ?? assert.fail('zlib is here')
-  const slicer = new ZranSlicer(cursor, chunkSize)
+  const slicer = new ZranSlicer(cursor, 0x10_0000, limits)
   let fed = 0
   const feed = (): boolean => {
     if (fed >= file.length) return false
@@ -180,6 +181,30 @@ test('a giant block is one slice: none can begin within it', () => {
   const sliced = slice(file, [512, 1 << 20, 0, 1 << 20, 0, 1 << 20, 0, 1 << 20])
   assert.equal(sliced.slicer.contextCount, 1)
   assertReadable(file, plain, sliced)
+})
+
+test('a slice, or contexts, that no reader would take are refused; those of just that size are not', () => {
+  const plain = content(4_000_000)
+  const file = new Uint8Array(gzipSync(plain))
+  const lengths = lengthsFor(plain.length, 1)
+  const sliced = slice(file, lengths)
+  const sliceBytes = Math.max(...contextsOf(sliced).map(({ length }) => length))
+  const metaBytes = sliced.slicer.byteLength
+  assert.equal(slice(file, lengths, { sliceBytes, metaBytes }).slicer.byteLength, metaBytes)
+  assert.throws(
+    () => slice(file, lengths, { sliceBytes: sliceBytes - 1, metaBytes }),
+    (error) =>
+      error instanceof BlobError &&
+      error.code === 'TOO_LARGE' &&
+      error.message.startsWith(`the gzip file has a deflate block of ${sliceBytes} bytes (`),
+  )
+  assert.throws(
+    () => slice(file, lengths, { sliceBytes, metaBytes: metaBytes - 1 }),
+    (error) =>
+      error instanceof BlobError &&
+      error.code === 'TOO_LARGE' &&
+      error.message.includes(`have contexts of ${metaBytes} bytes; up to ${metaBytes - 1} are read`),
+  )
 })
 
 /** A deflate stream, bit by bit. */

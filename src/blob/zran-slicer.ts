@@ -12,6 +12,16 @@ const MAX_PLAIN = 2 << 20
 const MIN_COMPRESSED = 1 << 19
 const MAX_CONTEXTS = 1 << 24
 
+/** What readers take: larger files are refused. Bytes. */
+export interface SliceLimits {
+  /** Of a slice, compressed. */
+  readonly sliceBytes: number
+  /** Of all contexts with their dictionaries. */
+  readonly metaBytes: number
+}
+
+const READABLE: SliceLimits = { sliceBytes: MAX_SLICE_BYTES, metaBytes: MAX_META_BYTES }
+
 /** Where the bytes of a chunk lie in a file, as they are. */
 export interface StoredPlace {
   readonly compressedOffset: number
@@ -52,15 +62,17 @@ interface Slice {
 export class ZranSlicer {
   readonly #cursor: GzipCursor
   readonly #chunkSize: number
+  readonly #limits: SliceLimits
   readonly #slices: Slice[] = []
   #current: Slice | undefined
   #chunkAt = { compressed: 0, plain: 0 }
   #dictionaryBytes = 0
   readonly #scratch = new Uint8Array(1 << 15)
 
-  constructor(cursor: GzipCursor, chunkSize: number) {
+  constructor(cursor: GzipCursor, chunkSize: number, limits = READABLE) {
     this.#cursor = cursor
     this.#chunkSize = chunkSize
+    this.#limits = limits
   }
 
   get contextCount(): number {
@@ -91,7 +103,7 @@ export class ZranSlicer {
     const cursor = this.#cursor
     slice.compressedSize = cursor.compressedOffset - slice.compressedOffset
     slice.uncompressedSize = cursor.uncompressedOffset - slice.uncompressedOffset
-    if (slice.compressedSize > MAX_SLICE_BYTES || slice.uncompressedSize > 0xffff_ffff)
+    if (slice.compressedSize > this.#limits.sliceBytes || slice.uncompressedSize > 0xffff_ffff)
       throw new BlobError(
         'TOO_LARGE',
         `the gzip file has a deflate block of ${slice.compressedSize} bytes (${slice.uncompressedSize} plain) at byte ${slice.compressedOffset}, which can only be read whole; compress the layer anew, or build it with --type targz-rafs`,
@@ -154,10 +166,10 @@ export class ZranSlicer {
     }
     this.#dictionaryBytes += plain.length
     this.#slices.push(this.#current)
-    if (this.#slices.length > MAX_CONTEXTS || this.byteLength > MAX_META_BYTES)
+    if (this.#slices.length > MAX_CONTEXTS || this.byteLength > this.#limits.metaBytes)
       throw new BlobError(
         'TOO_LARGE',
-        `${this.#slices.length} slices of the gzip file have contexts of ${this.byteLength} bytes; up to ${MAX_META_BYTES} are read: split the layer, or build it with --type targz-rafs`,
+        `${this.#slices.length} slices of the gzip file have contexts of ${this.byteLength} bytes; up to ${this.#limits.metaBytes} are read: split the layer, or build it with --type targz-rafs`,
       )
   }
 
