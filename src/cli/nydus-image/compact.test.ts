@@ -21,6 +21,12 @@ const KINDS: Readonly<Record<string, readonly string[]>> = {
   toc: ['--features', 'blob-toc'],
 }
 
+/** Blobs that are left as they are. */
+const FIXED: Readonly<Record<string, readonly string[]>> = {
+  batch: ['--batch-size', '0x4000'],
+  encrypted: ['--encrypt'],
+}
+
 let folder = ''
 before(async () => {
   folder = mkdtempSync(join(tmpdir(), 'compact-'))
@@ -32,7 +38,7 @@ before(async () => {
       writeFileSync(join(folder, `layer-${layer}/file-${layer * 3 + i}`), `${layer} ${i}\n`.repeat(3000 + i * 500))
     writeFileSync(join(folder, `layer-${layer}/same-${layer}`), 'the same in each layer\n'.repeat(1000))
   }
-  const commands = Object.entries(KINDS).flatMap(([kind, flags]) => [
+  const commands = Object.entries({ ...KINDS, ...FIXED }).flatMap(([kind, flags]) => [
     ...[0, 1, 2].map((layer) => [
       'create',
       '-l',
@@ -117,6 +123,26 @@ for (const kind of Object.keys(KINDS)) {
     assert.ok(readFileSync(join(folder, `${kind}.peer.tar`)).equals(readFileSync(join(folder, `${kind}.boot.tar`))))
   })
 }
+
+for (const kind of Object.keys(FIXED))
+  test(`blobs of this kind are left as they are, however badly used: ${kind}`, async () => {
+    const before = readdirSync(join(folder, 'blobs'))
+    const compact = ['compact', '--min-used-ratio', '99', '-D', 'blobs']
+    const [alone] = await ours([...compact, '-B', `${kind}.boot`, '-O', `${kind}.alone`])
+    assert.match(alone?.stderr ?? '', /no chance to compact data blobs/)
+    assert.ok(!existsSync(join(folder, `${kind}.alone`)))
+    assert.deepEqual(readdirSync(join(folder, 'blobs')), before)
+    // Others beside them are rebuilt, and they keep what it takes to read them.
+    await ours(
+      ['merge', '-l', 'error', '-B', `${kind}.mixed`, 'six-0', `${kind}-1`, 'six-2'],
+      [...compact, '-B', `${kind}.mixed`, '-O', `${kind}.compact`],
+      ['check', '-D', 'blobs', `${kind}.compact`],
+      ['diff', '--exit-code', `${kind}.mixed`, `${kind}.compact`],
+    )
+    const blobs = blobsOf(`${kind}.compact`)
+    assert.equal(blobs.length, 2)
+    assert.ok(blobs.includes(`${kind}-1`))
+  })
 
 test('the limits decide; with a dictionary its blobs stay, and its chunks serve', async () => {
   const compact = ['compact', '-B', 'six.boot', '-D', 'blobs']

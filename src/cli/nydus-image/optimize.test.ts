@@ -198,6 +198,15 @@ test('data of a reference to a gzip layer is copied too', { skip: noShared }, as
   const [reference, copied] = open('layer.opt').blobs
   assert.deepEqual([reference?.id, reference?.metaBlobId], [id, metaBlobId])
   assert.deepEqual([copied?.compression, copied?.chunkCount], ['zstd', 5])
+  await ours(['check', '-D', 'layer', 'layer.opt'])
+  // The data is that of the copy.
+  const path = join(folder, 'layer', copied?.id ?? '')
+  const bytes = readFileSync(path)
+  bytes[0] = (bytes[0] ?? 0) ^ 1
+  writeFileSync(path, bytes)
+  const [damaged] = await runAll([['check', '-D', 'layer', 'layer.opt']], folder)
+  assert.equal(damaged?.exit, 1)
+  assert.ok(damaged.stderr.includes(copied?.id ?? 'no blob'), damaged.stderr)
 })
 
 test('the prefetch table of an image stays', async () => {
