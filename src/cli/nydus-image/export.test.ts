@@ -169,6 +169,31 @@ describe('disks recorded from the original', { skip: noShared }, () => {
   })
 })
 
+test('images of external files cannot be exported, nor their data be checked: that is told', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'external-'))
+  t.after(() => rmSync(folder, { recursive: true, force: true }))
+  for (const name of ['source', 'blobs']) mkdirSync(join(folder, name))
+  writeFileSync(join(folder, 'source/weights'), Buffer.alloc(4096, 1))
+  const id = 'e'.repeat(64)
+  const place = 'blob_index=0 chunk_size=4KiB chunk_0_compressed_offset=4096 compressed_size=20000'
+  writeFileSync(join(folder, 'attributes'), `/weights type=external blob_id=${id} ${place} crcs=0x1\n`)
+  const create = ['create', '-v', '5', '--chunk-size', '0x1000', '-l', 'error']
+  const built = run([...create, '--attributes', 'attributes', '-D', 'blobs', '-B', 'image.boot', 'source'], folder)
+  assert.equal(built.exit, 0, built.stderr)
+  const before = readdirSync(folder)
+  for (const [args, exit, words] of [
+    [['check', 'image.external'], 0, /^$/],
+    [['check', '-D', 'blobs', 'image.external'], 1, /its data is external, which this version cannot verify/],
+    [['export', '--block', '-D', 'blobs', '-B', 'image.external', '-O', 'disk'], 1, /RAFSv5 image is not supported/],
+    [['unpack', '-D', 'blobs', 'image.external', '--output', 'tar'], 1, /external\) that this version does not read/],
+  ] as const) {
+    const ran = run([...args, '-l', 'error'], folder)
+    assert.equal(ran.exit, exit, ran.stderr)
+    assert.match(ran.stderr, words)
+  }
+  assert.deepEqual(readdirSync(folder), before)
+})
+
 /** As the original prints them. */
 const ROOT_HASHES = {
   'v6-tar-zstd-batch': '5dfec1792ffc7b020c8facc1456e56c3001d77fd8d379e7cfc609835eaa883b4',
