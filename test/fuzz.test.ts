@@ -15,8 +15,8 @@ for (const target of Object.keys(TARGETS))
     assert.ok(answer.result.runs > 0)
   })
 
-async function runOdd(target: string, runs = 2000): Promise<Answer> {
-  return await fuzzInThread({ ...LIMITS, seconds: 60, runs, target, module: odd })
+async function runOdd(target: string, more: { readonly hangMs?: number } = {}): Promise<Answer> {
+  return await fuzzInThread({ ...LIMITS, seconds: 60, runs: 2000, target, module: odd, ...more })
 }
 
 test('the fuzzer lets a sound reader pass', async () => {
@@ -27,13 +27,14 @@ test('the fuzzer lets a sound reader pass', async () => {
 
 for (const [target, what] of [
   ['throws', /^TypeError: of undefined$/],
-  ['hangs', /^is still being read after 10 s$/],
+  ['hangs', /^is still being read after 1\.5 s$/],
   ['slow', /^took \d+ ms$/],
-  ['greedy', /^took 80 MiB of memory$/],
+  ['greedy', /^took \d+ MiB of memory$/],
   ['moody', /^answers call \d+, then call \d+$/],
 ] as const)
   test(`the fuzzer finds a reader that is ${target}`, { timeout: 60_000 }, async () => {
-    const answer = await runOdd(target)
+    // The others may be slow on a busy machine, and are not to be taken for one that hangs.
+    const answer = await runOdd(target, target === 'hangs' ? { hangMs: 1500 } : {})
     assert.ok('find' in answer)
     assert.match(answer.find.what, what)
     assert.notEqual(Buffer.from(answer.find.input).readUInt32LE(), 0x0707_0707)

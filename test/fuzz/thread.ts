@@ -4,7 +4,6 @@ import type { FuzzLimits, FuzzResult } from './run.ts'
 
 /** No input is larger: seeds are small, and grow little. */
 const MAX_INPUT_BYTES = 2 ** 20
-/** An input that is read for so long is not read to its end. */
 const HANG_MS = 10_000
 /** So long a thread may take to end. */
 const END_MS = 1000
@@ -14,6 +13,8 @@ export interface Job extends Omit<FuzzLimits, 'onInput'> {
   readonly target: string
   /** Where the targets are. */
   readonly module: string
+  /** An input that is read for so long is not read to its end. Default: 10 s. */
+  readonly hangMs?: number
   /** u32 length, u32 count of inputs, then the input that is being read. */
   readonly current: SharedArrayBuffer
 }
@@ -28,6 +29,7 @@ export type Answer = { readonly result: FuzzResult } | { readonly find: FoundInp
 
 /** Fuzzes one target in a thread of its own, so that what hangs or takes all memory is a find too. */
 export async function fuzzInThread(job: Omit<Job, 'current'>): Promise<Answer> {
+  const { hangMs = HANG_MS } = job
   const current = new SharedArrayBuffer(8 + MAX_INPUT_BYTES)
   const worker = new Worker(new URL('fuzz-worker.ts', import.meta.url), {
     workerData: { ...job, current } satisfies Job,
@@ -43,7 +45,7 @@ export async function fuzzInThread(job: Omit<Job, 'current'>): Promise<Answer> {
         else reject(error)
       })
       worker.once('exit', (code) => reject(new Error(`the thread of ${job.target} ended with ${code}`)))
-      timer = watch(current, () => resolve(found(`is still being read after ${HANG_MS / 1000} s`)))
+      timer = watch(current, hangMs, () => resolve(found(`is still being read after ${hangMs / 1000} s`)))
     })
   } finally {
     clearInterval(timer)
@@ -61,14 +63,14 @@ async function ended(worker: Worker): Promise<void> {
 }
 
 /** Calls when the count of inputs stands still. */
-function watch(current: SharedArrayBuffer, onHang: () => void): NodeJS.Timeout {
+function watch(current: SharedArrayBuffer, hangMs: number, onHang: () => void): NodeJS.Timeout {
   const counts = new Uint32Array(current, 0, 2)
   let [count, since] = [0, performance.now()]
   return setInterval(() => {
     const now = Atomics.load(counts, 1)
     if (now !== count) [count, since] = [now, performance.now()]
     // Before the first input the readers are loaded.
-    else if (count > 0 && performance.now() - since > HANG_MS) onHang()
+    else if (count > 0 && performance.now() - since > hangMs) onHang()
   }, 500)
 }
 

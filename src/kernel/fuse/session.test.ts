@@ -132,8 +132,10 @@ test('the mount table shows a session, and read-ahead can be raised', { skip, ti
   await session.end()
 })
 
-test('mounting where nothing is says what failed', { skip }, () => {
-  const at = join(mkdtempSync(join(tmpdir(), 'fuse-')), 'missing')
+test('mounting where nothing is says what failed', { skip }, (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'fuse-'))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const at = join(folder, 'missing')
   assert.throws(
     () => mountFuse(at, { source: 'x', readOnly: true, maxReadBytes: 4096 }),
     (error: KernelError) => error instanceof KernelError && error.code === 'ENOENT' && error.message.includes(at),
