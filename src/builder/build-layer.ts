@@ -8,16 +8,16 @@ import { LayerDictionary } from './dictionary.ts'
 import type { Content } from './content.ts'
 import { BuilderError, coded } from './errors.ts'
 import { placeExternal, splitExternal } from './external-files.ts'
+import { layerBootstrap } from './layer-bootstrap.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
 import { checkConsistent, importedBlob } from './merge.ts'
 import { overlay } from './overlay.ts'
-import { dumpOrder, prefetchedFiles, prefetchNodes } from './file-order.ts'
+import { dumpOrder, prefetchedFiles } from './file-order.ts'
 import { loadParent } from './reference.ts'
 import { scanDirectory } from './sources/directory.ts'
 import { openReferredLayer } from './sources/open-referred.ts'
 import type { ReferredLayer } from './sources/referred-layer.ts'
 import { type ArchivedContent, readPlainTarLayer, readTarLayer } from './sources/tar.ts'
-import { writeTree } from './write-tree.ts'
 
 /** A layer that was built. */
 export interface BuiltLayer {
@@ -353,19 +353,8 @@ class LayerBuild {
 
   #bootstrap(tree: RafsFiles): Uint8Array {
     const { version, chunkSize, digest, keepOwners, prefetch } = this.#options
-    const compression = this.#compression
-    const nodes = prefetch.policy === 'fs' ? prefetchNodes(tree.files, tree.root, prefetch.paths) : []
-    tree.files.closeIndex()
-    return writeTree(tree, {
-      version,
-      chunkSize,
-      compression,
-      digest,
-      explicitOwners: keepOwners,
-      alwaysXattrs: false,
-      prefetch: nodes,
-      source: this.#source,
-    })
+    const [compression, source] = [this.#compression, this.#source]
+    return layerBootstrap(tree, { version, chunkSize, digest, keepOwners, prefetch, compression, source })
   }
 }
 

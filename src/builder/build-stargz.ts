@@ -4,9 +4,8 @@ import { type ChunkId, type ChunkList, FileTree, type NodeId, type RafsChunk } f
 import type { BuiltLayer } from './build-layer.ts'
 import { BuilderError, coded } from './errors.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
-import { prefetchNodes } from './file-order.ts'
+import { layerBootstrap } from './layer-bootstrap.ts'
 import { readTocLayer, type TocChunk, type TocFile, type TocLayer } from './sources/stargz-toc.ts'
-import { writeTree } from './write-tree.ts'
 
 /** What of a layer's options an image over an eStargz layer has a use for. */
 export type StargzOptions = Pick<LayerOptions, 'chunkSize' | 'keepOwners' | 'prefetch'> & {
@@ -176,21 +175,8 @@ async function write(
   const meta = chunks.count === 0 ? undefined : encodeMetaBlob(chunks.records, FEATURES)
   if (meta !== undefined) await sink(meta.bytes)
   const blobs = meta === undefined ? [] : [blobOf(chunks, meta, options)]
-  const nodes = prefetch.policy === 'fs' ? prefetchNodes(files, root, prefetch.paths) : []
-  files.closeIndex()
-  const bootstrap = writeTree(
-    { files, root, blobs },
-    {
-      version: 6,
-      chunkSize,
-      compression: 'gzip',
-      digest: 'sha256',
-      explicitOwners: keepOwners,
-      alwaysXattrs: false,
-      prefetch: nodes,
-      source: 'archive',
-    },
-  )
+  const kind = { version: 6, compression: 'gzip', digest: 'sha256', source: 'archive' } as const
+  const bootstrap = layerBootstrap({ files, root, blobs }, { chunkSize, keepOwners, prefetch, ...kind })
   const { duplicates: duplicateChunks, duplicateBytes } = chunks
   return {
     bootstrap,

@@ -4,11 +4,10 @@ import { TarError } from '../tar/index.ts'
 import type { BuiltLayer } from './build-layer.ts'
 import { BuilderError, coded } from './errors.ts'
 import type { LayerOptions } from './layer-options.ts'
-import { prefetchNodes } from './file-order.ts'
+import { layerBootstrap } from './layer-bootstrap.ts'
 import { detectCompression } from './sources/decompress.ts'
 import { type ArchivedContent, readPlainTarLayer } from './sources/tar.ts'
 import { WholeTar } from './sources/whole-tar.ts'
-import { writeTree } from './write-tree.ts'
 
 /** What of a layer's options an image over a plain tar has a use for. */
 export type TarfsOptions = Pick<LayerOptions, 'chunkSize' | 'keepOwners' | 'blobId' | 'prefetch'>
@@ -158,22 +157,8 @@ function write(
   treeSeconds: number,
 ): BuiltLayer {
   const before = performance.now()
-  const nodes = prefetch.policy === 'fs' ? prefetchNodes(files, root, prefetch.paths) : []
-  files.closeIndex()
-  const bootstrap = writeTree(
-    { files, root, blobs },
-    {
-      version: 6,
-      chunkSize,
-      compression: 'none',
-      digest: 'sha256',
-      explicitOwners: keepOwners,
-      alwaysXattrs: false,
-      prefetch: nodes,
-      source: 'archive',
-      isTarfs: true,
-    },
-  )
+  const kind = { version: 6, compression: 'none', digest: 'sha256', source: 'archive', isTarfs: true } as const
+  const bootstrap = layerBootstrap({ files, root, blobs }, { chunkSize, keepOwners, prefetch, ...kind })
   return {
     bootstrap,
     blobMeta: undefined,
