@@ -7,11 +7,10 @@ import {
   type BlobWriter,
   ChunkDecoder,
   ChunkInfo,
-  encrypt,
-  looksPadded,
 } from '../blob/index.ts'
 import { CodecError, type CompressionName, compressor, digester, type DigestName } from '../codec/index.ts'
 import { type Bootstrap, ChunkSpan, type RafsChunk } from '../rafs/index.ts'
+import { storedForm } from './chunk-work.ts'
 import { BuilderError } from './errors.ts'
 import type { ImageData } from './image-data.ts'
 
@@ -68,16 +67,9 @@ export class ChunkCopier {
     for (const [at, chunk] of chunks.entries()) {
       this.#from.signal.throwIfAborted()
       const blob = this.#blob(chunk.blobIndex)
-      try {
-        copied.push(
-          isAlike(blob, target)
-            ? await this.#copyStored(chunks, at, chunk, target)
-            : await this.#storeAnew(chunk, target),
-        )
-      } catch (error) {
-        this.#from.signal.throwIfAborted()
-        throw damaged(error, blob, chunk)
-      }
+      const taken = await this.#take(chunks, at, blob, chunk, target)
+      const stored = taken.stored === undefined ? encoded(taken.plain, target) : { ...chunk, stored: taken.stored }
+      copied.push(await append({ ...chunk, ...stored, digest: taken.digest }, target))
       this.#from.onBytes(chunk.uncompressedSize)
     }
     return copied
@@ -96,18 +88,22 @@ export class ChunkCopier {
     return blob
   }
 
-  async #copyStored(
+  /** A chunk's content, which was compared; and as it is stored, where it may stay that way. What fails here is the source. */
+  async #take(
     chunks: readonly RafsChunk[],
     at: number,
+    blob: BlobInfo,
     chunk: RafsChunk,
     target: CopyTarget,
-  ): Promise<RafsChunk> {
-    const stored = await this.#read(chunks, at, chunk)
-    const blob = this.#blob(chunk.blobIndex)
-    const plain = this.#decode(blob, chunk, stored)
-    const digest = this.#digestFor(blob, chunk, plain, target)
-    const { compressed, encrypted } = chunk
-    return await append({ chunk, digest, compressed, encrypted }, stored, target)
+  ): Promise<{ readonly plain: Uint8Array; readonly digest: Uint8Array; readonly stored: Uint8Array | undefined }> {
+    try {
+      const stored = isAlike(blob, target) ? await this.#read(chunks, at, chunk) : undefined
+      const plain = stored === undefined ? await this.#readPlain(chunk) : this.#decode(blob, chunk, stored)
+      return { plain, stored, digest: this.#digestFor(blob, chunk, plain, target) }
+    } catch (error) {
+      this.#from.signal.throwIfAborted()
+      throw damaged(error, blob, chunk)
+    }
   }
 
   #decode(blob: BlobInfo, chunk: RafsChunk, stored: Uint8Array): Uint8Array {
@@ -132,7 +128,7 @@ export class ChunkCopier {
     return found
   }
 
-  async #storeAnew(chunk: RafsChunk, target: CopyTarget): Promise<RafsChunk> {
+  async #readPlain(chunk: RafsChunk): Promise<Uint8Array> {
     const span = this.#span
     span.blobIndex = chunk.blobIndex
     span.chunkIndex = chunk.index
@@ -141,9 +137,7 @@ export class ChunkCopier {
     span.length = chunk.uncompressedSize
     const plain = this.#plain.subarray(0, chunk.uncompressedSize)
     await this.#from.data.read([span], 1, plain, this.#from.signal)
-    const digest = this.#digestFor(this.#blob(chunk.blobIndex), chunk, plain, target)
-    const { stored, compressed } = encoded(plain, target)
-    return await append({ chunk, digest, compressed, encrypted: target.cipher !== undefined }, stored, target)
+    return plain
   }
 
   /** The stored bytes of a chunk, out of a run that takes in those after it; valid until the next call. */
@@ -191,31 +185,21 @@ function isAlike(blob: BlobInfo, target: CopyTarget): boolean {
   )
 }
 
-/** As the builder stores chunks: compressed where that is smaller, then encrypted. */
-function encoded(plain: Uint8Array, { compression, cipher }: CopyTarget): { stored: Uint8Array; compressed: boolean } {
-  const into = new Uint8Array(plain.length)
-  const size = compressor(compression).compress(plain, into)
-  const packed = size > 0 ? into.subarray(0, size) : plain
-  if (cipher === undefined) return { stored: packed, compressed: size > 0 }
-  const compressed = size > 0 && !looksPadded(packed)
-  return { stored: encrypt(compressed ? packed : plain, cipher), compressed }
+/** As the builder stores chunks. */
+function encoded(plain: Uint8Array, { compression, cipher }: CopyTarget): StoredForm {
+  return {
+    ...storedForm(plain, new Uint8Array(plain.length), compressor(compression), cipher),
+    encrypted: cipher !== undefined,
+  }
 }
 
+type StoredForm = Pick<RafsChunk, 'compressed' | 'encrypted'> & { readonly stored: Uint8Array }
+
 async function append(
-  { chunk, ...how }: Pick<RafsChunk, 'digest' | 'compressed' | 'encrypted'> & { readonly chunk: RafsChunk },
-  stored: Uint8Array,
+  { stored, ...chunk }: RafsChunk & StoredForm,
   { writer, blobIndex }: CopyTarget,
 ): Promise<RafsChunk> {
-  const appended = {
-    ...how,
-    blobIndex,
-    crc32c: chunk.crc32c,
-    uncompressedSize: chunk.uncompressedSize,
-    index: 0,
-    compressedOffset: 0,
-    compressedSize: 0,
-    uncompressedOffset: 0,
-  }
+  const appended = { ...chunk, blobIndex, index: 0, compressedOffset: 0, compressedSize: 0, uncompressedOffset: 0 }
   await writer.append(appended, stored)
   return appended
 }
@@ -224,6 +208,5 @@ function damaged(error: unknown, blob: BlobInfo, chunk: RafsChunk): unknown {
   if (error instanceof BuilderError) return error
   const isCode = error instanceof BlobError || error instanceof CodecError
   const what = isCode ? `chunk ${chunk.index} of blob ${blob.id} is damaged` : `cannot read blob ${blob.id}`
-  const isOutput = (error as NodeJS.ErrnoException).syscall === 'write'
-  return isOutput ? error : new BuilderError('BAD_SOURCE', `${what}: ${(error as Error).message}`, { cause: error })
+  return new BuilderError('BAD_SOURCE', `${what}: ${(error as Error).message}`, { cause: error })
 }

@@ -1,5 +1,5 @@
 import { type BlobCipher, encrypt, looksPadded } from '../blob/index.ts'
-import { type CompressionName, compressor, crc32c, digester, type DigestName } from '../codec/index.ts'
+import { type CompressionName, type Compressor, compressor, crc32c, digester, type DigestName } from '../codec/index.ts'
 import type { ChunkBatch } from './chunk-batch.ts'
 
 /** `storedSize` of a chunk that is not stored, because it is already. */
@@ -19,6 +19,20 @@ export interface ChunkAlgorithms {
 
 export type ChunkWork = (batch: ChunkBatch, count: number, step: Step) => void
 
+/** How a chunk is stored: compressed, into `output`, where that is smaller, then encrypted. */
+export function storedForm(
+  chunk: Uint8Array,
+  output: Uint8Array,
+  compresses: Compressor,
+  cipher: BlobCipher | undefined,
+): { readonly stored: Uint8Array; readonly compressed: boolean } {
+  const size = compresses.compress(chunk, output)
+  const packed = size > 0 ? output.subarray(0, size) : chunk
+  if (cipher === undefined) return { stored: packed, compressed: size > 0 }
+  const compressed = size > 0 && !looksPadded(packed)
+  return { stored: encrypt(compressed ? packed : chunk, cipher), compressed }
+}
+
 /** The work on one batch, the same on the main thread and in a worker. */
 export function createChunkWork({ compression, digest, cipher }: ChunkAlgorithms): ChunkWork {
   const digests = digester(digest)
@@ -27,12 +41,9 @@ export function createChunkWork({ compression, digest, cipher }: ChunkAlgorithms
     const chunk = batch.chunk(slot)
     // All that is left of the output: what comes later is written later.
     const output = batch.output.subarray(batch.offset(slot))
-    const size = Math.max(0, compresses.compress(chunk, output))
-    if (cipher === undefined) return batch.setStored(slot, size, size > 0)
-    const isCompressed = size > 0 && !looksPadded(output.subarray(0, size))
-    const stored = encrypt(isCompressed ? output.subarray(0, size) : chunk, cipher)
-    output.set(stored)
-    batch.setStored(slot, stored.length, isCompressed)
+    const { stored, compressed } = storedForm(chunk, output, compresses, cipher)
+    if (cipher !== undefined) output.set(stored)
+    batch.setStored(slot, cipher !== undefined || compressed ? stored.length : 0, compressed)
   }
   return (batch, count, step) => {
     for (let slot = 0; slot < count; slot += 1) {
