@@ -18,13 +18,12 @@ import {
 import { type BlobCipher, encrypt } from './encryption.ts'
 import { BlobError } from './errors.ts'
 import { GrowingBytes } from './growing-bytes.ts'
+import { MAX_BLOB_CHUNKS } from './limits.ts'
 import { packInfos } from './packed-infos.ts'
 import { encodeTarHeader } from './tar-header.ts'
 import { encodeToc, PARTS, type TocEntry, tocDigest } from './toc.ts'
 import type { StoredPlace, ZranPlace, ZranSlicer } from './zran-slicer.ts'
 
-/** Numbers of chunks have 24 bits, and the original never gives out the last one. */
-const MAX_CHUNKS = 0xff_ffff
 const ALIGNMENT = 4096
 const DIGEST_SIZE = 32
 const BUFFER_BYTES = 1024 * 1024
@@ -170,10 +169,10 @@ export class BlobWriter {
   }
 
   #describe(chunk: AppendedChunk, place: PlaceInBatch | ZranPlace | undefined): void {
-    if (this.#chunkCount >= MAX_CHUNKS)
+    if (this.#chunkCount >= MAX_BLOB_CHUNKS)
       throw new BlobError(
         'TOO_LARGE',
-        `a blob holds up to ${MAX_CHUNKS} chunks; use a larger chunk size or split the layer`,
+        `a blob holds up to ${MAX_BLOB_CHUNKS} chunks; use a larger chunk size or split the layer`,
       )
     chunk.index = this.#chunkCount
     chunk.uncompressedOffset = this.#uncompressedSize

@@ -4,6 +4,7 @@
 import { BLOB_FEATURES, type BlobInfo } from './blob-info.ts'
 import type { ChunkInfo } from './chunk-info.ts'
 import { BlobError } from './errors.ts'
+import { MAX_BLOB_BYTES } from './limits.ts'
 
 export const INFO_V1_SIZE = 16
 export const INFO_V2_SIZE = 24
@@ -11,9 +12,8 @@ export const INFO_V2_SIZE = 24
 const V2_FLAGS = { COMPRESSED: 0x1, ZRAN: 0x2, BATCH: 0x4, ENCRYPTED: 0x8, HAS_CRC32C: 0x10 } as const
 const MASK_20 = 0xf_ffff
 
-/** Limits of version 1: sizes of 24 bits + 1, offsets of 44 and 40 bits. */
+/** Limit of version 1: sizes of 24 bits + 1, offsets of 44 bits, and 40 in the blob. */
 const MAX_UNCOMPRESSED = 2 ** 44
-const MAX_COMPRESSED = 2 ** 40
 
 /** Where a chunk lies. */
 export type PlacedChunk = Pick<
@@ -24,7 +24,7 @@ export type PlacedChunk = Pick<
 /** Writes one info of version 1 (two 64-bit words, little-endian). Throws 'TOO_LARGE' beyond its limits. */
 export function encodeInfoV1(chunk: PlacedChunk, into: DataView, at: number): void {
   const { uncompressedOffset, uncompressedSize, compressedOffset, compressedSize } = chunk
-  if (uncompressedOffset % 4096 !== 0 || uncompressedOffset >= MAX_UNCOMPRESSED || compressedOffset >= MAX_COMPRESSED) {
+  if (uncompressedOffset % 4096 !== 0 || uncompressedOffset >= MAX_UNCOMPRESSED || compressedOffset >= MAX_BLOB_BYTES) {
     throw new BlobError(
       'TOO_LARGE',
       `chunk ${chunk.index} at ${uncompressedOffset} (stored at ${compressedOffset}) is beyond what a blob can hold; split the layer`,
@@ -63,7 +63,7 @@ export function encodeInfoV2(
   at: number,
 ): void {
   const { uncompressedOffset, uncompressedSize, compressedOffset, compressedSize, crc32c } = chunk
-  if (uncompressedOffset % 4096 !== 0 || uncompressedOffset >= MAX_UNCOMPRESSED || compressedOffset >= MAX_COMPRESSED)
+  if (uncompressedOffset % 4096 !== 0 || uncompressedOffset >= MAX_UNCOMPRESSED || compressedOffset >= MAX_BLOB_BYTES)
     throw new BlobError(
       'TOO_LARGE',
       `chunk ${chunk.index} at ${uncompressedOffset} (stored at ${compressedOffset}) is beyond what a blob can hold; split the layer`,

@@ -1,4 +1,4 @@
-import { type BlobInfo, BlobWriter, type FinishedBlob, type OwnBlob } from '../blob/index.ts'
+import { type BlobInfo, BlobWriter, type FinishedBlob, MAX_BLOB_BYTES, type OwnBlob } from '../blob/index.ts'
 import type { CompressionName } from '../codec/index.ts'
 import { type ChunkList, FileTree, INLINED_BLOB_ID, type NodeId, type RafsFiles } from '../rafs/index.ts'
 import { ChunkPipeline, type PackStore } from './chunk-pipeline.ts'
@@ -116,9 +116,6 @@ async function withBuild(
   }
 }
 
-/** Places in a blob have 40 bits. */
-const MAX_BLOB_OFFSET = 2 ** 40
-
 function refuseV6Only({ blobToc, batchSize, cipher }: LayerOptions): void {
   const refuse = (what: string): BuilderError =>
     new BuilderError('BAD_OPTION', `RAFS v5 has no place for ${what}; leave it out, or build v6`)
@@ -162,7 +159,7 @@ class LayerBuild {
     const { version, alignedChunks, chunkSize, compression, digest, inlineBootstrap, blobToc, sink, parent } = options
     const { batchSize, cipher } = options
     if (version === 5) refuseV6Only(options)
-    if (options.blobOffset > MAX_BLOB_OFFSET)
+    if (options.blobOffset > MAX_BLOB_BYTES)
       throw new BuilderError('BAD_OPTION', `the blob offset ${options.blobOffset} is beyond what a blob may have`)
     if (referred !== undefined) checkReference(options)
     this.#options = options

@@ -1,5 +1,12 @@
 import { createHash } from 'node:crypto'
-import { BLOB_FEATURES, type BlobInfo, encodeMetaBlob, type MetaBlob } from '../blob/index.ts'
+import {
+  BLOB_FEATURES,
+  type BlobInfo,
+  encodeMetaBlob,
+  MAX_BLOB_BYTES,
+  MAX_BLOB_CHUNKS,
+  type MetaBlob,
+} from '../blob/index.ts'
 import { type ChunkId, type ChunkList, FileTree, type NodeId, type RafsChunk } from '../rafs/index.ts'
 import type { BuiltLayer } from './build-layer.ts'
 import { BuilderError, coded } from './errors.ts'
@@ -15,8 +22,6 @@ export type StargzOptions = Pick<LayerOptions, 'chunkSize' | 'keepOwners' | 'pre
   readonly blobSize: number
 }
 
-const MAX_CHUNKS = 0xff_ffff
-const MAX_BLOB_BYTES = 2 ** 40
 /** Of a gzip member's header and trailer. */
 const MIN_MEMBER_BYTES = 10 + 8
 const BLOCK = 4096
@@ -112,8 +117,8 @@ class StargzChunks {
       this.duplicateBytes += length
       return known
     }
-    if (this.count === MAX_CHUNKS)
-      throw new BuilderError('TOO_LARGE', `the layer has more than ${MAX_CHUNKS} different chunks`)
+    if (this.count === MAX_BLOB_CHUNKS)
+      throw new BuilderError('TOO_LARGE', `the layer has more than ${MAX_BLOB_CHUNKS} different chunks`)
     const room = this.#next(chunk.offset) - chunk.offset
     if (room < MIN_MEMBER_BYTES)
       throw bad(

@@ -1,4 +1,4 @@
-import { BLOB_FEATURES, type BlobInfo } from '../blob/index.ts'
+import { BLOB_FEATURES, type BlobInfo, MAX_BLOB_BYTES, MAX_BLOB_CHUNKS } from '../blob/index.ts'
 import { type ChunkList, type ChunkStore, FileTree, type NodeId, type RafsChunk } from '../rafs/index.ts'
 import { TarError } from '../tar/index.ts'
 import type { BuiltLayer } from './build-layer.ts'
@@ -12,10 +12,6 @@ import { WholeTar } from './sources/whole-tar.ts'
 /** What of a layer's options an image over a plain tar has a use for. */
 export type TarfsOptions = Pick<LayerOptions, 'chunkSize' | 'keepOwners' | 'blobId' | 'prefetch'>
 
-/** Chunk numbers have 24 bits, the last of which is not given. */
-const MAX_CHUNKS = 0xff_ffff
-/** The longest blob that v6 can name. */
-const MAX_TAR_BYTES = 2 ** 40
 const BLOCK = 512
 
 /**
@@ -52,8 +48,8 @@ class TarFacts {
   #head = Buffer.alloc(0)
 
   see(bytes: Uint8Array, end: number): void {
-    if (end > MAX_TAR_BYTES)
-      throw new BuilderError('TOO_LARGE', `the tar has more than the ${MAX_TAR_BYTES} bytes that RAFS v6 can name`)
+    if (end > MAX_BLOB_BYTES)
+      throw new BuilderError('TOO_LARGE', `the tar has more than the ${MAX_BLOB_BYTES} bytes that RAFS v6 can name`)
     if (this.#head.length < 4) this.#head = Buffer.concat([this.#head, bytes.subarray(0, 4)])
   }
 
@@ -88,7 +84,7 @@ class TarChunks {
         'UNSUPPORTED',
         `${content.name} is a sparse file, whose holes are not in the tar; build the layer with another type, such as tar-rafs`,
       )
-    const count = Math.min(Math.ceil(content.size / this.#chunkSize), MAX_CHUNKS - this.count)
+    const count = Math.min(Math.ceil(content.size / this.#chunkSize), MAX_BLOB_CHUNKS - this.count)
     this.#open = { content, size: content.size, list: this.#chunks.addList(count) }
     return this.#open.list
   }
@@ -98,7 +94,7 @@ class TarChunks {
     const { content, size, list } = this.#open
     this.#open = undefined
     if (list.count * this.#chunkSize < size)
-      throw new BuilderError('TOO_LARGE', `the files have more than ${MAX_CHUNKS} chunks; use a larger chunk size`)
+      throw new BuilderError('TOO_LARGE', `the files have more than ${MAX_BLOB_CHUNKS} chunks; use a larger chunk size`)
     for (let at = 0; at < list.count; at += 1) {
       const offset = at * this.#chunkSize
       const place = { at: content.archivePosition + offset, size: Math.min(this.#chunkSize, size - offset) }

@@ -1,9 +1,10 @@
 import { BLOB_FEATURES, type BlobInfo } from '../blob/index.ts'
-import { hybridOrder, type RafsChunk, type RafsNode, readTree } from '../rafs/index.ts'
+import { chunkFrom, hybridOrder, type RafsChunk, type RafsNode, readTree } from '../rafs/index.ts'
 import { ChunkCopier, type CopiedImage } from './chunk-copier.ts'
 import { type BlobPlan, type BlobUse, type CompactLimits, planCompaction, usedRatio } from './compact-plan.ts'
-import { type ChunkDictionary, digestKey } from './dictionary.ts'
+import type { ChunkDictionary } from './dictionary.ts'
 import { BuilderError, coded } from './errors.ts'
+import { toKey } from './image-path.ts'
 import { importedBlob } from './merge.ts'
 import { NewBlob, publishImage } from './new-blob.ts'
 import { rewriteImage } from './rewrite-image.ts'
@@ -88,7 +89,7 @@ class Compaction {
   }
 
   #chosen(chunk: RafsChunk, known: Map<string, RafsChunk>): RafsChunk {
-    const key = `${this.#blobs[chunk.blobIndex]?.digest} ${chunk.uncompressedSize} ${digestKey(chunk.digest)}`
+    const key = `${this.#blobs[chunk.blobIndex]?.digest} ${chunk.uncompressedSize} ${toKey(chunk.digest)}`
     const chosen = known.get(key) ?? this.#fromDictionary(chunk) ?? chunk
     known.set(key, chosen)
     return chosen
@@ -96,7 +97,7 @@ class Compaction {
 
   #fromDictionary(chunk: RafsChunk): RafsChunk | undefined {
     const { dictionary } = this.#options
-    const found = dictionary?.get(digestKey(chunk.digest))
+    const found = dictionary?.get(toKey(chunk.digest))
     const blob = found === undefined ? undefined : dictionary?.blobs[found.blobIndex]
     if (found === undefined || blob === undefined || found.uncompressedSize !== chunk.uncompressedSize) return undefined
     if (blob.digest !== this.#blobs[chunk.blobIndex]?.digest) return undefined
@@ -105,16 +106,7 @@ class Compaction {
       blobIndex = this.#blobs.push(importedBlob(blob, this.#blobs.length)) - 1
       this.#used.push(new Set())
     }
-    const { index, digest, compressedOffset, compressedSize, uncompressedOffset, uncompressedSize } = found
-    const place = { index, compressedOffset, compressedSize, uncompressedOffset, uncompressedSize }
-    return {
-      ...place,
-      blobIndex,
-      digest,
-      compressed: found.compressed,
-      encrypted: found.encrypted,
-      crc32c: found.crc32c,
-    }
+    return chunkFrom(found, blobIndex)
   }
 
   #mayChange(blobIndex: number): boolean {

@@ -1,9 +1,7 @@
 import type { BlobInfo, ChunkInfo } from '../blob/index.ts'
-import type { ChunkId, ChunkStore, StoredChunk } from '../rafs/index.ts'
+import { chunkFrom, type ChunkId, type ChunkStore, MAX_BLOBS, type StoredChunk } from '../rafs/index.ts'
 import { BuilderError } from './errors.ts'
-
-/** Blobs that a v6 bootstrap can address. Source: docs/formats/rafs-v6.md, "Chunk addresses". */
-const MAX_BLOBS = 254
+import { toKey } from './image-path.ts'
 
 /** One chunk of the image that is built. Its place in the blob is filled in when it is stored. */
 export type ChunkRecord = StoredChunk
@@ -12,11 +10,6 @@ export type ChunkRecord = StoredChunk
 export interface KnownChunk extends ChunkInfo {
   readonly blobIndex: number
   readonly crc32c: number | undefined
-}
-
-/** The map key of a digest. */
-export function digestKey(digest: Uint8Array): string {
-  return Buffer.from(digest.buffer, digest.byteOffset, digest.length).toString('latin1')
 }
 
 /** The blobs and chunks of another image whose data is used instead of storing it again. */
@@ -28,7 +21,7 @@ export class ChunkDictionary {
   constructor(blobs: readonly BlobInfo[], chunks: Iterable<KnownChunk>) {
     this.blobs = blobs
     for (const chunk of chunks) {
-      const key = digestKey(chunk.digest)
+      const key = toKey(chunk.digest)
       if (!this.#chunks.has(key)) this.#chunks.set(key, chunk)
     }
   }
@@ -122,22 +115,11 @@ export class LayerDictionary {
   }
 
   #findGlobal(digest: Uint8Array, uncompressedSize: number): ChunkId {
-    const chunk = this.#global?.get(digestKey(digest))
+    const chunk = this.#global?.get(toKey(digest))
     if (chunk?.uncompressedSize !== uncompressedSize) return 0
     const used = this.#used.get(chunk)
     if (used !== undefined) return used
-    const id = this.#chunks.add({
-      blobIndex: this.#globalBlob(chunk.blobIndex),
-      index: chunk.index,
-      digest: chunk.digest,
-      crc32c: chunk.crc32c,
-      compressedOffset: chunk.compressedOffset,
-      compressedSize: chunk.compressedSize,
-      uncompressedOffset: chunk.uncompressedOffset,
-      uncompressedSize,
-      compressed: chunk.compressed,
-      encrypted: chunk.encrypted,
-    })
+    const id = this.#chunks.add(chunkFrom(chunk, this.#globalBlob(chunk.blobIndex)))
     this.#used.set(chunk, id)
     return id
   }

@@ -2,16 +2,14 @@
  * Files whose data is not stored here: attributes say in which blob of another backend it lies. They are in a bootstrap of their own, with the directories that lead to them. Source: docs/formats/blob.md,
  * "External blobs".
  */
-import { BLOB_FEATURES, type BlobInfo } from '../blob/index.ts'
+import { BLOB_FEATURES, type BlobInfo, MAX_BLOB_CHUNKS } from '../blob/index.ts'
 import type { DigestName } from '../codec/index.ts'
-import { type ChunkList, FileTree, type NodeId, type RafsChunk } from '../rafs/index.ts'
+import { type ChunkList, FileTree, MAX_BLOBS, type NodeId, type RafsChunk } from '../rafs/index.ts'
 import { type Attributes, parseSize, type PathAttributes } from './attributes.ts'
 import { BuilderError } from './errors.ts'
 import { shown } from './image-path.ts'
 
-const MAX_BLOBS = 254
 const MAX_FILE_CHUNKS = 2 ** 24
-const MAX_CHUNKS = 0xff_ffff
 const BLOB_ID_LENGTH = 64
 const NO_DIGEST = new Uint8Array(32)
 
@@ -113,7 +111,7 @@ class ExternalFile {
     this.#describe(blob)
     const start = this.#number('chunk_0_compressed_offset')
     const count = Math.ceil(size / blob.chunkSize)
-    if (count > MAX_FILE_CHUNKS || blob.chunkCount + count > MAX_CHUNKS)
+    if (count > MAX_FILE_CHUNKS || blob.chunkCount + count > MAX_BLOB_CHUNKS)
       throw this.#bad(`it would have ${count} chunks; use a larger chunk_size`)
     if (start + size > blob.size) throw this.#bad(`it ends at byte ${start + size} of a blob of ${blob.size}`)
     const sums = this.#sums(count)

@@ -7,7 +7,7 @@ import {
   type Ino,
   RafsError,
 } from '../rafs/index.ts'
-import { digestKey } from './dictionary.ts'
+import { toKey } from './image-path.ts'
 
 /** Chunks, each once, and their bytes. */
 export interface ChunkFigures {
@@ -223,7 +223,7 @@ class BlobChunks {
           plainBytes,
           storedOffset,
           storedBytes,
-          digest: `${this.#blob.digest}:${digestKey(info.digest)}`,
+          digest: `${this.#blob.digest}:${toKey(info.digest)}`,
         }
       }
     }

@@ -3,7 +3,7 @@ import { BuilderError } from './errors.ts'
 /** Longest name that Linux and every reader take, bytes. */
 const MAX_NAME_BYTES = 255
 
-/** Bytes as text that keeps each of them: names of a tree are compared and looked up as this. */
+/** Bytes as text that keeps each of them: names of a tree, and digests, are compared and looked up as this. */
 export function toKey(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('latin1')
 }

@@ -179,6 +179,22 @@ function readNode(image: Bootstrap, of: Attributes, name: Uint8Array, chunks: Ch
   }
 }
 
+/** A chunk of its own from one that is read or known, which may change. */
+export function chunkFrom(info: Omit<RafsChunk, 'blobIndex'>, blobIndex: number): RafsChunk {
+  return {
+    blobIndex,
+    index: info.index,
+    digest: info.digest.slice(),
+    compressedOffset: info.compressedOffset,
+    compressedSize: info.compressedSize,
+    uncompressedOffset: info.uncompressedOffset,
+    uncompressedSize: info.uncompressedSize,
+    compressed: info.compressed,
+    encrypted: info.encrypted,
+    crc32c: info.crc32c,
+  }
+}
+
 /** Reads chunk lists; a chunk met again is the same object. */
 class ChunkReader {
   readonly #image: Bootstrap
@@ -205,18 +221,7 @@ class ChunkReader {
     if (met !== undefined) return met
     const info = this.#info
     this.#image.layout(span.blobIndex).chunk(span.chunkIndex, info)
-    const chunk: RafsChunk = {
-      blobIndex: span.blobIndex,
-      index: info.index,
-      digest: info.digest.slice(),
-      compressedOffset: info.compressedOffset,
-      compressedSize: info.compressedSize,
-      uncompressedOffset: info.uncompressedOffset,
-      uncompressedSize: info.uncompressedSize,
-      compressed: info.compressed,
-      encrypted: info.encrypted,
-      crc32c: info.crc32c,
-    }
+    const chunk = chunkFrom(info, span.blobIndex)
     known?.set(span.chunkIndex, chunk)
     return chunk
   }

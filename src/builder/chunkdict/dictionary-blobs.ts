@@ -1,7 +1,7 @@
 import { BLOB_FEATURES, type BlobInfo, ChunkInfo, COMPRESSIONS } from '../../blob/index.ts'
-import type { Bootstrap, RafsChunk } from '../../rafs/index.ts'
-import { digestKey } from '../dictionary.ts'
+import { type Bootstrap, chunkFrom, type RafsChunk } from '../../rafs/index.ts'
 import { BuilderError } from '../errors.ts'
+import { toKey } from '../image-path.ts'
 import { importedBlob } from '../merge.ts'
 import type { StoredChunk } from './chunk-facts.ts'
 import type { BlobFact } from './database.ts'
@@ -51,18 +51,7 @@ export class KnownBlobs {
     const info = new ChunkInfo()
     for (let index = layout.next(0); index < layout.chunkCount; index = layout.next(index + 1)) {
       layout.chunk(index, info)
-      known.chunks.set(info.uncompressedOffset, {
-        blobIndex: 0,
-        index,
-        digest: info.digest.slice(),
-        compressedOffset: info.compressedOffset,
-        compressedSize: info.compressedSize,
-        uncompressedOffset: info.uncompressedOffset,
-        uncompressedSize: info.uncompressedSize,
-        compressed: info.compressed,
-        encrypted: info.encrypted,
-        crc32c: info.crc32c,
-      })
+      known.chunks.set(info.uncompressedOffset, chunkFrom(info, 0))
     }
   }
 
@@ -153,7 +142,7 @@ function isWhole(ordered: readonly StoredChunk[]): boolean {
 function eachDigestOnce(chunks: readonly RafsChunk[]): RafsChunk[] {
   const digests = new Set<string>()
   return chunks.filter(({ digest }) => {
-    const key = digestKey(digest)
+    const key = toKey(digest)
     return !digests.has(key) && digests.add(key)
   })
 }

@@ -133,9 +133,8 @@ export const XATTR_PREFIXES: ReadonlyArray<readonly [number, string]> = [
   [6, 'security.'],
 ]
 
-/** Blob addresses keep index + 1 in a byte, and 255 is not used. */
+/** Blob addresses keep index + 1 in a byte, and 255 is not used. Source: docs/formats/rafs-v6.md, "Chunk addresses". */
 export const MAX_BLOBS = 254
 export const MAX_BLOB_UNCOMPRESSED = 2 ** 44
-export const MAX_BLOB_COMPRESSED = 2 ** 40
 /** Chunk infos with what belongs to them (contexts, dictionaries) of one blob: far beyond any real one, and what memory can be asked for. */
 export const MAX_META = 2 ** 30

@@ -1,4 +1,4 @@
-import { BLOB_FEATURES, type BlobInfo, COMPRESSIONS, DIGESTS } from '../../blob/index.ts'
+import { BLOB_FEATURES, type BlobInfo, COMPRESSIONS, DIGESTS, MAX_BLOB_BYTES } from '../../blob/index.ts'
 import { checkBlobId, INLINED_BLOB_ID } from '../blob-id.ts'
 import type { ByteReader } from '../byte-reader.ts'
 import { CHUNK_RECORD, MAX_CHUNKS } from '../chunk-record.ts'
@@ -15,7 +15,6 @@ import {
   EXTENDED_AT,
   FEATURE_RAFS_V6,
   FEATURES_INCOMPAT,
-  MAX_BLOB_COMPRESSED,
   MAX_META,
   MAX_BLOB_UNCOMPRESSED,
   SUPERBLOCK,
@@ -177,7 +176,7 @@ function readBlob(from: ByteReader, tableAt: number, index: number, context: Blo
   const chunkCount = from.u32(at + BLOB_ENTRY.chunkCount)
   const compressedSize = from.u64(at + BLOB_ENTRY.compressedSize)
   const uncompressedSize = from.u64(at + BLOB_ENTRY.uncompressedSize)
-  if (chunkCount > MAX_CHUNKS || compressedSize > MAX_BLOB_COMPRESSED || uncompressedSize > MAX_BLOB_UNCOMPRESSED)
+  if (chunkCount > MAX_CHUNKS || compressedSize > MAX_BLOB_BYTES || uncompressedSize > MAX_BLOB_UNCOMPRESSED)
     throw wrong('its sizes are beyond the format')
   if (from.u32(DEVICES_AT + index * DEVICE_SLOT.size + DEVICE_SLOT.blocks) === 0)
     throw wrong('its device has no blocks')
