@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer, type RequestListener, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, createServer as createTcpServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -10,7 +10,14 @@ import type { Backend } from './backend.ts'
 import { backendConformance, patience, pattern, sha256, type Subject } from './conformance.ts'
 import { type HttpProxyOptions, httpProxyBackend } from './http-proxy.ts'
 
-const OPTIONS: HttpProxyOptions = { addr: '', path: '', skipVerify: false, ca: '', timeoutMs: 5000 }
+const OPTIONS: HttpProxyOptions = {
+  addr: '',
+  path: '',
+  skipVerify: false,
+  ca: '',
+  timeoutMs: 5000,
+  connectTimeoutMs: 5000,
+}
 
 async function listening(listener: RequestListener, at: string | number): Promise<Server> {
   const server = createServer(listener)
@@ -95,14 +102,43 @@ test('one slash comes between address, path and id, however they are written; a 
     )
 })
 
+test('a connection that does not come about ends after its own time, at a server that was reached too', async () => {
+  const silent = createTcpServer()
+  silent.listen(0, '127.0.0.1')
+  await once(silent, 'listening')
+  const { port } = silent.address() as AddressInfo
+  const addr = `https://127.0.0.1:${port}`
+  const backend = httpProxyBackend({ ...OPTIONS, addr, timeoutMs: 0, connectTimeoutMs: 50 })
+  await assert.rejects((await backend.open('id')).size(patience().signal), {
+    code: 'TIMEOUT',
+    message: /no connection to the proxy after 50 ms/,
+    retryable: true,
+  })
+  await backend.close()
+  silent.close()
+})
+
+test('a connection that is there has its time, also for requests that waited for it', async () => {
+  await using proxy = await behindSocket(
+    (_request, response) => {
+      setTimeout(() => response.writeHead(200, { 'Content-Length': 5 }).end(), 150)
+    },
+    { connectTimeoutMs: 100 },
+  )
+  const reader = await proxy.backend.open('any')
+  const sizes = Array.from({ length: 3 }, () => reader.size(patience().signal))
+  assert.deepEqual(await Promise.all(sizes), [5, 5, 5])
+  assert.equal(await reader.size(patience().signal), 5)
+})
+
 /** A server on a Unix socket, and the backend of it. */
 async function behindSocket(
   listener: RequestListener,
-  timeoutMs = 5000,
+  options: Partial<HttpProxyOptions> = {},
 ): Promise<AsyncDisposable & { readonly backend: Backend }> {
   const folder = mkdtempSync(join(tmpdir(), 'http-proxy-'))
   const server = await listening(listener, join(folder, 'proxy.sock'))
-  const backend = httpProxyBackend({ ...OPTIONS, addr: join(folder, 'proxy.sock'), timeoutMs })
+  const backend = httpProxyBackend({ ...OPTIONS, addr: join(folder, 'proxy.sock'), ...options })
   return {
     backend,
     async [Symbol.asyncDispose]() {
@@ -172,7 +208,7 @@ test('statuses, silence and a missing socket have their codes', async () => {
     const reader = await proxy.backend.open('any')
     await assert.rejects(reader.read(0, Buffer.alloc(1), patience()), { code, status })
   }
-  await using silent = await behindSocket(() => undefined, 100)
+  await using silent = await behindSocket(() => undefined, { timeoutMs: 100 })
   await assert.rejects((await silent.backend.open('any')).read(0, Buffer.alloc(1), patience()), { code: 'TIMEOUT' })
   const nowhere = httpProxyBackend({ ...OPTIONS, addr: '/nowhere/proxy.sock' })
   await assert.rejects((await nowhere.open('any')).read(0, Buffer.alloc(1), patience()), { code: 'UNREACHABLE' })

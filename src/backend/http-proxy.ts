@@ -1,4 +1,5 @@
 import type { Agent, ClientRequest, IncomingMessage, RequestOptions } from 'node:http'
+import type { Socket } from 'node:net'
 import type { Backend, BlobReader, ReadOptions } from './backend.ts'
 import { abortedRead, BackendError, type BackendErrorCode, checkRange } from './errors.ts'
 
@@ -13,6 +14,8 @@ export interface HttpProxyOptions {
   readonly ca: string
   /** Without any sign of life a request ends; milliseconds, 0 = none. */
   readonly timeoutMs: number
+  /** A connection, with its TLS handshake, must be there after so long; milliseconds, 0 = none. */
+  readonly connectTimeoutMs: number
 }
 
 const CONNECTIONS = 16
@@ -53,7 +56,8 @@ function loginOf({ username, password }: URL): string | undefined {
   return login === ':' ? undefined : login
 }
 
-function isRemote(addr: string): boolean {
+/** Whether an `addr` is a server's address, not the path of a Unix socket. */
+export function isRemote(addr: string): boolean {
   return /^https?:\/\//.test(addr)
 }
 
@@ -76,7 +80,8 @@ class HttpProxyBackend implements Backend {
     if (!BLOB_ID.test(blobId))
       throw new BackendError('BAD_OPTION', `cannot open blob ${JSON.stringify(blobId.slice(0, 300))}: it is no blob id`)
     const target = { ...this.#target(blobId), agent: this.#agent }
-    return new HttpProxyReader({ target, blobId, closing: this.#closing.signal, timeoutMs: this.#options.timeoutMs })
+    const { timeoutMs, connectTimeoutMs } = this.#options
+    return new HttpProxyReader({ target, blobId, closing: this.#closing.signal, timeoutMs, connectTimeoutMs })
   }
 
   async close(): Promise<void> {
@@ -106,6 +111,7 @@ interface ReaderParts {
   readonly blobId: string
   readonly closing: AbortSignal
   readonly timeoutMs: number
+  readonly connectTimeoutMs: number
 }
 
 class HttpProxyReader implements BlobReader {
@@ -147,10 +153,11 @@ class HttpProxyReader implements BlobReader {
     use: (response: IncomingMessage) => Promise<T>,
   ): Promise<T> {
     this.#check(what, signal)
-    const { target, timeoutMs, closing } = this.#parts
+    const { target, timeoutMs, connectTimeoutMs, closing } = this.#parts
     const all = AbortSignal.any([signal, closing, this.#closing.signal])
     try {
-      const response = await answerOf({ ...target, ...request, signal: all, timeout: timeoutMs }, what)
+      const options = { ...target, ...request, signal: all, timeout: timeoutMs }
+      const response = await answerOf(options, connectTimeoutMs, what)
       try {
         throwUnlessGood(what, response)
         return await use(response)
@@ -172,7 +179,7 @@ class HttpProxyReader implements BlobReader {
   }
 }
 
-async function answerOf(options: RequestOptions, what: string): Promise<IncomingMessage> {
+async function answerOf(options: RequestOptions, connectTimeoutMs: number, what: string): Promise<IncomingMessage> {
   const { request } =
     options.protocol === 'https:' ? process.getBuiltinModule('node:https') : process.getBuiltinModule('node:http')
   return await new Promise((resolve, reject) => {
@@ -186,7 +193,33 @@ async function answerOf(options: RequestOptions, what: string): Promise<Incoming
       ),
     )
     sent.on('error', reject)
+    if (connectTimeoutMs > 0)
+      limitConnecting(sent, connectTimeoutMs, options.protocol === 'https:' ? 'secureConnect' : 'connect', () =>
+        sent.destroy(
+          new BackendError('TIMEOUT', `cannot ${what}: no connection to the proxy after ${connectTimeoutMs} ms`),
+        ),
+      )
     sent.end()
+  })
+}
+
+/** Connections that had their first request: to the next ones they are there already. */
+const STARTED = new WeakSet<Socket>()
+
+/** The time counts from when the request has a socket, not while it waits for one. */
+function limitConnecting(
+  sent: ClientRequest,
+  ms: number,
+  ready: 'connect' | 'secureConnect',
+  onTimeout: () => void,
+): void {
+  sent.once('socket', (socket) => {
+    if (STARTED.has(socket)) return
+    STARTED.add(socket)
+    const timer = setTimeout(onTimeout, ms)
+    const stop = (): void => clearTimeout(timer)
+    socket.once(ready, stop)
+    sent.once('close', stop)
   })
 }
 

@@ -3,6 +3,7 @@ import {
   type Backend,
   BackendMetrics,
   httpProxyBackend,
+  isRemote,
   localfsBackend,
   type RegistryBackendOptions,
   registryBackend,
@@ -21,7 +22,10 @@ export interface MeasuredBackend {
   readonly metrics: BackendMetrics
 }
 
+/** Of what is on this machine. */
 const LOCAL_RETRY = { attempts: 2, baseDelayMs: 20, maxDelayMs: 100 } as const
+/** Waits of the registry's client. */
+const REMOTE_DELAYS = { baseDelayMs: 100, maxDelayMs: 5_000 } as const
 /** Extra headers for every request to a backend come from variables of this prefix. */
 const HEADER_VARIABLE = 'NYDUS_HEADER_'
 
@@ -60,9 +64,11 @@ function httpProxyOf(of: HttpProxyConfig, metrics: BackendMetrics): Backend {
     skipVerify: of.skip_verify,
     ca: of.ca_cert_files.map(readCertificates).join('\n'),
     timeoutMs: of.timeout * 1000,
+    connectTimeoutMs: of.connect_timeout * 1000,
   })
   const attempts = 1 + (of.retry_limit === 0 ? DEFAULT_RETRIES : of.retry_limit)
-  return withRetry(withMetrics(backend, metrics), { ...LOCAL_RETRY, attempts })
+  const delays = isRemote(of.addr) ? REMOTE_DELAYS : LOCAL_RETRY
+  return withRetry(withMetrics(backend, metrics), { ...delays, attempts })
 }
 
 function registryOptions(of: RegistryConfig, currentAuth: () => string | undefined): RegistryBackendOptions {
