@@ -46,7 +46,8 @@ async function typedBackend(
     const cause = new Error(`unsupported backend type '${type}'`)
     throw new ExitError(1, `Invalid argument (os error 22), ${advice}`, { cause })
   }
-  return (await import('./config.ts')).typedBackend(type, text)
+  const where = backendConfigFile ?? '--backend-config'
+  return (await import('./config.ts')).settledBackend(type, text, where)
 }
 
 async function readConfig(path: string, advice: string): Promise<string> {

@@ -49,7 +49,9 @@ export async function checkImageFile(
 }
 
 async function checkMetadata(image: Bootstrap, flags: CheckFlags, found: Findings, signal: AbortSignal): Promise<void> {
-  const progress = createOutput(flags.progress).progress('checking paths', { total: image.inodeCount, unit: 'items' })
+  // What is counted are paths; v5 says how many inodes there are, and these may have several.
+  const total = image.version === 6 ? image.inodeCount : 0
+  const progress = createOutput(flags.progress).progress('checking paths', { total, unit: 'items' })
   try {
     for await (const finding of checkTree(image, { signal, onPath: () => progress.advance(1) })) found.add(finding)
   } finally {

@@ -1,13 +1,12 @@
-import { createHash } from 'node:crypto'
-import { basename, dirname, join } from 'node:path'
+import { basename, dirname } from 'node:path'
 import { ChunkDatabase, checkSources, generateDictionary, writeWhole } from '../../builder/index.ts'
 import type { Bootstrap } from '../../rafs/index.ts'
 import { ExitError } from '../output.ts'
 import type { CommonFlags } from './arguments.ts'
 import { checkConfig } from './blob-source.ts'
 import { blobIdOf, openBootstrapFile } from './bootstrap-file.ts'
+import { checkPlace, placeOf } from './bootstrap-place.ts'
 import { type Log, withLog } from './log.ts'
-import { checkPlace } from './merge-image.ts'
 import { readPatterns } from './prefetch-input.ts'
 import { compressorOf, writeResult } from './result.ts'
 
@@ -88,7 +87,7 @@ async function saveAndGenerate(
   const made = await generateDictionary(database, bootstraps, { prefetchPaths, signal })
   report(made, log)
   signal.throwIfAborted()
-  const place = flags.bootstrap ?? join(flags.blobDir ?? '.', createHash('sha256').update(made.bootstrap).digest('hex'))
+  const place = placeOf(flags, made.bootstrap)
   await writeWhole(place, made.bootstrap)
   await writeResult(flags.outputJson, {
     bootstrapPath: place,
@@ -97,7 +96,7 @@ async function saveAndGenerate(
     trace: { consumedTime: { dump_bootstrap: (performance.now() - started) / 1000 }, events: {} },
     compressor: compressorOf(bootstraps[0]),
   })
-  log.info(`Chunkdict metadata is saved at: ${JSON.stringify(flags.bootstrap ?? '')}`)
+  log.info(`Chunkdict metadata is saved at: ${JSON.stringify(place)}`)
 }
 
 /** The original's words. */

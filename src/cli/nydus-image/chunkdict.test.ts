@@ -166,9 +166,19 @@ function rowsOf(name: string, table: string): unknown[] {
 test('a database in memory leaves no file; a folder takes the dictionary under its digest', async () => {
   mkdirSync(join(folder, 'out'))
   const before = readdirSync(folder)
-  await ours(['chunkdict', 'generate', '--database', 'sqlite://:memory:', '-D', 'out', ...sources('six')])
+  const [made] = await ours([
+    'chunkdict',
+    'generate',
+    '--database',
+    'sqlite://:memory:',
+    '-D',
+    'out',
+    ...sources('six'),
+  ])
   assert.deepEqual(readdirSync(folder), before)
-  assert.match(readdirSync(join(folder, 'out')).join(), /^[0-9a-f]{64}$/)
+  const name = readdirSync(join(folder, 'out')).join()
+  assert.match(name, /^[0-9a-f]{64}$/)
+  assert.ok(made?.stderr.endsWith(`Chunkdict metadata is saved at: "out/${name}"\n`), made?.stderr)
 })
 
 test('the empty dictionary of the original is a valid image', { skip: noShared }, async () => {

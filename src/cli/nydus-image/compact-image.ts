@@ -8,6 +8,7 @@ import { openBootstrapFile } from './bootstrap-file.ts'
 import { chunkDictPath } from './create-options.ts'
 import { withImageData } from './image-content.ts'
 import { type Log, withLog } from './log.ts'
+import { decimal } from './numbers.ts'
 import { compressorOf, writeResult } from './result.ts'
 
 /** Values of `compact`'s options, as the parser gives them. */
@@ -63,9 +64,9 @@ async function compactOpened(image: Bootstrap, backend: Backend, { flags, log, s
   const options = {
     dictionary: await dictionaryOf(image, flags.chunkDict),
     minUsedRatio: ratioOf(flags.minUsedRatio ?? '0'),
-    compactBlobSize: integer(flags.compactBlobSize ?? DEFAULTS.compactBlobSize),
-    maxCompactSize: integer(flags.maxCompactSize ?? DEFAULTS.maxCompactSize),
-    minBlobs: integer(flags.layersToCompact ?? '0'),
+    compactBlobSize: decimal(flags.compactBlobSize ?? DEFAULTS.compactBlobSize, '--compact-blob-size'),
+    maxCompactSize: decimal(flags.maxCompactSize ?? DEFAULTS.maxCompactSize, '--max-compact-size'),
+    minBlobs: decimal(flags.layersToCompact ?? '0', '--layers-to-compact'),
     bootstrapPath,
     blobFolder: flags.blobDir,
     onStep: (text: string) => log.info(text),
@@ -123,16 +124,7 @@ function withoutExtension(path: string): string {
 }
 
 function ratioOf(text: string): number {
-  const ratio = integer(text)
+  const ratio = decimal(text, '--min-used-ratio')
   if (ratio <= MAX_RATIO) return ratio
   throw new ExitError(1, `invalid --min-used-ratio ${text}: 0 to ${MAX_RATIO} are possible`)
-}
-
-/** With the original's words. */
-function integer(text: string): number {
-  if (text === '') throw new ExitError(1, 'cannot parse integer from empty string')
-  if (!/^\+?[0-9]+$/.test(text)) throw new ExitError(1, 'invalid digit found in string')
-  const value = Number(text)
-  if (!Number.isSafeInteger(value)) throw new ExitError(1, 'number too large to fit in target type')
-  return value
 }

@@ -178,7 +178,18 @@ test('bad input is told, and leaves nothing', async () => {
       [...compact, 'six.boot', '-D', 'blobs', '--min-used-ratio', '100'],
       /^Error: invalid --min-used-ratio 100: 0 to 99 are possible\n$/,
     ],
-    [[...compact, 'six.boot', '-D', 'blobs', '--max-compact-size', 'x1'], /^Error: invalid digit found in string\n$/],
+    [
+      [...compact, 'six.boot', '-D', 'blobs', '--max-compact-size', 'x1'],
+      /^Error: invalid --max-compact-size x1\n\nCaused by:\n {4}invalid digit found in string\n$/,
+    ],
+    [
+      [...compact, 'six.boot', '-D', 'blobs', '--layers-to-compact', '99999999999999999999'],
+      /^Error: invalid --layers-to-compact 9{20}\n\nCaused by:\n {4}number too large to fit in target type\n$/,
+    ],
+    [
+      [...compact, 'six.boot', '-D', 'blobs', '--min-used-ratio', ''],
+      /^Error: invalid --min-used-ratio \n\nCaused by:\n {4}cannot parse integer from empty string\n$/,
+    ],
     [[...compact, 'six.boot', '-D', 'blobs', '--chunk-dict', 'five-0'], /Inconsistent RAFS Filesystem/],
     [['compact', '-l', 'error', '-O', 'absent/never', '-B', 'six.boot', '-D', 'blobs'], /cannot write absent\/never/],
   ]

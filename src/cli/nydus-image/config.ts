@@ -19,8 +19,8 @@ export async function readSource(path: string): Promise<ReturnType<typeof blobSo
   }
 }
 
-/** A place of blobs as `--backend-type` and the JSON of `--backend-config` name it. */
-export function typedBackend(type: string, json: string): Backend {
+/** A place of blobs as `--backend-type` and the JSON of its settings name it. `where` is what messages call the JSON. */
+export function settledBackend(type: string, json: string, where: string): Backend {
   let settings: unknown
   try {
     settings = JSON.parse(json)
@@ -28,5 +28,5 @@ export function typedBackend(type: string, json: string): Backend {
     throw new ExitError(1, 'failed to parse backend configuration', { cause })
   }
   const document = JSON.stringify({ version: 2, backend: { type, [type]: settings } })
-  return backendOf(blobSourceOf(parseConfig(document, '--backend-config').config), () => undefined).backend
+  return backendOf(blobSourceOf(parseConfig(document, where).config), () => undefined).backend
 }

@@ -1,4 +1,3 @@
-import { availableParallelism } from 'node:os'
 import type { Backend } from '../../backend/index.ts'
 import type { ImageData } from '../../builder/index.ts'
 import { DecodePool, openImage } from '../../engine/index.ts'
@@ -21,7 +20,7 @@ export async function withImageData(
   backend: Backend,
   action: (data: ImageData) => Promise<void>,
 ): Promise<void> {
-  const decoders = new DecodePool(Math.max(1, availableParallelism() - 1))
+  const decoders = new DecodePool()
   try {
     const reader = await openImage({ bootstrap: image, backend, cacheDirectory: undefined, decoders, limits: LIMITS })
     try {

@@ -1,11 +1,9 @@
-import { createHash } from 'node:crypto'
-import { stat } from 'node:fs/promises'
-import { join } from 'node:path'
 import { BuilderError, type MergeLayer, mergeImages, writeWhole } from '../../builder/index.ts'
 import type { Bootstrap } from '../../rafs/index.ts'
 import { createOutput, ExitError, type Progress } from '../output.ts'
 import { checkConfig } from './blob-source.ts'
 import { blobIdOf, openBootstrapFile } from './bootstrap-file.ts'
+import { checkPlace, placeOf } from './bootstrap-place.ts'
 import { chunkDictPath } from './create-options.ts'
 import { type Log, withLog } from './log.ts'
 import { factsOf, type MergeFlags, type SourceFacts } from './merge-flags.ts'
@@ -96,22 +94,4 @@ function layerOf(path: string, image: Bootstrap, facts: SourceFacts | undefined,
 
 async function openOptional(path: string | undefined): Promise<Bootstrap | undefined> {
   return path === undefined || path === '' ? undefined : await openBootstrapFile(path)
-}
-
-export async function checkPlace({ bootstrap, blobDir }: Pick<MergeFlags, 'bootstrap' | 'blobDir'>): Promise<void> {
-  if (bootstrap !== undefined) return
-  if (blobDir === undefined) {
-    const advice = 'please specify one to store the generated metadata blob file'
-    throw new ExitError(1, `both --bootstrap and --blob-dir are missing, ${advice}`)
-  }
-  try {
-    if ((await stat(blobDir)).isDirectory()) return
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-  }
-  throw new ExitError(1, 'Directory to store blobs does not exist')
-}
-
-function placeOf({ bootstrap, blobDir = '.' }: MergeFlags, bytes: Uint8Array): string {
-  return bootstrap ?? join(blobDir, createHash('sha256').update(bytes).digest('hex'))
 }

@@ -216,6 +216,7 @@ describe('unpack on bad days', () => {
     writeFileSync(join(folder, 'tree/sub/text'), 'some text\n'.repeat(20_000))
     writeFileSync(join(folder, 'tree/name with = and %'), 'x')
     execFileSync('truncate', ['-s', '20M', join(folder, 'tree/large')])
+    writeFileSync(join(folder, 'empty.json'), '{}')
     const built = run(['create', '-l', 'warn', '-D', 'blobs', '-B', 'image.boot', 'tree'], folder)
     assert.equal(built.exit, 0, built.stderr)
     blob = readdirSync(join(folder, 'blobs'))[0] ?? ''
@@ -290,6 +291,8 @@ describe('unpack on bad days', () => {
     [['--backend-type', 'oss', '--backend-config', '{}'], /oss/],
     [['--backend-type', 'registry', '--backend-config', 'nonsense'], /failed to parse backend configuration/],
     [['--backend-type', 'registry', '--backend-config-file', 'nothing'], /fail to read backend config file "nothing"/],
+    [['--backend-type', 'registry', '--backend-config', '{}'], /--backend-config: "backend.registry.host" is missing/],
+    [['--backend-type', 'registry', '--backend-config-file', 'empty.json'], /empty.json: "backend.registry.host" is/],
     [['--backend-type', 'localfs', '--backend-config', '{}'], /Use --blob-dir to specify localfs backend/],
   ] as const) {
     test(`unpack ${args.join(' ')} is refused`, () => {
