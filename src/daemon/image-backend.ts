@@ -33,7 +33,7 @@ const HEADER_VARIABLE = 'NYDUS_HEADER_'
  * The backend that a configuration describes. `currentAuth` gives the login that the API set later, if one was; without any the Docker client's logins serve.
  * Nothing is connected yet. Throws DaemonError 'BAD_CONFIG'.
  */
-export function backendOf(source: MountSettings['source'], currentAuth: () => string | undefined): MeasuredBackend {
+export function openSource(source: MountSettings['source'], currentAuth: () => string | undefined): MeasuredBackend {
   const metrics = new BackendMetrics(source.kind)
   try {
     switch (source.kind) {

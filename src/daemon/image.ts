@@ -6,7 +6,7 @@ import { type LoadedBootstrap, loadBootstrap } from './bootstrap-file.ts'
 import type { Config } from './config/schema.ts'
 import { type MountSettings, settingsOf } from './config/settings.ts'
 import { DaemonError, messageOf } from './errors.ts'
-import { backendOf } from './image-backend.ts'
+import { openSource } from './image-backend.ts'
 import type { ServedImage } from './transports/fuse-handler.ts'
 
 /** What an image is opened from. */
@@ -60,7 +60,7 @@ export class MountedImage {
     const loaded = await loadBootstrap(request.source)
     if (loaded.bootstrap.version === 6 && settings.cacheDirectory === undefined)
       throw deviceError('UNSUPPORTED', 'configure', 'Rafs v6 must have local blobcache configured')
-    const { backend, metrics } = backendOf(settings.source, request.currentAuth)
+    const { backend, metrics } = openSource(settings.source, request.currentAuth)
     try {
       if (settings.cacheDirectory !== undefined) await mkdir(settings.cacheDirectory, { recursive: true })
       const reader = await openImage({

@@ -71,6 +71,23 @@ export function addProgressOption(command: Command): void {
   )
 }
 
+/** Of these only one may be given; for `conflicts` of a command that has them. */
+export const BACKEND_CONFLICT = ['--backend-config', '--backend-config-file'] as const
+
+/** Where else than in a folder the blobs are. */
+export function addBackendOptions(command: Command): void {
+  for (const [flags, description] of [
+    [
+      '--backend-type <type>',
+      'Type of backend [possible values: registry, http-proxy] (oss, s3, localdisk: not supported)',
+    ],
+    ['--backend-config <json>', 'Config string of backend'],
+    ['--backend-config-file <path>', 'Config file of backend'],
+  ] as const) {
+    command.addOption(valueOption(flags, description))
+  }
+}
+
 /** The options of `check` and `inspect` that say which image, and where its data is. */
 export function addImageOptions(command: Command): void {
   addImageOperand(command)

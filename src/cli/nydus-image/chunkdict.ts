@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { createCommand, setRules, valueOption } from './arguments.ts'
+import { createCommand, valueOption } from './arguments.ts'
 import type { ChunkdictFlags } from './chunkdict-image.ts'
 
 const EXAMPLES = `
@@ -46,7 +46,6 @@ function generateCommand(signal: AbortSignal): Command {
   command.addOption(valueOption('-C, --config <path>', 'Configuration file of nydusd; it is only checked'))
   command.option('-v, --verbose', 'Taken for the sake of other programs')
   command.addHelpText('after', EXAMPLES)
-  setRules(command, { conflicts: [], lacking: () => [] })
   command.action(async (sources: string[], flags: ChunkdictFlags) => {
     const { generateChunkdict } = await import('./chunkdict-image.ts')
     await generateChunkdict(sources, flags, signal)

@@ -1,5 +1,12 @@
 import type { Command } from 'commander'
-import { addProgressOption, createCommand, setRules, valueOption } from './arguments.ts'
+import {
+  addBackendOptions,
+  addProgressOption,
+  BACKEND_CONFLICT,
+  createCommand,
+  setRules,
+  valueOption,
+} from './arguments.ts'
 import type { CompactFlags } from './compact-image.ts'
 
 const EXAMPLES = `
@@ -16,14 +23,9 @@ export function compactCommand(signal: AbortSignal): Command {
     'compact',
     '(experimental)Compact specific nydus image, remove unused chunks in blobs, merge small blobs',
   )
+  command.addOption(valueOption('-B, --bootstrap <path>', 'bootstrap to compact'))
+  addBackendOptions(command)
   for (const [flags, description] of [
-    ['-B, --bootstrap <path>', 'bootstrap to compact'],
-    [
-      '--backend-type <type>',
-      'Type of backend [possible values: registry, http-proxy] (oss, s3, localdisk: not supported)',
-    ],
-    ['--backend-config <json>', 'Config string of backend'],
-    ['--backend-config-file <path>', 'Config file of backend'],
     [
       '--min-used-ratio <percent>',
       'Lower bound of used ratio for blobs to be kept, possible values: 0-99, 0 means disable [default: 0]',
@@ -46,7 +48,7 @@ export function compactCommand(signal: AbortSignal): Command {
   const needed = ['--bootstrap', '--blob-dir']
   setRules(command, {
     always: needed,
-    conflicts: [['--backend-config', '--backend-config-file']],
+    conflicts: [BACKEND_CONFLICT],
     lacking: (has) => needed.filter((name) => !has(name)),
   })
   command.action(async (flags: CompactFlags) => {

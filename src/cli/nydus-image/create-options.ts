@@ -2,6 +2,7 @@ import { statSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { createCipher } from '../../blob/index.ts'
 import { Attributes, BuilderError, type LayerOptions, type PrefetchPatterns } from '../../builder/index.ts'
+import type { ProgressMode } from '../output.ts'
 import type { CommonFlags } from './arguments.ts'
 import { decimal, decimalOrHex } from './numbers.ts'
 import { osError } from './os-error.ts'
@@ -34,7 +35,7 @@ export interface CreateFlags extends CommonFlags {
   readonly blobCacheDir?: string
   readonly attributes?: string
   readonly alignedChunk?: boolean
-  readonly progress: 'auto' | 'plain' | 'json' | 'none'
+  readonly progress: ProgressMode
 }
 
 /** Names of types as messages have them. */

@@ -6,7 +6,7 @@ import { createOutput, ExitError, type ProgressMode } from '../output.ts'
 import { flatView } from '../../rafs/index.ts'
 import type { CommonFlags } from './arguments.ts'
 import { openBackend } from './blob-source.ts'
-import { openBootstrapFile } from './bootstrap-file.ts'
+import { readNamedImage } from './bootstrap-file.ts'
 import { UsageError } from './command-line.ts'
 import { withLog } from './log.ts'
 import { osError } from './os-error.ts'
@@ -32,8 +32,7 @@ export async function exportImageFile(flags: ExportFlags, signal: AbortSignal): 
     const progress = createOutput(flags.progress).progress('exporting', { total: 0, unit: 'bytes' })
     try {
       const path = flags.output ?? join(flags.localfsDir ?? '.', `${basename(bootstrap)}.disk`)
-      const image = await openBootstrapFile(bootstrap)
-      const bytes = await readFile(bootstrap)
+      const { image, bytes } = await readNamedImage(undefined, bootstrap)
       const verity = flags.verity === true
       const { blocks, blockSize } = flatView(bytes, image)
       progress.setTotal(blocks * blockSize)
@@ -91,9 +90,9 @@ async function entryOf(path: string): Promise<{ readonly bootstrap: string; read
   if (typeof bootstrap !== 'string' || bootstrap === '') throw bad('its "metadata_path" is missing')
   const type = config['backend_type']
   const backend = config['backend'] ?? { type, [String(type)]: config['backend_config'] }
-  const { parseConfig, blobSourceOf, backendOf } = await import('../../daemon/config/index.ts')
+  const { parseConfig, blobSourceOf, openSource } = await import('../../daemon/config/index.ts')
   const parsed = parseConfig(JSON.stringify({ version: 2, backend }), path)
-  return { bootstrap, backend: backendOf(blobSourceOf(parsed.config), () => undefined).backend }
+  return { bootstrap, backend: openSource(blobSourceOf(parsed.config), () => undefined).backend }
 }
 
 function isTable(value: unknown): value is Record<string, unknown> {

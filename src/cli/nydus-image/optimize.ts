@@ -1,5 +1,12 @@
 import type { Command } from 'commander'
-import { addProgressOption, createCommand, setRules, valueOption } from './arguments.ts'
+import {
+  addBackendOptions,
+  addProgressOption,
+  BACKEND_CONFLICT,
+  createCommand,
+  setRules,
+  valueOption,
+} from './arguments.ts'
 import type { OptimizeFlags } from './optimize-image.ts'
 
 const EXAMPLES = `
@@ -17,12 +24,11 @@ export function optimizeCommand(signal: AbortSignal): Command {
     ['-B, --bootstrap <path>', 'File path of RAFS metadata'],
     ['-p, --prefetch-files <path>', 'JSON file with the files whose data is to come first'],
     ['-C, --config <path>', 'Configuration file of nydusd, which says where the data blobs are'],
-    [
-      '--backend-type <type>',
-      'Type of backend [possible values: registry, http-proxy] (oss, s3, localdisk: not supported)',
-    ],
-    ['--backend-config <json>', 'Config string of backend'],
-    ['--backend-config-file <path>', 'Config file of backend'],
+  ] as const) {
+    command.addOption(valueOption(flags, description))
+  }
+  addBackendOptions(command)
+  for (const [flags, description] of [
     ['-D, --blob-dir <path>', 'Directory that holds the data blobs'],
     ['-b, --blob <path>', 'Path to RAFS data blob file'],
     ['-O, --output-bootstrap <path>', 'Output path of optimized bootstrap [default: optimized_bootstrap]'],
@@ -35,7 +41,7 @@ export function optimizeCommand(signal: AbortSignal): Command {
   command.addHelpText('after', EXAMPLES)
   setRules(command, {
     always: ['--bootstrap'],
-    conflicts: [['--backend-config', '--backend-config-file']],
+    conflicts: [BACKEND_CONFLICT],
     lacking: (has) => (has('--bootstrap') ? [] : ['--bootstrap']),
   })
   command.action(async (flags: OptimizeFlags) => {

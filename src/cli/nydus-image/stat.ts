@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { addProgressOption, createCommand, setRules, valueOption } from './arguments.ts'
+import { addProgressOption, createCommand, valueOption } from './arguments.ts'
 import type { StatFlags } from './stat-image.ts'
 
 const EXAMPLES = `
@@ -32,7 +32,6 @@ export function statCommand(signal: AbortSignal): Command {
   command.addOption(valueOption('-J, --output-json <path>', 'File path to save operation result in JSON format'))
   addProgressOption(command)
   command.addHelpText('after', EXAMPLES)
-  setRules(command, { conflicts: [], lacking: () => [] })
   command.action(async (flags: StatFlags) => {
     const { statImages } = await import('./stat-image.ts')
     await statImages(flags, signal)

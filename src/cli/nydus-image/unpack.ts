@@ -1,5 +1,14 @@
 import type { Command } from 'commander'
-import { addProgressOption, createCommand, setRules, valueOption } from './arguments.ts'
+import {
+  addBackendOptions,
+  addImageOperand,
+  addProgressOption,
+  BACKEND_CONFLICT,
+  createCommand,
+  rulesOf,
+  setRules,
+  valueOption,
+} from './arguments.ts'
 import type { UnpackFlags } from './unpack-image.ts'
 
 const EXAMPLES = `
@@ -9,22 +18,21 @@ Examples:
   nydus-image unpack --backend-type registry --backend-config-file backend.json --output image.tar image.boot
 
 Every chunk is verified; the tar appears whole or not at all. Of a node with several names, all but the first are hard links.
+Sockets, which no tar can hold, are left out with a warning; that is no failure.
 Exit codes: 0 done, 1 failed, 2 wrong command line.`
 
 /** `unpack`: flags, one call. */
 export function unpackCommand(signal: AbortSignal): Command {
   const command = createCommand('unpack', 'Unpack a RAFS filesystem to a tar file')
-  command.argument('[BOOTSTRAP]', 'File path of RAFS metadata, or of a blob that carries it')
+  addImageOperand(command)
   for (const [flags, description] of [
-    ['-B, --bootstrap <path>', '[Deprecated] File path of RAFS meta blob/bootstrap'],
     ['-b, --blob <path>', 'Path to RAFS data blob file'],
     ['-D, --blob-dir <path>', 'Directory that holds the data blobs'],
-    [
-      '--backend-type <type>',
-      'Type of backend [possible values: registry, http-proxy] (oss, s3, localdisk: not supported)',
-    ],
-    ['--backend-config <json>', 'Config string of backend'],
-    ['--backend-config-file <path>', 'Config file of backend'],
+  ] as const) {
+    command.addOption(valueOption(flags, description))
+  }
+  addBackendOptions(command)
+  for (const [flags, description] of [
     ['-C, --config <path>', 'Configuration file of nydusd, which says where the data blobs are'],
     ['--output <path>', 'Path for output tar file; an existing FIFO is written to, "-" is stdout'],
   ] as const) {
@@ -32,18 +40,16 @@ export function unpackCommand(signal: AbortSignal): Command {
   }
   addProgressOption(command)
   command.addHelpText('after', EXAMPLES)
+  const image = rulesOf(command)
   const places = ['--blob', '--blob-dir', '--backend-type', '--config']
   setRules(command, {
     always: ['--output'],
     conflicts: [
-      ['--bootstrap', '<BOOTSTRAP>'],
+      ...image.conflicts,
       ...places.flatMap((place, i) => places.slice(i + 1).map((other) => [place, other] as const)),
-      ['--backend-config', '--backend-config-file'],
+      BACKEND_CONFLICT,
     ],
-    lacking: (has) => [
-      ...(has('--output') ? [] : ['--output']),
-      ...(has('--bootstrap') || has('<BOOTSTRAP>') ? [] : ['<BOOTSTRAP>']),
-    ],
+    lacking: (has, valueOf) => [...(has('--output') ? [] : ['--output']), ...image.lacking(has, valueOf)],
   })
   command.action(async (operand: string | undefined, flags: UnpackFlags) => {
     const { unpackImageFile } = await import('./unpack-image.ts')

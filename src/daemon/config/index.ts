@@ -1,4 +1,4 @@
 /** Configuration documents of nydusd, for tools that read blobs as nydusd would. */
-export { backendOf } from '../image-backend.ts'
+export { openSource } from '../image-backend.ts'
 export { parseConfig } from './document.ts'
 export { blobSourceOf } from './settings.ts'
