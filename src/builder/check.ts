@@ -23,6 +23,7 @@ import {
 } from '../rafs/index.ts'
 import { checkSlices } from './check-slices.ts'
 import { shown, toKey } from './image-path.ts'
+import { StoredRuns } from './stored-runs.ts'
 
 /** One thing that is wrong with an image. */
 export interface CheckFinding {
@@ -141,9 +142,6 @@ export async function* checkBlob(
   if (blob !== undefined) yield* checkChunks(image, blob, reader, { signal, onBytes: () => undefined })
 }
 
-/** Chunks are read in runs of up to this. */
-const RUN_BYTES = 4 * 1024 * 1024
-
 async function* checkChunks(
   image: Bootstrap,
   blob: BlobInfo,
@@ -155,7 +153,7 @@ async function* checkChunks(
   const digest = digester(blob.digest)
   const found = Buffer.alloc(32)
   const plain = Buffer.allocUnsafe(blob.chunkSize)
-  let run: { readonly start: number; readonly bytes: Buffer } = { start: 0, bytes: Buffer.alloc(0) }
+  const runs = new StoredRuns(reader, signal, onBytes)
   const size = await reader.size(signal)
   const info = new ChunkInfo()
   for (let index = layout.next(0); index < layout.chunkCount; index = layout.next(index + 1)) {
@@ -170,13 +168,8 @@ async function* checkChunks(
       yield bad(`the blob ends at byte ${size}`)
       continue
     }
-    if (info.compressedOffset < run.start || end > run.start + run.bytes.length) {
-      const bytes = Buffer.allocUnsafe(Math.min(Math.max(RUN_BYTES, info.compressedSize), size - info.compressedOffset))
-      await reader.read(info.compressedOffset, bytes, { signal })
-      onBytes(bytes.length)
-      run = { start: info.compressedOffset, bytes }
-    }
-    const stored = run.bytes.subarray(info.compressedOffset - run.start, end - run.start)
+    const reading = runs.read(info.compressedOffset, info.compressedSize)
+    const stored = reading instanceof Promise ? await reading : reading
     const into = plain.subarray(0, info.uncompressedSize)
     try {
       decoder.decode(stored, info.compressedOffset, info, into)

@@ -15,6 +15,7 @@ import { digester } from '../codec/index.ts'
 import { type Bootstrap, flatView } from '../rafs/index.ts'
 import { Artifact } from './artifact.ts'
 import { BuilderError } from './errors.ts'
+import { StoredRuns } from './stored-runs.ts'
 import { VerityTree } from './verity-tree.ts'
 
 export interface DiskOptions {
@@ -34,7 +35,7 @@ export interface ExportedDisk {
   readonly verity: { readonly hashOffset: number; readonly rootHash: string } | undefined
 }
 
-const RUN_BYTES = 4 * 1024 * 1024
+const PIECE_BYTES = 4 * 1024 * 1024
 const UNREADABLE = BLOB_FEATURES.ZRAN | BLOB_FEATURES.SEPARATE | BLOB_FEATURES.EXTERNAL
 
 /**
@@ -145,8 +146,8 @@ async function copyTar(disk: Disk, blob: BlobInfo, reader: BlobReader, { start, 
       `blob ${blob.id} has ${size} bytes, the image wants ${end - start}; it is truncated`,
     )
   const length = Math.min(size, end - start)
-  for (let at = 0; at < length; at += RUN_BYTES) {
-    const bytes = Buffer.allocUnsafe(Math.min(RUN_BYTES, length - at))
+  for (let at = 0; at < length; at += PIECE_BYTES) {
+    const bytes = Buffer.allocUnsafe(Math.min(PIECE_BYTES, length - at))
     await reader.read(at, bytes, { signal: options.signal })
     await disk.write(bytes)
   }
@@ -173,7 +174,8 @@ async function writeChunks(
         `chunk ${index} of blob ${blob.id} lies outside its place; the blob is damaged or crafted`,
       )
     await disk.zerosTo(at)
-    const stored = await source.read(info.compressedOffset, info.compressedSize)
+    const reading = source.read(info.compressedOffset, info.compressedSize)
+    const stored = reading instanceof Promise ? await reading : reading
     const plain = Buffer.allocUnsafe(info.uncompressedSize)
     decoder.decode(stored, info.compressedOffset, info, plain)
     if (known.has(index)) {
@@ -210,28 +212,4 @@ async function ownLayout(blob: BlobInfo, reader: BlobReader, signal: AbortSignal
   const metaFile = metaFileOf(stored, blob)
   const records = openBlobLayout(metaFile, blob, new Uint8Array(blob.chunkCount * 32))
   return (blob.features & BLOB_FEATURES.BATCH) === 0 ? records : openBatchLayout(records, metaFile, blob)
-}
-
-/** Small chunks are read together. */
-class StoredRuns {
-  readonly #reader: BlobReader
-  readonly #signal: AbortSignal
-  #start = 0
-  #bytes = Buffer.alloc(0)
-
-  constructor(reader: BlobReader, signal: AbortSignal) {
-    this.#reader = reader
-    this.#signal = signal
-  }
-
-  async read(offset: number, length: number): Promise<Uint8Array> {
-    if (offset < this.#start || offset + length > this.#start + this.#bytes.length) {
-      const size = await this.#reader.size(this.#signal)
-      const bytes = Buffer.allocUnsafe(Math.max(length, Math.min(RUN_BYTES, size - offset)))
-      await this.#reader.read(offset, bytes, { signal: this.#signal })
-      this.#start = offset
-      this.#bytes = bytes
-    }
-    return this.#bytes.subarray(offset - this.#start, offset - this.#start + length)
-  }
 }
