@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto'
 import { type ZranPlace, ZranSlicer } from '../../blob/index.ts'
 import { CodecError, GzipCursor } from '../../codec/index.ts'
 import type { ByteInput } from '../../tar/index.ts'
@@ -6,6 +5,7 @@ import type { Content } from '../content.ts'
 import { BuilderError } from '../errors.ts'
 import type { ReferredLayer } from './referred-layer.ts'
 import { inSegments } from './segments.ts'
+import { WholeTar } from './whole-tar.ts'
 
 /** Headers and what else of an archive is small. */
 const SCRATCH_BYTES = 64 * 1024
@@ -17,14 +17,13 @@ const SCRATCH_BYTES = 64 * 1024
 export class GzipLayer implements ByteInput, ReferredLayer {
   position = 0
   readonly slicer: ZranSlicer
+  readonly #file: WholeTar
   readonly #segments: AsyncGenerator<Uint8Array>
   readonly #cursor: GzipCursor
-  readonly #hash = createHash('sha256')
   /** Plain bytes that were inflated and not given yet, and before them those that may be put back: views of them stay valid until a call that waits. */
   readonly #scratch = new Uint8Array(new ArrayBuffer(SCRATCH_BYTES))
   #start = 0
   #end = 0
-  #size = 0
 
   /** Throws BuilderError 'UNSUPPORTED' where zlib cannot be called. */
   static open(pieces: AsyncGenerator<Uint8Array>, chunkSize: number): GzipLayer {
@@ -35,7 +34,8 @@ export class GzipLayer implements ByteInput, ReferredLayer {
 
   private constructor(pieces: AsyncGenerator<Uint8Array>, cursor: GzipCursor, chunkSize: number) {
     this.#cursor = cursor
-    this.#segments = inSegments(this.#digested(pieces))
+    this.#file = new WholeTar(pieces, true)
+    this.#segments = inSegments(this.#file.archive)
     this.slicer = new ZranSlicer(cursor, chunkSize)
   }
 
@@ -45,12 +45,12 @@ export class GzipLayer implements ByteInput, ReferredLayer {
 
   /** Of the file; after {@link finish}. */
   get id(): string {
-    return this.#hash.copy().digest('hex')
+    return this.#file.id
   }
 
   /** Bytes of the file; after {@link finish}. */
   get size(): number {
-    return this.#size
+    return this.#file.size
   }
 
   takeNow(length: number): Uint8Array | undefined {
@@ -115,7 +115,7 @@ export class GzipLayer implements ByteInput, ReferredLayer {
 
   async end(): Promise<void> {
     this.#cursor.close()
-    await this.#segments.return(undefined)
+    await this.#file.end()
   }
 
   /** A file of the archive, whose chunks are referred to. Throws BuilderError 'UNSUPPORTED' for one that is stored with holes. */
@@ -180,14 +180,6 @@ export class GzipLayer implements ByteInput, ReferredLayer {
     if (done === true) return false
     this.#cursor.feed(value)
     return true
-  }
-
-  async *#digested(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-    for await (const piece of pieces) {
-      this.#hash.update(piece)
-      this.#size += piece.length
-      yield piece
-    }
   }
 }
 

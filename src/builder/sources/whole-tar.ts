@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 
-/** A plain archive on its way: measured, digested, and read to its end whatever follows the last entry. */
+/** An archive on its way, as it is, compressed or not: measured, digested, and read to its end whatever follows the last entry. */
 export class WholeTar {
   size = 0
   /** For the parser, which must not end what is still to be read. */
