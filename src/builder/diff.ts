@@ -7,6 +7,7 @@ import {
   type DescribedEntry,
   type DumpEntry,
   describeEntries,
+  hasDigests,
 } from '../rafs/index.ts'
 import { FetchCost, type FetchFigures, type NamedImage, named } from './fetch-cost.ts'
 
@@ -132,7 +133,8 @@ function comparedContent(a: NamedImage, b: NamedImage, inA: DescribedEntry, inB:
   const [inImageA, inImageB] = [new FileChunks(a, inA), new FileChunks(b, inB)]
   let isUnknown = false
   for (let count = inImageA.next(); count > 0; count = inImageA.next()) {
-    if (inImageB.next() !== count) return ['content']
+    // Of images with one chunk size, only external files are cut in another way.
+    if (inImageB.next() !== count) return ['content_unknown']
     for (let i = 0; i < count; i += 1) {
       const isEqual = inImageA.equals(inImageB, i)
       if (isEqual === false) return ['content']
@@ -159,28 +161,37 @@ class FileChunks {
     return named(this.#of, () => this.#windows.next().value ?? 0)
   }
 
-  /** Undefined when nothing tells: a chunk without a digest, or digests of two kinds. */
+  /** Undefined when nothing tells: chunks cut in other ways or without digests, or digests of two kinds. */
   equals(other: FileChunks, i: number): boolean | undefined {
     const [mine, theirs] = [this.#spans[i], other.#spans[i]]
-    if (mine === undefined || theirs === undefined || mine.length !== theirs.length) return false
+    if (mine === undefined || theirs === undefined) return false
+    if (mine.length !== theirs.length || mine.offsetInChunk !== theirs.offsetInChunk) return undefined
     const [blob, otherBlob] = [this.#blob(mine), other.#blob(theirs)]
     if (blob?.id === otherBlob?.id && mine.chunkOffset === theirs.chunkOffset) return true
-    if (blob?.digest !== otherBlob?.digest) return undefined
-    const [digest, otherDigest] = [this.#digest(mine), other.#digest(theirs)]
-    if (digest === undefined || otherDigest === undefined) return undefined
-    return Buffer.compare(digest, otherDigest) === 0
+    if (blob === undefined || otherBlob === undefined || !this.#read(mine) || !other.#read(theirs)) return undefined
+    const [info, otherInfo] = [this.#info, other.#info]
+    if (hasDigests(blob) && hasDigests(otherBlob))
+      return blob.digest === otherBlob.digest ? Buffer.compare(info.digest, otherInfo.digest) === 0 : undefined
+    // Equal sums prove nothing.
+    const isOther =
+      info.uncompressedSize === otherInfo.uncompressedSize &&
+      info.crc32c !== undefined &&
+      otherInfo.crc32c !== undefined &&
+      info.crc32c !== otherInfo.crc32c
+    return isOther ? false : undefined
   }
 
   #blob(span: ChunkSpan): Bootstrap['blobs'][number] | undefined {
     return this.#of.image.blobs[span.blobIndex]
   }
 
-  #digest(span: ChunkSpan): Uint8Array | undefined {
+  /** False when the image has no record of the chunk. */
+  #read(span: ChunkSpan): boolean {
     return named(this.#of, () => {
       const layout = this.#of.image.layout(span.blobIndex)
-      if (!layout.has(span.chunkIndex)) return undefined
+      if (!layout.has(span.chunkIndex)) return false
       layout.chunk(span.chunkIndex, this.#info)
-      return this.#info.digest
+      return true
     })
   }
 }

@@ -7,7 +7,17 @@ import { ChunkInfo, locateBootstrap } from '../blob/index.ts'
 import { crc32c } from '../codec/index.ts'
 import { type Bootstrap, type ChunkSpan, dumpEntries, openBootstrap } from '../rafs/index.ts'
 import { parseSize } from './attributes.ts'
-import { Attributes, BuilderError, type BuiltImage, buildImage, checkBootstrap, type LayerOptions } from './index.ts'
+import {
+  Attributes,
+  BuilderError,
+  type BuiltImage,
+  buildImage,
+  checkBootstrap,
+  checkSources,
+  diffImages,
+  ImageStatistics,
+  type LayerOptions,
+} from './index.ts'
 import { DEFAULTS, filesIn, noShared, sharedPath, sourceOf, temporary } from './testing.ts'
 
 const ID = 'e'.repeat(64)
@@ -134,6 +144,38 @@ test('an inlined bootstrap of external files goes into the external blob', async
   const { external, built } = await build(t, line('/models/deep/weights'), { ...V5, inlineBootstrap: true })
   assert.deepEqual(built.external, { bootstrapPath: undefined, blobs: [ID] })
   assert.equal(pathsOf(external).length, 4)
+})
+
+function differences(a: Bootstrap, b: Bootstrap): { readonly parts: string[]; readonly elsewhere: number } {
+  const walk = diffImages({ name: 'a', image: a }, { name: 'b', image: b })
+  const parts: string[] = []
+  let next = walk.next()
+  for (; next.done !== true; next = walk.next()) parts.push(...(next.value?.parts ?? []))
+  return { parts: parts.filter((part) => part.startsWith('content')), elsewhere: next.value.fetch.elsewhere.chunks }
+}
+
+test('chunks without digests are not taken for equal ones', async (t) => {
+  const { external: image } = await build(t, line('/models/deep/weights'))
+  const { external: inOther } = await build(t, line('/models/deep/weights', { blob_id: 'f'.repeat(64) }))
+  const changed = { blob_id: 'f'.repeat(64), crcs: '1,2,3' }
+  const { external: other } = await build(t, line('/models/deep/weights', changed))
+  const { external: cut } = await build(
+    t,
+    line('/models/deep/weights', { blob_id: 'd'.repeat(64), chunk_size: '8KiB' }),
+  )
+  assert.deepEqual(differences(image, image), { parts: [], elsewhere: 0 })
+  assert.deepEqual(differences(image, inOther), { parts: ['content_unknown'], elsewhere: 0 })
+  assert.deepEqual(differences(image, other), { parts: ['content'], elsewhere: 0 })
+  assert.deepEqual(differences(image, cut), { parts: ['content_unknown'], elsewhere: 0 })
+  const statistics = new ImageStatistics('blake3')
+  await statistics.addBase(image, t.signal)
+  await statistics.addTarget(inOther, t.signal)
+  assert.equal(statistics.base.own_chunks, 3)
+  assert.deepEqual([statistics.target.own_chunks, statistics.target.ref_chunks], [3, 0])
+  assert.throws(
+    () => checkSources([{ name: 'x', bootstrap: image }]),
+    (error: unknown) => error instanceof BuilderError && error.code === 'UNSUPPORTED',
+  )
 })
 
 const isBad =

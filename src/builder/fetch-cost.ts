@@ -4,6 +4,7 @@ import {
   type ChunkSpan,
   chunkWindows,
   type DescribedEntry,
+  hasDigests,
   type Ino,
   RafsError,
 } from '../rafs/index.ts'
@@ -223,7 +224,7 @@ class BlobChunks {
           plainBytes,
           storedOffset,
           storedBytes,
-          digest: `${this.#blob.digest}:${toKey(info.digest)}`,
+          digest: hasDigests(this.#blob) ? `${this.#blob.digest}:${toKey(info.digest)}` : undefined,
         }
       }
     }

@@ -5,6 +5,7 @@ import {
   Attributes,
   type Bootstrap,
   type ChunkSpan,
+  hasDigests,
   type Ino,
   isType,
   listChunks,
@@ -270,13 +271,14 @@ class ChunkFigures {
 
   #chunk(span: ChunkSpan): Omit<CountedChunk, 'count'> & { readonly key: string } {
     const layout = this.#image.layout(span.blobIndex)
-    // Tarfs has no records of chunks: what the file says of one is all there is, and no two are known to be alike.
-    if (!layout.has(span.chunkIndex)) {
-      const key = `${this.#image.blobs[span.blobIndex]?.id}:${span.chunkIndex}`
-      return { key, compressedSize: span.length, uncompressedSize: span.length }
-    }
+    const blob = this.#image.blobs[span.blobIndex]
+    // No two chunks without digests are known to be alike, but those in one place are.
+    const place = `${blob?.id}:${span.chunkOffset}`
+    // Tarfs has no records of chunks: what the file says of one is all there is.
+    if (!layout.has(span.chunkIndex)) return { key: place, compressedSize: span.length, uncompressedSize: span.length }
     layout.chunk(span.chunkIndex, this.#info)
     const { compressedSize, uncompressedSize, digest } = this.#info
-    return { key: Buffer.from(digest).toString('latin1'), compressedSize, uncompressedSize }
+    const key = blob !== undefined && hasDigests(blob) ? Buffer.from(digest).toString('latin1') : place
+    return { key, compressedSize, uncompressedSize }
   }
 }

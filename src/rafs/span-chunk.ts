@@ -1,4 +1,4 @@
-import type { ChunkInfo } from '../blob/index.ts'
+import { BLOB_FEATURES, type BlobInfo, type ChunkInfo } from '../blob/index.ts'
 import type { Bootstrap, ChunkSpan } from './bootstrap.ts'
 
 /**
@@ -24,4 +24,11 @@ export function readSpanChunk(image: Bootstrap, span: ChunkSpan, into: ChunkInfo
   into.crc32c = undefined
   into.digest.fill(0)
   return true
+}
+
+const WITHOUT_DIGESTS = BLOB_FEATURES.EXTERNAL | BLOB_FEATURES.TARFS
+
+/** False for blobs whose chunks have zeros where others have their digest: these tell nothing. Chunks of external blobs have a CRC-32C. */
+export function hasDigests({ features }: Pick<BlobInfo, 'features'>): boolean {
+  return (features & WITHOUT_DIGESTS) === 0
 }

@@ -5,6 +5,7 @@ import {
   DICTIONARY_NAME,
   emptyDirectory,
   FileTree,
+  hasDigests,
   MODE,
   type RafsChunk,
   type RafsNode,
@@ -42,11 +43,13 @@ export function checkSources(images: ReadonlyArray<{ readonly name: string; read
   if (first === undefined) throw new BuilderError('BAD_OPTION', 'there is no image to make a dictionary of')
   for (const { name, bootstrap } of images) {
     checkReadable(bootstrap, name)
-    if (bootstrap.isTarfs)
+    if (bootstrap.isTarfs || !bootstrap.blobs.every(hasDigests)) {
+      const kind = bootstrap.isTarfs ? 'a tarfs image' : 'an image of external files'
       throw new BuilderError(
         'UNSUPPORTED',
-        `${name} is a tarfs image, whose chunks have no digests: there is nothing to find again`,
+        `${name} is ${kind}, whose chunks have no digests: there is nothing to find again`,
       )
+    }
     checkConsistent(first.bootstrap, bootstrap)
     const other = bootstrap.blobs.find(({ digest }) => digest !== first.bootstrap.blobs[0]?.digest)
     if (other !== undefined && first.bootstrap.blobs.length > 0)
