@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { constants, type Stats } from 'node:fs'
-import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises'
+import { type FileHandle, lstat, open, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { BuilderError } from './errors.ts'
 
@@ -26,6 +26,9 @@ export class Artifact {
   #position = 0
   #hasHoleAtEnd = false
   #open = true
+  #isPublished = false
+  /** The file that appeared where there was none. */
+  #made: string | undefined
   #unsynced = 0
   #syncing: Promise<void> | undefined
 
@@ -37,25 +40,25 @@ export class Artifact {
 
   /** Opens the place for `path`. For a FIFO it waits for its reader. */
   static async create(path: string): Promise<Artifact> {
-    const existing = await statOrUndefined(path)
-    if (existing?.isDirectory() === true) throw new BuilderError('OUTPUT', `cannot write ${path}: it is a directory`)
-    if (existing !== undefined && !existing.isFile())
-      return new Artifact(path, await opened(path, constants.O_WRONLY), undefined)
+    await refuseDirectory(path)
+    if (await isPipe(path)) return new Artifact(path, await opened(path, constants.O_WRONLY), undefined)
+    return await Artifact.#createFile(path)
+  }
+
+  /** A file in a folder whose name `publish` is given; until then it is called by its kind. */
+  static async createIn(folder: string, kind: string): Promise<Artifact> {
+    return await Artifact.#createFile(join(folder, kind))
+  }
+
+  static async #createFile(path: string): Promise<Artifact> {
     const temporary = join(dirname(path), `.${basename(path).slice(0, 128)}.${randomBytes(6).toString('hex')}.tmp`)
-    return new Artifact(
-      path,
-      await opened(temporary, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, path),
-      temporary,
-    )
+    const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL
+    return new Artifact(path, await opened(temporary, flags, path), temporary)
   }
 
   /** Bytes written so far. */
   get size(): number {
     return this.#size
-  }
-
-  get isPipe(): boolean {
-    return this.#temporary === undefined
   }
 
   /** Where the bytes can be read again before they are published; undefined for a pipe. */
@@ -112,7 +115,10 @@ export class Artifact {
       await this.settle()
       await this.#close()
       if (this.#temporary === undefined) return path
+      const isNew = (await statOrUndefined(path, lstat)) === undefined
       await rename(this.#temporary, path)
+      this.#isPublished = true
+      if (isNew) this.#made = path
       await syncFolder(dirname(path))
       return path
     } catch (cause) {
@@ -123,9 +129,18 @@ export class Artifact {
 
   /** Gives it up: nothing is left behind. Does nothing after `publish`. */
   async discard(): Promise<void> {
-    if (!this.#open) return
-    await this.#close()
-    if (this.#temporary !== undefined) await rm(this.#temporary, { force: true })
+    if (this.#open) await this.#close()
+    if (this.#temporary !== undefined && !this.#isPublished) await rm(this.#temporary, { force: true })
+  }
+
+  /** Takes back what `publish` let appear, also when it failed then. What was there before, which it replaced, is not to be had again: the new file stays. */
+  async retract(): Promise<void> {
+    if (this.#made === undefined) return
+    try {
+      await rm(this.#made, { force: true })
+    } catch (cause) {
+      throw new BuilderError('OUTPUT', `cannot remove ${this.#made} again: ${messageOf(cause)}`, { cause })
+    }
   }
 
   async #writeAll(bytes: Uint8Array): Promise<void> {
@@ -159,9 +174,16 @@ export class Artifact {
   }
 }
 
-/** True for a place that is there and is no file: what is written to it cannot be taken back. */
+/** True for a FIFO, device or socket: what is written to it cannot be taken back. */
 export async function isPipe(path: string): Promise<boolean> {
-  return (await statOrUndefined(path))?.isFile() === false
+  const found = await statOrUndefined(path)
+  return found !== undefined && !found.isFile() && !found.isDirectory()
+}
+
+/** Throws BuilderError 'OUTPUT' where a file cannot be because a directory is there. */
+export async function refuseDirectory(path: string): Promise<void> {
+  if ((await statOrUndefined(path))?.isDirectory() === true)
+    throw new BuilderError('OUTPUT', `cannot write ${path}: it is a directory`)
 }
 
 /** Writes a whole small file the same way. */
@@ -189,9 +211,12 @@ export async function writeStream(
   }
 }
 
-async function statOrUndefined(path: string): Promise<Stats | undefined> {
+async function statOrUndefined(
+  path: string,
+  call: (path: string) => Promise<Stats> = stat,
+): Promise<Stats | undefined> {
   try {
-    return await stat(path)
+    return await call(path)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw new BuilderError('OUTPUT', `cannot write ${path}: ${messageOf(error)}`, { cause: error })

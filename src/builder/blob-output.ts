@@ -1,4 +1,3 @@
-import { join } from 'node:path'
 import { Artifact } from './artifact.ts'
 import type { BuiltLayer } from './build-layer.ts'
 import { CacheOutput } from './cache-output.ts'
@@ -20,6 +19,8 @@ export interface BlobOutput {
   readonly keepMeta: LayerRun['keepMeta']
   /** Makes it be there. Gives the blob's path; undefined when there is none. */
   publish(built: BuiltLayer, blobId: string | undefined): Promise<string | undefined>
+  /** Takes back what `publish` let appear, also when it failed then. */
+  retract(): Promise<void>
   /** Leaves nothing behind; does nothing after `publish`. */
   discard(): Promise<void>
 }
@@ -27,11 +28,8 @@ export interface BlobOutput {
 export async function openBlobOutput(place: BlobPlace): Promise<BlobOutput> {
   if (place.kind === 'cache') return await CacheOutput.create(place.path)
   if (place.kind === 'nowhere') return NOWHERE
-  return new BlobFile(await Artifact.create(placeOf(place, 'blob')), place)
-}
-
-export function placeOf(place: OutputPlace, name: string): string {
-  return place.kind === 'file' ? place.path : join(place.path, name)
+  const isNamed = place.kind === 'file'
+  return new BlobFile(isNamed ? await Artifact.create(place.path) : await Artifact.createIn(place.path, 'blob'), place)
 }
 
 const NOWHERE: BlobOutput = {
@@ -39,6 +37,7 @@ const NOWHERE: BlobOutput = {
   keep: undefined,
   keepMeta: undefined,
   publish: async () => undefined,
+  retract: async () => undefined,
   discard: async () => undefined,
 }
 
@@ -62,6 +61,10 @@ class BlobFile implements BlobOutput {
     if (this.#place.kind === 'file') return await this.#file.publish()
     if (built.blobSize === 0) return undefined
     return await this.#file.publish(blobId ?? built.blobId)
+  }
+
+  async retract(): Promise<void> {
+    await this.#file.retract()
   }
 
   async discard(): Promise<void> {

@@ -9,12 +9,13 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  rmSync,
   symlinkSync,
   truncateSync,
   writeFileSync,
   writeSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { Attributes, openBootstrap } from '../rafs/index.ts'
 import {
@@ -106,6 +107,52 @@ test('a failed build leaves nothing behind', async (t) => {
   await assert.rejects(build({ t, path: folder, out }), hasCode('BAD_SOURCE'))
   assert.deepEqual(filesIn(out), [])
   await assert.rejects(build({ t, path: tar, out: join(folder, 'no-such-folder') }), hasCode('OUTPUT'))
+})
+
+test('a bootstrap that cannot be placed leaves no blob behind', async (t) => {
+  const { folder, tar, out } = await setUp(t)
+  const boots = join(folder, 'boots')
+  mkdirSync(boots)
+  const run = { signal: t.signal, onBytes: () => undefined }
+  const blob = { kind: 'directory', path: out } as const
+  const bootstrap = { kind: 'file', path: boots } as const
+  let isRead = false
+  const onBytes = (): void => void (isRead = true)
+  await assert.rejects(
+    buildImage({ kind: 'tar', path: tar }, { blob, bootstrap }, DEFAULTS, { ...run, onBytes }),
+    hasCode('OUTPUT'),
+  )
+  assert.deepEqual([filesIn(out), isRead], [[], false])
+  // Its name is taken when the blob is there already.
+  const places = { blob, bootstrap: { kind: 'directory', path: boots } } as const
+  const { bootstrapPath = '', blobPath = '' } = await buildImage({ kind: 'tar', path: tar }, places, DEFAULTS, run)
+  for (const path of [bootstrapPath, blobPath]) rmSync(path)
+  mkdirSync(bootstrapPath)
+  await assert.rejects(buildImage({ kind: 'tar', path: tar }, places, DEFAULTS, run), hasCode('OUTPUT'))
+  assert.deepEqual([filesIn(out), filesIn(boots)], [[], [basename(bootstrapPath)]])
+  // A blob that was there before stays.
+  writeFileSync(blobPath, 'of another build')
+  await assert.rejects(buildImage({ kind: 'tar', path: tar }, places, DEFAULTS, run), hasCode('OUTPUT'))
+  assert.deepEqual(filesIn(out), [basename(blobPath)])
+})
+
+test('files and folders with the names of what is written are not in the way', async (t) => {
+  const { tar, out } = await setUp(t)
+  mkdirSync(join(out, 'blob'))
+  execFileSync('mkfifo', [join(out, 'bootstrap')])
+  const built = await build({ t, path: tar, out })
+  assert.equal(sha256(readFileSync(built.blobPath ?? '')), built.blobs[0])
+  assert.equal(filesIn(out).length, 4)
+})
+
+test('a parent blob whose id begins with x keeps it in an inlined layer', async (t) => {
+  const { folder, tar, out } = await setUp(t)
+  const lower = await build({ t, path: tar, out, options: { blobId: 'x-lower' } })
+  const upper = join(folder, 'upper.tar')
+  writeFileSync(upper, await tarOf([{ path: 'c', content: Buffer.from('c'.repeat(9000)) }]))
+  const parent = await openParent(lower.bootstrapPath ?? '', DEFAULTS)
+  const built = await build({ t, path: upper, out, options: { parent, inlineBootstrap: true, blobToc: true } })
+  assert.deepEqual(built.blobs, ['x-lower', basename(built.blobPath ?? '')])
 })
 
 test('FIFOs: the source is read from one while the blob goes into another', async (t) => {

@@ -1,14 +1,15 @@
-import { createHash } from 'node:crypto'
 import { readSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { setImmediate } from 'node:timers/promises'
-import { Artifact, isPipe } from './artifact.ts'
-import { checkExternalPlaces, type ExternalOutput, publishExternal } from './external-output.ts'
-import { type BlobPlace, openBlobOutput, type OutputPlace, placeOf } from './blob-output.ts'
+import { INLINED_BLOB_ID } from '../rafs/index.ts'
+import { refuseDirectory } from './artifact.ts'
+import { checkExternalPlaces, type ExternalOutput } from './external-output.ts'
+import { type BlobPlace, openBlobOutput, type OutputPlace } from './blob-output.ts'
 import { buildDirectoryLayer, buildLayer, type BuiltLayer } from './build-layer.ts'
 import { buildStargzLayer } from './build-stargz.ts'
 import { buildTarfsLayer } from './build-tarfs.ts'
 import { BuilderError } from './errors.ts'
+import { ImageFiles } from './image-files.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
 
 /** A directory, or a tar (plain, gzip, zstd) in a file or FIFO; `-` is stdin. Of `tarfs` the tar, which must be plain, is the image's blob itself, and only a bootstrap is written. Of `stargz-toc`, the table of contents of an eStargz layer, the blob is the layer, and what is written as blob tells where its chunks are. */
@@ -57,7 +58,7 @@ const READS_A_TURN = 4
 
 /**
  * Builds an image or layer into files. Each appears whole or not at all, and the blob before the bootstrap that speaks of it. Throws BuilderError, or the signal's reason; nothing
- * is left behind then.
+ * new is left behind then.
  */
 export async function buildImage(
   source: ImageSource,
@@ -70,9 +71,10 @@ export async function buildImage(
     throw new BuilderError('BAD_OPTION', 'the bootstrap goes into the blob or has a place of its own, one of both')
   }
   if (options.attributes !== undefined) checkExternalPlaces(source, places, options)
+  await checkPlaces(places)
   if (source.kind === 'tarfs') return await buildOverTar(source.path, places, options, run)
   const blob = await openBlobOutput(places.blob)
-  let bootstrap: Artifact | undefined
+  let files: ImageFiles | undefined
   try {
     const built = await buildFrom(
       source,
@@ -80,43 +82,57 @@ export async function buildImage(
       run.onBytes,
     )
     run.signal.throwIfAborted()
-    const ids = built.blobs.map(({ id }) => (options.inlineBootstrap && id.startsWith('x') ? built.blobId : id))
+    files = await ImageFiles.settled(built, places)
     // Of an eStargz layer the id is that of the layer, which is not what is written.
-    bootstrap = await settledBootstrap(places.bootstrap, built.bootstrap)
     const blobPath = await blob.publish(built, source.kind === 'stargz-toc' ? undefined : options.blobId)
-    const bootstrapPath =
-      places.bootstrap === undefined ? undefined : await publishBootstrap(places.bootstrap, built.bootstrap, bootstrap)
-    const external = built.external && (await publishExternal(built.external, places))
     return {
-      bootstrapPath,
+      ...(await files.publish()),
       blobPath,
-      blobs: ids,
-      external,
+      blobs: built.blobs.map((one) => (one === built.ownBlob && one.id === INLINED_BLOB_ID ? built.blobId : one.id)),
       blobSize: built.blobSize,
       trace: traceOf(built, (performance.now() - started) / 1000),
     }
+  } catch (error) {
+    await files?.retract()
+    await blob.retract()
+    throw error
   } finally {
-    await bootstrap?.discard()
-    await blob?.discard()
+    await files?.discard()
+    await blob.discard()
   }
+}
+
+/** What cannot be written is told before anything is read. */
+async function checkPlaces({ blob, bootstrap, externalBlob }: ImagePlaces): Promise<void> {
+  for (const place of [blob, bootstrap]) if (place?.kind === 'file') await refuseDirectory(place.path)
+  if (externalBlob !== undefined) await refuseDirectory(externalBlob)
 }
 
 async function buildOverTar(
   path: string,
-  { bootstrap: place }: ImagePlaces,
+  places: ImagePlaces,
   options: LayerOptions,
   run: ImageRun,
 ): Promise<BuiltImage> {
   const started = performance.now()
-  if (place === undefined) throw new BuilderError('BAD_OPTION', 'a bootstrap over a plain tar needs a place of its own')
+  if (places.bootstrap === undefined)
+    throw new BuilderError('BAD_OPTION', 'a bootstrap over a plain tar needs a place of its own')
   const built = await buildTarfsLayer(archiveOf(path, run), { ...options, signal: run.signal })
   run.signal.throwIfAborted()
-  return {
-    bootstrapPath: await publishBootstrap(place, built.bootstrap),
-    blobPath: undefined,
-    blobs: built.blobs.map(({ id }) => id),
-    blobSize: built.blobSize,
-    trace: traceOf(built, (performance.now() - started) / 1000),
+  const files = await ImageFiles.settled(built, places)
+  try {
+    return {
+      ...(await files.publish()),
+      blobPath: undefined,
+      blobs: built.blobs.map(({ id }) => id),
+      blobSize: built.blobSize,
+      trace: traceOf(built, (performance.now() - started) / 1000),
+    }
+  } catch (error) {
+    await files.retract()
+    throw error
+  } finally {
+    await files.discard()
   }
 }
 
@@ -202,30 +218,6 @@ async function* piecesOfFile(file: FileHandle): AsyncGenerator<Uint8Array> {
     if (bytes === 0) return
     yield piece.subarray(0, bytes)
     if (count % READS_A_TURN === 0) await setImmediate()
-  }
-}
-
-/** The bootstrap on the disk before the blob appears: a disk that is full leaves neither. Undefined for a pipe, whose reader may want the blob first. */
-async function settledBootstrap(place: OutputPlace | undefined, bytes: Uint8Array): Promise<Artifact | undefined> {
-  if (place === undefined || (await isPipe(placeOf(place, 'bootstrap')))) return undefined
-  const artifact = await Artifact.create(placeOf(place, 'bootstrap'))
-  try {
-    await artifact.write(bytes)
-    await artifact.settle()
-    return artifact
-  } catch (error) {
-    await artifact.discard()
-    throw error
-  }
-}
-
-async function publishBootstrap(place: OutputPlace, bytes: Uint8Array, settled?: Artifact): Promise<string> {
-  const artifact = settled ?? (await Artifact.create(placeOf(place, 'bootstrap')))
-  try {
-    if (settled === undefined) await artifact.write(bytes)
-    return await artifact.publish(place.kind === 'file' ? undefined : createHash('sha256').update(bytes).digest('hex'))
-  } finally {
-    await artifact.discard()
   }
 }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { gzipSync } from 'node:zlib'
@@ -110,6 +110,24 @@ test('a layer without data leaves no files, a build that fails neither', async (
   )
   await assert.rejects(run, BuilderError)
   assert.deepEqual(filesIn(folder), [])
+})
+
+test('a chunk map that cannot be placed leaves no data behind; names of what is written are not in the way', async (t) => {
+  const source = await archive(t, FILES)
+  const { cache, bootstrap, built } = await keep(t, source, {})
+  for (const name of filesIn(cache)) rmSync(join(cache, name))
+  const map = `${built.blobs[0]}.blob.data.chunk_map`
+  mkdirSync(join(cache, map))
+  for (const name of ['cache', 'meta', 'map']) mkdirSync(join(cache, name))
+  const run = buildImage(
+    { kind: 'tar', path: source },
+    { blob: { kind: 'cache', path: cache }, bootstrap: { kind: 'file', path: `${bootstrap}.new` } },
+    { ...DEFAULTS, compression: 'none' },
+    { signal: t.signal, onBytes: () => undefined },
+  )
+  await assert.rejects(run, (error: unknown) => error instanceof BuilderError && error.message.includes(map))
+  assert.deepEqual(filesIn(cache), [map, 'cache', 'map', 'meta'].sort())
+  assert.equal(existsSync(`${bootstrap}.new`), false)
 })
 
 test('an id that could leave the folder is refused', async (t) => {

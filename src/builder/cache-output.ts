@@ -1,4 +1,4 @@
-import { basename, join } from 'node:path'
+import { basename } from 'node:path'
 import { cachePath, fullMap } from '../cache/index.ts'
 import { Artifact } from './artifact.ts'
 import type { BlobOutput } from './blob-output.ts'
@@ -26,7 +26,7 @@ export class CacheOutput implements BlobOutput {
   }
 
   static async create(directory: string): Promise<CacheOutput> {
-    return new CacheOutput(directory, await Artifact.create(join(directory, 'cache')))
+    return new CacheOutput(directory, await Artifact.createIn(directory, 'cache'))
   }
 
   /** The blob's bytes are not kept. */
@@ -38,11 +38,11 @@ export class CacheOutput implements BlobOutput {
   }
 
   readonly keepMeta = async (pieces: Iterable<Uint8Array>): Promise<void> => {
-    const meta = await Artifact.create(join(this.#directory, 'meta'))
+    const meta = await Artifact.createIn(this.#directory, 'meta')
     this.#rest.push(meta)
     this.#meta = meta
     for (const piece of pieces) await meta.write(piece)
-    await meta.flush()
+    await meta.settle()
   }
 
   /** Of a reference, the files are named for the layer, whose data they hold. */
@@ -51,14 +51,20 @@ export class CacheOutput implements BlobOutput {
     const [data, meta, map] = KINDS.map((kind) => basename(this.#path(own.id, kind)))
     await this.#fillTo(own.uncompressedSize)
     // All of it is written, where the disk may be full, before any of it is there.
-    const marks = await Artifact.create(join(this.#directory, 'map'))
+    const marks = await Artifact.createIn(this.#directory, 'map')
     this.#rest.push(marks)
     await marks.write(fullMap(own.chunkCount))
-    await marks.flush()
+    await marks.settle()
+    await this.#data.settle()
     await this.#data.publish(data)
     await this.#meta?.publish(meta)
     await marks.publish(map)
     return undefined
+  }
+
+  /** The chunk map, which vouches for the rest, first. */
+  async retract(): Promise<void> {
+    for (const file of [this.#data, ...this.#rest].reverse()) await file.retract()
   }
 
   async discard(): Promise<void> {

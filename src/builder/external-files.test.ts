@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { ChunkInfo, locateBootstrap } from '../blob/index.ts'
@@ -176,6 +176,32 @@ test('chunks without digests are not taken for equal ones', async (t) => {
     () => checkSources([{ name: 'x', bootstrap: image }]),
     (error: unknown) => error instanceof BuilderError && error.code === 'UNSUPPORTED',
   )
+})
+
+test('a place for external files that cannot be written leaves nothing behind', async (t) => {
+  const folder = temporary(t)
+  const [source, out] = [join(folder, 'source'), join(folder, 'out')]
+  for (const path of [source, out, join(out, 'taken')]) mkdirSync(path)
+  writeFileSync(join(source, 'weights'), DATA)
+  writeFileSync(join(source, 'config'), 'small')
+  const attributes = Attributes.parse(Buffer.from(line('/weights')))
+  const isLeft = async (kept: string, externalBlob: string, bootstrap: string): Promise<void> => {
+    const places = {
+      blob: { kind: 'directory', path: out },
+      bootstrap: { kind: 'file', path: join(out, bootstrap) },
+      externalBlob: join(out, externalBlob),
+    } as const
+    const run = { signal: t.signal, onBytes: () => undefined }
+    const building = buildImage({ kind: 'directory', path: source }, places, { ...DEFAULTS, ...V5, attributes }, run)
+    await assert.rejects(building, (error: unknown) => error instanceof BuilderError && error.code === 'OUTPUT')
+    assert.deepEqual(filesIn(out), [kept])
+  }
+  await isLeft('taken', 'taken', 'image.boot')
+  await isLeft('taken', 'nowhere/blob', 'image.boot')
+  await isLeft('taken', 'external.blob', 'nowhere/image.boot')
+  rmdirSync(join(out, 'taken'))
+  mkdirSync(join(out, 'image.external'))
+  await isLeft('image.external', 'external.blob', 'image.boot')
 })
 
 const isBad =

@@ -1,9 +1,5 @@
-import { createHash } from 'node:crypto'
 import { join, parse } from 'node:path'
-import { inlinedBootstrap } from '../blob/index.ts'
-import { writeWhole } from './artifact.ts'
 import type { ImagePlaces, ImageSource } from './build-image.ts'
-import type { ExternalTree } from './build-layer.ts'
 import { BuilderError } from './errors.ts'
 import type { LayerOptions } from './layer-options.ts'
 
@@ -26,23 +22,8 @@ export function checkExternalPlaces(source: ImageSource, places: ImagePlaces, op
     throw bad(`need another name for the bootstrap than ${bootstrap.path}, which is that of the one of external files`)
 }
 
-/** The original's name: the extension is replaced. */
-function externalPath(path: string): string {
+/** Where the bootstrap of external files goes. The original's name: the extension is replaced. */
+export function externalPath(path: string): string {
   const { dir, name } = parse(path)
   return join(dir, `${name}.external`)
-}
-
-export async function publishExternal(
-  { bootstrap, blobs }: ExternalTree,
-  places: ImagePlaces,
-): Promise<ExternalOutput> {
-  const place = places.bootstrap
-  const ids = blobs.map(({ id }) => id)
-  if (places.externalBlob !== undefined)
-    await writeWhole(places.externalBlob, place === undefined ? inlinedBootstrap(bootstrap) : new Uint8Array(0))
-  if (place === undefined) return { bootstrapPath: undefined, blobs: ids }
-  const digest = createHash('sha256').update(bootstrap).digest('hex')
-  const path = place.kind === 'file' ? externalPath(place.path) : join(place.path, `${digest}.external`)
-  await writeWhole(path, bootstrap)
-  return { bootstrapPath: path, blobs: ids }
 }

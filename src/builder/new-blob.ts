@@ -1,5 +1,3 @@
-import { rm, stat } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
 import { localfsBackend } from '../backend/index.ts'
 import { BLOB_FEATURES, type BlobCipher, type BlobInfo, BlobWriter } from '../blob/index.ts'
 import type { CompressionName } from '../codec/index.ts'
@@ -37,7 +35,7 @@ export class NewBlob {
   }
 
   static async create(options: NewBlobOptions): Promise<NewBlob> {
-    return new NewBlob(await Artifact.create(join(options.folder, 'blob')), options)
+    return new NewBlob(await Artifact.createIn(options.folder, 'blob'), options)
   }
 
   /** Copies chunks into it; gives them as the new image names them. */
@@ -82,10 +80,9 @@ export class NewBlob {
     return this.#info
   }
 
-  /** Reads every chunk back, by the bootstrap that names it. Throws BuilderError 'READBACK'. */
-  async verify(bootstrap: Uint8Array): Promise<void> {
+  /** Reads every chunk back, by the image that names it. Throws BuilderError 'READBACK'. */
+  async verify(image: Bootstrap): Promise<void> {
     await this.#artifact.flush()
-    const image = openBootstrap(bootstrap)
     const backend = localfsBackend({ blobFile: this.#artifact.temporaryPath ?? '' })
     try {
       const reader = await backend.open(this.info.id)
@@ -99,13 +96,14 @@ export class NewBlob {
     }
   }
 
-  /** Gives it its name. Says what to remove again when the image does not come about: nothing when the blob was there already. */
-  async publish(): Promise<string | undefined> {
-    const { id } = this.info
-    const path = join(dirname(this.#artifact.path), id)
-    const wasThere = await exists(path)
-    await this.#artifact.publish(id)
-    return wasThere ? undefined : path
+  /** Gives it its name. */
+  async publish(): Promise<void> {
+    await this.#artifact.publish(this.info.id)
+  }
+
+  /** Takes it back, also when `publish` failed; not when the blob was there already. */
+  async retract(): Promise<void> {
+    await this.#artifact.retract()
   }
 
   async discard(): Promise<void> {
@@ -114,38 +112,26 @@ export class NewBlob {
 }
 
 /**
- * Lets blobs and the bootstrap that names them appear, the bootstrap last. When that fails, the blobs are removed again. `bootstrapPath` is written under a temporary name before anything appears.
+ * Lets blobs and the bootstrap that names them appear, the bootstrap last. When that fails, all of them are removed again. `bootstrapPath` is written under a temporary name before anything appears.
  */
 export async function publishImage(
   blobs: readonly NewBlob[],
   bootstrap: Uint8Array,
   { bootstrapPath, signal }: { readonly bootstrapPath: string; readonly signal: AbortSignal },
 ): Promise<void> {
-  for (const blob of blobs) await blob.verify(bootstrap)
+  const image = openBootstrap(bootstrap)
+  for (const blob of blobs) await blob.verify(image)
   const artifact = await Artifact.create(bootstrapPath)
-  const published: string[] = []
   try {
     await artifact.write(bootstrap)
-    await artifact.flush()
+    await artifact.settle()
     signal.throwIfAborted()
-    for (const blob of blobs) {
-      const path = await blob.publish()
-      if (path !== undefined) published.push(path)
-    }
+    for (const blob of blobs) await blob.publish()
     await artifact.publish()
-    published.length = 0
+  } catch (error) {
+    for (const file of [artifact, ...blobs]) await file.retract()
+    throw error
   } finally {
     await artifact.discard()
-    for (const path of published) await rm(path, { force: true })
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path)
-    return true
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false
-    throw new BuilderError('OUTPUT', `cannot write ${path}: ${(error as Error).message}`, { cause: error })
   }
 }
