@@ -250,8 +250,7 @@ class LayerBuild {
       onBytes(content.size)
     }
     await this.#pipeline.finish()
-    const built = await this.#finish(root)
-    return external === undefined ? built : { ...built, external }
+    return await this.#finish(root, external)
   }
 
   /** Takes external files out of the layer. The original writes v6 bootstraps of them that nobody can open. */
@@ -284,7 +283,7 @@ class LayerBuild {
     return this.#parent
   }
 
-  async #finish(root: NodeId): Promise<BuiltLayer> {
+  async #finish(root: NodeId, external?: ExternalTree): Promise<BuiltLayer> {
     // What only chunks needed is let go before the bootstrap takes its memory.
     this.#pipeline.close()
     this.#dictionary.close()
@@ -322,6 +321,7 @@ class LayerBuild {
       blobSize: finished.size,
       blobs,
       ownBlob,
+      external,
       counts,
     }
   }

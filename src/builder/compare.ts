@@ -71,6 +71,7 @@ export async function readSourceTree(
     signal.throwIfAborted()
     throw coded(error)
   }
+  files.chunks.closeIndex()
   return { files, root: root ?? impliedRoot(files) }
 }
 

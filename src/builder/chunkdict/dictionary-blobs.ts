@@ -26,12 +26,10 @@ interface KnownBlob {
 /** Blobs and numbers of chunks, which the database does not have, as the images tell them. */
 export class KnownBlobs {
   readonly #images: readonly Bootstrap[]
-  readonly #wanted: ReadonlySet<string>
   readonly #blobs = new Map<string, KnownBlob>()
 
   constructor(images: readonly Bootstrap[], wanted: ReadonlySet<string>) {
     this.#images = images
-    this.#wanted = wanted
     for (const image of images) for (const blob of image.blobs) if (wanted.has(blob.id)) this.#add(image, blob)
   }
 
@@ -57,7 +55,7 @@ export class KnownBlobs {
 
   #fromDatabase(id: string, stored: readonly StoredChunk[], fact: BlobFact | undefined): DictionaryBlob | undefined {
     const [image] = this.#images
-    if (fact === undefined || image === undefined || !this.#wanted.has(id))
+    if (fact === undefined || image === undefined)
       throw new BuilderError('BAD_DATABASE', `the database has chunks of blob ${id}, and not the blob`)
     const compression = COMPRESSIONS.find((name) => name === fact.compression)
     if (compression === undefined)
