@@ -104,8 +104,9 @@ export class MountedImage {
     return bytes
   }
 
-  /** Starts fetching ahead, if the configuration wants it. */
+  /** Starts what goes on in the background: contexts are kept, and data is fetched ahead if the configuration wants it. */
   prefetch(): void {
+    this.reader.keepContexts()
     const { prefetchFiles } = this.request
     const { prefetch } = this.settings
     if (!prefetch.enabled) return

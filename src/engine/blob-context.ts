@@ -16,18 +16,20 @@ export interface ContextKind<T> {
   readonly parse: (file: Uint8Array) => T
 }
 
-/** Reads a blob's compression context from the cache's folder, or from the backend, and keeps it. Throws BlobError, CodecError or BackendError. */
+/** Reads a blob's compression context from the cache's folder, or from the backend, and keeps it; `closing` ends the wait for it. Throws BlobError, CodecError or BackendError. */
 export async function openContext<T>(
   blob: BlobInfo,
   kind: ContextKind<T>,
   backend: Backend,
   cacheDirectory: string | undefined,
+  closing?: AbortSignal,
 ): Promise<T> {
   const kept = cacheDirectory === undefined ? undefined : await readKept(cacheDirectory, blob, kind)
   if (kept !== undefined) return kept
   const reader = await backend.open(kind.storedIn)
   try {
-    const signal = AbortSignal.timeout(READ_DEADLINE_MS)
+    const deadline = AbortSignal.timeout(READ_DEADLINE_MS)
+    const signal = closing === undefined ? deadline : AbortSignal.any([deadline, closing])
     const bytes = await kind.fetch((offset, into) => reader.read(offset, into, { signal }))
     const context = kind.parse(bytes)
     if (cacheDirectory !== undefined) await keep(cacheDirectory, blob, bytes)

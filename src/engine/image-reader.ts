@@ -69,6 +69,8 @@ export interface ImageReader {
   read(spans: readonly ChunkSpan[], count: number, into: Uint8Array, signal: AbortSignal): Promise<void>
   /** Starts fetching ahead; gives up quietly on errors (counted). A second call replaces the first plan. */
   prefetch(plan: PrefetchPlan): void
+  /** Keeps the blobs' compression contexts beside their caches, for other daemons and tools, while nobody waits for anything; gives up quietly. */
+  keepContexts(): void
   /** Cancels everything under way and waits for it. */
   close(): Promise<void>
 }

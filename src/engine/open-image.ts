@@ -9,6 +9,7 @@ import { GrowBudget } from './grow-budget.ts'
 import { ImageBlob, storedSize } from './image-blob.ts'
 import type { EngineCounters, EngineLimits, HotImage, ImageParts, ImageReader, PrefetchPlan } from './image-reader.ts'
 import { type ActiveRead, type ChunkPart, InFlightChunk, partsOf } from './in-flight.ts'
+import { keepContexts } from './kept-contexts.ts'
 import { MemoryStore } from './memory-store.ts'
 import { ChunkPlace, type FetchLimits, type FetchRange, planFetch } from './plan.ts'
 import { Prefetcher } from './prefetch.ts'
@@ -64,6 +65,8 @@ class OpenImage implements ImageReader {
     badChunks: 0,
     chunksUncached: 0,
   }
+  readonly #parts: ImageParts
+  readonly #clock: Clock
   readonly #blobs: readonly ImageBlob[]
   readonly #memory: MemoryStore
   readonly #limits: EngineLimits
@@ -79,6 +82,8 @@ class OpenImage implements ImageReader {
   #closed: Promise<void> | undefined
 
   constructor(parts: ImageParts, blobs: readonly ImageBlob[], memory: MemoryStore, clock: Clock) {
+    this.#parts = parts
+    this.#clock = clock
     this.#blobs = blobs
     this.#memory = memory
     this.#limits = parts.limits
@@ -131,6 +136,13 @@ class OpenImage implements ImageReader {
     // Without a place on disk what comes early is gone before it is read.
     if (this.#closed !== undefined || this.#blobs.every(({ cache }) => cache === undefined)) return
     this.#track(this.#prefetcher.start(plan))
+  }
+
+  keepContexts(): void {
+    const { backend, cacheDirectory, bootstrap } = this.#parts
+    if (this.#closed !== undefined || cacheDirectory === undefined) return
+    const [schedule, clock, { signal }] = [this.#schedule, this.#clock, this.#closing]
+    this.#track(keepContexts(bootstrap.blobs, { backend, cacheDirectory, schedule, clock, signal }))
   }
 
   close(): Promise<void> {
