@@ -1,6 +1,7 @@
 /** Runs every test (or those whose path contains an argument) under node:test and exits with its code. */
 import { spawnSync } from 'node:child_process'
-import { existsSync, readdirSync } from 'node:fs'
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 
@@ -18,16 +19,22 @@ if (files.length === 0) {
   console.error(`test.ts: no test file has ${wanted.map((part) => JSON.stringify(part)).join(' or ')} in its path`)
   process.exit(1)
 }
-const { status } = spawnSync(
-  process.execPath,
-  [
-    '--disable-warning=ExperimentalWarning',
-    `--import=${pathToFileURL(join(import.meta.dirname, 'bounded-properties.ts')).href}`,
-    '--test',
-    '--test-reporter=spec',
-    '--test-timeout=240000',
-    ...files,
-  ],
-  { cwd: root, stdio: 'inherit' },
-)
-process.exitCode = status ?? 1
+// Each file is a process, and many start the tools: what one of them compiled, the next ones read.
+const compiled = mkdtempSync(join(tmpdir(), 'nydus-tests-compiled-'))
+try {
+  const { status } = spawnSync(
+    process.execPath,
+    [
+      '--disable-warning=ExperimentalWarning',
+      `--import=${pathToFileURL(join(import.meta.dirname, 'bounded-properties.ts')).href}`,
+      '--test',
+      '--test-reporter=spec',
+      '--test-timeout=240000',
+      ...files,
+    ],
+    { cwd: root, stdio: 'inherit', env: { ...process.env, NODE_COMPILE_CACHE: compiled } },
+  )
+  process.exitCode = status ?? 1
+} finally {
+  rmSync(compiled, { recursive: true, force: true })
+}
