@@ -17,7 +17,8 @@ import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { localConfig, Scratch, treeDifferences } from '../src/daemon/testing.ts'
 import { whyNoFuse } from '../src/kernel/index.ts'
-import { noShared, run, runAll, sharedPath } from '../src/cli/nydus-image/testing.ts'
+import { noShared, sharedPath } from '../src/cli/testing.ts'
+import { run, runAll } from '../src/cli/nydus-image/testing.ts'
 
 const ID = '528cc34b3cd52cf7425a84fbd9b3b5812d34182fe26b36ee7bbd2710648f0723'
 const LAYER = sharedPath('sources/lower.estargz.tar.gz')

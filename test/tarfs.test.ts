@@ -21,7 +21,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { gunzipSync } from 'node:zlib'
 import { localConfig, Scratch, type TestDaemon, treeDifferences } from '../src/daemon/testing.ts'
 import { knowsFileSystem, mountErofs, unmount, whyNoFuse } from '../src/kernel/index.ts'
-import { noShared, run, sharedPath, TOOL } from '../src/cli/nydus-image/testing.ts'
+import { noShared, sharedPath } from '../src/cli/testing.ts'
+import { run, TOOL } from '../src/cli/nydus-image/testing.ts'
 
 const noErofs =
   process.getuid?.() !== 0 ? 'needs root to mount' : knowsFileSystem('erofs') ? false : 'this kernel has no EROFS'

@@ -14,7 +14,7 @@ import { fromDockerConfig } from '../registry/index.ts'
 import type { HttpProxyConfig, RegistryConfig } from './config/schema.ts'
 import { DEFAULT_RETRIES, type MountSettings } from './config/settings.ts'
 import { DaemonError, messageOf } from './errors.ts'
-import { versionInfo } from './version.ts'
+import { versionInfo } from './version/index.ts'
 
 /** A backend, and what it counts. */
 export interface MeasuredBackend {

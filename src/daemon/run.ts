@@ -7,7 +7,7 @@ import { DaemonError, messageOf } from './errors.ts'
 import { Log, type LogLevel } from './log.ts'
 import { prepareMountPoint } from './mount-point.ts'
 import { startServingThread } from './serving-thread/index.ts'
-import { versionInfo } from './version.ts'
+import { versionInfo } from './version/index.ts'
 
 /** The command line of a FUSE daemon, as values. */
 export interface RunOptions {

@@ -1,4 +1,5 @@
-import { Command, Option } from 'commander'
+import { Command } from 'commander'
+import { placeOf, setRules, valueOption } from '../command-rules.ts'
 import { PROGRESS_MODES } from '../output.ts'
 
 /** Levels of the original's logs. */
@@ -9,44 +10,6 @@ export type LogLevel = (typeof LOG_LEVELS)[number]
 export interface CommonFlags {
   readonly logFile?: string
   readonly logLevel?: LogLevel
-}
-
-/** What a command's flags must obey together. Long names, `<OPERAND>` for an operand. */
-export interface Rules {
-  /** Of each pair only one may be given. */
-  readonly conflicts: ReadonlyArray<readonly [string, string]>
-  /** Options that no command line may be without; the usage line names them first. */
-  readonly always?: readonly string[]
-  /** Long names of options, and operands, that this command line lacks. */
-  lacking(has: (name: string) => boolean, valueOf: (name: string) => string | undefined): string[]
-}
-
-const RULES = new WeakMap<Command, Rules>()
-
-export function setRules(command: Command, rules: Rules): void {
-  RULES.set(command, rules)
-}
-
-export function rulesOf(command: Command): Rules {
-  return RULES.get(command) ?? { conflicts: [], lacking: () => [] }
-}
-
-/** Other names of options that the original takes. */
-export const ALIASES: ReadonlyMap<string, string> = new Map([
-  ['--source-type', '--type'],
-  ['--inline-bootstrap', '--blob-inline-meta'],
-])
-
-/** How an option's place is shown: `--blob-dir <blob-dir>`. */
-export function placeOf(option: Option): string {
-  const long = option.long ?? ''
-  return option.isBoolean() ? long : `${long} <${long.slice(2)}>`
-}
-
-/** An option with a value. */
-export function valueOption(flags: string, description: string, choices?: readonly string[]): Option {
-  const option = new Option(flags, description)
-  return choices === undefined ? option : option.choices(choices)
 }
 
 /** A command whose help looks like the original's. Its command line is checked before the library sees it (`command-line.ts`). */

@@ -3,7 +3,7 @@ import { type Backend, localfsBackend } from '../../backend/index.ts'
 import type { Bootstrap } from '../../rafs/index.ts'
 import { ExitError } from '../output.ts'
 import { openBackend } from './blob-source.ts'
-import { osError } from './os-error.ts'
+import { osError } from '../os-error.ts'
 
 /** Values of the options that say where blobs are, as the parser gives them. */
 export interface BackendFlags {

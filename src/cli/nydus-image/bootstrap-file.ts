@@ -6,7 +6,7 @@ import { BOOTSTRAP_TAIL_BYTES, BlobError, locateBootstrap, type TocEntry } from 
 import { decompressor } from '../../codec/index.ts'
 import { type Bootstrap, openBootstrap, RafsError } from '../../rafs/index.ts'
 import { ExitError } from '../output.ts'
-import { osError } from './os-error.ts'
+import { osError } from '../os-error.ts'
 
 /** No bootstrap is larger; a blob may be. */
 const MAX_BOOTSTRAP_BYTES = 0x4000_0000

@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
-import { addImageOptions, addProgressOption, createCommand, valueOption } from './arguments.ts'
+import { valueOption } from '../command-rules.ts'
+import { addImageOptions, addProgressOption, createCommand } from './arguments.ts'
 import type { CheckFlags } from './check-image.ts'
 
 const EXAMPLES = `

@@ -5,7 +5,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { after, before, test } from 'node:test'
-import { noShared, type Ran, runAll, sharedPath } from './testing.ts'
+import { noShared, type Ran, sharedPath } from '../testing.ts'
+import { runAll } from './testing.ts'
 
 const peer = join(process.env['NYDUS_PEER_DIR'] ?? '', 'nydus-image')
 const noPeer =

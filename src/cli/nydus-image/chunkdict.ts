@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
-import { createCommand, valueOption } from './arguments.ts'
+import { valueOption } from '../command-rules.ts'
+import { createCommand } from './arguments.ts'
 import type { ChunkdictFlags } from './chunkdict-image.ts'
 
 const EXAMPLES = `

@@ -9,7 +9,8 @@ import { compactImage } from '../../builder/index.ts'
 import { mountTmpfs, unmount } from '../../kernel/index.ts'
 import { openBootstrap } from '../../rafs/index.ts'
 import { withImageData } from './image-content.ts'
-import { type Ran, runAll } from './testing.ts'
+import { type Ran } from '../testing.ts'
+import { runAll } from './testing.ts'
 
 const peer = join(process.env['NYDUS_PEER_DIR'] ?? '', 'nydus-image')
 const noPeer =

@@ -1,12 +1,6 @@
 import type { Command } from 'commander'
-import {
-  addBackendOptions,
-  addProgressOption,
-  BACKEND_CONFLICT,
-  createCommand,
-  setRules,
-  valueOption,
-} from './arguments.ts'
+import { setRules, valueOption } from '../command-rules.ts'
+import { addBackendOptions, addProgressOption, BACKEND_CONFLICT, createCommand } from './arguments.ts'
 import type { CompactFlags } from './compact-image.ts'
 
 const EXAMPLES = `

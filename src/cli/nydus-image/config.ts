@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import type { Backend } from '../../backend/index.ts'
 import { blobSourceOf, openSource, parseConfig } from '../../daemon/config/index.ts'
 import { ExitError } from '../output.ts'
-import { osError } from './os-error.ts'
+import { osError } from '../os-error.ts'
 
 /** The place of blobs that a configuration document of nydusd names. */
 export async function configuredBackend(path: string): Promise<Backend> {

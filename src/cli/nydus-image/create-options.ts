@@ -5,7 +5,7 @@ import { Attributes, BuilderError, type LayerOptions, type PrefetchPatterns } fr
 import type { ProgressMode } from '../output.ts'
 import type { CommonFlags } from './arguments.ts'
 import { decimal, decimalOrHex } from './numbers.ts'
-import { osError } from './os-error.ts'
+import { osError } from '../os-error.ts'
 
 /** Values of `create`'s options, as the parser gives them. */
 export interface CreateFlags extends CommonFlags {

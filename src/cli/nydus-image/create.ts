@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander'
-import { addProgressOption, createCommand, setRules, valueOption } from './arguments.ts'
+import { setRules, valueOption } from '../command-rules.ts'
+import { addProgressOption, createCommand } from './arguments.ts'
 import type { CreateFlags } from './create-options.ts'
 
 const SOURCE_TYPES = [

@@ -3,7 +3,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { type Ran, runAll } from './testing.ts'
+import { type Ran } from '../testing.ts'
+import { runAll } from './testing.ts'
 
 interface Told {
   readonly changes: Array<{ readonly path: string; readonly change: string; readonly parts: string[] }>

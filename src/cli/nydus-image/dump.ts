@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
-import { addImageOperand, createCommand, valueOption } from './arguments.ts'
+import { valueOption } from '../command-rules.ts'
+import { addImageOperand, createCommand } from './arguments.ts'
 import type { DumpFlags } from './dump-image.ts'
 
 const EXAMPLES = `

@@ -8,7 +8,7 @@ import { type Backend, localfsBackend } from '../../backend/index.ts'
 import { checkBlobs, checkTree, diffImages, ImageInspector } from '../../builder/index.ts'
 import { type Bootstrap, dumpLines } from '../../rafs/index.ts'
 import { readNamedImage } from './bootstrap-file.ts'
-import { noShared, sharedPath } from './testing.ts'
+import { noShared, sharedPath } from '../testing.ts'
 
 /** What is wrong with an image, by the reader that finds it. Everything else must read every image without a finding. */
 interface Wrong {

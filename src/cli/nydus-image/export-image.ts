@@ -7,9 +7,9 @@ import { flatView } from '../../rafs/index.ts'
 import type { CommonFlags } from './arguments.ts'
 import { openBackend } from './blob-source.ts'
 import { readNamedImage } from './bootstrap-file.ts'
-import { UsageError } from './command-line.ts'
+import { UsageError } from '../command-line.ts'
 import { withLog } from './log.ts'
-import { osError } from './os-error.ts'
+import { osError } from '../os-error.ts'
 
 /** Values of `export`'s options, as the parser gives them. */
 export interface ExportFlags extends CommonFlags {

@@ -16,7 +16,8 @@ import { join } from 'node:path'
 import { describe, type TestContext, test } from 'node:test'
 import { gunzipSync } from 'node:zlib'
 import { knowsFileSystem, mountErofs, unmount } from '../../kernel/index.ts'
-import { noShared, run, sharedPath } from './testing.ts'
+import { noShared, sharedPath } from '../testing.ts'
+import { run } from './testing.ts'
 
 function whyNoErofs(): string | false {
   if (process.getuid?.() !== 0) return 'needs root to mount'

@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
-import { addProgressOption, createCommand, setRules, valueOption } from './arguments.ts'
+import { setRules, valueOption } from '../command-rules.ts'
+import { addProgressOption, createCommand } from './arguments.ts'
 import type { ExportFlags } from './export-image.ts'
 
 const EXAMPLES = `
@@ -32,6 +33,10 @@ export function exportCommand(signal: AbortSignal): Command {
   setRules(command, {
     conflicts: [['--localfs-dir', '--config']],
     always: ['--block'],
+    needs: new Map([
+      ['--localfs-dir', ['--bootstrap']],
+      ['--bootstrap', ['--localfs-dir']],
+    ]),
     lacking: (has) => [
       ...(has('--block') ? [] : ['--block']),
       ...(has('--localfs-dir') && !has('--bootstrap') ? ['--bootstrap'] : []),

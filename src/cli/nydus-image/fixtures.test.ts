@@ -2,7 +2,8 @@ import assert from 'node:assert/strict'
 import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
-import { noShared, type Ran, recordingFolder, runAll, sharedPath } from './testing.ts'
+import { noShared, type Ran, sharedPath } from '../testing.ts'
+import { recordingFolder, runAll } from './testing.ts'
 
 interface Recorded {
   readonly id: string

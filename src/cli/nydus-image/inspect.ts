@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
-import { addImageOptions, createCommand, valueOption } from './arguments.ts'
+import { valueOption } from '../command-rules.ts'
+import { addImageOptions, createCommand } from './arguments.ts'
 import type { InspectFlags } from './inspect-image.ts'
 
 const EXAMPLES = `

@@ -7,7 +7,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import { mountTmpfs, unmount } from '../../kernel/index.ts'
-import { type Ran, runAll, TOOL } from './testing.ts'
+import { type Ran } from '../testing.ts'
+import { runAll, TOOL } from './testing.ts'
 
 const isRoot = process.getuid?.() === 0
 let folder = ''

@@ -1,7 +1,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { ExitError, hideBars } from '../output.ts'
 import { type CommonFlags, LOG_LEVELS, type LogLevel } from './arguments.ts'
-import { osError } from './os-error.ts'
+import { osError } from '../os-error.ts'
 
 /** Lines in the original's form: `[2026-01-31 12:00:00.123456 +01:00] INFO text`. */
 export interface Log {

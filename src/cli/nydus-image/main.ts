@@ -1,6 +1,6 @@
 import { CommanderError } from 'commander'
 import { createOutput, ExitError, runTool } from '../output.ts'
-import { readCommandLine, UsageError } from './command-line.ts'
+import { readCommandLine, UsageError } from '../command-line.ts'
 import { createProgram } from './program.ts'
 
 /** Runs one command line (without the tool's own name); sets the exit code of the process. */

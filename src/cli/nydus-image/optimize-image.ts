@@ -7,7 +7,7 @@ import { checkConfig } from './blob-source.ts'
 import { openBootstrapFile } from './bootstrap-file.ts'
 import { withImageData } from './image-content.ts'
 import { type Log, withLog } from './log.ts'
-import { osError } from './os-error.ts'
+import { osError } from '../os-error.ts'
 import { compressorOf, writeResult } from './result.ts'
 
 /** Values of `optimize`'s options, as the parser gives them. */

@@ -19,7 +19,8 @@ import { optimizeImage } from '../../builder/index.ts'
 import { mountTmpfs, unmount } from '../../kernel/index.ts'
 import { type Bootstrap, type ChunkSpan, openBootstrap } from '../../rafs/index.ts'
 import { withImageData } from './image-content.ts'
-import { noShared, type Ran, runAll, sharedPath } from './testing.ts'
+import { noShared, type Ran, sharedPath } from '../testing.ts'
+import { runAll } from './testing.ts'
 
 const peer = join(process.env['NYDUS_PEER_DIR'] ?? '', 'nydus-image')
 const noPeer =

@@ -9,7 +9,8 @@ import { checkBlobs, checkTree, ImageStatistics } from '../../builder/index.ts'
 import { type Bootstrap, dumpLines, emptyDirectory, openBootstrap, writeBootstrapV6 } from '../../rafs/index.ts'
 import { openBootstrapFile } from './bootstrap-file.ts'
 import { writePieces } from './print-pieces.ts'
-import { type Ran, runAll } from './testing.ts'
+import { type Ran } from '../testing.ts'
+import { runAll } from './testing.ts'
 
 let folder = ''
 let ran: Ran[] = []

@@ -3,7 +3,8 @@ import { mkdirSync, readFileSync, rmSync, symlinkSync, unlinkSync, writeFileSync
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
 import { gunzipSync } from 'node:zlib'
-import { noShared, type Ran, recordingFolder, run, runAll, sharedPath } from './testing.ts'
+import { noShared, type Ran, sharedPath } from '../testing.ts'
+import { recordingFolder, run, runAll } from './testing.ts'
 
 /** One run of the original, of `images/ID/image.json`. */
 interface Recorded {

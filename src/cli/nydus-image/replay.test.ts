@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { readFileSync, rmSync } from 'node:fs'
 import { after, describe, test } from 'node:test'
-import { noShared, type Ran, recordingFolder, runAll, sharedPath } from './testing.ts'
+import { noShared, type Ran, sharedPath } from '../testing.ts'
+import { recordingFolder, runAll } from './testing.ts'
 
 interface Recorded {
   readonly args: readonly string[]

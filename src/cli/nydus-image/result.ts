@@ -1,7 +1,7 @@
 import { writeWhole } from '../../builder/index.ts'
 import type { BlobInfo } from '../../blob/index.ts'
 import { ExitError } from '../output.ts'
-import { osError } from './os-error.ts'
+import { osError } from '../os-error.ts'
 import { toolVersion } from './version.ts'
 
 /** What a command did, for programs. */

@@ -9,7 +9,7 @@ import type { CommonFlags } from './arguments.ts'
 import { checkConfig } from './blob-source.ts'
 import { ImageError, openBootstrapFile, openNamedImage } from './bootstrap-file.ts'
 import { type Log, withLog } from './log.ts'
-import { osError } from './os-error.ts'
+import { osError } from '../os-error.ts'
 
 /** Values of `stat`'s options, as the parser gives them. */
 export interface StatFlags extends CommonFlags {

@@ -3,7 +3,8 @@ import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
-import { noShared, recordingFolder, run, runAll, sharedPath } from './testing.ts'
+import { noShared, sharedPath } from '../testing.ts'
+import { recordingFolder, run, runAll } from './testing.ts'
 
 interface Recorded {
   readonly id: string

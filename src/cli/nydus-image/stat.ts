@@ -1,5 +1,6 @@
 import type { Command } from 'commander'
-import { addProgressOption, createCommand, valueOption } from './arguments.ts'
+import { valueOption } from '../command-rules.ts'
+import { addProgressOption, createCommand } from './arguments.ts'
 import type { StatFlags } from './stat-image.ts'
 
 const EXAMPLES = `

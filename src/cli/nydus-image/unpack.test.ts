@@ -23,7 +23,8 @@ import { gunzipSync } from 'node:zlib'
 import { mountTmpfs, unmount } from '../../kernel/index.ts'
 import { escapePath } from '../../rafs/index.ts'
 import { type TarEntry, TarReader } from '../../tar/index.ts'
-import { noShared, type Ran, recordingFolder, run, runAll, sharedPath, TOOL } from './testing.ts'
+import { noShared, type Ran, sharedPath } from '../testing.ts'
+import { recordingFolder, run, runAll, TOOL } from './testing.ts'
 
 /** One line of an expected tree, and the same of a tar. */
 interface Line {

@@ -1,14 +1,6 @@
 import type { Command } from 'commander'
-import {
-  addBackendOptions,
-  addImageOperand,
-  addProgressOption,
-  BACKEND_CONFLICT,
-  createCommand,
-  rulesOf,
-  setRules,
-  valueOption,
-} from './arguments.ts'
+import { setRules, valueOption, rulesOf } from '../command-rules.ts'
+import { addBackendOptions, addImageOperand, addProgressOption, BACKEND_CONFLICT, createCommand } from './arguments.ts'
 import type { UnpackFlags } from './unpack-image.ts'
 
 const EXAMPLES = `

@@ -1,7 +1,7 @@
 import type { Daemon } from '../daemon.ts'
 import { DaemonError } from '../errors.ts'
 import type { Mount } from '../mounts.ts'
-import { versionInfo } from '../version.ts'
+import { versionInfo } from '../version/index.ts'
 import { type Answer, BAD_REQUEST, NO_CONTENT, noCounter, refusal, type Wrapper } from './answer.ts'
 import { parseLogLevel, parseMountRequest, parseStrings } from './bodies.ts'
 import { superblockJson } from './superblock.ts'

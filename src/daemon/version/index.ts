@@ -1,4 +1,5 @@
-import manifest from '../../package.json' with { type: 'json' }
+/** What a daemon and its client say of their version. */
+import manifest from '../../../package.json' with { type: 'json' }
 
 /** What clients ask a daemon for; `git_commit` is compared by upstream's snapshotter to see whether a daemon is outdated. */
 export interface VersionInfo {

@@ -12,6 +12,10 @@ const WORDS: Readonly<Record<string, string>> = {
   EIO: 'Input/output error',
   ELOOP: 'Too many levels of symbolic links',
   ENAMETOOLONG: 'File name too long',
+  ECONNREFUSED: 'Connection refused',
+  ECONNRESET: 'Connection reset by peer',
+  EPIPE: 'Broken pipe',
+  EINVAL: 'Invalid argument',
 }
 
 /** A system's error in the original's words: `No such file or directory (os error 2)`; any other as it is. */

@@ -1,5 +1,5 @@
-import type { Argument, Command, Option } from 'commander'
-import { ALIASES, placeOf, rulesOf } from './arguments.ts'
+import { type Argument, type Command, InvalidArgumentError, type Option } from 'commander'
+import { ALIASES, nameOf, placeOf, rulesOf } from './command-rules.ts'
 import { similar } from './similar.ts'
 
 const MORE = "\nFor more information, try '--help'.\n"
@@ -56,6 +56,7 @@ class CommandLine {
       } else this.#operand(argument)
     }
     this.#checkTogether()
+    this.#checkTool()
     return this.#canonical()
   }
 
@@ -69,6 +70,7 @@ class CommandLine {
   }
 
   #enter(name: string, mayAdvise = true): void {
+    const [first] = this.#given.keys()
     const command = this.#command.commands.find((candidate) => candidate.name() === name)
     if (command === undefined) {
       const names = this.#command.commands.map((candidate) => candidate.name())
@@ -78,6 +80,8 @@ class CommandLine {
         tip('subcommand', mayAdvise ? similar(name, [...names, 'help']) : undefined),
       )
     }
+    if (first !== undefined && rulesOf(this.#command).optionsExcludeCommands === true)
+      throw new UsageError(`the subcommand '${name}' cannot be used with '${placeOf(first)}'`, this.#usage())
     this.#command = command
     this.#path.push(name)
   }
@@ -85,7 +89,8 @@ class CommandLine {
   #long(argument: string): void {
     const equals = argument.indexOf('=')
     const name = equals < 0 ? argument : argument.slice(0, equals)
-    const option = this.#command.options.find(({ long }) => long === name || long === ALIASES.get(name))
+    const named = (wanted: string): Option | undefined => this.#command.options.find(({ long }) => long === wanted)
+    const option = named(name) ?? named(ALIASES.get(name) ?? name)
     if (option === undefined) throw this.#unexpected(name)
     this.#take(option, equals < 0 ? undefined : argument.slice(equals + 1))
   }
@@ -121,6 +126,7 @@ class CommandLine {
     if (value === undefined)
       throw new UsageError(`a value is required for '${place}' but none was supplied${possible(option.argChoices)}`, '')
     if (option.argChoices?.includes(value) === false) throw invalidValue(value, place, option.argChoices)
+    checkValue(option, value)
     if (this.#given.has(option)) throw this.#twice(place)
     this.#given.set(option, value)
   }
@@ -186,40 +192,59 @@ class CommandLine {
     )
   }
 
+  /** What the tool itself must be given before a command. */
+  #checkTool(): void {
+    const { always = [], optionsExcludeCommands } = rulesOf(this.#root)
+    if (this.#command === this.#root || optionsExcludeCommands === true) return
+    const lacking = this.#root.options.filter((option) => always.includes(nameOf(option)) && !this.#given.has(option))
+    if (lacking.length === 0) return
+    const list = lacking.map((option) => `\n  ${placeOf(option)}`).join('')
+    throw new UsageError(
+      `the following required arguments were not provided:${list}`,
+      ['Usage:', this.#root.name(), ...lacking.map(placeOf)].join(' '),
+    )
+  }
+
   /** The position of an option or `<OPERAND>` among those that were given; -1 for none. */
   #indexOf(name: string): number {
     if (name.startsWith('<')) return this.#operands.length > 0 ? this.#given.size : -1
-    return [...this.#given.keys()].findIndex(({ long }) => long === name)
+    return [...this.#given.keys()].findIndex((option) => nameOf(option) === name)
   }
 
   #valueOf(name: string): string | undefined {
-    return [...this.#given].find(([{ long }]) => long === name)?.[1]
+    return [...this.#given].find(([option]) => nameOf(option) === name)?.[1]
   }
 
   #placeOf(name: string, isRequired = false): string {
     if (name.startsWith('<')) return isRequired ? name : `[${name.slice(1, -1)}]`
-    const option = this.#command.options.find(({ long }) => long === name)
+    const option = this.#command.options.find((candidate) => nameOf(candidate) === name)
     return option === undefined ? name : placeOf(option)
   }
 
   /** The usage line that says what can be given. */
   #usage(): string {
-    const what = this.#command.commands.length > 0 ? ['[COMMAND]'] : this.#command.registeredArguments.map(operandPlace)
-    return ['Usage:', this.#name(), '[OPTIONS]', ...what].join(' ')
+    const rules = rulesOf(this.#command)
+    if (rules.usage !== undefined) return rules.usage
+    const isTool = this.#command.commands.length > 0
+    const what = isTool ? ['[COMMAND]'] : this.#command.registeredArguments.map(operandPlace)
+    const always = (rules.always ?? []).map((name) => this.#placeOf(name, true))
+    return ['Usage:', this.#name(), '[OPTIONS]', ...always, ...what].join(' ')
   }
 
-  /** The usage line that says what was given and what is lacking. */
+  /** The usage line that says what was given and what is lacking: first what must be there, each after what it asks for, then what was given besides. */
   #usageWith(lacking: readonly string[], without: string | undefined): string {
     const rules = rulesOf(this.#command)
-    const always = (rules.always ?? []).map((name) => this.#placeOf(name, true))
     const now = rules.lacking(
       (name) => !name.startsWith('<') && this.#indexOf(name) >= 0,
       (name) => this.#valueOf(name),
     )
+    const asked = [...this.#given.keys()].flatMap((option) => rules.needs?.get(nameOf(option)) ?? [])
+    const must = [...(rules.always ?? []), ...asked]
+      .flatMap((name) => [...(rules.needs?.get(name) ?? []), name])
+      .map((name) => this.#placeOf(name, true))
     const given = [...this.#given.keys()]
-      .filter(({ long }) => long !== without)
+      .filter((option) => option.long !== without && this.#command.options.includes(option))
       .map(placeOf)
-      .sort((a, b) => Number(always.includes(b)) - Number(always.includes(a)))
     const operands = this.#command.registeredArguments
       .map((argument) => (now.includes(`<${argument.name()}>`) ? `<${argument.name()}>` : operandPlace(argument)))
       .filter((place) => !lacking.includes(place.replace('[', '<').replace(']', '>')))
@@ -227,7 +252,7 @@ class CommandLine {
       'Usage:',
       this.#name(),
       ...new Set([
-        ...always.filter((place) => lacking.includes(place)),
+        ...must.filter((place) => lacking.includes(place) || given.includes(place)),
         ...given,
         ...lacking.filter((place) => place.startsWith('-')),
         ...operands,
@@ -236,13 +261,39 @@ class CommandLine {
     ].join(' ')
   }
 
+  /** The tool, what it must be given before a command, and the command. */
   #name(): string {
-    return [this.#root.name(), ...this.#path].join(' ')
+    const before = this.#path.length === 0 ? [] : (rulesOf(this.#root).always ?? [])
+    const places = before.map((name) => {
+      const option = this.#root.options.find((candidate) => nameOf(candidate) === name)
+      return option === undefined ? name : placeOf(option)
+    })
+    const isOfTool = rulesOf(this.#root).optionsExcludeCommands === true
+    return [this.#root.name(), ...(isOfTool ? [] : places), ...this.#path].join(' ')
   }
 
   #canonical(...end: string[]): string[] {
-    const options = [...this.#given].map(([{ long }, value]) => (value === undefined ? `${long}` : `${long}=${value}`))
-    return [...this.#path, ...options, ...end, ...(this.#operands.length > 0 ? ['--', ...this.#operands] : [])]
+    const words = (isOwn: boolean): string[] =>
+      [...this.#given]
+        .filter(([option]) => this.#command.options.some((own) => nameOf(own) === nameOf(option)) === isOwn)
+        .map(([option, value]) => wordOf(option, value))
+    const operands = this.#operands.length > 0 ? ['--', ...this.#operands] : []
+    return [...words(false), ...this.#path, ...words(true), ...end, ...operands]
+  }
+}
+
+function wordOf(option: Option, value: string | undefined): string {
+  if (value === undefined) return nameOf(option)
+  return option.long === undefined ? `${option.short}${value}` : `${option.long}=${value}`
+}
+
+/** Asks the option itself whether it likes a value. */
+function checkValue(option: Option, value: string): void {
+  try {
+    option.parseArg?.(value, undefined)
+  } catch (error) {
+    if (!(error instanceof InvalidArgumentError)) throw error
+    throw new UsageError(`invalid value '${value}' for '${placeOf(option)}': ${error.message}`, '')
   }
 }
 
