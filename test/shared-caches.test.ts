@@ -1,11 +1,12 @@
 /** Cache directories that several tools fill and read: what prefetch leaves is what the builder writes, and the original's nydusd and ours use them in turn. NYDUS_PEER_DIR names the folder with its programs. */
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { localConfig, Scratch } from '../src/daemon/testing.ts'
+import { callApi, localConfig, Scratch } from '../src/daemon/testing.ts'
 import { whyNoFuse } from '../src/kernel/index.ts'
 
 const skip = whyNoFuse() ?? false
@@ -58,4 +59,119 @@ for (const options of [[], ['--batch-size', '0x10000']])
     assert.deepEqual(names.map((name) => name.replace(/^[0-9a-f]{64}/, '')).sort(), kinds)
     for (const name of names) await untilEqual(join(scratch.cache, name), readFileSync(join(built, name)))
     assert.equal(await daemon.stop(), 0)
+  })
+
+const peers = process.env['NYDUS_PEER_DIR']
+const noPeer = skip === false ? peers === undefined && 'NYDUS_PEER_DIR is not set' : skip
+
+/** The original's nydusd on `scratch.mnt`, until it is disposed of. */
+class Peer implements AsyncDisposable {
+  readonly #child: ChildProcess
+  readonly #socket: string
+
+  constructor(scratch: Scratch) {
+    this.#socket = join(scratch.path, 'peer.sock')
+    const args = ['fuse', '--bootstrap', 'image.boot', '--config', 'config.json', '--mountpoint', scratch.mnt]
+    const more = ['--apisock', this.#socket, '--rlimit-nofile', '0', '--log-level', 'error']
+    const stdio = ['ignore', 'inherit', 'inherit'] as const
+    this.#child = spawn(join(peers ?? '', 'nydusd'), [...args, ...more], { cwd: scratch.path, stdio: [...stdio] })
+  }
+
+  async ready(): Promise<this> {
+    for (let tries = 0; tries < 500; tries += 1) {
+      assert.equal(this.#child.exitCode, null)
+      try {
+        const { text } = await callApi(this.#socket, 'GET', '/api/v1/daemon')
+        if (text.includes('RUNNING')) return this
+      } catch {
+        await sleep(10) // the socket is not there yet
+      }
+    }
+    throw new Error('the original does not run')
+  }
+
+  async requests(): Promise<number> {
+    const { text } = await callApi(this.#socket, 'GET', '/api/v1/metrics/backend?id=/')
+    return Number((JSON.parse(text) as Record<string, unknown>)['read_count'])
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.kill('SIGTERM')
+    if (this.#child.exitCode === null) await once(this.#child, 'close')
+  }
+}
+
+/** Compares all files with their source, in another process: this one would wait for the daemon that it talks to. */
+function compare(scratch: Scratch, tree: string, only = '.'): void {
+  const { status, stdout, stderr } = spawnSync('diff', ['-r', join(tree, only), join(scratch.mnt, only)], {
+    encoding: 'utf8',
+    timeout: 30_000,
+  })
+  assert.equal(status, 0, `${stdout}${stderr}`)
+}
+
+const FILES = {
+  enable_encryption: true,
+  encryption_key: '00112233445566778899aabbccddeeff0f1e2d3c4b5a69788796a5b4c3d2e1f0',
+}
+const SHARED: ReadonlyArray<readonly [name: string, options: readonly string[], cache: object, files: object]> = [
+  ['plain', [], {}, {}],
+  ['plain v5', ['--fs-version', '5'], {}, {}],
+  ['compressed', [], { compressed: true }, {}],
+  ['compressed v5', ['--fs-version', '5', '--compressor', 'lz4_block'], { compressed: true }, {}],
+  ['compressed with a table of contents', ['--features', 'blob-toc'], { compressed: true }, {}],
+  ['encrypted', [], {}, FILES],
+  ['encrypted v5', ['--fs-version', '5', '--aligned-chunk'], {}, FILES],
+  [
+    'encrypted by digests v5',
+    ['--fs-version', '5', '--aligned-chunk'],
+    {},
+    { ...FILES, enable_convergent_encryption: true },
+  ],
+  ['encrypted by a constant', ['--features', 'blob-toc'], {}, { ...FILES, enable_convergent_encryption: true }],
+]
+
+for (const [name, options, cache, files] of SHARED)
+  test(`a cache is used by the original and by ours in turn: ${name}`, { skip: noPeer, timeout: 60_000 }, async () => {
+    await using scratch = new Scratch()
+    const tree = makeTree(scratch.folder('tree'))
+    const blobs = scratch.folder('blobs')
+    nydusImage(
+      ['create', '-l', 'error', ...options, '--chunk-size', '0x10000', '-D', blobs, '-B', 'image.boot', tree],
+      scratch.path,
+    )
+    const config = {
+      device: {
+        backend: { type: 'localfs', config: { dir: blobs } },
+        cache: { type: 'blobcache', ...cache, config: { work_dir: scratch.cache, ...files } },
+      },
+      mode: 'direct',
+      amplify_io: 0,
+    }
+    writeFileSync(join(scratch.path, 'config.json'), JSON.stringify(config))
+    {
+      await using peer = await new Peer(scratch).ready()
+      compare(scratch, tree, 'deep')
+      assert.ok((await peer.requests()) > 0)
+    }
+    const daemon = await scratch.nydusd([
+      '--bootstrap',
+      'image.boot',
+      '--config',
+      'config.json',
+      '--log-level',
+      'error',
+    ])
+    compare(scratch, tree, 'deep')
+    const { read_amount_total: before } = await daemon.json('/api/v1/metrics/backend')
+    assert.ok(Number(before) < 20_000, `of what the original left, ${String(before)} bytes are fetched again`)
+    compare(scratch, tree)
+    assert.equal(await daemon.stop(), 0)
+    {
+      await using peer = await new Peer(scratch).ready()
+      compare(scratch, tree)
+      assert.ok((await peer.requests()) <= 1, 'nothing but the context of the blob is fetched again')
+    }
+    await scratch.nydusd(['--bootstrap', 'image.boot', '--config', 'config.json', '--log-level', 'error'])
+    compare(scratch, tree)
   })

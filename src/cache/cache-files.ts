@@ -4,7 +4,13 @@ import { closeSync, fdatasyncSync, linkSync, openSync, renameSync, rmSync, write
 import { join } from 'node:path'
 import { CacheError, errnoName } from './errors.ts'
 
-const SUFFIXES = { data: '.blob.data', map: '.blob.data.chunk_map', meta: '.blob.meta', tar: '' } as const
+const SUFFIXES = {
+  data: '.blob.data',
+  raw: '.blob.raw',
+  map: '.blob.data.chunk_map',
+  meta: '.blob.meta',
+  tar: '',
+} as const
 
 /**
  * Path of one of a blob's cache files. Blob ids come from images: nothing is taken that could leave the directory or be another blob's file, so there is

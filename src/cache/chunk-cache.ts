@@ -1,4 +1,5 @@
 import type { ChunkInfo, VerifiedChunk } from '../blob/index.ts'
+import type { StoredUnit } from './chunk-form.ts'
 import type { TrustedChunks } from './trusted-chunks.ts'
 
 /**
@@ -9,25 +10,34 @@ import type { TrustedChunks } from './trusted-chunks.ts'
  * - `claimed(chunk)`: the chunk map says that the data is there (some process wrote it, at some time).
  * - `isTrusted(chunk)`: the bytes were verified since this cache was opened. Only these may be shown to a reader.
  * `chunks` tells it, in shared memory, to all threads.
+ * A cache that keeps stored bytes (`<id>.blob.raw`) or encrypted ones, or that is to be verified at every read, trusts nothing: what it claims is read, decoded and verified each time.
  */
 export interface ChunkCache {
   readonly blobId: string
   readonly dataFd: number
   readonly chunks: TrustedChunks
+  readonly kind: 'plain' | 'stored' | 'encrypted'
+  /** False for a cache that trusts nothing. */
+  readonly trusts: boolean
+  /** How many ways there are to read a claimed chunk; one of them gives the right bytes. */
+  readonly ways: number
   /** Looks into the file when memory says no: what another process fetched counts. */
   claimed(chunk: number): boolean
   isTrusted(chunk: number): boolean
-  /** Fills `into` from the data file, without regard to trust. False when the file is too short. */
-  readUnverified(uncompressedOffset: number, into: Uint8Array): Promise<boolean>
+  /** Fills `into` from the data file, as it lies there, without regard to trust. False when the file is too short. */
+  readUnverified(offset: number, into: Uint8Array): Promise<boolean>
+  /** Fills `into` with what should be the chunk's plain bytes; not for stored ones. `way`: 0 to `ways` - 1. False when the file is too short. */
+  readPlain(chunk: ChunkInfo, into: Uint8Array, way: number): Promise<boolean>
   /** The bytes of a claimed chunk were read and verified: from now on it is trusted. */
   trust(chunk: ChunkInfo, bytes: VerifiedChunk): void
   /** The bytes of a claimed chunk are wrong: withdraws the claim in the chunk map, so that it is fetched again. */
   distrust(chunk: number): void
   /**
-   * Writes the data, trusts the chunk, then marks it; resolves when the mark is in the file. `bytes` must not change until then; `chunk` may be used again at once.
+   * Writes the data, trusts the chunk, then marks it; resolves when the mark is in the file. `bytes` and `stored` must not change until then; `chunk` may be used again at once.
+   * `stored` is what a cache of stored bytes keeps.
    * CacheError 'NO_SPACE' leaves it unmarked: readers go on without the cache.
    */
-  store(chunk: ChunkInfo, bytes: VerifiedChunk): Promise<void>
+  store(chunk: ChunkInfo, bytes: VerifiedChunk, stored?: StoredUnit): Promise<void>
   /** Waits for stores and reads under way, then closes the files: no thread may use `dataFd` any more. Later calls of it do nothing. */
   close(): Promise<void>
 }

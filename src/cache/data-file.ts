@@ -20,7 +20,9 @@ export function openDataFile(path: string, size: number): DataFile {
   try {
     const found = fstatSync(file.fd)
     if (!found.isFile()) throw new CacheError('WRONG_SIZE', `${path} is not a regular file; remove it`)
-    if (found.size > size) {
+    if (found.size > size && found.size === Math.ceil(size / PAGE) * PAGE && file.isWritable) {
+      ftruncateSync(file.fd, size) // as earlier versions made it; the original takes no other length than the blob's
+    } else if (found.size > size) {
       const facts = `${path} has ${found.size} bytes, its blob has ${size}`
       throw new CacheError('WRONG_SIZE', `${facts}; it belongs to something else: remove it with its chunk map`)
     }
@@ -34,6 +36,8 @@ export function openDataFile(path: string, size: number): DataFile {
     throw cacheError(error, `cannot use the cache file ${path}`)
   }
 }
+
+const PAGE = 4096
 
 /** A FIFO put there must not hang us, and a link not make us write into somebody else's file. */
 const SAFELY = constants.O_NONBLOCK | constants.O_NOFOLLOW

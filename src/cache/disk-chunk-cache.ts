@@ -3,6 +3,7 @@ import type { ChunkInfo, VerifiedChunk } from '../blob/index.ts'
 import { lockFile, tryLockFile } from '../kernel/index.ts'
 import { cachePath } from './cache-files.ts'
 import type { ChunkCache } from './chunk-cache.ts'
+import { type CacheForm, ChunkPages, pagesOf, type StoredUnit } from './chunk-form.ts'
 import { ChunkMap, type MapLock } from './chunk-map.ts'
 import { type DataFile, openDataFile } from './data-file.ts'
 import { CacheError, cacheError } from './errors.ts'
@@ -14,8 +15,12 @@ export interface ChunkCacheOptions {
   readonly directory: string
   readonly blobId: string
   readonly chunkCount: number
-  /** Length of the data file. */
+  /** Length of a plain data file. */
   readonly uncompressedSize: number
+  /** Plain when it is not told. */
+  readonly form?: CacheForm
+  /** Verify what is claimed at every read. */
+  readonly isAlwaysVerified?: boolean
   /** For file systems and tests with locks of their own; the default is flock, which all our processes use. */
   readonly lock?: MapLock
   /** Writes some of the bytes at a position and gives their number; for tests of crashes and bad disks. */
@@ -26,6 +31,7 @@ export interface ChunkCacheOptions {
 const MAX_CHUNKS = 2 ** 24
 const MAX_SIZE = 2 ** 44
 
+const PLAIN: CacheForm = { kind: 'plain' }
 const FLOCK: MapLock = { tryLock: tryLockFile, unlock: (fd) => lockFile(fd, 'unlock') }
 
 /**
@@ -36,12 +42,17 @@ export async function openChunkCache(options: ChunkCacheOptions): Promise<ChunkC
   const { directory, blobId, chunkCount, uncompressedSize } = options
   checkLimit('chunks', chunkCount, MAX_CHUNKS, blobId)
   checkLimit('bytes', uncompressedSize, MAX_SIZE, blobId)
-  const dataPath = cachePath(directory, blobId, 'data')
+  const form = options.form ?? PLAIN
+  const plainSize = form.kind === 'encrypted' ? pagesOf(uncompressedSize) : uncompressedSize
+  const size = form.kind === 'stored' ? form.size : plainSize
+  checkLimit('bytes', size, MAX_SIZE, blobId)
+  const dataPath = cachePath(directory, blobId, form.kind === 'stored' ? 'raw' : 'data')
   const mapPath = cachePath(directory, blobId, 'map')
-  const data = openDataFile(dataPath, uncompressedSize)
+  const pages = form.kind === 'encrypted' ? new ChunkPages(form) : undefined
+  const data = openDataFile(dataPath, size)
   try {
     const map = new ChunkMap(mapPath, chunkCount, options.lock ?? FLOCK, data.isNew)
-    return new DiskChunkCache(options, dataPath, data, map)
+    return new DiskChunkCache(options, { path: dataPath, size, pages }, data, map)
   } catch (error) {
     closeSync(data.fd)
     throw error
@@ -60,22 +71,40 @@ class DiskChunkCache implements ChunkCache {
   readonly blobId: string
   readonly dataFd: number
   readonly chunks: TrustedChunks
+  readonly kind: ChunkCache['kind']
+  readonly trusts: boolean
+  readonly ways: number
   readonly #path: string
+  /** Of the data file, and of the plain blob. */
+  readonly #fileSize: number
   readonly #size: number
+  readonly #pages: ChunkPages | undefined
   readonly #isWritable: boolean
   readonly #map: ChunkMap
   readonly #write: typeof writeSome
   /** Stores under way, by chunk: a second store of one waits for the first. */
   readonly #stores = new Map<number, Promise<void>>()
+  /** Writes under way, by offset: the chunks of a batch or slice have one place, and it is written once for all that came together. */
+  readonly #units = new Map<number, Promise<void>>()
   #reads = 0
   #closed: Promise<void> | undefined
   #readsDone: (() => void) | undefined
 
-  constructor(options: ChunkCacheOptions, path: string, data: DataFile, map: ChunkMap) {
+  constructor(
+    options: ChunkCacheOptions,
+    { path, size, pages }: { readonly path: string; readonly size: number; readonly pages: ChunkPages | undefined },
+    data: DataFile,
+    map: ChunkMap,
+  ) {
     this.blobId = options.blobId
     this.dataFd = data.fd
     this.chunks = createTrustedChunks(options.chunkCount)
+    this.kind = options.form?.kind ?? 'plain'
+    this.trusts = this.kind === 'plain' && options.isAlwaysVerified !== true
+    this.ways = pages?.ways ?? 1
+    this.#pages = pages
     this.#path = path
+    this.#fileSize = size
     this.#size = options.uncompressedSize
     this.#isWritable = data.isWritable
     this.#map = map
@@ -90,28 +119,38 @@ class DiskChunkCache implements ChunkCache {
     return this.chunks.trusted[chunk] === 1
   }
 
-  async readUnverified(uncompressedOffset: number, into: Uint8Array): Promise<boolean> {
+  async readUnverified(offset: number, into: Uint8Array): Promise<boolean> {
     this.#checkOpen()
-    if (uncompressedOffset < 0 || uncompressedOffset + into.length > this.#size) return false
+    if (offset < 0 || offset + into.length > this.#fileSize) return false
     this.#reads++
     try {
       for (let done = 0; done < into.length; ) {
-        const count = await readSome(this.dataFd, into, done, uncompressedOffset + done)
+        const count = await readSome(this.dataFd, into, done, offset + done)
         if (count === 0) return false
         done += count
       }
       return true
     } catch (error) {
-      throw cacheError(error, `cannot read ${this.#path} at ${uncompressedOffset}`)
+      throw cacheError(error, `cannot read ${this.#path} at ${offset}`)
     } finally {
       this.#reads--
       if (this.#reads === 0) this.#readsDone?.()
     }
   }
 
+  async readPlain(chunk: ChunkInfo, into: Uint8Array, way: number): Promise<boolean> {
+    const { uncompressedOffset, digest } = chunk
+    if (this.#pages === undefined) return await this.readUnverified(uncompressedOffset, into)
+    const key = Uint8Array.from(digest)
+    const pages = new Uint8Array(pagesOf(into.length))
+    if (!(await this.readUnverified(uncompressedOffset, pages))) return false
+    into.set(this.#pages.decrypt(key, pages, way).subarray(0, into.length))
+    return true
+  }
+
   trust(chunk: ChunkInfo, bytes: VerifiedChunk): void {
     this.#checkChunk(chunk, bytes)
-    trustChunk(this.chunks, chunk)
+    if (this.trusts) trustChunk(this.chunks, chunk)
   }
 
   distrust(chunk: number): void {
@@ -120,7 +159,7 @@ class DiskChunkCache implements ChunkCache {
     this.#map.clear(chunk)
   }
 
-  async store(chunk: ChunkInfo, bytes: VerifiedChunk): Promise<void> {
+  async store(chunk: ChunkInfo, bytes: VerifiedChunk, stored?: StoredUnit): Promise<void> {
     this.#checkOpen()
     this.#checkChunk(chunk, bytes)
     if (!this.#isWritable) throw new CacheError('READ_ONLY', `${this.#path} may not be written`)
@@ -128,7 +167,8 @@ class DiskChunkCache implements ChunkCache {
     const { index, uncompressedOffset, uncompressedSize } = chunk
     const underWay = this.#stores.get(index)
     if (underWay !== undefined) return await underWay
-    const store = this.#store({ index, uncompressedOffset, uncompressedSize }, bytes).finally(() =>
+    const placed = this.#placed(chunk, bytes, stored)
+    const store = this.#store({ index, uncompressedOffset, uncompressedSize }, placed).finally(() =>
       this.#stores.delete(index),
     )
     this.#stores.set(index, store)
@@ -140,21 +180,37 @@ class DiskChunkCache implements ChunkCache {
     return this.#closed
   }
 
-  async #store(chunk: ChunkPlace, bytes: Uint8Array): Promise<void> {
-    const { index, uncompressedOffset: offset } = chunk
+  /** What goes into the data file. */
+  #placed(chunk: ChunkInfo, bytes: VerifiedChunk, stored: StoredUnit | undefined): StoredUnit {
+    const plain = this.kind === 'plain' ? { offset: chunk.uncompressedOffset, bytes } : undefined
+    const unit = plain ?? this.#pages?.encrypt(chunk, bytes) ?? stored
+    if (unit !== undefined && unit.offset >= 0 && unit.offset + unit.bytes.length <= this.#fileSize) return unit
+    const facts = `what is to be kept of chunk ${chunk.index} of blob ${this.blobId}`
+    throw new CacheError('OUT_OF_RANGE', `${facts} is not in the ${this.#fileSize} bytes of ${this.#path}`)
+  }
+
+  async #store(chunk: ChunkPlace, { offset, bytes }: StoredUnit): Promise<void> {
+    const { index } = chunk
     // A claim that is being withdrawn must be gone before new bytes go in: a crash between them would leave it standing on half a chunk.
     if (this.#map.isClearing(index)) await this.#map.settled()
     try {
-      for (let done = 0; done < bytes.length; ) {
-        const count = await this.#write(this.dataFd, bytes, done, offset + done)
-        if (count <= 0) throw new CacheError('IO', `cannot write ${this.#path}: the file system took no bytes`)
-        done += count
-      }
+      const underWay = this.#units.get(offset)
+      const write = underWay ?? this.#writeAll(offset, bytes).finally(() => this.#units.delete(offset))
+      if (underWay === undefined) this.#units.set(offset, write)
+      await write
     } catch (error) {
       throw cacheError(error, `cannot write chunk ${index} to ${this.#path}`)
     }
-    trustChunk(this.chunks, chunk)
+    if (this.trusts) trustChunk(this.chunks, chunk)
     await this.#map.set(index)
+  }
+
+  async #writeAll(offset: number, bytes: Uint8Array): Promise<void> {
+    for (let done = 0; done < bytes.length; ) {
+      const count = await this.#write(this.dataFd, bytes, done, offset + done)
+      if (count <= 0) throw new CacheError('IO', `cannot write ${this.#path}: the file system took no bytes`)
+      done += count
+    }
   }
 
   async #close(): Promise<void> {

@@ -67,6 +67,7 @@ export class MountedImage {
         bootstrap: loaded.bootstrap,
         backend,
         cacheDirectory: settings.cacheDirectory,
+        cacheForm: settings.cacheForm,
         decoders,
         limits: {
           readDeadlineMs: settings.readDeadlineMs,

@@ -1,4 +1,5 @@
-import { CacheError } from '../cache/index.ts'
+import type { BlobReader } from '../backend/index.ts'
+import { type ChunkCache, CacheError, type StoredUnit } from '../cache/index.ts'
 import { acceptReceipt, type ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
 import type { DecodeChunk, DecodeOutcome, DecodeTask, StoredSlice } from './decode-task.ts'
 import type { DecodePool } from './decode-pool.ts'
@@ -12,8 +13,8 @@ const TASK_BYTES = 256 * 1024
 
 /** What happens to the chunks of a fetch. */
 export interface FetchEvents {
-  /** Takes a verified chunk; its bytes may be used until the promise settles. */
-  readonly onChunk: (chunk: ChunkInfo, bytes: VerifiedChunk) => Promise<void>
+  /** Takes a verified chunk, and what it was decoded from; the bytes may be used until the promise settles. */
+  readonly onChunk: (chunk: ChunkInfo, bytes: VerifiedChunk, stored: StoredUnit) => Promise<void>
   /** A chunk came, and is wrong. */
   readonly onBadChunk: (chunk: ChunkInfo, reason: string) => void
 }
@@ -22,6 +23,8 @@ export interface FetchParts {
   readonly decoders: DecodePool
   readonly buffers: SharedBuffers
   readonly signal: AbortSignal
+  /** Where the stored bytes come from, if not from the blob's backend. */
+  readonly reader?: Pick<BlobReader, 'read'>
 }
 
 interface Arriving {
@@ -69,14 +72,16 @@ export async function fetchRange(
               group.map((each) => each.info),
             ),
       )
-      const done = decoders.run(task).then((outcomes) => handOn(blob, plain, group, outcomes, events))
+      const done = decoders
+        .run(task)
+        .then((outcomes) => handOn(blob, { stored, plain, range }, group, outcomes, events))
       done.catch(() => undefined) // looked at below; until then the range still arrives, and nobody waits for this
       handed.push(done)
     }
   }
   let failure: unknown
   try {
-    const reader = await blob.reader()
+    const reader = parts.reader ?? (await blob.reader())
     await reader.read(range.compressedOffset, stored.bytes.subarray(0, range.length), { signal, onFilled })
     onFilled(range.length)
   } catch (error) {
@@ -135,7 +140,7 @@ function taskOf(
 
 async function handOn(
   blob: ImageBlob,
-  plain: SharedBuffer,
+  { stored, plain, range }: { readonly stored: SharedBuffer; readonly plain: SharedBuffer; readonly range: FetchRange },
   group: readonly Arriving[],
   outcomes: readonly DecodeOutcome[],
   events: FetchEvents,
@@ -144,31 +149,79 @@ async function handOn(
     const outcome = outcomes[index]
     if (!outcome.verified) return events.onBadChunk(info, outcome.reason)
     const bytes = plain.bytes.subarray(task.plainAt, task.plainAt + task.plainSize)
-    await events.onChunk(info, acceptReceipt(outcome, bytes, info, blob.info.id))
+    const [from, size] = range.slice === undefined ? [task.storedAt, task.storedSize] : [0, range.length]
+    const unit = { offset: range.compressedOffset + from, bytes: stored.bytes.subarray(from, from + size) }
+    await events.onChunk(info, acceptReceipt(outcome, bytes, info, blob.info.id), unit)
   })
   await Promise.all(kept) // at most as many as fit into TASK_BYTES
 }
 
-/** Reads a chunk that the cache claims to have, and verifies it. Undefined when the claim is false; the bytes may be used until `release`. */
+/** Reads a chunk that the cache claims to have, verifies it, and hands it to `use`, during which its bytes may be used. False when the claim is false. */
 export async function readClaimed(
   blob: ImageBlob,
   chunk: number,
-  parts: Pick<FetchParts, 'decoders' | 'buffers'>,
-): Promise<{ info: ChunkInfo; bytes: VerifiedChunk; release: () => void } | undefined> {
+  parts: FetchParts,
+  use: (info: ChunkInfo, bytes: VerifiedChunk) => void,
+): Promise<boolean> {
   const { cache } = blob
   if (cache === undefined) throw new EngineError('BACKEND', `blob ${blob.info.id} has no cache`)
-  const info = blob.chunk(chunk)
-  const plain = parts.buffers.take(info.uncompressedSize)
-  const bytes = plain.bytes.subarray(0, info.uncompressedSize)
-  const release = (): void => parts.buffers.give(plain)
   try {
-    if (!(await cache.readUnverified(info.uncompressedOffset, bytes))) return undefined
+    return await (cache.kind === 'stored' ? decodeClaimed : verifyClaimed)(blob, cache, chunk, parts, use)
   } catch (error) {
-    if (error instanceof CacheError && error.code !== 'CLOSED') return undefined // what cannot be read is not there
+    if (error instanceof CacheError && error.code !== 'CLOSED') return false // what cannot be read is not there
     throw error
   }
-  const task = { ...placed(info, 0, 0), storedSize: 0, compressed: false }
-  const [outcome] = await parts.decoders.run(taskOf(blob, undefined, plain, [task]))
-  if (!outcome.verified) return undefined
-  return { info, bytes: acceptReceipt(outcome, bytes, info, blob.info.id), release }
+}
+
+async function verifyClaimed(
+  blob: ImageBlob,
+  cache: ChunkCache,
+  chunk: number,
+  { decoders, buffers }: FetchParts,
+  use: (info: ChunkInfo, bytes: VerifiedChunk) => void,
+): Promise<boolean> {
+  const info = blob.chunk(chunk)
+  const plain = buffers.take(info.uncompressedSize)
+  const bytes = plain.bytes.subarray(0, info.uncompressedSize)
+  for (let way = 0; way < cache.ways; way += 1) {
+    if (!(await cache.readPlain(info, bytes, way))) return false
+    const task = { ...placed(info, 0, 0), storedSize: 0, compressed: false }
+    const [outcome] = await decoders.run(taskOf(blob, undefined, plain, [task]))
+    if (!outcome.verified) continue
+    use(info, acceptReceipt(outcome, bytes, info, blob.info.id))
+    buffers.give(plain)
+    return true
+  }
+  return false
+}
+
+/** Stored bytes are decoded as if they came from the backend. */
+async function decodeClaimed(
+  blob: ImageBlob,
+  cache: ChunkCache,
+  chunk: number,
+  parts: FetchParts,
+  use: (info: ChunkInfo, bytes: VerifiedChunk) => void,
+): Promise<boolean> {
+  const info = blob.chunk(chunk)
+  let isRight = false
+  const reader: Pick<BlobReader, 'read'> = {
+    read: async (offset, into) => {
+      if (!(await cache.readUnverified(offset, into)))
+        throw new CacheError('IO', `the cache of blob ${blob.info.id} ends before byte ${offset + into.length}`)
+    },
+  }
+  await fetchRange(
+    blob,
+    blob.zran?.rangeOf(info) ?? rangeOf(info),
+    { ...parts, reader },
+    {
+      onChunk: async (found, bytes) => {
+        isRight = true
+        use(found, bytes)
+      },
+      onBadChunk: () => undefined,
+    },
+  )
+  return isRight
 }

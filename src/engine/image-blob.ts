@@ -10,10 +10,18 @@ import {
   readBatchMeta,
   type VerifiedChunk,
 } from '../blob/index.ts'
-import { type ChunkCache, CacheError, createTrustedChunks, openChunkCache, type TrustedChunks } from '../cache/index.ts'
+import {
+  type ChunkCache,
+  CacheError,
+  createTrustedChunks,
+  type StoredUnit,
+  type TrustedChunks,
+} from '../cache/index.ts'
+import { openCache } from './blob-cache.ts'
 import { type Bootstrap, RafsError } from '../rafs/index.ts'
 import { openContext } from './blob-context.ts'
 import { EngineError } from './errors.ts'
+import type { ImageCacheForm } from './image-reader.ts'
 import type { ChunkPart, InFlightChunk } from './in-flight.ts'
 import type { MemoryStore } from './memory-store.ts'
 import { ChunkPlace, type PlannedBlob } from './plan.ts'
@@ -28,6 +36,7 @@ export interface ImageBlobParts {
   readonly info: BlobInfo
   readonly backend: Backend
   readonly cacheDirectory: string | undefined
+  readonly cacheForm?: ImageCacheForm
   readonly memory: MemoryStore
 }
 
@@ -87,14 +96,11 @@ export class ImageBlob implements PlannedBlob {
     const isTold = info.chunkCount > 0 && info.uncompressedSize > 0
     const layout = isTold ? undefined : parts.bootstrap.layout(info.index)
     const chunkCount = layout?.chunkCount ?? info.chunkCount
-    const uncompressedSize = Math.ceil((layout?.uncompressedSize ?? info.uncompressedSize) / 4096) * 4096
+    const uncompressedSize = layout?.uncompressedSize ?? info.uncompressedSize
     const isZran = (info.features & BLOB_FEATURES.ZRAN) !== 0
     const zran = isZran ? await ZranSlices.open(info, parts.backend, cacheDirectory) : undefined
     const batches = (info.features & BLOB_FEATURES.BATCH) === 0 ? undefined : await openBatches(parts)
-    const cache =
-      cacheDirectory === undefined
-        ? undefined
-        : await openChunkCache({ directory: cacheDirectory, blobId: info.id, chunkCount, uncompressedSize })
+    const cache = await openCache(parts, chunkCount, uncompressedSize)
     return new ImageBlob(parts, chunkCount, cache, zran, batches, undefined)
   }
 
@@ -167,11 +173,28 @@ export class ImageBlob implements PlannedBlob {
     return false
   }
 
+  /** Verified bytes that the cache claimed. */
+  found(chunk: ChunkInfo, bytes: VerifiedChunk, isAwaited: boolean): void {
+    this.cache?.trust(chunk, bytes)
+    if (isAwaited) this.#remember(chunk, bytes)
+  }
+
+  /** What somebody reads of a cache that trusts nothing is soon read on: it is not decoded and verified again for each part. */
+  #remember(chunk: ChunkInfo, bytes: VerifiedChunk): void {
+    if (this.cache?.trusts === false) this.#memory.put(this.index, chunk.index, bytes)
+  }
+
   /** Writes the chunk to the cache, or where that cannot be keeps it in memory. Gives where it is now. Never throws. */
-  async keep(chunk: ChunkInfo, bytes: VerifiedChunk): Promise<'cached' | 'in memory'> {
+  async keep(
+    chunk: ChunkInfo,
+    bytes: VerifiedChunk,
+    stored: StoredUnit,
+    isAwaited: boolean,
+  ): Promise<'cached' | 'in memory'> {
     if (this.cache !== undefined) {
       try {
-        await this.cache.store(chunk, bytes)
+        await this.cache.store(chunk, bytes, stored)
+        if (isAwaited) this.#remember(chunk, bytes)
         return 'cached'
       } catch (error) {
         // A full or broken disk: readers go on without it. Everything else is a bug.

@@ -75,12 +75,24 @@ export interface ImageReader {
   close(): Promise<void>
 }
 
+/** How an image's chunks are kept on disk. */
+export interface ImageCacheForm {
+  /** As their blob stores them. */
+  readonly compressed: boolean
+  /** Verify what is in the cache at every read, not only at the first. */
+  readonly validate: boolean
+  /** Encrypted with this key (32 bytes, its halves different), or, convergent, each with its digest. */
+  readonly encryption: { readonly key: Uint8Array; readonly convergent: boolean } | undefined
+}
+
 /** Parts of an open image. */
 export interface ImageParts {
   readonly bootstrap: Bootstrap
   readonly backend: Backend
   /** Where the chunk caches lie; undefined keeps chunks in memory only. */
   readonly cacheDirectory: string | undefined
+  /** How they are kept there; plain when it is not told. */
+  readonly cacheForm?: ImageCacheForm
   /** Shared by all images of the process. */
   readonly decoders: DecodePool
   readonly limits: EngineLimits

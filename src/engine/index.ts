@@ -8,6 +8,7 @@ export type {
   EngineCounters,
   EngineLimits,
   HotImage,
+  ImageCacheForm,
   ImageParts,
   ImageReader,
   PrefetchPlan,

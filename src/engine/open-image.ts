@@ -1,5 +1,6 @@
 import pLimit from 'p-limit'
 import { BLOB_FEATURES, type ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
+import type { StoredUnit } from '../cache/index.ts'
 import type { ChunkSpan } from '../rafs/index.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
 import type { DecodePool } from './decode-pool.ts'
@@ -286,8 +287,8 @@ class OpenImage implements ImageReader {
     let failure: EngineError | undefined
     try {
       await fetchRange(blob, range, parts, {
-        onChunk: async (info, bytes) => {
-          await this.#keep(blob, info, bytes)
+        onChunk: async (info, bytes, stored) => {
+          await this.#keep(blob, info, bytes, stored)
           left.delete(info.index)
         },
         onBadChunk: (info, reason) => {
@@ -314,11 +315,11 @@ class OpenImage implements ImageReader {
   }
 
   /** Verified bytes: to the readers' buffers, to the cache, and then the readers are told. */
-  async #keep(blob: ImageBlob, info: ChunkInfo, bytes: VerifiedChunk): Promise<void> {
+  async #keep(blob: ImageBlob, info: ChunkInfo, bytes: VerifiedChunk, stored: StoredUnit): Promise<void> {
     this.counters.chunksVerified++
     const chunk = blob.inFlight.get(info.index)
     chunk?.arrived(bytes)
-    if ((await blob.keep(info, bytes)) === 'in memory') {
+    if ((await blob.keep(info, bytes, stored, chunk?.isAwaited === true)) === 'in memory') {
       this.counters.chunksUncached++
       void this.#prefetcher.stop()
     }
@@ -336,20 +337,19 @@ class OpenImage implements ImageReader {
   /** A chunk that the cache claims to have: verified, or the claim is withdrawn and the chunk fetched. */
   async #settleClaim(blob: ImageBlob, chunk: InFlightChunk): Promise<void> {
     try {
-      const found = await readClaimed(blob, chunk.chunk, { decoders: this.#decoders, buffers: this.#buffers })
-      if (found === undefined) {
-        this.counters.badChunks++
-        blob.cache?.distrust(chunk.chunk)
-        if (chunk.isAwaited) this.#want(blob, chunk.chunk)
-        else blob.inFlight.delete(chunk.chunk)
-        return
-      }
-      this.counters.chunksVerified++
-      blob.cache?.trust(found.info, found.bytes)
-      chunk.arrived(found.bytes)
-      blob.inFlight.delete(chunk.chunk)
-      chunk.done()
-      found.release()
+      const parts = { decoders: this.#decoders, buffers: this.#buffers, signal: this.#closing.signal }
+      const isRight = await readClaimed(blob, chunk.chunk, parts, (info, bytes) => {
+        this.counters.chunksVerified++
+        blob.found(info, bytes, chunk.isAwaited)
+        chunk.arrived(bytes)
+        blob.inFlight.delete(chunk.chunk)
+        chunk.done()
+      })
+      if (isRight) return
+      this.counters.badChunks++
+      blob.cache?.distrust(chunk.chunk)
+      if (chunk.isAwaited) this.#want(blob, chunk.chunk)
+      else blob.inFlight.delete(chunk.chunk)
     } catch (error) {
       this.#fail(blob, chunk.chunk, this.#failure(blob, error))
     }

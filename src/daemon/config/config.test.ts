@@ -104,15 +104,11 @@ test('what this version does not do is refused, naming the key', () => {
   const base = parseConfig(V2_TOML, 'a').config
   const { backend, cache } = base
   assert.ok(backend !== null && cache !== null)
-  const files = cache.filecache
-  assert.ok(files !== null)
   const cases: ReadonlyArray<readonly [Partial<typeof base>, string]> = [
     [{ backend: { ...backend, type: 'oss' } }, 'backend.type = "oss"'],
     [{ backend: { ...backend, type: 's3' } }, 'backend.type = "s3"'],
     [{ backend: { ...backend, type: 'localdisk' } }, 'backend.type = "localdisk"'],
-    [{ cache: { ...cache, compressed: true } }, 'cache.compressed'],
     [{ cache: { ...cache, type: 'fscache' } }, 'cache.type = "fscache"'],
-    [{ cache: { ...cache, filecache: { ...files, enable_encryption: true } } }, 'cache.filecache.enable_encryption'],
     [{ overlay: { upper_dir: '/u', work_dir: '/w' } }, 'overlay'],
   ]
   for (const [change, key] of cases)
@@ -122,6 +118,37 @@ test('what this version does not do is refused, naming the key', () => {
     )
   for (const missing of ['backend', 'cache', 'rafs'] as const)
     assert.throws(() => settingsOf({ ...base, [missing]: null }), { code: 'BAD_CONFIG', message: new RegExp(missing) })
+})
+
+test('how a cache keeps chunks: compressed, encrypted, always verified; wrong keys are refused without being shown', () => {
+  const base = parseConfig(V2_TOML, 'a').config
+  const { cache } = base
+  const files = cache?.filecache
+  assert.ok(cache !== null && files != null)
+  const formOf = (change: Partial<typeof cache>, fileChange: Partial<typeof files> = {}): unknown =>
+    settingsOf({ ...base, cache: { ...cache, filecache: { ...files, ...fileChange }, ...change } }).cacheForm
+  const key = '00112233445566778899aabbccddeeff0F1e2d3c4b5a69788796a5b4c3d2e1f0'
+  const encryption = { key: Buffer.from(key, 'hex'), convergent: true }
+  assert.deepEqual(formOf({}), { compressed: false, validate: false, encryption: undefined })
+  assert.deepEqual(formOf({ compressed: true, validate: true }), {
+    compressed: true,
+    validate: true,
+    encryption: undefined,
+  })
+  const encrypted = { enable_encryption: true, enable_convergent_encryption: true, encryption_key: key }
+  assert.deepEqual(formOf({}, encrypted), { compressed: false, validate: false, encryption })
+  assert.throws(() => formOf({ compressed: true }, encrypted), { code: 'BAD_CONFIG', message: /"cache\.compressed"/ })
+  for (const [wrong, reason] of [
+    ['secret', 'invalid cache file encryption key'],
+    ['', 'invalid key length 0'],
+    ['0011', 'invalid key length 2'],
+    ['ab'.repeat(32), 'invalid symmetry key'],
+  ] as const)
+    assert.throws(
+      () => formOf({}, { enable_encryption: true, encryption_key: wrong }),
+      (error: DaemonError) =>
+        error.code === 'BAD_CONFIG' && error.message.includes(reason) && !/secret|abab/.test(error.message),
+    )
 })
 
 test('nothing secret is left in a document that is shown', () => {

@@ -1,3 +1,4 @@
+import type { ImageCacheForm } from '../../engine/index.ts'
 import { DaemonError } from '../errors.ts'
 import type { Config, HttpProxyConfig, RegistryConfig } from './schema.ts'
 
@@ -9,6 +10,7 @@ export interface MountSettings {
     | { readonly kind: 'http-proxy'; readonly httpProxy: HttpProxyConfig }
   /** Where verified chunks are kept; undefined = in memory only. */
   readonly cacheDirectory: string | undefined
+  readonly cacheForm: ImageCacheForm
   readonly amplifyBytes: number
   readonly prefetch: {
     readonly enabled: boolean
@@ -28,6 +30,8 @@ export const DEFAULT_RETRIES = 3
 const MAX_DEADLINE_MS = 120_000
 const LOCAL_DEADLINE_MS = 30_000
 const MAX_PREFETCH_REQUESTS = 32
+/** Of AES-128-XTS: two keys. */
+const KEY_BYTES = 32
 
 /** Turns a document into settings. Throws DaemonError 'UNSUPPORTED' or 'BAD_CONFIG' naming the key. */
 export function settingsOf(config: Config): MountSettings {
@@ -40,6 +44,7 @@ export function settingsOf(config: Config): MountSettings {
   return {
     source,
     cacheDirectory: cacheDirectoryOf(cache),
+    cacheForm: cacheFormOf(cache),
     amplifyBytes: rafs.batch_size,
     prefetch: {
       enabled: prefetch.enable,
@@ -86,7 +91,6 @@ export function blobSourceOf({ backend }: Config): MountSettings['source'] {
 }
 
 function cacheDirectoryOf(cache: NonNullable<Config['cache']>): string | undefined {
-  if (cache.compressed) throw unsupported('cache.compressed', 'leave it false: the cache keeps plain data')
   switch (cache.type) {
     case '':
     case 'dummycache':
@@ -96,14 +100,28 @@ function cacheDirectoryOf(cache: NonNullable<Config['cache']>): string | undefin
     case 'blobcache':
     case 'filecache': {
       if (cache.filecache === null) throw wrong('cache.filecache', 'the table is missing')
-      if (cache.filecache.enable_encryption || cache.filecache.enable_convergent_encryption)
-        throw unsupported('cache.filecache.enable_encryption', 'leave it false')
       if (cache.filecache.work_dir === '') throw wrong('cache.filecache.work_dir', 'it is empty')
       return cache.filecache.work_dir
     }
     default:
       return cache.type satisfies never
   }
+}
+
+function cacheFormOf({ compressed, validate, filecache }: NonNullable<Config['cache']>): ImageCacheForm {
+  if (filecache?.enable_encryption !== true) return { compressed, validate, encryption: undefined }
+  if (compressed)
+    throw wrong('cache.compressed', 'stored data is not encrypted: leave it false, or "enable_encryption"')
+  const { encryption_key: hex, enable_convergent_encryption: convergent } = filecache
+  const name = 'cache.filecache.encryption_key'
+  if (!/^([0-9a-f]{2})*$/i.test(hex))
+    throw wrong(name, 'invalid cache file encryption key: write 64 hexadecimal digits')
+  const key = Buffer.from(hex, 'hex')
+  if (key.length !== KEY_BYTES)
+    throw wrong(name, `invalid key length ${key.length} for Aes128Xts encryption: write 64 hexadecimal digits`)
+  if (key.subarray(0, KEY_BYTES / 2).equals(key.subarray(KEY_BYTES / 2)))
+    throw wrong(name, 'invalid symmetry key for encryption: its halves must differ')
+  return { compressed, validate, encryption: { key, convergent } }
 }
 
 /** The keys of the chosen backend that say how patient it is. */
@@ -126,6 +144,9 @@ function ignoredKeys(config: Config): string[] {
     ...(rafs?.iostats_files === true ? ['rafs.iostats_files'] : []),
     ...(rafs?.access_pattern === true ? ['rafs.access_pattern'] : []),
     ...(rafs?.latest_read_files === true ? ['rafs.latest_read_files'] : []),
+    ...(cache?.filecache?.enable_convergent_encryption === true && !cache.filecache.enable_encryption
+      ? ['cache.filecache.enable_convergent_encryption']
+      : []),
     ...(cache?.filecache?.disable_indexed_map === true ? ['cache.filecache.disable_indexed_map'] : []),
   ]
 }
