@@ -5,6 +5,7 @@ import type { Config } from './config/schema.ts'
 import { settingsOf, withoutSecrets } from './config/settings.ts'
 import { DaemonError, messageOf } from './errors.ts'
 import { EventLog } from './events.ts'
+import { FileMetrics } from './file-counters.ts'
 import type { ImageRequest, MountedImage } from './image.ts'
 import { LateReads } from './late-reads.ts'
 import type { Log } from './log.ts'
@@ -148,7 +149,12 @@ export class Daemon {
 
   /** Counters of one mount, of all threads. */
   fileSystemMetrics(mount: Mount): FileSystemMetricsJson {
-    return this.#metricsOf(mount).json(mount.path)
+    return this.#metricsOf(mount).json(mount.path, mount.image.settings.recorded)
+  }
+
+  /** What is recorded of a mount's files; undefined when the configuration wants none of it. */
+  fileMetrics({ image }: Mount): FileMetrics | undefined {
+    return image.recording === undefined ? undefined : new FileMetrics(image.recording)
   }
 
   backendMetrics(mount: Mount): BackendMetricsJson {
@@ -170,12 +176,12 @@ export class Daemon {
       prefetch_data_amount: counters.prefetchBytes,
       prefetch_requests_count: counters.prefetchRequests,
       prefetch_workers: image.settings.prefetch.enabled ? image.settings.prefetch.requests : 0,
-      prefetch_unmerged_chunks: 0,
-      prefetch_cumulative_time_millis: 0,
-      prefetch_begin_time_secs: 0,
-      prefetch_begin_time_millis: 0,
-      prefetch_end_time_secs: 0,
-      prefetch_end_time_millis: 0,
+      prefetch_unmerged_chunks: counters.prefetchChunks,
+      prefetch_cumulative_time_millis: counters.prefetchMs,
+      prefetch_begin_time_secs: Math.floor(counters.prefetchBeganAt / 1000),
+      prefetch_begin_time_millis: counters.prefetchBeganAt % 1000,
+      prefetch_end_time_secs: Math.floor(counters.prefetchEndedAt / 1000),
+      prefetch_end_time_millis: counters.prefetchEndedAt % 1000,
       buffered_backend_size: 0,
       data_all_ready: false,
     }
@@ -244,6 +250,7 @@ export class Daemon {
       source: from.source,
       config,
       prefetchFiles: from.prefetchFiles,
+      threads: this.options.threads,
       currentAuth: () => this.dynamic.get(`${path}:${AUTH_KEY}`) || undefined,
     }
   }
@@ -261,6 +268,7 @@ export class Daemon {
   }
 
   #readDone(slot: number, ino: number, end: { bytes: number; latencyMs: number; error: unknown }): void {
+    this.#mounts.bySlot(slot)?.image.files?.read(ino, end.error === undefined ? end.bytes : -1)
     if (end.error === undefined) {
       this.#counters.read(slot, end.bytes, end.latencyMs * 1000, false)
       this.#warnOfCache(slot)

@@ -31,7 +31,11 @@ function main(data: FuseWorkerData): void {
   const tell = (message: FuseWorkerMessage): void => parentPort?.postMessage(message)
   const { worker } = data
   const state = new ServingState(data.state)
-  const files = new FuseFileSystem(new FileSystemCounters(data.counters), (read) => tell({ kind: 'late', read }))
+  const files = new FuseFileSystem(
+    new FileSystemCounters(data.counters),
+    (read) => tell({ kind: 'late', read }),
+    worker + 1,
+  )
   files.update(data.tree)
   let seen = data.generation
   const why = serveFuse({

@@ -6,6 +6,7 @@ import { type LoadedBootstrap, loadBootstrap } from './bootstrap-file.ts'
 import type { Config } from './config/schema.ts'
 import { type MountSettings, settingsOf } from './config/settings.ts'
 import { DaemonError, messageOf } from './errors.ts'
+import { FileCounters, type FileRecording, recordFiles } from './file-counters.ts'
 import { openSource } from './image-backend.ts'
 import type { ServedImage } from './transports/fuse-handler.ts'
 
@@ -18,12 +19,16 @@ export interface ImageRequest {
   readonly prefetchFiles: readonly string[]
   /** The login that the API set for this mount, if one was. */
   readonly currentAuth: () => string | undefined
+  /** Serving threads at most. */
+  readonly threads: number
 }
 
 /** Requests to a backend at once for readers who wait. */
 const DEMAND_REQUESTS = 16
 const MEMORY_BYTES = 64 << 20
 const WAIT_THAT_COUNTS_MS = 100
+/** The main thread's number among the tables of recorded files; serving threads come after it. */
+const MAIN_THREAD = 0
 
 /** An open image: its metadata, and the engine that reads its data. The one who opened it closes it. */
 export class MountedImage {
@@ -32,6 +37,10 @@ export class MountedImage {
   readonly loaded: LoadedBootstrap
   readonly reader: ImageReader
   readonly metrics: BackendMetrics
+  /** What is recorded of its files, if the configuration wants any of it. */
+  readonly recording: FileRecording | undefined
+  /** The table of the main thread, which answers late reads. */
+  readonly files: FileCounters | undefined
   readonly #closing = new AbortController()
   readonly #closeBackend: () => Promise<void>
   /** Free span lists: reads come and go, and each needs one only until the engine has looked at it. */
@@ -51,6 +60,12 @@ export class MountedImage {
     this.reader = parts.reader
     this.metrics = parts.metrics
     this.#closeBackend = parts.closeBackend
+    const { recorded } = parts.settings
+    const { inodeCount, entryLimit, root } = parts.loaded.bootstrap
+    if (!recorded.counts && !recorded.pattern && !recorded.latest) return
+    this.recording = recordFiles(recorded, Math.min(inodeCount, entryLimit), 1 + parts.request.threads)
+    this.files = new FileCounters(this.recording, MAIN_THREAD)
+    this.files.seen(root)
   }
 
   /** Opens an image; nothing is fetched yet. Throws DaemonError. */
@@ -88,7 +103,7 @@ export class MountedImage {
   /** As serving threads need it. */
   served(slot: number): ServedImage {
     const { bytes, inlinedBlobId } = this.loaded
-    return { slot, bytes, inlinedBlobId, hot: this.reader.hot }
+    return { slot, bytes, inlinedBlobId, hot: this.reader.hot, recording: this.recording }
   }
 
   /** Reads a file's bytes, clipped to its size; gives their number. Throws EngineError or RafsError, at the latest after `deadlineMs` or the configured deadline. */

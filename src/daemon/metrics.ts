@@ -1,3 +1,5 @@
+import type { RecordedOfFiles } from './file-counters.ts'
+
 /** File operations in the order of upstream's counters. */
 export const FOP = {
   Getattr: 0,
@@ -9,8 +11,8 @@ export const FOP = {
   Readdir: 10,
   Readdirplus: 11,
 } as const
-const FOP_COUNT = 15
-const BUCKETS = 8
+export const FOP_COUNT = 15
+export const BUCKETS = 8
 
 /** Exclusive upper bounds of the size buckets, bytes, and inclusive ones of the latency buckets, microseconds; the last bucket is open. */
 const SIZE_BOUNDS: readonly number[] = [1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 17, 1 << 19, 1 << 20]
@@ -60,10 +62,10 @@ export class FileSystemCounters {
   read(slot: number, bytes: number, latencyUs: number, hot: boolean): void {
     const base = slot * AT.size
     this.numbers[base + AT.hits + FOP.Read]++
-    if (bytes === 0) return
+    this.numbers[base + AT.sizes + sizeBucket(bytes)]++
+    if (bytes === 0) return // nothing was measured: upstream counts these so
     this.numbers[base + AT.bytes] += bytes
     this.numbers[base + AT.latencyUs] += latencyUs
-    this.numbers[base + AT.sizes + bucket(SIZE_BOUNDS, bytes + 1)]++
     this.numbers[base + AT.latencies + bucket(LATENCY_BOUNDS_US, latencyUs)]++
     if (hot) this.numbers[base + AT.hot]++
   }
@@ -77,6 +79,10 @@ export class FileSystemCounters {
   clear(slot: number): void {
     this.numbers.fill(0, slot * AT.size, (slot + 1) * AT.size)
   }
+}
+
+export function sizeBucket(bytes: number): number {
+  return bucket(SIZE_BOUNDS, bytes + 1)
 }
 
 function bucket(bounds: readonly number[], value: number): number {
@@ -102,14 +108,14 @@ export class FileSystemMetrics {
     return this.#sum[AT.hits + FOP.Read] + this.#sum[AT.errors + FOP.Read]
   }
 
-  json(id: string): FileSystemMetricsJson {
+  json(id: string, recorded: RecordedOfFiles): FileSystemMetricsJson {
     const part = (at: number, count: number): number[] => [...this.#sum.subarray(at, at + count)]
     const latency = Array.from({ length: FOP_COUNT }, () => 0)
     latency[FOP.Read] = Math.round(this.#sum[AT.latencyUs])
     return {
-      files_account_enabled: false,
-      access_pattern_enabled: false,
-      record_latest_read_files_enabled: false,
+      files_account_enabled: recorded.counts,
+      access_pattern_enabled: recorded.pattern,
+      record_latest_read_files_enabled: recorded.latest,
       measure_latency: true,
       id,
       nr_opens: 0,

@@ -48,6 +48,12 @@ export interface EngineCounters {
   demandBytes: number
   prefetchRequests: number
   prefetchBytes: number
+  /** Chunks in those requests, and the milliseconds that they took. */
+  prefetchChunks: number
+  prefetchMs: number
+  /** Unix milliseconds when the first of them began and the last one ended; 0 = there was none. */
+  prefetchBeganAt: number
+  prefetchEndedAt: number
   chunksVerified: number
   /** Digest mismatches, from the backend and from a cache file that another process wrote. */
   badChunks: number

@@ -62,6 +62,10 @@ class OpenImage implements ImageReader {
     demandBytes: 0,
     prefetchRequests: 0,
     prefetchBytes: 0,
+    prefetchChunks: 0,
+    prefetchMs: 0,
+    prefetchBeganAt: 0,
+    prefetchEndedAt: 0,
     chunksVerified: 0,
     badChunks: 0,
     chunksUncached: 0,
@@ -272,9 +276,16 @@ class OpenImage implements ImageReader {
 
   /** Fetches ahead; false when it failed. The place in the schedule is the caller's. */
   async #prefetchRange(blob: ImageBlob, range: FetchRange): Promise<boolean> {
-    this.counters.prefetchRequests++
-    this.counters.prefetchBytes += range.length
-    return await this.#fetch(blob, range, false)
+    const { counters } = this
+    counters.prefetchRequests++
+    counters.prefetchBytes += range.length
+    counters.prefetchChunks += range.chunks.length
+    const from = Date.now()
+    if (counters.prefetchBeganAt === 0) counters.prefetchBeganAt = from
+    const isDone = await this.#fetch(blob, range, false)
+    counters.prefetchEndedAt = Date.now()
+    counters.prefetchMs += counters.prefetchEndedAt - from
+    return isDone
   }
 
   /** Never throws: who waits for the chunks is told. */

@@ -55,12 +55,15 @@ export const ROUTES: readonly Route[] = [
     metric('GlobalMetrics', (daemon, of) => daemon.fileSystemMetrics(of)),
   ),
   get('/api/v1/metrics/files', 'FsFilesMetrics', (call) =>
-    metric('FsFilesMetrics', () => (call.query.get('latest') === 'true' ? [] : {}))(call),
+    metric('FsFilesMetrics', (daemon, of) => {
+      const files = daemon.fileMetrics(of)
+      return call.query.get('latest') === 'true' ? (files?.takeLatest() ?? []) : (files?.files() ?? {})
+    })(call),
   ),
   get(
     '/api/v1/metrics/pattern',
     'Pattern',
-    metric('Pattern', () => []),
+    metric('Pattern', (daemon, of) => daemon.fileMetrics(of)?.pattern() ?? []),
   ),
   get(
     '/api/v1/metrics/backend',

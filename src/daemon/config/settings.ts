@@ -1,5 +1,6 @@
 import type { ImageCacheForm } from '../../engine/index.ts'
 import { DaemonError } from '../errors.ts'
+import type { RecordedOfFiles } from '../file-counters.ts'
 import type { Config, HttpProxyConfig, RegistryConfig } from './schema.ts'
 
 /** What a mount does with its configuration; everything that this version cannot do has been refused. */
@@ -19,6 +20,8 @@ export interface MountSettings {
     /** Bytes a second, 0 = no limit. */
     readonly bandwidth: number
   }
+  /** What is recorded of each file. */
+  readonly recorded: RecordedOfFiles
   /** A read gives up after this. */
   readonly readDeadlineMs: number
   /** Keys that are accepted and have no effect here, for the log. */
@@ -52,6 +55,7 @@ export function settingsOf(config: Config): MountSettings {
       requests: Math.max(1, Math.min(prefetch.threads, MAX_PREFETCH_REQUESTS)),
       bandwidth: prefetch.bandwidth_limit,
     },
+    recorded: { counts: rafs.iostats_files, pattern: rafs.access_pattern, latest: rafs.latest_read_files },
     readDeadlineMs: deadlineOf(networkOf(config)),
     ignored: ignoredKeys(config),
   }
@@ -138,12 +142,9 @@ function deadlineOf(network: RegistryConfig | HttpProxyConfig | null): number {
 }
 
 function ignoredKeys(config: Config): string[] {
-  const { cache, rafs } = config
+  const { cache } = config
   return [
     ...(config.external_backends.length > 0 ? ['external_backends'] : []),
-    ...(rafs?.iostats_files === true ? ['rafs.iostats_files'] : []),
-    ...(rafs?.access_pattern === true ? ['rafs.access_pattern'] : []),
-    ...(rafs?.latest_read_files === true ? ['rafs.latest_read_files'] : []),
     ...(cache?.filecache?.enable_convergent_encryption === true && !cache.filecache.enable_encryption
       ? ['cache.filecache.enable_convergent_encryption']
       : []),

@@ -9,6 +9,7 @@ import {
 } from '../../kernel/index.ts'
 import { type HotImage, HotReader } from '../../engine/index.ts'
 import { Attributes, type Bootstrap, ChunkSpan, isType, MODE, openBootstrap } from '../../rafs/index.ts'
+import { FileCounters, type FileRecording } from '../file-counters.ts'
 import { type FileSystemCounters, FOP } from '../metrics.ts'
 import type { PseudoNode } from '../pseudo-tree.ts'
 
@@ -18,6 +19,8 @@ export interface ServedImage {
   readonly bytes: Uint8Array<SharedArrayBuffer>
   readonly inlinedBlobId: string | undefined
   readonly hot: HotImage
+  /** What is to be recorded of its files; undefined = nothing. */
+  readonly recording: FileRecording | undefined
 }
 
 /** All that is mounted. The newest one counts. */
@@ -41,6 +44,7 @@ interface OpenImage {
   readonly slot: number
   readonly bootstrap: Bootstrap
   readonly hot: HotReader
+  readonly files: FileCounters | undefined
 }
 
 interface Listing {
@@ -63,6 +67,7 @@ const DOTS = [Buffer.from('.'), Buffer.from('..')] as const
  */
 export class FuseFileSystem {
   readonly #counters: FileSystemCounters
+  readonly #thread: number
   readonly #late: (read: LateRead) => void
   readonly #owner = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }
   readonly #images: Array<OpenImage | undefined> = []
@@ -74,7 +79,9 @@ export class FuseFileSystem {
   /** What the listing under way needs. */
   #listed: Listing | undefined
 
-  constructor(counters: FileSystemCounters, late: (read: LateRead) => void) {
+  /** `thread` is the number of the table that this thread writes for each recorded image. */
+  constructor(counters: FileSystemCounters, late: (read: LateRead) => void, thread: number) {
+    this.#thread = thread
     this.#counters = counters
     this.#late = late
   }
@@ -85,7 +92,7 @@ export class FuseFileSystem {
     this.#images.length = 0
     for (const of of tree.images) {
       const known = before[of.slot]
-      this.#images[of.slot] = known?.of.bytes === of.bytes && known.of.hot === of.hot ? known : open(of)
+      this.#images[of.slot] = known?.of.bytes === of.bytes && known.of.hot === of.hot ? known : open(of, this.#thread)
     }
     this.#pseudo = new Map(tree.pseudo.map((node) => [node.ino, node]))
     this.#rootSlot = this.#pseudo.get(PSEUDO_ROOT)?.slot ?? 0
@@ -110,20 +117,20 @@ export class FuseFileSystem {
       case OPCODE.READ:
         return this.#read(image, ino, request, reply)
       case OPCODE.LOOKUP:
-        return this.#counted(image.slot, FOP.Lookup, this.#lookup(image, ino, request.name(), reply))
+        return this.#counted(image, ino, FOP.Lookup, this.#lookup(image, ino, request.name(), reply))
       case OPCODE.GETATTR:
         this.#fill(image, ino)
-        return this.#counted(image.slot, FOP.Getattr, reply.attributes(this.#attributes))
+        return this.#counted(image, ino, FOP.Getattr, reply.attributes(this.#attributes))
       case OPCODE.READDIRPLUS:
-        return this.#counted(image.slot, FOP.Readdirplus, this.#list(image, ino, request, reply, true))
+        return this.#counted(image, ino, FOP.Readdirplus, this.#list(image, ino, request, reply, true))
       case OPCODE.READDIR:
-        return this.#counted(image.slot, FOP.Readdir, this.#list(image, ino, request, reply, false))
+        return this.#counted(image, ino, FOP.Readdir, this.#list(image, ino, request, reply, false))
       case OPCODE.READLINK:
-        return this.#counted(image.slot, FOP.Readlink, reply.data(image.bootstrap.readlink(ino)))
+        return this.#counted(image, ino, FOP.Readlink, reply.data(image.bootstrap.readlink(ino)))
       case OPCODE.GETXATTR:
-        return this.#counted(image.slot, FOP.Getxattr, this.#xattr(image, ino, request, reply))
+        return this.#counted(image, ino, FOP.Getxattr, this.#xattr(image, ino, request, reply))
       case OPCODE.LISTXATTR:
-        return this.#counted(image.slot, FOP.Listxattr, this.#xattrNames(image, ino, request, reply))
+        return this.#counted(image, ino, FOP.Listxattr, this.#xattrNames(image, ino, request, reply))
       case OPCODE.STATFS:
         return reply.statfs(image.bootstrap.inodeCount, NAME_MAX_BLOCK)
       case OPCODE.IOCTL:
@@ -134,10 +141,12 @@ export class FuseFileSystem {
     }
   }
 
-  /** A missing name or attribute is an answer like another. */
-  #counted(slot: number, fop: number, result: number): number {
-    if (result >= 0 || result === -ERRNO.ENODATA || result === -ERRNO.ERANGE) this.#counters.hit(slot, fop)
-    else this.#counters.error(slot, fop)
+  /** A missing name or attribute is an answer like another; a buffer that is too small is one for a list of names, but not for a value. */
+  #counted(image: OpenImage, ino: number, fop: number, result: number): number {
+    const isHit = result >= 0 || result === -ERRNO.ENODATA || (result === -ERRNO.ERANGE && fop === FOP.Listxattr)
+    if (isHit) this.#counters.hit(image.slot, fop)
+    else this.#counters.error(image.slot, fop)
+    image.files?.operation(ino, fop)
     return result
   }
 
@@ -148,6 +157,7 @@ export class FuseFileSystem {
         ? image.bootstrap.parent(directory)
         : image.bootstrap.lookup(directory, name)
     if (ino === undefined) return reply.noEntry()
+    image.files?.seen(ino)
     this.#fill(image, ino)
     return reply.entry(this.#attributes)
   }
@@ -186,6 +196,7 @@ export class FuseFileSystem {
   readonly #visit = (name: Uint8Array, ino: number, type: number, cookie: number): boolean => {
     const { image, reply, isPlus } = this.#listed as Listing // set by #list, which calls this
     if (!reply.fits(name.length, isPlus)) return false
+    image.files?.seen(ino)
     if (isPlus) this.#fill(image, ino)
     reply.add(name, ino, image.slot, type, cookie + DOT_DOT, isPlus, isPlus ? this.#attributes : undefined)
     return true
@@ -199,6 +210,7 @@ export class FuseFileSystem {
     for (let index = 0; index < spans; index++) bytes += this.#spans[index].length
     if (bytes === 0 || image.hot.read(this.#spans, spans, reply.bodyAddress)) {
       this.#counters.read(image.slot, bytes, (performance.now() - started) * 1000, true)
+      image.files?.read(ino, bytes)
       return bytes
     }
     this.#late({
@@ -318,12 +330,13 @@ export class FuseFileSystem {
 
 const NUL = Buffer.alloc(1)
 
-function open(of: ServedImage): OpenImage {
+function open(of: ServedImage, thread: number): OpenImage {
   const bootstrap = openBootstrap(of.bytes, { inlinedBlobId: of.inlinedBlobId })
   const root = new Attributes()
   bootstrap.attributes(bootstrap.root, root)
   if (!isType(root.mode, MODE.DIRECTORY)) throw new Error('the root of the image is no directory')
-  return { of, slot: of.slot, bootstrap, hot: new HotReader(of.hot) }
+  const files = of.recording === undefined ? undefined : new FileCounters(of.recording, thread)
+  return { of, slot: of.slot, bootstrap, hot: new HotReader(of.hot), files }
 }
 
 function isDot(name: Uint8Array): boolean {
