@@ -1,4 +1,5 @@
 import { DecodePool } from '../engine/index.ts'
+import { type FuseWishes, UNCHANGING } from '../kernel/index.ts'
 import type { BackendMetricsJson } from '../backend/index.ts'
 import { parseConfig } from './config/document.ts'
 import type { Config } from './config/schema.ts'
@@ -6,11 +7,12 @@ import { settingsOf, withoutSecrets } from './config/settings.ts'
 import { DaemonError, messageOf } from './errors.ts'
 import { EventLog } from './events.ts'
 import { FileMetrics } from './file-counters.ts'
+import { FilesThread } from './files/files-thread.ts'
 import type { ImageRequest, MountedImage } from './image.ts'
 import { LateReads } from './late-reads.ts'
 import type { Log } from './log.ts'
 import { FileSystemCounters, FileSystemMetrics, type FileSystemMetricsJson } from './metrics.ts'
-import { type Mount, MountTable } from './mounts.ts'
+import { type Mount, MountTable, type Share } from './mounts.ts'
 import { type DaemonEvent, type DaemonState, nextState } from './state.ts'
 import { FuseSession } from './transports/fuse.ts'
 
@@ -33,6 +35,10 @@ export interface DaemonOptions {
   readonly supervisor: string | undefined
   readonly threads: number
   readonly initial: InitialMount | undefined
+  /** A directory of the host that is shown from the start, in the place of an image. */
+  readonly share: { readonly path: string; readonly directory: string } | undefined
+  /** The session may be written to, as far as what is mounted in it can be. */
+  readonly writable: boolean
   readonly log: Log
   /** The session ended by itself. */
   readonly onEnd: (why: 'unmounted' | Error) => void
@@ -64,22 +70,29 @@ export class Daemon {
   readonly #mounts: MountTable
   readonly #late: LateReads
   readonly #session: FuseSession
+  #files: FilesThread | undefined
   readonly #cacheWarned = new WeakSet<MountedImage>()
   #state: DaemonState = 'INIT'
 
   private constructor(options: DaemonOptions) {
     this.options = options
-    const { log, at, threads } = options
+    const { log, at, threads, writable } = options
     this.#session = new FuseSession({
       at,
       threads,
+      readOnly: !writable,
+      wishes: wishesOf(options),
       log,
       onLateRead: (read) => this.#late.add(read),
       onEnd: options.onEnd,
     })
-    this.#mounts = new MountTable(this.#decoders, (slot) => {
-      for (const counters of this.#allCounters) counters.clear(slot)
-    })
+    this.#mounts = new MountTable(
+      this.#decoders,
+      (slot) => {
+        for (const counters of this.#allCounters) counters.clear(slot)
+      },
+      () => this.#startFiles(),
+    )
     this.#late = new LateReads({
       budgetBytes: LATE_BYTES,
       deadlineMs: (read) => this.#mounts.bySlot(read.slot)?.image.settings.readDeadlineMs ?? 0,
@@ -97,7 +110,8 @@ export class Daemon {
   static async start(options: DaemonOptions): Promise<Daemon> {
     const daemon = new Daemon(options)
     try {
-      const { initial } = options
+      const { initial, share } = options
+      if (share !== undefined) await daemon.#mounts.share(share.path, share.directory)
       if (initial !== undefined) await daemon.#mounts.mount(initial.path, daemon.#imageRequest(initial.path, initial))
       await daemon.#session.mount(daemon.#mounts.served)
       daemon.#step('Mount')
@@ -117,6 +131,10 @@ export class Daemon {
   get mounts(): readonly Mount[] {
     return this.#mounts.all
   }
+  /** Shared directories. */
+  get shares(): readonly Share[] {
+    return this.#mounts.shares
+  }
   /** Serving threads. */
   get threads(): number {
     return this.#session.threads
@@ -129,14 +147,21 @@ export class Daemon {
 
   /** Throws DaemonError. */
   async mount(path: string, request: MountRequest): Promise<void> {
-    checkType(request.fs_type)
-    await this.#mounts.mount(path, this.#imageRequest(path, fromApi(request)))
+    if (typeOf(request.fs_type) === 'rafs') await this.#mounts.mount(path, this.#imageRequest(path, fromApi(request)))
+    else await this.#mounts.share(path, request.source)
     this.options.log.info(`mounted ${request.source} at ${path}`)
   }
 
   /** Throws DaemonError. */
   async remount(path: string, request: MountRequest): Promise<void> {
-    checkType(request.fs_type)
+    if (typeOf(request.fs_type) !== 'rafs' || this.shares.some((share) => share.path === path))
+      throw new DaemonError(
+        'UNSUPPORTED',
+        `${path} cannot be remounted: only images can; unmount it and mount it again`,
+        {
+          wire: 'object or filesystem type mismatch',
+        },
+      )
     await this.#mounts.remount(path, this.#imageRequest(path, fromApi(request)))
     this.options.log.info(`remounted ${request.source} at ${path}`)
   }
@@ -221,9 +246,18 @@ export class Daemon {
 
   async #closeAll(): Promise<void> {
     await this.#session.stopServing()
+    this.#files?.end()
     await this.#mounts.close()
     await this.#decoders.close()
     this.#session.close()
+  }
+
+  async #startFiles(): Promise<FilesThread> {
+    if (this.#files === undefined) {
+      this.#files = new FilesThread(this.options.log, this.options.onEnd)
+      await this.#session.useFiles(this.#files)
+    }
+    return this.#files
   }
 
   #step(event: DaemonEvent): void {
@@ -292,14 +326,27 @@ function fromApi(request: MountRequest): Omit<InitialMount, 'path'> {
   return { source: request.source, document: request.config, prefetchFiles: request.prefetch_files ?? [] }
 }
 
-/** Throws DaemonError 'BAD_REQUEST' or 'UNSUPPORTED'. */
-function checkType(type: string): void {
-  if (type === RAFS_TYPE) return
-  if (['passthrough', 'passthroughfs', 'passthrough_fs'].includes(type))
-    throw new DaemonError('UNSUPPORTED', 'this version shares no directories; bind-mount them instead', {
-      wire: 'invalid argument `passthrough_fs is not supported by this version`',
-    })
-  throw new DaemonError('BAD_REQUEST', `${JSON.stringify(type.slice(0, 100))} is no file system type; only rafs is`, {
-    wire: `invalid argument \`only 'rafs' and 'passthrough_fs' are supported, but ${type} was specified\``,
-  })
+/** What the API calls file systems. Throws DaemonError 'BAD_REQUEST'. */
+function typeOf(type: string): 'rafs' | 'passthrough' {
+  if (type === RAFS_TYPE) return 'rafs'
+  if (['passthrough', 'passthroughfs', 'passthrough_fs'].includes(type)) return 'passthrough'
+  throw new DaemonError(
+    'BAD_REQUEST',
+    `${JSON.stringify(type.slice(0, 100))} is no file system type; rafs and passthrough_fs are`,
+    {
+      wire: `invalid argument \`only 'rafs' and 'passthrough_fs' are supported, but ${type} was specified\``,
+    },
+  )
+}
+
+/** Largest WRITE. */
+const WRITE_BYTES = 1 << 20
+
+/** What goes with opens is left out of sessions that only have images, which never change. */
+function wishesOf({ initial, share, writable }: DaemonOptions): FuseWishes {
+  return {
+    exchangesOpens: writable || share !== undefined,
+    followsChanges: writable || initial === undefined,
+    maxWriteBytes: writable ? WRITE_BYTES : UNCHANGING.maxWriteBytes,
+  }
 }

@@ -3,8 +3,18 @@
  * requests when the generation in shared memory has changed.
  */
 import { type MessagePort, parentPort, receiveMessageOnPort } from 'node:worker_threads'
-import { FuseControl, type FuseSessionFacts, serveFuse } from '../kernel/index.ts'
+import {
+  ANSWER_LATER,
+  ERRNO,
+  FuseControl,
+  type FuseRequest,
+  type FuseSessionFacts,
+  type FuseWishes,
+  OPCODE,
+  serveFuse,
+} from '../kernel/index.ts'
 import { messageOf } from './errors.ts'
+import type { ForwardedRequest } from './files/messages.ts'
 import { FileSystemCounters } from './metrics.ts'
 import { FuseFileSystem, type LateRead, type ServedTree } from './transports/fuse-handler.ts'
 import { ServingState } from './transports/serving-state.ts'
@@ -18,7 +28,13 @@ export interface FuseWorkerData {
   readonly tree: ServedTree
   readonly generation: number
   readonly news: MessagePort
+  readonly wishes: FuseWishes
+  /** To the files thread, if there is one yet. */
+  readonly files: MessagePort | undefined
 }
+
+/** What comes through the port of news. */
+export type FuseWorkerNews = { readonly tree: ServedTree } | { readonly files: MessagePort }
 
 /** What the thread tells. */
 export type FuseWorkerMessage =
@@ -29,15 +45,36 @@ export type FuseWorkerMessage =
 
 function main(data: FuseWorkerData): void {
   const tell = (message: FuseWorkerMessage): void => parentPort?.postMessage(message)
-  const { worker } = data
+  const { worker, wishes } = data
   const state = new ServingState(data.state)
-  const files = new FuseFileSystem(
-    new FileSystemCounters(data.counters),
-    (read) => tell({ kind: 'late', read }),
-    worker + 1,
-  )
+  let filesThread = data.files
+  const forward = (slot: number, request: FuseRequest, asRoot: boolean): number => {
+    const bytes = new Uint8Array(request.bytes.subarray(0, request.length))
+    const message: ForwardedRequest = { slot, asRoot, bytes }
+    filesThread?.postMessage(message, [bytes.buffer])
+    return filesThread === undefined ? -ERRNO.ESTALE : ANSWER_LATER
+  }
+  const files = new FuseFileSystem({
+    counters: new FileSystemCounters(data.counters),
+    late: (read) => tell({ kind: 'late', read }),
+    forward,
+    thread: worker + 1,
+    exchangesOpens: wishes.exchangesOpens,
+  })
   files.update(data.tree)
+  const takeNews = (): void => {
+    for (let news = receiveMessageOnPort(data.news); news !== undefined; news = receiveMessageOnPort(data.news)) {
+      const message = news.message as FuseWorkerNews
+      if ('tree' in message) files.update(message.tree)
+      else filesThread = message.files
+    }
+  }
   let seen = data.generation
+  const refresh = (): void => {
+    if (state.generation === seen) return
+    seen = state.generation
+    takeNews()
+  }
   const why = serveFuse({
     fd: state.waitForDevice(),
     worker,
@@ -45,21 +82,28 @@ function main(data: FuseWorkerData): void {
     handler: (request, reply) => {
       state.enter(worker)
       try {
-        if (state.generation !== seen) {
-          seen = state.generation
-          for (let news = receiveMessageOnPort(data.news); news !== undefined; news = receiveMessageOnPort(data.news))
-            files.update(news.message as ServedTree)
-        }
+        refresh()
         return files.answer(request, reply)
       } finally {
         state.leave(worker, seen)
       }
+    },
+    wishes,
+    onForget: (request) => {
+      if (state.generation !== seen) {
+        state.enter(worker)
+        refresh()
+        state.leave(worker, seen)
+      }
+      if (filesThread === undefined) return
+      if (request.opcode === OPCODE.BATCH_FORGET || request.nodeTop !== 0) forward(request.nodeTop, request, false)
     },
     onInit: (facts) => tell({ kind: 'init', facts }),
     onError: (error) => tell({ kind: 'error', text: messageOf(error) }),
   })
   tell({ kind: 'end', why })
   data.news.close()
+  filesThread?.close()
 }
 
 // The thread may be started before it is known what it will serve.

@@ -1,6 +1,7 @@
 import type { DecodePool } from '../engine/index.ts'
 import type { FuseNode } from '../kernel/index.ts'
 import { DaemonError } from './errors.ts'
+import type { FilesThread } from './files/files-thread.ts'
 import { type ImageRequest, MountedImage } from './image.ts'
 import { type PseudoNode, PseudoTree } from './pseudo-tree.ts'
 import type { ServedTree } from './transports/fuse-handler.ts'
@@ -10,6 +11,14 @@ export interface Mount {
   readonly path: string
   readonly slot: number
   readonly image: MountedImage
+  readonly mountedAt: Date
+}
+
+/** A shared directory of the host, and where it is. */
+export interface Share {
+  readonly path: string
+  readonly slot: number
+  readonly directory: string
   readonly mountedAt: Date
 }
 
@@ -29,15 +38,18 @@ export class MountTable {
   readonly #decoders: DecodePool
   readonly #tree = new PseudoTree()
   readonly #mounts = new Map<string, Mount>()
+  readonly #shares = new Map<string, Share>()
   readonly #onFree: (slot: number) => void
+  readonly #files: () => Promise<FilesThread>
   #listener: TreeListener | undefined
   #lastSlot = 0
   #turn: Promise<unknown> = Promise.resolve()
 
-  /** `onFree` is told of a slot that nobody serves any more. */
-  constructor(decoders: DecodePool, onFree: (slot: number) => void) {
+  /** `onFree` is told of a slot that nobody serves any more; `files` starts the files thread when it is first needed. */
+  constructor(decoders: DecodePool, onFree: (slot: number) => void, files: () => Promise<FilesThread>) {
     this.#decoders = decoders
     this.#onFree = onFree
+    this.#files = files
   }
 
   get all(): readonly Mount[] {
@@ -45,7 +57,15 @@ export class MountTable {
   }
 
   get served(): ServedTree {
-    return { images: this.all.map(({ image, slot }) => image.served(slot)), pseudo: this.#tree.nodes }
+    return {
+      images: this.all.map(({ image, slot }) => image.served(slot)),
+      pseudo: this.#tree.nodes,
+      files: [...this.#shares.values()].map(({ slot }) => slot),
+    }
+  }
+
+  get shares(): readonly Share[] {
+    return [...this.#shares.values()].sort((a, b) => (a.path < b.path ? -1 : 1))
   }
 
   get(path: string): Mount | undefined {
@@ -64,7 +84,7 @@ export class MountTable {
   /** Opens an image and mounts it. Throws DaemonError; then nothing has changed. */
   mount(path: string, request: ImageRequest): Promise<void> {
     return this.#inTurn(async () => {
-      if (this.#mounts.has(path)) throw exists(path)
+      if (this.#isTaken(path)) throw exists(path)
       const image = await MountedImage.open(request, this.#decoders)
       let way: readonly PseudoNode[] = []
       try {
@@ -77,8 +97,29 @@ export class MountTable {
         await image.close()
         throw error
       }
-      await this.#forget(way, image)
+      await this.#forget(way, rootNames(image))
       image.prefetch()
+    })
+  }
+
+  /** Shows a directory of the host at a path. Throws DaemonError; then nothing has changed. */
+  share(path: string, directory: string): Promise<void> {
+    return this.#inTurn(async () => {
+      if (this.#isTaken(path)) throw exists(path)
+      const slot = this.#freeSlot()
+      const files = await this.#files()
+      await files.attach(slot, directory)
+      let way: readonly PseudoNode[] = []
+      try {
+        way = this.#tree.mount(path, slot)
+        this.#shares.set(path, { path, slot, directory, mountedAt: new Date() })
+        await this.#publish()
+      } catch (error) {
+        await this.#takeOut(path, way.at(-1))
+        await files.detach(slot)
+        throw error
+      }
+      await this.#forget(way, [])
     })
   }
 
@@ -97,7 +138,7 @@ export class MountTable {
       }
       this.#mounts.set(path, { ...old, image, mountedAt: new Date() })
       await this.#publish()
-      await this.#forget([], image)
+      await this.#forget([], rootNames(image))
       await old.image.close()
       image.prefetch()
     })
@@ -106,11 +147,18 @@ export class MountTable {
   /** Unmounts; its directory stays. Reads under way end with EIO. Throws DaemonError 'NOT_FOUND'. */
   unmount(path: string): Promise<void> {
     return this.#inTurn(async () => {
-      const { image } = this.#existing(path)
       const node = this.#tree.find(path)
+      const way = node === undefined ? [] : [node]
+      const share = this.#shares.get(path)
+      if (share !== undefined) {
+        await this.#takeOut(path, node)
+        await (await this.#files()).detach(share.slot)
+        return await this.#forget(way, [])
+      }
+      const { image } = this.#existing(path)
       await this.#takeOut(path, node)
       await image.close()
-      await this.#forget(node === undefined ? [] : [node], image)
+      return await this.#forget(way, rootNames(image))
     })
   }
 
@@ -134,9 +182,11 @@ export class MountTable {
   }
 
   async #takeOut(path: string, node: PseudoNode | undefined): Promise<void> {
-    const mount = this.#mounts.get(path)
+    const mount = this.#mounts.get(path) ?? this.#shares.get(path)
     if (node !== undefined) this.#tree.unmount(node)
-    if (!this.#mounts.delete(path) || mount === undefined) return
+    this.#mounts.delete(path)
+    this.#shares.delete(path)
+    if (mount === undefined) return
     await this.#publish()
     this.#onFree(mount.slot)
   }
@@ -149,19 +199,15 @@ export class MountTable {
    * The kernel keeps names for ever, also that there is none: those on the way to the mount are forgotten, and, since the session's root cannot be,
    * all names in it where the image's root is that.
    */
-  async #forget(way: readonly PseudoNode[], image: MountedImage): Promise<void> {
+  async #forget(way: readonly PseudoNode[], inRoot: readonly Uint8Array[]): Promise<void> {
     if (this.#listener === undefined) return
     const names = way
       .filter((node) => node.name !== '')
       .map((node) => ({ parent: { node: node.parent, top: 0 }, name: Buffer.from(node.name) }))
     const isRoot = way.length === 0 || way.some((node) => node.name === '' && node.slot !== 0)
     if (isRoot && names.length === 0) {
-      const { bootstrap } = image.loaded
       const parent = { node: 1, top: 0 }
-      bootstrap.list(bootstrap.root, 0, (name) => {
-        names.push({ parent, name: Buffer.from(name) })
-        return true
-      })
+      for (const name of inRoot) names.push({ parent, name: Buffer.from(name) })
       for (const node of this.#tree.nodes)
         if (node.parent === 1 && node.name !== '') names.push({ parent, name: Buffer.from(node.name) })
     }
@@ -170,7 +216,7 @@ export class MountTable {
 
   /** Slots go round, so that a number which an old user still knows is not soon another image's. */
   #freeSlot(): number {
-    const used = new Set(this.all.map((mount) => mount.slot))
+    const used = new Set([...this.all, ...this.shares].map((mount) => mount.slot))
     for (let tries = 0; tries < SLOTS; tries++) {
       this.#lastSlot = (this.#lastSlot % SLOTS) + 1
       if (!used.has(this.#lastSlot)) return this.#lastSlot
@@ -184,11 +230,26 @@ export class MountTable {
     )
   }
 
+  #isTaken(path: string): boolean {
+    return this.#mounts.has(path) || this.#shares.has(path)
+  }
+
   #inTurn<T>(act: () => Promise<T>): Promise<T> {
     const result = this.#turn.then(act)
     this.#turn = result.catch(() => undefined) // the caller got it; the next one goes on
     return result
   }
+}
+
+/** Names that the kernel may know in the session's root when the image's is that. */
+function rootNames(image: MountedImage): Uint8Array[] {
+  const { bootstrap } = image.loaded
+  const names: Uint8Array[] = []
+  bootstrap.list(bootstrap.root, 0, (name) => {
+    names.push(Buffer.from(name))
+    return true
+  })
+  return names
 }
 
 function exists(path: string): DaemonError {

@@ -29,6 +29,9 @@ export interface RunOptions {
         readonly prefetchFiles: string | undefined
       }
     | undefined
+  /** In the place of an image. */
+  readonly share: { readonly directory: string; readonly virtualMountPoint: string } | undefined
+  readonly writable: boolean
 }
 
 const STOP_DEADLINE_MS = 4_500
@@ -86,10 +89,14 @@ type End =
   | { readonly kind: 'failure'; readonly error: unknown }
 
 async function start(options: RunOptions, log: Log, onEnd: (why: 'unmounted' | Error) => void): Promise<Daemon> {
-  const { id, supervisor, threads } = options
+  const { id, supervisor, threads, writable } = options
+  const share =
+    options.share === undefined
+      ? undefined
+      : { path: options.share.virtualMountPoint, directory: options.share.directory }
   if (options.apiSocket !== undefined) await checkSocket(options.apiSocket)
   const [at, initial] = await Promise.all([prepareMountPoint(options.mountPoint, log), initialMount(options)])
-  return await Daemon.start({ at, id, supervisor, threads, initial, log, onEnd })
+  return await Daemon.start({ at, id, supervisor, threads, initial, share, writable, log, onEnd })
 }
 
 async function listen(options: RunOptions, daemon: Daemon, onExit: () => void): Promise<ApiServer | undefined> {

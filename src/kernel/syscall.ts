@@ -5,11 +5,11 @@
 import { createRequire } from 'node:module'
 import { KernelError } from './errors.ts'
 
-type Native<A extends readonly unknown[]> = ((...args: A) => number) & {
+export type Native<A extends readonly unknown[]> = ((...args: A) => number) & {
   async(...args: [...A, (error: unknown, result: number) => void]): void
 }
 /** Text, or bytes ending in NUL. */
-type Path = string | Uint8Array
+export type Path = string | Uint8Array
 
 /** The calls of this room. A result of -1 means failure; `errno()` of the same thread tells why, until the next call. */
 export interface LibC {
@@ -81,20 +81,23 @@ export function libc(): LibC {
 
 function load(): LibC {
   const koffi = createRequire(import.meta.url)('koffi') as Koffi
+  return {
+    ...bindCalls(SIGNATURES),
+    errno: () => koffi.errno(),
+    address: (of: Uint8Array) => Number(koffi.address(of)),
+  } as unknown as LibC // one row a key of LibC, by the type of SIGNATURES
+}
+
+/** Functions of the C library by their signatures. Throws KernelError 'ENOSYS' where it cannot be opened. */
+export function bindCalls(signatures: Readonly<Record<string, string>>): Record<string, Native<never>> {
+  const koffi = createRequire(import.meta.url)('koffi') as Koffi
   let library: ReturnType<Koffi['load']>
   try {
     library = koffi.load('libc.so.6')
   } catch {
     throw new KernelError('dlopen', 38, 'libc.so.6 is not here; mounting needs a Linux with glibc')
   }
-  const calls = Object.fromEntries(
-    Object.entries(SIGNATURES).map(([name, signature]) => [name, library.func(signature)]),
-  )
-  return {
-    ...calls,
-    errno: () => koffi.errno(),
-    address: (of: Uint8Array) => Number(koffi.address(of)),
-  } as unknown as LibC // one row a key of LibC, by the type of SIGNATURES
+  return Object.fromEntries(Object.entries(signatures).map(([name, signature]) => [name, library.func(signature)]))
 }
 
 /** Turns a result of -1 into the error that errno tells. */

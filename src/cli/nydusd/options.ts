@@ -70,8 +70,8 @@ export function addFuseOptions(command: Command): void {
       'flush',
     ]),
     option('--upgrade', 'For hot upgrades, which this version does not do'),
-    option('--writable', 'Mount read-write (not in this version)'),
-    option('-s, --shared-dir <shared-dir>', 'Share a directory instead of an image (not in this version)'),
+    option('--writable', 'Mount read-write: for shared directories, and images with an overlay in their configuration'),
+    option('-s, --shared-dir <shared-dir>', 'Show a directory of the host in the place of an image'),
     option('--dedup-db <dedup-db>', 'Database for chunk deduplication (not in this version)'),
   ])
     command.addOption(added)
@@ -103,6 +103,11 @@ export function runOptions(flags: Flags & { readonly threadNum?: number; readonl
       rotationMib: wholeNumber(flags.logRotationSize, '--log-rotation-size', 0),
     },
     image: imageOf(flags),
+    share:
+      flags.sharedDir === undefined
+        ? undefined
+        : { directory: flags.sharedDir, virtualMountPoint: flags.virtualMountpoint ?? '/' },
+    writable: flags.writable === true,
   }
 }
 
@@ -145,8 +150,6 @@ function checkTogether(flags: Flags): void {
 function refuseLater(flags: Flags): void {
   const later: ReadonlyArray<readonly [unknown, string]> = [
     [flags.upgrade, '--upgrade: start without it, and unmount what the old daemon left'],
-    [flags.sharedDir, '--shared-dir: bind-mount the directory instead'],
-    [flags.writable, '--writable: mount overlayfs over the read-only mount instead'],
     [flags.dedupDb, '--dedup-db: leave it away'],
   ]
   for (const [given, what] of later)

@@ -33,7 +33,6 @@ interface Exchange {
 /** Where we answer otherwise on purpose: docs/nydusd.md, docs/configuration.md. */
 const OTHERWISE: ReadonlyMap<string, number> = new Map([
   ['mount config digest_validate v6', 204], // everything is verified
-  ['mount passthrough', 500], // not in this version
   ['config root after', 200], // logins are not shown
   ['config all after', 200],
   ['blobs put on fuse daemon', 501],

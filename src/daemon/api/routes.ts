@@ -111,17 +111,16 @@ function daemonInfo({ options, state }: Daemon): Record<string, unknown> {
 }
 
 function collection(daemon: Daemon): Record<string, unknown> {
-  return Object.fromEntries(
-    daemon.mounts.map((mount) => [
-      mount.path,
-      {
-        backend_type: 'Rafs',
-        mountpoint: mount.path,
-        mounted_time: `${mount.mountedAt.toISOString().replace('T', ' ').replace('Z', '000000')} +00:00:00`,
-        config: daemon.shownConfig(mount),
-      },
-    ]),
-  )
+  const described = (type: string, { path, mountedAt }: Pick<Mount, 'path' | 'mountedAt'>, config: unknown) => ({
+    backend_type: type,
+    mountpoint: path,
+    mounted_time: `${mountedAt.toISOString().replace('T', ' ').replace('Z', '000000')} +00:00:00`,
+    config,
+  })
+  return Object.fromEntries([
+    ...daemon.mounts.map((mount) => [mount.path, described('Rafs', mount, daemon.shownConfig(mount))]),
+    ...daemon.shares.map((share) => [share.path, described('PassthroughFs', share, null)]),
+  ])
 }
 
 function setLogLevel({ daemon, body }: Call): Answer {

@@ -12,6 +12,7 @@ import { Attributes, type Bootstrap, ChunkSpan, isType, MODE, openBootstrap } fr
 import { FileCounters, type FileRecording } from '../file-counters.ts'
 import { type FileSystemCounters, FOP } from '../metrics.ts'
 import type { PseudoNode } from '../pseudo-tree.ts'
+import { answerExchanged } from './exchanged.ts'
 
 /** A mounted image as serving threads get it. */
 export interface ServedImage {
@@ -27,7 +28,12 @@ export interface ServedImage {
 export interface ServedTree {
   readonly images: readonly ServedImage[]
   readonly pseudo: readonly PseudoNode[]
+  /** Slots that the files thread serves. */
+  readonly files: readonly number[]
 }
+
+/** Passes a request to the files thread, if there is one. `asRoot`: it looks up the root of what is mounted in that slot. Gives what the handler returns. */
+export type ForwardRequest = (slot: number, request: FuseRequest, asRoot: boolean) => number
 
 /** A read whose data is not here yet. */
 export interface LateRead {
@@ -71,6 +77,9 @@ export class FuseFileSystem {
   readonly #late: (read: LateRead) => void
   readonly #owner = { uid: process.geteuid?.() ?? 0, gid: process.getegid?.() ?? 0 }
   readonly #images: Array<OpenImage | undefined> = []
+  readonly #forward: ForwardRequest
+  readonly #exchangesOpens: boolean
+  readonly #files = new Set<number>()
   #pseudo = new Map<number, PseudoNode>()
   #rootSlot = 0
   readonly #inode = new Attributes()
@@ -79,11 +88,20 @@ export class FuseFileSystem {
   /** What the listing under way needs. */
   #listed: Listing | undefined
 
-  /** `thread` is the number of the table that this thread writes for each recorded image. */
-  constructor(counters: FileSystemCounters, late: (read: LateRead) => void, thread: number) {
-    this.#thread = thread
-    this.#counters = counters
-    this.#late = late
+  constructor(parts: {
+    readonly counters: FileSystemCounters
+    readonly late: (read: LateRead) => void
+    readonly forward: ForwardRequest
+    /** Number of the table that this thread writes for each recorded image. */
+    readonly thread: number
+    /** OPEN and what goes with it are answered, not switched off. */
+    readonly exchangesOpens: boolean
+  }) {
+    this.#thread = parts.thread
+    this.#counters = parts.counters
+    this.#late = parts.late
+    this.#forward = parts.forward
+    this.#exchangesOpens = parts.exchangesOpens
   }
 
   /** Takes over what is mounted now; images that were there stay open. */
@@ -94,6 +112,8 @@ export class FuseFileSystem {
       const known = before[of.slot]
       this.#images[of.slot] = known?.of.bytes === of.bytes && known.of.hot === of.hot ? known : open(of, this.#thread)
     }
+    this.#files.clear()
+    for (const slot of tree.files) this.#files.add(slot)
     this.#pseudo = new Map(tree.pseudo.map((node) => [node.ino, node]))
     this.#rootSlot = this.#pseudo.get(PSEUDO_ROOT)?.slot ?? 0
   }
@@ -103,13 +123,21 @@ export class FuseFileSystem {
     const top = request.nodeTop
     if (top !== 0) {
       const image = this.#images[top]
-      return image === undefined ? -ERRNO.ESTALE : this.#ask(image, request.node, request, reply)
+      return image === undefined ? this.#elsewhere(top, request) : this.#ask(image, request.node, request, reply)
     }
     if (request.node === PSEUDO_ROOT && this.#rootSlot !== 0) {
       const image = this.#images[this.#rootSlot]
-      return image === undefined ? -ERRNO.ESTALE : this.#ask(image, image.bootstrap.root, request, reply)
+      return image === undefined
+        ? this.#elsewhere(this.#rootSlot, request)
+        : this.#ask(image, image.bootstrap.root, request, reply)
     }
     return this.#askPseudo(request, reply)
+  }
+
+  #elsewhere(slot: number, request: FuseRequest): number {
+    if (this.#files.has(slot)) return this.#forward(slot, request, false)
+    // what was written is written: closing a file of a mount that is gone is no error
+    return request.opcode === OPCODE.FLUSH || request.opcode === OPCODE.RELEASE ? 0 : -ERRNO.ESTALE
   }
 
   #ask(image: OpenImage, ino: number, request: FuseRequest, reply: FuseReply): number {
@@ -137,8 +165,15 @@ export class FuseFileSystem {
         return -ERRNO.ENOTTY
       default:
         // OPEN, OPENDIR, FLUSH, ACCESS, LSEEK, …: the kernel does them by itself and does not ask again
-        return -ERRNO.ENOSYS
+        return this.#exchangesOpens ? this.#exchange(image, ino, request, reply) : -ERRNO.ENOSYS
     }
+  }
+
+  #exchange(image: OpenImage, ino: number, request: FuseRequest, reply: FuseReply): number {
+    return answerExchanged(request, reply, () => {
+      this.#fill(image, ino)
+      return this.#attributes.size
+    })
   }
 
   /** A missing name or attribute is an answer like another; a buffer that is too small is one for a list of names, but not for a value. */
@@ -253,7 +288,7 @@ export class FuseFileSystem {
     if (node === undefined) return -ERRNO.ESTALE
     switch (request.opcode) {
       case OPCODE.LOOKUP:
-        return this.#lookupPseudo(node, Buffer.from(request.name()).toString(), reply)
+        return this.#lookupPseudo(node, request, reply)
       case OPCODE.GETATTR:
         this.#fillPseudo(node)
         return reply.attributes(this.#attributes)
@@ -270,14 +305,16 @@ export class FuseFileSystem {
       case OPCODE.IOCTL:
         return -ERRNO.ENOTTY
       default:
-        return -ERRNO.ENOSYS
+        return this.#exchangesOpens ? answerExchanged(request, reply, () => 0) : -ERRNO.ENOSYS
     }
   }
 
   /** ENOENT is not remembered by the kernel: what is mounted later is found. */
-  #lookupPseudo(node: PseudoNode, name: string, reply: FuseReply): number {
+  #lookupPseudo(node: PseudoNode, request: FuseRequest, reply: FuseReply): number {
+    const name = Buffer.from(request.name()).toString()
     const found = name === '.' ? node : name === '..' ? this.#pseudo.get(node.parent) : this.#child(node, name)
     if (found === undefined) return -ERRNO.ENOENT
+    if (this.#files.has(found.slot)) return this.#forward(found.slot, request, true)
     this.#fillPlace(found)
     return reply.entry(this.#attributes)
   }
@@ -322,7 +359,8 @@ export class FuseFileSystem {
       if (!reply.fits(name.length, isPlus)) break
       this.#fillPlace(child)
       const { ino, inoTop } = this.#attributes
-      reply.add(name, ino, inoTop, DIRECTORY_TYPE, index + 1, isPlus, isPlus ? this.#attributes : undefined)
+      const isShown = isPlus && !this.#files.has(child.slot)
+      reply.add(name, ino, inoTop, DIRECTORY_TYPE, index + 1, isPlus, isShown ? this.#attributes : undefined)
     }
     return reply.endList()
   }

@@ -8,14 +8,17 @@ import {
   forgetListing,
   FuseControl,
   type FuseNode,
+  type FuseWishes,
   KernelError,
   MAX_READ_BYTES,
   mountFuse,
+  readMountInfo,
   setReadAhead,
   unmount,
 } from '../../kernel/index.ts'
 import { DaemonError, messageOf } from '../errors.ts'
-import type { FuseWorkerData, FuseWorkerMessage } from '../fuse-worker.ts'
+import type { FilesThread } from '../files/files-thread.ts'
+import type { FuseWorkerData, FuseWorkerMessage, FuseWorkerNews } from '../fuse-worker.ts'
 import type { Log } from '../log.ts'
 import { FileSystemCounters } from '../metrics.ts'
 import { takeServingThread } from '../serving-thread/index.ts'
@@ -27,6 +30,8 @@ export interface FuseSessionOptions {
   readonly at: string
   /** Serving threads at most; one starts, others follow when it is busy. */
   readonly threads: number
+  readonly readOnly: boolean
+  readonly wishes: FuseWishes
   readonly log: Log
   readonly onLateRead: (read: LateRead) => void
   /** The session ended by itself: somebody unmounted it ('unmounted'), or a thread failed. */
@@ -61,7 +66,8 @@ export class FuseSession {
   readonly #state: ServingState
   readonly #members: Member[] = []
   readonly #init = Promise.withResolvers<void>()
-  #tree: ServedTree = { images: [], pseudo: [] }
+  #tree: ServedTree = { images: [], pseudo: [], files: [] }
+  #files: FilesThread | undefined
   #watch: NodeJS.Timeout | undefined
   #seenRequests = 0
   #ending = false
@@ -81,23 +87,53 @@ export class FuseSession {
   async mount(tree: ServedTree): Promise<void> {
     await this.publish(tree)
     try {
-      this.#fd = mountFuse(this.at, { source: MOUNT_SOURCE, readOnly: true, maxReadBytes: MAX_READ_BYTES })
+      this.#fd = mountFuse(this.at, {
+        source: MOUNT_SOURCE,
+        readOnly: this.#options.readOnly,
+        maxReadBytes: MAX_READ_BYTES,
+      })
     } catch (error) {
       throw new DaemonError('IO', messageOf(error), { cause: error })
     }
     this.#state.setDevice(this.#fd)
+    this.#files?.setDevice(this.#fd)
     const late = sleep(START_DEADLINE_MS, undefined, { ref: false }).then(() => {
       throw new DaemonError('IO', `the kernel did not start the FUSE session at ${this.at} in ${START_DEADLINE_MS} ms`)
     })
     await Promise.race([this.#init.promise, late])
+    await this.#tellOwnDevice()
     await this.#readAhead()
     if (this.#options.threads > 1) this.#watch = setInterval(() => this.#startAnother(), WATCH_MS).unref()
+  }
+
+  /** Before the first tree that has slots of it: connects all serving threads, now and later, with the files thread. */
+  async useFiles(files: FilesThread): Promise<void> {
+    this.#files = files
+    if (this.#fd !== 0) files.setDevice(this.#fd)
+    for (const { news } of this.#members) {
+      const port = this.#portToFiles()
+      if (port !== undefined) news.postMessage({ files: port } satisfies FuseWorkerNews, [port])
+    }
+    await this.#tellOwnDevice()
+  }
+
+  #portToFiles(): MessagePort | undefined {
+    if (this.#files === undefined) return undefined
+    const { port1, port2 } = new MessageChannel()
+    this.#files.connect(port1)
+    return port2
+  }
+
+  async #tellOwnDevice(): Promise<void> {
+    if (this.#files === undefined || this.#fd === 0) return
+    const own = (await readMountInfo()).findLast(({ at, type }) => at === this.at && type.startsWith('fuse'))
+    if (own !== undefined) this.#files.setOwnDevice(own.device)
   }
 
   /** Makes all threads serve this tree; resolves when no thread uses an older one any more. */
   async publish(tree: ServedTree): Promise<void> {
     this.#tree = tree
-    for (const { news } of this.#members) news.postMessage(tree)
+    for (const { news } of this.#members) news.postMessage({ tree } satisfies FuseWorkerNews)
     const generation = this.#state.advance()
     const deadline = performance.now() + NEWS_DEADLINE_MS
     while (this.#members.some((member, worker) => member.isServing && this.#state.isBusyBefore(worker, generation))) {
@@ -178,9 +214,11 @@ export class FuseSession {
       tree: this.#tree,
       generation: this.#state.generation,
       news: port2,
+      wishes: this.#options.wishes,
+      files: this.#portToFiles(),
     }
     const thread = takeServingThread()
-    thread.postMessage(data, [port2])
+    thread.postMessage(data, data.files === undefined ? [port2] : [port2, data.files])
     port1.unref()
     const member: Member = { worker: thread, news: port1, isServing: true }
     this.#members.push(member)

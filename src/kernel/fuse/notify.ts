@@ -1,5 +1,6 @@
 import { cPath, later, libc } from '../syscall.ts'
 import { KernelError } from '../errors.ts'
+import { sendFuse } from './send.ts'
 import { ERRNO, INVAL_ENTRY, INVAL_INODE, NOTIFY, REPLY } from './wire.ts'
 
 /** A node as the kernel knows it: the low 56 bits and the top byte of its id. */
@@ -25,6 +26,16 @@ export async function forgetListing(fd: number, directory: FuseNode): Promise<vo
   const message = Buffer.alloc(REPLY.size + INVAL_INODE.size)
   writeNode(message, REPLY.size + INVAL_INODE.node, directory)
   await notify(fd, NOTIFY.INVAL_INODE, message)
+}
+
+/** Makes the kernel ask again for a file's attributes, nothing else: this waits for nothing, so the thread that answers may do it. */
+export function forgetAttributes(fd: number, node: FuseNode): void {
+  const message = Buffer.alloc(REPLY.size + INVAL_INODE.size)
+  message.writeUInt32LE(message.length, REPLY.length)
+  message.writeInt32LE(NOTIFY.INVAL_INODE, REPLY.error)
+  writeNode(message, REPLY.size + INVAL_INODE.node, node)
+  message.writeBigInt64LE(-1n, REPLY.size + INVAL_INODE.first) // before the first byte: no pages
+  sendFuse(fd, libc().address(message), message.length)
 }
 
 /** A notification is a message with unique 0 and a positive code in the place of the error. */

@@ -96,6 +96,12 @@ export class FuseReply {
     return STATFS_OUT.size
   }
 
+  /** LSEEK. */
+  position(bytes: number): number {
+    this.#number(this.#base, bytes)
+    return 8
+  }
+
   /** The answer to "how long would it be" of the xattr calls. */
   size(bytes: number): number {
     this.#words[this.#base] = bytes

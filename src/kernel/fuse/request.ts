@@ -38,6 +38,10 @@ export class FuseRequest {
     return this.#words[REQUEST.gid >> 2]
   }
 
+  /** Bytes of the whole request. */
+  get length(): number {
+    return this.#words[0]
+  }
   /** Bytes of the body. */
   get bodyLength(): number {
     return this.#words[0] - BODY

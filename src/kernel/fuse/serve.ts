@@ -1,9 +1,10 @@
 import { KernelError } from '../errors.ts'
 import { libc } from '../syscall.ts'
 import type { FuseControl } from './control.ts'
-import { answerInit, type FuseSessionFacts } from './init.ts'
+import { answerInit, type FuseSessionFacts, type FuseWishes } from './init.ts'
 import { FuseReply } from './reply.ts'
 import { FuseRequest } from './request.ts'
+import { sendFuse } from './send.ts'
 import { ERRNO, OPCODE } from './wire.ts'
 
 /** What a handler returns when somebody else answers, later, with {@link answerFuse}. */
@@ -22,26 +23,31 @@ export interface FuseServing {
   /** Number of this thread, below the control's count. */
   readonly worker: number
   readonly handler: FuseHandler
+  readonly wishes: FuseWishes
   readonly onInit: (facts: FuseSessionFacts) => void
+  /** FORGET and BATCH_FORGET, for file systems that count lookups. */
+  readonly onForget: (request: FuseRequest) => void
   /** Told of a handler that threw, after its request was answered with EIO. */
   readonly onError: (error: unknown) => void
 }
 
-/** At least 8192, or the kernel refuses to hand out requests; more lets it batch FORGETs. */
+/** At least 8192 and what a WRITE needs, or the kernel refuses to hand out requests; more lets it batch FORGETs. */
 const REQUEST_BYTES = 128 * 1024
+const WRITE_HEAD_BYTES = 4096
 
 /** Reads and answers requests until the file system is unmounted (gives 'unmounted') or the control stops it ('stopped'). Blocks the thread. */
 export function serveFuse(serving: FuseServing): 'unmounted' | 'stopped' {
   const { fd, control, worker } = serving
   const c = libc()
-  const buffer = new ArrayBuffer(REQUEST_BYTES)
+  const requestBytes = Math.max(REQUEST_BYTES, serving.wishes.maxWriteBytes + WRITE_HEAD_BYTES)
+  const buffer = new ArrayBuffer(requestBytes)
   const request = new FuseRequest(buffer)
   const requestAddress = c.address(request.bytes)
   const reply = new FuseReply()
   control.announce(worker, c.gettid())
   try {
     while (!control.isStopping) {
-      const read = c.read(fd, requestAddress, REQUEST_BYTES)
+      const read = c.read(fd, requestAddress, requestBytes)
       if (read < 0) {
         const errno = c.errno()
         // EINTR: the control may want us to stop; ENOENT: the request was taken back; EAGAIN: a spurious wake-up
@@ -70,12 +76,14 @@ function answer(serving: FuseServing, request: FuseRequest, reply: FuseReply): n
   switch (request.opcode) {
     case OPCODE.FORGET:
     case OPCODE.BATCH_FORGET:
+      serving.onForget(request)
+      return 0
     case OPCODE.INTERRUPT:
       return 0
     case OPCODE.DESTROY:
       return reply.finish(request.uniqueLow, request.uniqueHigh, 0, 0)
     case OPCODE.INIT: {
-      const { length, facts } = answerInit(request, reply)
+      const { length, facts } = answerInit(request, reply, serving.wishes)
       if (facts !== undefined) serving.onInit(facts)
       return length < 0
         ? reply.finish(request.uniqueLow, request.uniqueHigh, 0, -length)
@@ -117,10 +125,5 @@ export function answerFuse(
   message.writeInt32LE(-errno, 4)
   message.writeUInt32LE(uniqueLow, 8)
   message.writeUInt32LE(uniqueHigh, 12)
-  const c = libc()
-  if (c.write(fd, c.address(message), length) < 0) {
-    const failed = c.errno()
-    if (failed !== ERRNO.ENOENT && failed !== ERRNO.ENODEV && failed !== ERRNO.ECONNABORTED)
-      throw new KernelError('write', failed, 'the kernel refused a late answer')
-  }
+  sendFuse(fd, libc().address(message), length)
 }

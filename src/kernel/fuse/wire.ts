@@ -97,6 +97,7 @@ export const INIT_FLAG = {
   BIG_WRITES: 5,
   DO_READDIRPLUS: 13,
   READDIRPLUS_AUTO: 14,
+  AUTO_INVAL_DATA: 12,
   ASYNC_DIO: 15,
   NO_OPEN_SUPPORT: 17,
   PARALLEL_DIROPS: 18,
@@ -112,7 +113,7 @@ export const INIT_FLAG = {
 /** Messages that nobody asked for. Section "Notifications". */
 export const NOTIFY = { INVAL_INODE: 2, INVAL_ENTRY: 3 } as const
 /** 8 + 8 + 8 = 24 bytes: node, first byte, count (0 = to the end). */
-export const INVAL_INODE = { size: 24, node: 0 } as const
+export const INVAL_INODE = { size: 24, node: 0, first: 8 } as const
 /** 8 + 4 + 4 = 16 bytes, the name and a NUL. */
 export const INVAL_ENTRY = { size: 16, parent: 0, nameLength: 8 } as const
 
@@ -125,6 +126,17 @@ export const MAX_READ_BYTES = MAX_PAGES * PAGE
 
 /** Errnos that a file system answers with. */
 export const ERRNO = {
+  EPERM: 1,
+  ENXIO: 6,
+  EBADF: 9,
+  EEXIST: 17,
+  EXDEV: 18,
+  EISDIR: 21,
+  EFBIG: 27,
+  EROFS: 30,
+  ENOTEMPTY: 39,
+  ELOOP: 40,
+  EOPNOTSUPP: 95,
   ENOENT: 2,
   EIO: 5,
   EACCES: 13,

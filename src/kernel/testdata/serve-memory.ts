@@ -1,6 +1,6 @@
 /** A thread that serves a file system of three files from memory: `hello` at once, `late` through the main thread, `broken` by throwing. */
 import { parentPort, workerData } from 'node:worker_threads'
-import { ANSWER_LATER, ERRNO, FuseAttributes, FuseControl, type FuseHandler, OPCODE, serveFuse } from '../index.ts'
+import { ANSWER_LATER, ERRNO, FuseAttributes, FuseControl, type FuseHandler, OPCODE, serveFuse, UNCHANGING } from '../index.ts'
 
 const { fd, control, worker } = workerData as { fd: number; control: Int32Array<SharedArrayBuffer>; worker: number }
 const NAMES = ['', '', 'hello', 'late', 'broken', 'é'.repeat(100)]
@@ -62,6 +62,8 @@ const end = serveFuse({
   control: new FuseControl(control),
   worker,
   handler,
+  wishes: UNCHANGING,
+  onForget: () => undefined,
   onInit: (facts) => parentPort?.postMessage({ init: facts }),
   onError: (error) => parentPort?.postMessage({ error: String(error) }),
 })

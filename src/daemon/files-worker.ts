@@ -1,0 +1,157 @@
+/**
+ * The thread that serves the file systems of a session which can change: shared directories and overlays. The session's serving threads pass it the requests of their mounts; it answers them
+ * itself. It is one thread, with an event loop: what it knows of open files needs no locks, and a slow disk of the host keeps neither images nor the API waiting.
+ */
+import { type MessagePort, parentPort } from 'node:worker_threads'
+import {
+  BATCH_FORGET_IN,
+  ERRNO,
+  FileReply,
+  FileRequest,
+  forgetAttributes,
+  FORGET_IN,
+  OPCODE,
+  prepareCredentials,
+  sendFuse,
+  TooLarge,
+} from '../kernel/index.ts'
+import { messageOf } from './errors.ts'
+import { ANSWERED_ELSEWHERE, type FileServer } from './files/file-server.ts'
+import { HostTree } from './files/host-tree.ts'
+import type { FilesNews, FilesWorkerMessage, ForwardedRequest } from './files/messages.ts'
+import { answerReportsAlone } from './serving-thread/thread-reports.ts'
+
+const servers = new Map<number, FileServer>()
+const reply = new FileReply()
+/** Requests that came before the device did. */
+const early: ForwardedRequest[] = []
+let device = 0
+let ownDevice: string | undefined
+
+function tell(message: FilesWorkerMessage): void {
+  parentPort?.postMessage(message)
+}
+
+function takeNews(news: FilesNews): void {
+  switch (news.kind) {
+    case 'port':
+      listenTo(news.port)
+      return
+    case 'device':
+      device = news.fd
+      for (const request of early.splice(0)) take(request)
+      return
+    case 'own-device':
+      ownDevice = news.device
+      for (const server of servers.values()) server.setOwnDevice(news.device)
+      return
+    case 'attach':
+      settle(news.id, () => attach(news))
+      return
+    case 'detach':
+      settle(news.id, () => {
+        servers.get(news.slot)?.end()
+        servers.delete(news.slot)
+      })
+      return
+    case 'end':
+      for (const server of servers.values()) server.end()
+      parentPort?.close()
+      for (const port of ports) port.close()
+      return
+    default:
+      news satisfies never
+  }
+}
+
+const ports: MessagePort[] = []
+
+function listenTo(port: MessagePort): void {
+  ports.push(port)
+  port.on('message', (request: ForwardedRequest) => (device === 0 ? void early.push(request) : take(request)))
+}
+
+function settle(id: number, act: () => void): void {
+  try {
+    act()
+    tell({ kind: 'done', id, error: undefined })
+  } catch (error) {
+    tell({ kind: 'done', id, error: messageOf(error) })
+  }
+}
+
+function attach({ slot, directory }: Extract<FilesNews, { kind: 'attach' }>): void {
+  const server = new HostTree(slot, directory, (node) => forgetAttributes(device, { node, top: slot }))
+  if (ownDevice !== undefined) server.setOwnDevice(ownDevice)
+  servers.set(slot, server)
+}
+
+function take({ slot, asRoot, bytes }: ForwardedRequest): void {
+  const request = new FileRequest(bytes)
+  if (request.opcode === OPCODE.FORGET) {
+    servers.get(slot)?.forget(request.node, request.number(FORGET_IN.lookups))
+    return
+  }
+  if (request.opcode === OPCODE.BATCH_FORGET) {
+    forgetMany(request)
+    return
+  }
+  const server = servers.get(slot)
+  if (server === undefined) {
+    send(request, -ERRNO.ESTALE)
+    return
+  }
+  const act = (): number => (asRoot ? server.answerRoot(reply) : server.answer(request, reply))
+  let waits: Promise<void> | undefined
+  try {
+    waits = asRoot ? undefined : server.prepare(request)
+  } catch (error) {
+    fail(request, error)
+    return
+  }
+  if (waits === undefined) run(request, act)
+  else
+    waits.then(
+      () => (servers.get(slot) === server ? run(request, act) : send(request, -ERRNO.ESTALE)),
+      (error: unknown) => fail(request, error),
+    )
+}
+
+function forgetMany(request: FileRequest): void {
+  const count = request.word(BATCH_FORGET_IN.count)
+  for (let index = 0; index < count; index++) {
+    const at = BATCH_FORGET_IN.size + index * BATCH_FORGET_IN.pair
+    servers.get(request.topAt(at))?.forget(request.nodeAt(at), request.number(at + 8))
+  }
+}
+
+function run(request: FileRequest, act: () => number): void {
+  let result: number
+  try {
+    result = act()
+  } catch (error) {
+    fail(request, error)
+    return
+  }
+  if (result !== ANSWERED_ELSEWHERE) send(request, result)
+}
+
+function fail(request: FileRequest, error: unknown): void {
+  const isTooLarge = error instanceof TooLarge
+  if (!isTooLarge) tell({ kind: 'error', text: messageOf(error) })
+  send(request, isTooLarge ? -ERRNO.EFBIG : -ERRNO.EIO)
+}
+
+function send(request: FileRequest, result: number): void {
+  const [length, errno] = result < 0 ? [0, -result] : [result, 0]
+  const message = reply.message(request.uniqueLow, request.uniqueHigh, length, errno)
+  try {
+    sendFuse(device, message.address, message.length)
+  } catch (error) {
+    tell({ kind: 'error', text: messageOf(error) })
+  }
+}
+
+answerReportsAlone()
+prepareCredentials()
+parentPort?.on('message', takeNews)

@@ -1,0 +1,80 @@
+/** Offsets in `struct statx`, bytes. Source: statx(2). */
+const AT = {
+  blockSize: 4,
+  nlink: 16,
+  uid: 20,
+  gid: 24,
+  mode: 28,
+  ino: 32,
+  size: 40,
+  blocks: 48,
+  atime: 64,
+  ctime: 96,
+  mtime: 112,
+  rdevMajor: 128,
+  rdevMinor: 132,
+  devMajor: 136,
+  devMinor: 140,
+} as const
+
+/** STATX_BASIC_STATS. */
+export const BASIC_STATS = 0x7ff
+
+/** What the kernel says of one file of the host; a reused, mutable record. 64-bit numbers are kept as two words: they go on as they came. */
+export class HostStat {
+  readonly words = new Uint32Array(64)
+
+  get mode(): number {
+    return this.words[AT.mode >> 2] & 0xffff
+  }
+  get type(): number {
+    return this.mode & 0o170000
+  }
+  get nlink(): number {
+    return this.words[AT.nlink >> 2]
+  }
+  get uid(): number {
+    return this.words[AT.uid >> 2]
+  }
+  get gid(): number {
+    return this.words[AT.gid >> 2]
+  }
+  get blockSize(): number {
+    return this.words[AT.blockSize >> 2]
+  }
+  get inoLow(): number {
+    return this.words[AT.ino >> 2]
+  }
+  get inoHigh(): number {
+    return this.words[(AT.ino >> 2) + 1]
+  }
+  /** Bytes, exact below 2^53. */
+  get size(): number {
+    return this.words[AT.size >> 2] + this.words[(AT.size >> 2) + 1] * 2 ** 32
+  }
+  get device(): string {
+    return `${this.words[AT.devMajor >> 2]}:${this.words[AT.devMinor >> 2]}`
+  }
+  /** Which file this is, among all of the host. */
+  get key(): string {
+    return `${this.device}:${this.inoHigh.toString(16)}:${this.inoLow.toString(16)}`
+  }
+  /** Changes when the file does. */
+  get version(): string {
+    const at = AT.ctime >> 2
+    return `${this.words[at]}.${this.words[at + 2]}:${this.size}`
+  }
+  /** A dev_t of 32 bits, as FUSE and mknod(2) write it. */
+  get rdev(): number {
+    const [major, minor] = [this.words[AT.rdevMajor >> 2], this.words[AT.rdevMinor >> 2]]
+    return ((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0
+  }
+  /** First of the two words of size, in {@link words}; those of blocks follow. */
+  get sizeWord(): number {
+    return AT.size >> 2
+  }
+  /** First of the three words (seconds low and high, nanoseconds) of a time. */
+  timeWord(which: 'atime' | 'mtime' | 'ctime'): number {
+    return AT[which] >> 2
+  }
+}
