@@ -352,14 +352,18 @@ export class BlobWriter {
       yield* slicer.encode()
     }
     const uncompressedSize = infos.length + size
-    const { compression, compressedSize, digest, pieces } = await packInfos(plain, uncompressedSize)
+    const { compression, compressedSize, digest, pieces, close } = await packInfos(plain, uncompressedSize)
     const contexts = { at: infos.length, size, count: slicer.contextCount }
     const what = { compression, offset, compressedSize, uncompressedSize }
     const header = encodeMetaHeader({ ...what, features: this.#features, entries: this.#chunkCount, contexts })
     this.#meta = { ...what, infos: undefined, header }
     const name = PARTS.meta
     this.#toc.push({ name, compression, digest, compressedOffset: offset, compressedSize, uncompressedSize })
-    for (const piece of pieces()) await this.#write(piece)
+    try {
+      for (const piece of pieces()) await this.#write(piece)
+    } finally {
+      close()
+    }
     await this.#writeMetaHeader(header, header, compressedSize)
   }
 

@@ -1,8 +1,9 @@
 /**
  * Cuts a gzip file into slices that can be inflated each for itself, along the chunks that are read from it. Source: docs/formats/blob.md, "How slices are cut".
  */
-import { type CompressionName, compressor, decompressor, type GzipCursor } from '../codec/index.ts'
+import type { GzipCursor } from '../codec/index.ts'
 import { BlobError } from './errors.ts'
+import { SpilledBytes } from './spilled-bytes.ts'
 import { CONTEXT, MAX_META_BYTES, MAX_SLICE_BYTES } from './zran.ts'
 
 /** A slice is long enough with half of it compressed; or when the next chunk would bring it to this, plain. */
@@ -46,9 +47,6 @@ interface Slice {
   readonly bits: number
   readonly byte: number
   readonly dictionarySize: number
-  /** Compressed where that makes it smaller: thousands of them are kept. */
-  readonly dictionary: Uint8Array
-  readonly dictionaryCompression: CompressionName
   compressedSize: number
   uncompressedSize: number
   /** Its last chunk ends where a member does. */
@@ -57,7 +55,7 @@ interface Slice {
 
 /**
  * Told when a chunk's bytes begin and end, it decides which slice they are in. The same decisions as the original's, but for slices that begin or end with a member of the file: those of the
- * original cannot be inflated. Memory: some KiB a slice.
+ * original cannot be inflated. Memory: some words a slice. To be closed.
  */
 export class ZranSlicer {
   readonly #cursor: GzipCursor
@@ -66,8 +64,8 @@ export class ZranSlicer {
   readonly #slices: Slice[] = []
   #current: Slice | undefined
   #chunkAt = { compressed: 0, plain: 0 }
-  #dictionaryBytes = 0
-  readonly #scratch = new Uint8Array(1 << 15)
+  /** Of all slices: 32 KiB each, and there may be thousands. */
+  readonly #dictionaries = new SpilledBytes()
 
   constructor(cursor: GzipCursor, chunkSize: number, limits = READABLE) {
     this.#cursor = cursor
@@ -81,10 +79,10 @@ export class ZranSlicer {
 
   /** Bytes of all contexts with their dictionaries. */
   get byteLength(): number {
-    return this.#slices.length * CONTEXT.size + this.#dictionaryBytes
+    return this.#slices.length * CONTEXT.size + this.#dictionaries.length
   }
 
-  /** A chunk's bytes are read next. False when the file must be read into its next member first (`cursor.enterMember`). Throws BlobError 'TOO_LARGE'. */
+  /** A chunk's bytes are read next. False when the file must be read into its next member first (`cursor.enterMember`). Throws BlobError 'TOO_LARGE' or 'NO_SPACE'. */
   begin(): boolean {
     const cursor = this.#cursor
     const current = this.#current
@@ -132,12 +130,11 @@ export class ZranSlicer {
       yield encodeContext(slice, dictionaryAt)
       dictionaryAt += slice.dictionarySize
     }
-    for (const { dictionary, dictionarySize, dictionaryCompression } of this.#slices) {
-      if (dictionarySize === 0) continue
-      const plain = this.#scratch.subarray(0, dictionarySize)
-      decompressor(dictionaryCompression).decompress(dictionary, plain)
-      yield plain
-    }
+    yield* this.#dictionaries.pieces()
+  }
+
+  close(): void {
+    this.#dictionaries.close()
   }
 
   #isComplete(slice: Slice): boolean {
@@ -152,19 +149,15 @@ export class ZranSlicer {
 
   #next(): void {
     this.#close()
-    const { dictionary: plain, ...point } = this.#cursor.point()
-    const size = compressor('zstd').compress(plain, this.#scratch)
-    const isRaw = size < 0
+    const { dictionary, ...point } = this.#cursor.point()
     this.#current = {
       ...point,
-      dictionarySize: plain.length,
-      dictionary: isRaw ? plain : this.#scratch.slice(0, size),
-      dictionaryCompression: isRaw ? 'none' : 'zstd',
+      dictionarySize: dictionary.length,
       compressedSize: 0,
       uncompressedSize: 0,
       endsMember: false,
     }
-    this.#dictionaryBytes += plain.length
+    this.#dictionaries.add(dictionary)
     this.#slices.push(this.#current)
     if (this.#slices.length > MAX_CONTEXTS || this.byteLength > this.#limits.metaBytes)
       throw new BlobError(

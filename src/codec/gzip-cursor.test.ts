@@ -20,7 +20,8 @@ function walk(file: Uint8Array, step: number, piece: number): { bytes: Buffer; p
     const into = Buffer.alloc(step)
     const filled = cursor.read(into)
     parts.push(into.subarray(0, filled))
-    const point = cursor.point()
+    const { dictionary, ...place } = cursor.point()
+    const point = { ...place, dictionary: dictionary.slice() }
     if (!cursor.isBehindBlocks && point.compressedOffset !== points.at(-1)?.compressedOffset) points.push(point)
     if (!cursor.wantsInput) continue
     if (at >= file.length) break
@@ -44,6 +45,7 @@ test('the file can be inflated from every place between blocks that it tells of,
   for (const [step, piece] of [
     [1000, 1 << 16],
     [1 << 16, 777],
+    [5000, 5],
   ] as const) {
     const { bytes, points, isWhole } = walk(file, step, piece)
     assert.ok(bytes.equals(whole))
@@ -98,7 +100,13 @@ test('many empty blocks cost time in proportion to the file, and garbage is refu
   assert.throws(() => walk(new Uint8Array(Buffer.concat([gzipSync(plain), Buffer.alloc(100)])), 1 << 16, 1 << 16), {
     code: 'CORRUPT',
   })
-  const flipped = new Uint8Array(gzipSync(plain))
-  flipped[flipped.length - 6] = (flipped.at(-6) ?? 0) ^ 1
-  assert.throws(() => walk(flipped, 1 << 16, 1 << 16), { code: 'CORRUPT' })
+  for (const [last, piece] of [
+    [6, 1 << 16],
+    [2, 1 << 16],
+    [7, 3],
+  ] as const) {
+    const flipped = new Uint8Array(gzipSync(plain))
+    flipped[flipped.length - last] = (flipped.at(-last) ?? 0) ^ 1
+    assert.throws(() => walk(flipped, 1 << 16, piece), { code: 'CORRUPT', message: /checksum/ })
+  }
 })

@@ -1,6 +1,7 @@
 import { CodecError } from './errors.ts'
 import type { InflateStart } from './inflate-slice.ts'
 import { InflateStream, WINDOW_BYTES } from './inflate-stream.ts'
+import { MemberCheck } from './member-check.ts'
 
 /** A place in a gzip file, between two deflate blocks, from which it can be inflated without what comes before. */
 export interface GzipPoint extends InflateStart {
@@ -17,8 +18,9 @@ const NOTHING = new Uint8Array(0)
  */
 export class GzipCursor {
   readonly #stream: InflateStream
-  #input: Uint8Array = NOTHING
-  #inputAt = 0
+  readonly #check = new MemberCheck()
+  /** Plain bytes of the current output that were checked. */
+  #checked = 0
   /** Of the input in the file. */
   #inputStart = 0
   /** The byte before the input. */
@@ -43,6 +45,7 @@ export class GzipCursor {
 
   private constructor(stream: InflateStream) {
     this.#stream = stream
+    stream.ignoreChecksum()
   }
 
   /** Bytes of the file that the decoder has taken: those of the next symbol too, since it looks ahead that far. */
@@ -56,7 +59,7 @@ export class GzipCursor {
   }
 
   get wantsInput(): boolean {
-    return this.#inputAt === this.#input.length
+    return this.#stream.inputLeft === 0
   }
 
   /** What was read are whole members, their checksums right. */
@@ -66,26 +69,32 @@ export class GzipCursor {
 
   /** The next bytes of the file, not to be changed until they are used up; only when {@link wantsInput}. */
   feed(input: Uint8Array): void {
-    this.#byteBefore = this.#input.at(-1) ?? this.#byteBefore
-    this.#inputStart += this.#input.length
-    this.#input = input
-    this.#inputAt = 0
+    const used = this.#stream.input
+    this.#check.pass(used)
+    this.#byteBefore = used.at(-1) ?? this.#byteBefore
+    this.#inputStart += used.length
+    this.#stream.feed(input)
   }
 
   /**
    * Inflates into `into` until it is full or the input is used up; gives the plain bytes. Throws CodecError 'CORRUPT'.
    */
   read(into: Uint8Array): number {
-    let filled = 0
-    while (filled < into.length && !this.wantsInput) filled += this.#step(filled === 0 ? into : into.subarray(filled))
-    return filled
+    const stream = this.#stream
+    stream.aim(into)
+    this.#checked = 0
+    while (stream.outputLeft > 0 && stream.inputLeft > 0) this.#step()
+    this.#checkOutput()
+    return into.length - stream.outputLeft
   }
 
   /** Goes on to the first block of the next member, through an end of one that has no plain bytes left. False when input is wanted first. */
   enterMember(): boolean {
+    this.#stream.aim(NOTHING)
+    this.#checked = 0
     while (this.#point.isMemberEnd) {
       if (this.wantsInput) return false
-      this.#step(NOTHING)
+      this.#step()
     }
     return true
   }
@@ -100,10 +109,10 @@ export class GzipCursor {
     return this.#point.compressedOffset
   }
 
-  /** The last place between two blocks. */
+  /** The last place between two blocks; its dictionary is a view, valid until more is read. */
   point(): GzipPoint {
     const { compressedOffset, uncompressedOffset, bits, byte } = this.#point
-    return { compressedOffset, uncompressedOffset, bits, byte, dictionary: this.#window.slice(0, this.#windowSize) }
+    return { compressedOffset, uncompressedOffset, bits, byte, dictionary: this.#window.subarray(0, this.#windowSize) }
   }
 
   /** The first member that begins from now on is kept in mind. */
@@ -120,26 +129,34 @@ export class GzipCursor {
     this.#stream.close()
   }
 
-  #step(into: Uint8Array): number {
+  #step(): void {
     const stream = this.#stream
-    const { consumed, produced, isEnd, isBoundary, isLastBlock, pendingBits } = stream.run(
-      this.#inputAt === 0 ? this.#input : this.#input.subarray(this.#inputAt),
-      into,
-      true,
-    )
-    this.#inputAt += consumed
+    const { consumed, produced, isEnd, isBoundary, isLastBlock, pendingBits } = stream.run(true)
     this.#uncompressedOffset += produced
     if (isEnd) {
+      this.#checkOutput()
+      this.#check.finish(stream.input, this.#inputAt)
       stream.reset('gzip')
+      stream.ignoreChecksum()
       this.#isInMember = false
       this.#isBeforeBlocks = true
-      return produced
+      return
     }
     if (consumed === 0 && produced === 0)
       throw new CodecError('CORRUPT', `gzip: nothing comes of what lies at byte ${this.compressedOffset}`)
     this.#isInMember = true
     if (isBoundary) this.#mark(isLastBlock, pendingBits)
-    return produced
+  }
+
+  #checkOutput(): void {
+    const { output, outputLeft } = this.#stream
+    const end = output.length - outputLeft
+    if (end > this.#checked) this.#check.update(output.subarray(this.#checked, end))
+    this.#checked = end
+  }
+
+  get #inputAt(): number {
+    return this.#stream.input.length - this.#stream.inputLeft
   }
 
   #mark(isMemberEnd: boolean, bits: number): void {
@@ -147,7 +164,7 @@ export class GzipCursor {
     point.compressedOffset = this.compressedOffset
     point.uncompressedOffset = this.#uncompressedOffset
     point.bits = bits
-    point.byte = bits === 0 ? 0 : this.#inputAt === 0 ? this.#byteBefore : (this.#input[this.#inputAt - 1] ?? 0)
+    point.byte = bits === 0 ? 0 : this.#inputAt === 0 ? this.#byteBefore : (this.#stream.input[this.#inputAt - 1] ?? 0)
     point.isMemberEnd = isMemberEnd
     if (this.#isBeforeBlocks) this.#memberAhead ??= point.compressedOffset
     // Many empty blocks one after another have the same window.

@@ -23,16 +23,19 @@ export function gunzipInto(from: Uint8Array, into: Uint8Array): void {
 function inflateFirst(inflate: InflateStream, data: Uint8Array, into: Uint8Array): number {
   inflate.reset('raw')
   const output = unshared(into)
-  let [made, at] = [0, 0]
-  for (let isEnd = false; made < into.length && !isEnd; ) {
-    const step = inflate.run(data.subarray(at), output.subarray(made), false)
-    if (step.produced === 0 && step.consumed === 0) break
-    made += step.produced
-    at += step.consumed
-    isEnd = step.isEnd
+  inflate.feed(data)
+  inflate.aim(output)
+  try {
+    for (let isEnd = false; inflate.outputLeft > 0 && !isEnd; ) {
+      const step = inflate.run(false)
+      if (step.produced === 0 && step.consumed === 0) break
+      isEnd = step.isEnd
+    }
+    if (output !== into) into.set(output)
+    return into.length - inflate.outputLeft
+  } finally {
+    inflate.release()
   }
-  if (output !== into) into.set(output)
-  return made
 }
 
 function inflateWhole(data: Uint8Array, into: Uint8Array): number {

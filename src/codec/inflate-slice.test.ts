@@ -14,10 +14,11 @@ function points() {
   assert.ok(stream)
   const found: Array<{ at: number; out: number; bits: number; byte: number; dictionary: Uint8Array }> = []
   const out = new Uint8Array(plain.length)
-  for (let at = 0, made = 0; ; ) {
-    const step = stream.run(members.subarray(at), out.subarray(made), true)
-    at += step.consumed
-    made += step.produced
+  stream.feed(members)
+  stream.aim(out)
+  for (;;) {
+    const step = stream.run(true)
+    const [at, made] = [members.length - stream.inputLeft, out.length - stream.outputLeft]
     if (step.isLastBlock) break
     const window = new Uint8Array(WINDOW_BYTES)
     const dictionary = window.slice(0, stream.window(window))

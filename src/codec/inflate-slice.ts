@@ -51,18 +51,22 @@ function inflateFrom(input: Uint8Array, start: InflateStart, length: number, sin
   if (stream === undefined) throw new CodecError('UNSUPPORTED', 'gzip: zlib cannot be called on this machine')
   part ??= new Uint8Array(PART_BYTES)
   stream.resume(start.bits, start.byte, start.dictionary)
-  let at = 0
-  for (let made = 0; made < length; ) {
-    const into = part.subarray(0, Math.min(PART_BYTES, length - made))
-    const { consumed, produced, isEnd } = stream.run(input.subarray(at), into, false)
-    at += consumed
-    if (produced > 0) sink(into.subarray(0, produced), made)
-    made += produced
-    if (made === length) return
-    if (isEnd) {
-      at = nextMember(input, at + TRAILER_BYTES, made, length)
-      stream.reset('raw')
-    } else if (produced === 0 && consumed === 0) throw short(made, length)
+  stream.feed(input)
+  try {
+    for (let made = 0; made < length; ) {
+      const into = part.subarray(0, Math.min(PART_BYTES, length - made))
+      stream.aim(into)
+      const { consumed, produced, isEnd } = stream.run(false)
+      if (produced > 0) sink(into.subarray(0, produced), made)
+      made += produced
+      if (made === length) return
+      if (isEnd) {
+        stream.feed(input.subarray(nextMember(input, input.length - stream.inputLeft + TRAILER_BYTES, made, length)))
+        stream.reset('raw')
+      } else if (produced === 0 && consumed === 0) throw short(made, length)
+    }
+  } finally {
+    stream.release()
   }
 }
 

@@ -9,6 +9,8 @@ const WINDOW_BITS: Readonly<Record<InflateFraming, number>> = { raw: -15, gzip: 
 /** Deflate looks back so far. */
 export const WINDOW_BYTES = 1 << 15
 
+const NOTHING = new Uint8Array(0)
+
 /** `z_stream` on 64-bit Linux, 112 bytes. Source: zlib.h. */
 const STREAM = { size: 112, nextIn: 0, availableIn: 8, nextOut: 24, availableOut: 32, dataType: 88 } as const
 const FLUSH = { none: 0, block: 5 } as const
@@ -35,11 +37,12 @@ type Zlib = NonNullable<ReturnType<typeof openZlib>>
 function openZlib(name: string | undefined) {
   return functionsOf(openLibrary(name), {
     init: 'int inflateInit2_(uint8_t *stream, int bits, const char *version, int size)',
-    inflate: 'int inflate(uint8_t *stream, int flush)',
+    inflate: 'int inflate(intptr_t stream, int flush)',
     prime: 'int inflatePrime(uint8_t *stream, int bits, int value)',
     setDictionary: 'int inflateSetDictionary(uint8_t *stream, const uint8_t *bytes, uint32_t size)',
     getDictionary: 'int inflateGetDictionary(uint8_t *stream, uint8_t *bytes, uint32_t *size)',
     reset: 'int inflateReset2(uint8_t *stream, int bits)',
+    validate: 'int inflateValidate(uint8_t *stream, int check)',
     end: 'int inflateEnd(uint8_t *stream)',
   })
 }
@@ -63,6 +66,12 @@ function native(): { readonly zlib: Zlib; readonly koffi: Addressing } | undefin
  * when zlib cannot be called on this machine.
  */
 export class InflateStream {
+  /** Held, since zlib points into them. */
+  input: Uint8Array = NOTHING
+  output: Uint8Array = NOTHING
+  /** Bytes of the input that were not read, and of the output that were not written. */
+  inputLeft = 0
+  outputLeft = 0
   readonly step: InflateStep = {
     consumed: 0,
     produced: 0,
@@ -75,6 +84,10 @@ export class InflateStream {
   readonly #koffi: Addressing
   readonly #stream = new Uint8Array(new ArrayBuffer(STREAM.size))
   readonly #view = new DataView(this.#stream.buffer)
+  /** Of the stream; zlib's numbers are in the order of this machine. */
+  readonly #words = new Int32Array(this.#stream.buffer)
+  /** Of the stream: a number is passed faster than an array. */
+  readonly #address: number
   readonly #length = new Uint8Array(new ArrayBuffer(64))
   #isOpen = true
 
@@ -86,11 +99,17 @@ export class InflateStream {
   private constructor(zlib: Zlib, koffi: Addressing, framing: InflateFraming) {
     this.#zlib = zlib
     this.#koffi = koffi
+    this.#address = Number(koffi.address(this.#stream))
     this.#check(zlib.init(this.#stream, WINDOW_BITS[framing], '1.2.3', STREAM.size), 'start')
   }
 
   reset(framing: InflateFraming): void {
     this.#check(this.#zlib.reset(this.#stream, WINDOW_BITS[framing]), 'start again')
+  }
+
+  /** The checksum of gzip is not compared, up to the next reset: zlib takes longer for it than others. */
+  ignoreChecksum(): void {
+    this.#check(this.#zlib.validate(this.#stream, 0), 'ignore checksums')
   }
 
   /** Starts in mid-stream: the high `bits` bits of `byte` come first, and this is what can be referred to. */
@@ -101,23 +120,44 @@ export class InflateStream {
       this.#check(this.#zlib.setDictionary(this.#stream, dictionary, dictionary.length), 'take the window')
   }
 
-  /**
-   * Inflates from `input` into `output` until one of them is used up, the stream ends, or (with `stopAtBlocks`) a block ends. Neither may be shared memory. Throws CodecError 'CORRUPT'.
-   */
-  run(input: Uint8Array, output: Uint8Array, stopAtBlocks: boolean): InflateStep {
-    const view = this.#view
-    view.setBigUint64(STREAM.nextIn, input.length === 0 ? 0n : this.#koffi.address(input), true)
-    view.setUint32(STREAM.availableIn, input.length, true)
+  /** What is inflated next, not to be changed until it is used up; no shared memory. Nothing of the input before is left to be read. */
+  feed(input: Uint8Array): void {
+    this.input = input
+    this.inputLeft = input.length
+    if (input.length > 0) this.#view.setBigUint64(STREAM.nextIn, this.#koffi.address(input), true)
+    this.#view.setUint32(STREAM.availableIn, input.length, true)
+  }
+
+  /** Where plain bytes go next, front to back; no shared memory. */
+  aim(output: Uint8Array): void {
+    this.output = output
+    this.outputLeft = output.length
     // zlib refuses to have no place at all, also when it may not write there.
-    view.setBigUint64(STREAM.nextOut, this.#koffi.address(output.length === 0 ? this.#length : output), true)
-    view.setUint32(STREAM.availableOut, output.length, true)
-    const result = this.#zlib.inflate(this.#stream, stopAtBlocks ? FLUSH.block : FLUSH.none)
+    this.#view.setBigUint64(STREAM.nextOut, this.#koffi.address(output.length === 0 ? this.#length : output), true)
+    this.#view.setUint32(STREAM.availableOut, output.length, true)
+  }
+
+  /** Lets go of what was read and written. */
+  release(): void {
+    this.feed(NOTHING)
+    this.aim(NOTHING)
+  }
+
+  /**
+   * Inflates until input or output is used up, the stream ends, or (with `stopAtBlocks`) a block ends. Throws CodecError 'CORRUPT'.
+   */
+  run(stopAtBlocks: boolean): InflateStep {
+    const result = this.#zlib.inflate(this.#address, stopAtBlocks ? FLUSH.block : FLUSH.none)
     if (result !== RESULT.ok && result !== RESULT.streamEnd && result !== RESULT.bufferError)
       throw new CodecError('CORRUPT', `gzip: not a valid deflate stream (error ${result})`)
-    const dataType = view.getInt32(STREAM.dataType, true)
     const { step } = this
-    step.consumed = input.length - view.getUint32(STREAM.availableIn, true)
-    step.produced = output.length - view.getUint32(STREAM.availableOut, true)
+    const inputLeft = this.#words[STREAM.availableIn / 4]
+    const outputLeft = this.#words[STREAM.availableOut / 4]
+    const dataType = this.#words[STREAM.dataType / 4]
+    step.consumed = this.inputLeft - inputLeft
+    step.produced = this.outputLeft - outputLeft
+    this.inputLeft = inputLeft
+    this.outputLeft = outputLeft
     step.isEnd = result === RESULT.streamEnd
     step.isBoundary = (dataType & DATA_TYPE.boundary) !== 0
     step.isLastBlock = (dataType & DATA_TYPE.lastBlock) !== 0
@@ -135,6 +175,7 @@ export class InflateStream {
     if (!this.#isOpen) return
     this.#isOpen = false
     this.#zlib.end(this.#stream)
+    this.input = this.output = NOTHING
   }
 
   #check(result: number | bigint, what: string): void {

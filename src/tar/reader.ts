@@ -57,14 +57,18 @@ export class TarReader {
   /** Undefined, and all as it was, when more bytes are needed or anything is unusual. */
   #nextNow(): TarEntry | undefined {
     const source = this.#source
+    let header: Uint8Array | undefined
     if (this.#entry !== undefined) {
-      if (source.takeNow(this.#storedLeft + this.#padding) === undefined) return undefined
+      // Together with the header behind it: asking twice costs as much as reading.
+      const left = this.#storedLeft + this.#padding
+      header = source.takeNow(left + BLOCK)?.subarray(left)
+      if (header === undefined && source.takeNow(left) === undefined) return undefined
       this.#entry = undefined
     }
     for (;;) {
-      const archiveOffset = source.position
-      const header = source.takeNow(BLOCK)
+      header ??= source.takeNow(BLOCK)
       if (header === undefined) return undefined
+      const archiveOffset = source.position - BLOCK
       if (header[0] === 0 || !checksumFits(header)) {
         source.putBack(BLOCK)
         return undefined
@@ -77,6 +81,7 @@ export class TarReader {
           return undefined
         }
         this.#extend(header, body.slice(0, size), archiveOffset)
+        header = undefined
         continue
       }
       const pax = this.#paxNow()

@@ -115,6 +115,7 @@ export class GzipLayer implements ByteInput, ReferredLayer {
 
   async end(): Promise<void> {
     this.#cursor.close()
+    this.slicer.close()
     await this.#file.end()
   }
 
