@@ -182,6 +182,12 @@ export class Daemon {
     return image.recording === undefined ? undefined : new FileMetrics(image.recording)
   }
 
+  /** Reads of a mount, and those of them that needed nothing but the cache. */
+  cacheHits(mount: Mount): { readonly hits: number; readonly reads: number } {
+    const { hotReads, reads } = this.#metricsOf(mount)
+    return { hits: hotReads, reads }
+  }
+
   backendMetrics(mount: Mount): BackendMetricsJson {
     return mount.image.metrics.toJSON()
   }
@@ -190,11 +196,11 @@ export class Daemon {
   cacheMetrics(mount: Mount): Record<string, unknown> {
     const { image } = mount
     const { counters } = image.reader
-    const { hotReads, reads } = this.#metricsOf(mount)
+    const { hits, reads } = this.cacheHits(mount)
     return {
       underlying_files: image.loaded.bootstrap.blobs.map(({ id }) => `${id}.blob.data`),
       store_path: image.settings.cacheDirectory ?? '',
-      partial_hits: hotReads,
+      partial_hits: hits,
       whole_hits: 0,
       total: reads,
       entries_count: counters.chunksVerified,

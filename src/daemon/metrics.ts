@@ -15,8 +15,8 @@ export const FOP_COUNT = 15
 export const BUCKETS = 8
 
 /** Exclusive upper bounds of the size buckets, bytes, and inclusive ones of the latency buckets, microseconds; the last bucket is open. */
-const SIZE_BOUNDS: readonly number[] = [1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 17, 1 << 19, 1 << 20]
-const LATENCY_BOUNDS_US: readonly number[] = [200, 1000, 20_000, 50_000, 500_000, 1_000_000, 2_000_000]
+export const SIZE_BOUNDS: readonly number[] = [1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 17, 1 << 19, 1 << 20]
+export const LATENCY_BOUNDS_US: readonly number[] = [200, 1000, 20_000, 50_000, 500_000, 1_000_000, 2_000_000]
 
 /** Where a counter stands in a slot's block of numbers. */
 const AT = { bytes: 0, latencyUs: 1, hot: 2, hits: 8, errors: 24, sizes: 40, latencies: 48, size: 56 } as const

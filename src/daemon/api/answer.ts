@@ -1,10 +1,11 @@
 import { DaemonError, messageOf } from '../errors.ts'
 import { BodyError } from './bodies.ts'
 
-/** What a route answers; `body` undefined = none. */
+/** What a route answers: a JSON body, a text of another type, or nothing. */
 export interface Answer {
   readonly status: number
   readonly body?: unknown
+  readonly text?: { readonly type: string; readonly content: string }
 }
 
 /** Names that upstream's error texts begin with, one a route. */

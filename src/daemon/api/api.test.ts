@@ -33,8 +33,7 @@ interface Exchange {
 /** Where we answer otherwise on purpose: docs/nydusd.md, docs/configuration.md. */
 const OTHERWISE: ReadonlyMap<string, number> = new Map([
   ['mount config digest_validate v6', 204], // everything is verified
-  ['config root after', 200], // logins are not shown
-  ['config all after', 200],
+  ['config all after', 200], // logins are told to those who ask for one mount only
   ['blobs put on fuse daemon', 501],
   ['blobs put bad json', 501],
   ['mount blob missing', 204], // a blob is looked for when it is read

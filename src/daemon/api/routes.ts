@@ -4,6 +4,7 @@ import type { Mount } from '../mounts.ts'
 import { versionInfo } from '../version/index.ts'
 import { type Answer, BAD_REQUEST, NO_CONTENT, noCounter, refusal, type Wrapper } from './answer.ts'
 import { parseLogLevel, parseMountRequest, parseStrings } from './bodies.ts'
+import { PROMETHEUS_TYPE, prometheusText } from './prometheus.ts'
 import { superblockJson } from './superblock.ts'
 
 /** What a handler works with. */
@@ -72,6 +73,10 @@ export const ROUTES: readonly Route[] = [
   ),
   get('/api/v1/metrics/blobcache', 'BlobcacheMetrics', cacheMetrics),
   get('/api/v1/metrics/inflight', 'InflightMetrics', inflight),
+  get('/metrics', 'GlobalMetrics', ({ daemon }) => ({
+    status: 200,
+    text: { type: PROMETHEUS_TYPE, content: prometheusText(daemon) },
+  })),
   get('/api/v1/config', 'Configure', showDynamic),
   put('/api/v1/config', 'Configure', 'required', setDynamic),
   get('/api/v2/daemon', 'DaemonInfo', ({ daemon }) => ok({ ...daemonInfo(daemon), backend_collection: null })),
@@ -114,13 +119,19 @@ function collection(daemon: Daemon): Record<string, unknown> {
   const described = (type: string, { path, mountedAt }: Pick<Mount, 'path' | 'mountedAt'>, config: unknown) => ({
     backend_type: type,
     mountpoint: path,
-    mounted_time: `${mountedAt.toISOString().replace('T', ' ').replace('Z', '000000')} +00:00:00`,
+    mounted_time: timeText(mountedAt),
     config,
   })
   return Object.fromEntries([
     ...daemon.mounts.map((mount) => [mount.path, described('Rafs', mount, daemon.shownConfig(mount))]),
     ...daemon.shares.map((share) => [share.path, described('PassthroughFs', share, null)]),
   ])
+}
+
+/** As upstream writes a time: without the zeros that end the fraction. */
+function timeText(at: Date): string {
+  const [day = '', time = ''] = at.toISOString().split('T')
+  return `${day} ${time.replace(/(\.\d+?)0*Z$/, '$1')} +00:00:00`
 }
 
 function setLogLevel({ daemon, body }: Call): Answer {
@@ -203,7 +214,10 @@ function rawNumber(value: bigint): unknown {
 const DYNAMIC_KEYS: ReadonlySet<string> = new Set(['registry_auth', 'dragonfly_scheduler_endpoint', 'proxy_url'])
 const HIDDEN = '******'
 
-/** Logins are not shown, only that there is one. */
+/**
+ * A login is told to whoever asks for one mount's settings, since upstream's clients read back what they have set (and only the owner may use the socket). Of all mounts together only is told
+ * that there is one, and login words in URLs are left out always.
+ */
 function showDynamic({ daemon, query }: Call): Answer {
   const id = query.get('id')
   const prefix = id === null ? '' : `${id}:`
@@ -211,12 +225,15 @@ function showDynamic({ daemon, query }: Call): Answer {
     Object.fromEntries(
       [...daemon.dynamic].flatMap(([key, value]) => {
         if (!key.startsWith(prefix)) return []
-        return [
-          [key.slice(prefix.length), key.endsWith(':registry_auth') ? HIDDEN : value.replace(/\/\/[^/@]*@/, '//')],
-        ]
+        return [[key.slice(prefix.length), shownSetting(key, value, id !== null)]]
       }),
     ),
   )
+}
+
+function shownSetting(key: string, value: string, isOfOneMount: boolean): string {
+  if (key.endsWith(':registry_auth')) return isOfOneMount ? value : HIDDEN
+  return value.replace(/\/\/[^/@]*@/, '//')
 }
 
 function setDynamic({ daemon, query, body }: Call): Answer {

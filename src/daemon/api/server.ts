@@ -184,14 +184,17 @@ function send(response: ServerResponse, answer: Answer, onSent: () => void): voi
   response.statusMessage = ''
   response.setHeader('Server', 'Nydus API')
   response.setHeader('Connection', 'keep-alive')
-  if (answer.body === undefined) {
+  const { type, content } = answer.text ?? {
+    type: 'application/json',
+    content: answer.body === undefined ? '' : JSON.stringify(answer.body),
+  }
+  if (content === '') {
     response.end(onSent)
     return
   }
-  const text = JSON.stringify(answer.body)
-  response.setHeader('Content-Type', 'application/json')
-  response.setHeader('Content-Length', Buffer.byteLength(text))
-  response.end(text, onSent)
+  response.setHeader('Content-Type', type)
+  response.setHeader('Content-Length', Buffer.byteLength(content))
+  response.end(content, onSent)
 }
 
 /** What upstream's server says before a request reaches the API. */
