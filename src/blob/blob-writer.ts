@@ -2,7 +2,7 @@
  * Writes a data blob front to back: chunks, then all that describes them. Source: docs/formats/blob.md, "Layouts".
  */
 import { createHash } from 'node:crypto'
-import { type CompressionName, compressor, type DigestName } from '../codec/index.ts'
+import { type CompressionName, compressor, type DigestName, sha256Stream } from '../codec/index.ts'
 import { encodeBatchContext } from './batch.ts'
 import { BLOB_FEATURES, type BlobInfo } from './blob-info.ts'
 import { encodeMetaFile, encodeMetaHeader, META_HEADER_SIZE, metaFileOf } from './blob-meta.ts'
@@ -84,7 +84,8 @@ export interface FinishedBlob {
  */
 export class BlobWriter {
   readonly #options: BlobWriterOptions
-  readonly #hash = createHash('sha256')
+  /** Of what was given to the sink. */
+  readonly #hash = sha256Stream()
   readonly #infos = new GrowingBytes()
   readonly #digests = new GrowingBytes()
   readonly #contexts = new GrowingBytes()
@@ -95,7 +96,7 @@ export class BlobWriter {
   /** One is filled while the other is in the sink. */
   #buffer = Buffer.allocUnsafe(BUFFER_BYTES)
   #spare = Buffer.allocUnsafe(BUFFER_BYTES)
-  #sinking: Promise<void> | void = undefined
+  #sinking: Promise<void> | undefined
   #buffered = 0
   #size = 0
   #chunkCount = 0
@@ -212,17 +213,21 @@ export class BlobWriter {
   async #describeData(): Promise<void> {
     const dataSize = this.#size
     if (this.#hasHeaders) await this.#writeHeader(PARTS.data, dataSize)
-    // Covers the header, but not its own uncompressed form: readers never check it, digests of the table do.
-    const digest = this.#hash.copy().digest()
+    if (this.#options.toc) await this.#describeInToc(dataSize)
+    if (this.#options.rafsVersion === 6) await this.#writeMeta()
+  }
+
+  async #describeInToc(dataSize: number): Promise<void> {
+    await this.#settle()
     this.#toc.push({
       name: PARTS.data,
       compression: 'none',
-      digest,
+      // Covers the header, but not its own uncompressed form: readers never check it, digests of the table do.
+      digest: this.#hash.digest(),
       compressedOffset: this.#options.offset,
       compressedSize: dataSize,
       uncompressedSize: this.#uncompressedSize,
     })
-    if (this.#options.rafsVersion === 6) await this.#writeMeta()
   }
 
   /** The bootstrap, compressed where a table of contents can say so. */
@@ -242,10 +247,9 @@ export class BlobWriter {
       toc = encodeToc(this.#toc)
       await this.#write(toc)
     }
-    await this.#flush()
-    await this.#sinking
+    await this.#settle()
     return {
-      id: this.#hash.digest('hex'),
+      id: this.#hash.digest().toString('hex'),
       size: this.#size,
       tocSize: toc?.length ?? 0,
       tocDigest: toc === undefined ? undefined : tocDigest(toc),
@@ -384,11 +388,14 @@ export class BlobWriter {
   async #writeDigests(): Promise<void> {
     const digests = this.#digests.bytes
     this.#addEntry(PARTS.digests, digests, digests.length, 'none')
-    await this.#store(digests)
+    await this.#settle()
+    this.#size += digests.length
+    await this.#options.sink(digests) // not part of the blob's digest
     await this.#writeHeader(PARTS.digests, digests.length)
   }
 
   #addEntry(name: string, plain: Uint8Array, storedSize: number, compression: CompressionName): void {
+    if (!this.#options.toc) return
     const digest = createHash('sha256').update(plain).digest()
     this.#toc.push({
       name,
@@ -404,13 +411,8 @@ export class BlobWriter {
     await this.#write(encodeTarHeader(name, size))
   }
 
-  #write(bytes: Uint8Array): Promise<void> | void {
-    this.#hash.update(bytes)
-    return this.#store(bytes)
-  }
-
   /** Small pieces are gathered: a sink is called about once a MiB. */
-  #store(bytes: Uint8Array): Promise<void> | void {
+  #write(bytes: Uint8Array): Promise<void> | void {
     this.#size += bytes.length
     if (this.#buffered + bytes.length > BUFFER_BYTES) return this.#flushThen(bytes)
     this.#buffer.set(bytes, this.#buffered)
@@ -421,7 +423,7 @@ export class BlobWriter {
     await this.#flush()
     if (bytes.length >= BUFFER_BYTES) {
       await this.#sinking
-      await this.#options.sink(bytes)
+      await this.#pass(bytes)
       return
     }
     this.#buffer.set(bytes)
@@ -434,8 +436,19 @@ export class BlobWriter {
     const length = this.#buffered
     if (length === 0) return
     ;[this.#buffer, this.#spare, this.#buffered] = [this.#spare, this.#buffer, 0]
-    this.#sinking = this.#options.sink(this.#spare.subarray(0, length))
-    this.#sinking?.catch(() => undefined)
+    this.#sinking = this.#pass(this.#spare.subarray(0, length))
+    this.#sinking.catch(() => undefined)
+  }
+
+  /** All that was written is in the sink, and hashed. */
+  async #settle(): Promise<void> {
+    await this.#flush()
+    await this.#sinking
+  }
+
+  /** Hashes what the sink takes, at the same time. */
+  async #pass(bytes: Uint8Array): Promise<void> {
+    await Promise.all([this.#hash.update(bytes), this.#options.sink(bytes)])
   }
 }
 

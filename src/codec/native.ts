@@ -1,6 +1,11 @@
 import { createRequire } from 'node:module'
 
-type Foreign = (...args: ReadonlyArray<Uint8Array | number | bigint | string>) => number | bigint
+interface Foreign {
+  (...args: ReadonlyArray<Uint8Array | number | bigint | string>): number | bigint
+  /** The same on a thread of Node's pool; the last argument is told the error or null, and the result. Arguments are to be kept alive until then. */
+  async(...args: ReadonlyArray<Uint8Array | number | Answer>): void
+}
+type Answer = (error: unknown, result: number | bigint) => void
 interface Library {
   func(prototype: string): Foreign
 }
