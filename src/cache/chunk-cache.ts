@@ -2,6 +2,12 @@ import type { ChunkInfo, VerifiedChunk } from '../blob/index.ts'
 import type { StoredUnit } from './chunk-form.ts'
 import type { TrustedChunks } from './trusted-chunks.ts'
 
+/** An open file that has the same bytes at an offset. */
+export interface FileTwin {
+  readonly fd: number
+  readonly offset: number
+}
+
 /**
  * Verified chunks of one blob on disk, in the files that upstream's nydusd uses: `<id>.blob.data` (chunks at their uncompressed offset) and
  * `<id>.blob.data.chunk_map` (a bit a chunk). Order of a store: data, then the mark. A crash leaves a chunk to fetch again, never a wrong one.
@@ -14,6 +20,8 @@ import type { TrustedChunks } from './trusted-chunks.ts'
  */
 export interface ChunkCache {
   readonly blobId: string
+  /** Of the data file. */
+  readonly path: string
   readonly dataFd: number
   readonly chunks: TrustedChunks
   readonly kind: 'plain' | 'stored' | 'encrypted'
@@ -34,10 +42,10 @@ export interface ChunkCache {
   distrust(chunk: number): void
   /**
    * Writes the data, trusts the chunk, then marks it; resolves when the mark is in the file. `bytes` and `stored` must not change until then; `chunk` may be used again at once.
-   * `stored` is what a cache of stored bytes keeps.
+   * `stored` is what a cache of stored bytes keeps. `twin`: where the same bytes were found in a file; a file system that can share them between files does then.
    * CacheError 'NO_SPACE' leaves it unmarked: readers go on without the cache.
    */
-  store(chunk: ChunkInfo, bytes: VerifiedChunk, stored?: StoredUnit): Promise<void>
+  store(chunk: ChunkInfo, bytes: VerifiedChunk, stored?: StoredUnit, twin?: FileTwin): Promise<void>
   /** Waits for stores and reads under way, then closes the files: no thread may use `dataFd` any more. Later calls of it do nothing. */
   close(): Promise<void>
 }

@@ -1,8 +1,8 @@
 import { closeSync, read, write } from 'node:fs'
 import type { ChunkInfo, VerifiedChunk } from '../blob/index.ts'
-import { lockFile, tryLockFile } from '../kernel/index.ts'
+import { copyFileRange, KernelError, lockFile, tryLockFile } from '../kernel/index.ts'
 import { cachePath } from './cache-files.ts'
-import type { ChunkCache } from './chunk-cache.ts'
+import type { ChunkCache, FileTwin } from './chunk-cache.ts'
 import { type CacheForm, ChunkPages, pagesOf, type StoredUnit } from './chunk-form.ts'
 import { ChunkMap, type MapLock } from './chunk-map.ts'
 import { type DataFile, openDataFile } from './data-file.ts'
@@ -74,7 +74,7 @@ class DiskChunkCache implements ChunkCache {
   readonly kind: ChunkCache['kind']
   readonly trusts: boolean
   readonly ways: number
-  readonly #path: string
+  readonly path: string
   /** Of the data file, and of the plain blob. */
   readonly #fileSize: number
   readonly #size: number
@@ -103,7 +103,7 @@ class DiskChunkCache implements ChunkCache {
     this.trusts = this.kind === 'plain' && options.isAlwaysVerified !== true
     this.ways = pages?.ways ?? 1
     this.#pages = pages
-    this.#path = path
+    this.path = path
     this.#fileSize = size
     this.#size = options.uncompressedSize
     this.#isWritable = data.isWritable
@@ -131,7 +131,7 @@ class DiskChunkCache implements ChunkCache {
       }
       return true
     } catch (error) {
-      throw cacheError(error, `cannot read ${this.#path} at ${offset}`)
+      throw cacheError(error, `cannot read ${this.path} at ${offset}`)
     } finally {
       this.#reads--
       if (this.#reads === 0) this.#readsDone?.()
@@ -159,16 +159,16 @@ class DiskChunkCache implements ChunkCache {
     this.#map.clear(chunk)
   }
 
-  async store(chunk: ChunkInfo, bytes: VerifiedChunk, stored?: StoredUnit): Promise<void> {
+  async store(chunk: ChunkInfo, bytes: VerifiedChunk, stored?: StoredUnit, twin?: FileTwin): Promise<void> {
     this.#checkOpen()
     this.#checkChunk(chunk, bytes)
-    if (!this.#isWritable) throw new CacheError('READ_ONLY', `${this.#path} may not be written`)
+    if (!this.#isWritable) throw new CacheError('READ_ONLY', `${this.path} may not be written`)
     // The record is the caller's, who fills it anew for the next chunk: what is needed later is copied now.
     const { index, uncompressedOffset, uncompressedSize } = chunk
     const underWay = this.#stores.get(index)
     if (underWay !== undefined) return await underWay
     const placed = this.#placed(chunk, bytes, stored)
-    const store = this.#store({ index, uncompressedOffset, uncompressedSize }, placed).finally(() =>
+    const store = this.#store({ index, uncompressedOffset, uncompressedSize }, placed, twin).finally(() =>
       this.#stores.delete(index),
     )
     this.#stores.set(index, store)
@@ -186,29 +186,46 @@ class DiskChunkCache implements ChunkCache {
     const unit = plain ?? this.#pages?.encrypt(chunk, bytes) ?? stored
     if (unit !== undefined && unit.offset >= 0 && unit.offset + unit.bytes.length <= this.#fileSize) return unit
     const facts = `what is to be kept of chunk ${chunk.index} of blob ${this.blobId}`
-    throw new CacheError('OUT_OF_RANGE', `${facts} is not in the ${this.#fileSize} bytes of ${this.#path}`)
+    throw new CacheError('OUT_OF_RANGE', `${facts} is not in the ${this.#fileSize} bytes of ${this.path}`)
   }
 
-  async #store(chunk: ChunkPlace, { offset, bytes }: StoredUnit): Promise<void> {
+  async #store(chunk: ChunkPlace, { offset, bytes }: StoredUnit, twin: FileTwin | undefined): Promise<void> {
     const { index } = chunk
     // A claim that is being withdrawn must be gone before new bytes go in: a crash between them would leave it standing on half a chunk.
     if (this.#map.isClearing(index)) await this.#map.settled()
     try {
       const underWay = this.#units.get(offset)
-      const write = underWay ?? this.#writeAll(offset, bytes).finally(() => this.#units.delete(offset))
+      const write = underWay ?? this.#put(offset, bytes, twin).finally(() => this.#units.delete(offset))
       if (underWay === undefined) this.#units.set(offset, write)
       await write
     } catch (error) {
-      throw cacheError(error, `cannot write chunk ${index} to ${this.#path}`)
+      throw cacheError(error, `cannot write chunk ${index} to ${this.path}`)
     }
     if (this.trusts) trustChunk(this.chunks, chunk)
     await this.#map.set(index)
   }
 
+  async #put(offset: number, bytes: Uint8Array, twin: FileTwin | undefined): Promise<void> {
+    if (twin !== undefined && (await this.#copied(offset, bytes, twin))) return
+    await this.#writeAll(offset, bytes)
+  }
+
+  /** The twin may have changed since its bytes were verified: what was copied is compared with them. */
+  async #copied(offset: number, bytes: Uint8Array, twin: FileTwin): Promise<boolean> {
+    try {
+      if (copyFileRange(twin.fd, twin.offset, this.dataFd, offset, bytes.length) !== bytes.length) return false
+    } catch (error) {
+      if (error instanceof KernelError) return false // not between these file systems
+      throw error
+    }
+    const found = new Uint8Array(bytes.length)
+    return (await this.readUnverified(offset, found)) && Buffer.compare(found, bytes) === 0
+  }
+
   async #writeAll(offset: number, bytes: Uint8Array): Promise<void> {
     for (let done = 0; done < bytes.length; ) {
       const count = await this.#write(this.dataFd, bytes, done, offset + done)
-      if (count <= 0) throw new CacheError('IO', `cannot write ${this.#path}: the file system took no bytes`)
+      if (count <= 0) throw new CacheError('IO', `cannot write ${this.path}: the file system took no bytes`)
       done += count
     }
   }

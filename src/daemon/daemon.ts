@@ -1,3 +1,4 @@
+import type { ChunkDedup } from '../cache/index.ts'
 import { DecodePool } from '../engine/index.ts'
 import { type FuseWishes, UNCHANGING } from '../kernel/index.ts'
 import type { BackendMetricsJson } from '../backend/index.ts'
@@ -39,6 +40,8 @@ export interface DaemonOptions {
   readonly share: { readonly path: string; readonly directory: string } | undefined
   /** The session may be written to, as far as what is mounted in it can be. */
   readonly writable: boolean
+  /** The node's deduplication database; closed with the daemon. */
+  readonly dedup?: ChunkDedup | undefined
   readonly log: Log
   /** The session ended by itself. */
   readonly onEnd: (why: 'unmounted' | Error) => void
@@ -254,6 +257,7 @@ export class Daemon {
     await this.#session.stopServing()
     this.#files?.end()
     await this.#mounts.close()
+    this.options.dedup?.close()
     await this.#decoders.close()
     this.#session.close()
   }
@@ -291,6 +295,7 @@ export class Daemon {
       config,
       prefetchFiles: from.prefetchFiles,
       threads: this.options.threads,
+      dedup: this.options.dedup,
       currentAuth: () => this.dynamic.get(`${path}:${AUTH_KEY}`) || undefined,
     }
   }

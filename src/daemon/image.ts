@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises'
 import type { BackendMetrics } from '../backend/index.ts'
+import type { ChunkDedup } from '../cache/index.ts'
 import { type DecodePool, EngineError, type ImageReader, openImage } from '../engine/index.ts'
 import { ChunkSpan } from '../rafs/index.ts'
 import { type LoadedBootstrap, loadBootstrap } from './bootstrap-file.ts'
@@ -17,6 +18,8 @@ export interface ImageRequest {
   readonly config: Config
   /** Paths in the image to fetch ahead instead of the image's own table; `/` alone = everything. */
   readonly prefetchFiles: readonly string[]
+  /** The node's deduplication database. */
+  readonly dedup?: ChunkDedup | undefined
   /** The login that the API set for this mount, if one was. */
   readonly currentAuth: () => string | undefined
   /** Serving threads at most. */
@@ -83,6 +86,7 @@ export class MountedImage {
         backend,
         cacheDirectory: settings.cacheDirectory,
         cacheForm: settings.cacheForm,
+        dedup: request.dedup,
         decoders,
         limits: {
           readDeadlineMs: settings.readDeadlineMs,

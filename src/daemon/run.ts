@@ -1,5 +1,6 @@
 import { createReadStream } from 'node:fs'
 import { flushCompileCache } from 'node:module'
+import { ChunkDedup } from '../cache/index.ts'
 import { exitNow, releaseProgramPages, raiseFileLimit } from '../kernel/index.ts'
 import { ApiServer, checkSocket } from './api/server.ts'
 import { Daemon, type InitialMount } from './daemon.ts'
@@ -16,6 +17,8 @@ export interface RunOptions {
   readonly id: string | undefined
   readonly supervisor: string | undefined
   readonly threads: number
+  /** File of the node's deduplication database. */
+  readonly dedupDb?: string | undefined
   /** Wanted number of descriptors; 0 leaves it. */
   readonly fileLimit: number
   readonly log: { readonly level: LogLevel; readonly file: string | undefined; readonly rotationMib: number }
@@ -96,7 +99,8 @@ async function start(options: RunOptions, log: Log, onEnd: (why: 'unmounted' | E
       : { path: options.share.virtualMountPoint, directory: options.share.directory }
   if (options.apiSocket !== undefined) await checkSocket(options.apiSocket)
   const [at, initial] = await Promise.all([prepareMountPoint(options.mountPoint, log), initialMount(options)])
-  return await Daemon.start({ at, id, supervisor, threads, initial, share, writable, log, onEnd })
+  const dedup = options.dedupDb === undefined ? undefined : ChunkDedup.open(options.dedupDb)
+  return await Daemon.start({ at, id, supervisor, threads, initial, share, writable, dedup, log, onEnd })
 }
 
 async function listen(options: RunOptions, daemon: Daemon, onExit: () => void): Promise<ApiServer | undefined> {

@@ -185,14 +185,26 @@ async function verifyClaimed(
   const bytes = plain.bytes.subarray(0, info.uncompressedSize)
   for (let way = 0; way < cache.ways; way += 1) {
     if (!(await cache.readPlain(info, bytes, way))) return false
-    const task = { ...placed(info, 0, 0), storedSize: 0, compressed: false }
-    const [outcome] = await decoders.run(taskOf(blob, undefined, plain, [task]))
-    if (!outcome.verified) continue
-    use(info, acceptReceipt(outcome, bytes, info, blob.info.id))
+    const verified = await verifyPlain(blob, info, plain, decoders)
+    if (verified === undefined) continue
+    use(info, verified)
     buffers.give(plain)
     return true
   }
   return false
+}
+
+/** Verifies plain bytes of a chunk, which lie at the start of the buffer. Undefined when they are not the chunk's. */
+export async function verifyPlain(
+  blob: ImageBlob,
+  info: ChunkInfo,
+  plain: SharedBuffer,
+  decoders: DecodePool,
+): Promise<VerifiedChunk | undefined> {
+  const task = { ...placed(info, 0, 0), storedSize: 0, compressed: false }
+  const [outcome] = await decoders.run(taskOf(blob, undefined, plain, [task]))
+  if (!outcome.verified) return undefined
+  return acceptReceipt(outcome, plain.bytes.subarray(0, info.uncompressedSize), info, blob.info.id)
 }
 
 /** Stored bytes are decoded as if they came from the backend. */

@@ -12,8 +12,11 @@ import {
 } from '../blob/index.ts'
 import {
   type ChunkCache,
+  type ChunkCopy,
+  type ChunkDedup,
   CacheError,
   createTrustedChunks,
+  type FileTwin,
   type StoredUnit,
   type TrustedChunks,
 } from '../cache/index.ts'
@@ -25,6 +28,7 @@ import type { ImageCacheForm } from './image-reader.ts'
 import type { ChunkPart, InFlightChunk } from './in-flight.ts'
 import type { MemoryStore } from './memory-store.ts'
 import { ChunkPlace, type PlannedBlob } from './plan.ts'
+import { SharedChunks } from './shared-chunks.ts'
 import { TarData } from './tar-data.ts'
 import { ZranSlices } from './zran-slices.ts'
 
@@ -37,6 +41,7 @@ export interface ImageBlobParts {
   readonly backend: Backend
   readonly cacheDirectory: string | undefined
   readonly cacheForm?: ImageCacheForm
+  readonly dedup?: ChunkDedup | undefined
   readonly memory: MemoryStore
 }
 
@@ -60,6 +65,7 @@ export class ImageBlob implements PlannedBlob {
   readonly #bootstrap: Bootstrap
   readonly #backend: Backend
   readonly #memory: MemoryStore
+  readonly #shared: SharedChunks | undefined
   readonly #info = new ChunkInfo()
   #reader: Promise<BlobReader> | undefined
 
@@ -83,6 +89,7 @@ export class ImageBlob implements PlannedBlob {
     this.#bootstrap = parts.bootstrap
     this.#backend = parts.backend
     this.#memory = parts.memory
+    this.#shared = SharedChunks.of(parts, cache)
   }
 
   /** Opens the blob's cache files, if it is to have any. Throws CacheError. */
@@ -173,6 +180,11 @@ export class ImageBlob implements PlannedBlob {
     return false
   }
 
+  /** Where else on this node the chunk may be had; asked for a chunk that is missing. */
+  copies(chunk: number): readonly ChunkCopy[] {
+    return this.#shared === undefined ? [] : this.#shared.copies(this.chunk(chunk))
+  }
+
   /** Verified bytes that the cache claimed. */
   found(chunk: ChunkInfo, bytes: VerifiedChunk, isAwaited: boolean): void {
     this.cache?.trust(chunk, bytes)
@@ -188,12 +200,14 @@ export class ImageBlob implements PlannedBlob {
   async keep(
     chunk: ChunkInfo,
     bytes: VerifiedChunk,
-    stored: StoredUnit,
+    stored: StoredUnit | undefined,
     isAwaited: boolean,
+    twin?: FileTwin,
   ): Promise<'cached' | 'in memory'> {
     if (this.cache !== undefined) {
       try {
-        await this.cache.store(chunk, bytes, stored)
+        await this.cache.store(chunk, bytes, stored, twin)
+        this.#shared?.record(chunk)
         if (isAwaited) this.#remember(chunk, bytes)
         return 'cached'
       } catch (error) {

@@ -1,4 +1,4 @@
-import type { TrustedChunks } from '../cache/index.ts'
+import type { ChunkDedup, TrustedChunks } from '../cache/index.ts'
 import type { Bootstrap, ChunkSpan } from '../rafs/index.ts'
 import type { Backend } from '../backend/index.ts'
 import type { DecodePool } from './decode-pool.ts'
@@ -58,6 +58,8 @@ export interface EngineCounters {
   /** Digest mismatches, from the backend and from a cache file that another process wrote. */
   badChunks: number
   chunksUncached: number
+  /** Taken over from another cache of this node. */
+  chunksShared: number
 }
 
 /**
@@ -99,6 +101,8 @@ export interface ImageParts {
   readonly cacheDirectory: string | undefined
   /** How they are kept there; plain when it is not told. */
   readonly cacheForm?: ImageCacheForm
+  /** Where other caches of this node have the same chunks; the caller's. */
+  readonly dedup?: ChunkDedup | undefined
   /** Shared by all images of the process. */
   readonly decoders: DecodePool
   readonly limits: EngineLimits

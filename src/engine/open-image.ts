@@ -1,6 +1,6 @@
 import pLimit from 'p-limit'
 import { BLOB_FEATURES, type ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
-import type { StoredUnit } from '../cache/index.ts'
+import type { ChunkCopy, FileTwin, StoredUnit } from '../cache/index.ts'
 import type { ChunkSpan } from '../rafs/index.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
 import type { DecodePool } from './decode-pool.ts'
@@ -15,6 +15,7 @@ import { MemoryStore } from './memory-store.ts'
 import { ChunkPlace, type FetchLimits, type FetchRange, planFetch } from './plan.ts'
 import { Prefetcher } from './prefetch.ts'
 import { Schedule } from './schedule.ts'
+import { readCopy } from './shared-chunks.ts'
 import { SharedBuffers } from './shared-buffers.ts'
 import type { TarData } from './tar-data.ts'
 
@@ -69,6 +70,7 @@ class OpenImage implements ImageReader {
     chunksVerified: 0,
     badChunks: 0,
     chunksUncached: 0,
+    chunksShared: 0,
   }
   readonly #parts: ImageParts
   readonly #clock: Clock
@@ -164,6 +166,7 @@ class OpenImage implements ImageReader {
     }
     while (this.#work.size > 0) await Promise.allSettled(this.#work)
     for (const blob of this.#blobs) await blob.close()
+    this.#parts.dedup?.collect()
     this.#memory.clear()
   }
 
@@ -216,7 +219,11 @@ class OpenImage implements ImageReader {
     const chunk = new InFlightChunk(index)
     blob.inFlight.set(index, chunk)
     if (blob.cache?.claimed(index) === true) this.#track(this.#claims(() => this.#settleClaim(blob, chunk)))
-    else this.#want(blob, index)
+    else {
+      const copies = blob.has(index) ? blob.copies(index) : []
+      if (copies.length === 0) this.#want(blob, index)
+      else this.#track(this.#claims(() => this.#takeOver(blob, chunk, copies)))
+    }
     return chunk
   }
 
@@ -326,11 +333,17 @@ class OpenImage implements ImageReader {
   }
 
   /** Verified bytes: to the readers' buffers, to the cache, and then the readers are told. */
-  async #keep(blob: ImageBlob, info: ChunkInfo, bytes: VerifiedChunk, stored: StoredUnit): Promise<void> {
+  async #keep(
+    blob: ImageBlob,
+    info: ChunkInfo,
+    bytes: VerifiedChunk,
+    stored?: StoredUnit,
+    twin?: FileTwin,
+  ): Promise<void> {
     this.counters.chunksVerified++
     const chunk = blob.inFlight.get(info.index)
     chunk?.arrived(bytes)
-    if ((await blob.keep(info, bytes, stored, chunk?.isAwaited === true)) === 'in memory') {
+    if ((await blob.keep(info, bytes, stored, chunk?.isAwaited === true, twin)) === 'in memory') {
       this.counters.chunksUncached++
       void this.#prefetcher.stop()
     }
@@ -366,12 +379,31 @@ class OpenImage implements ImageReader {
     }
   }
 
-  /** For prefetch: makes a claimed chunk trusted, or a missing one. */
+  /** A chunk that another cache of this node may have: verified like any other, or fetched. */
+  async #takeOver(blob: ImageBlob, chunk: InFlightChunk, copies: readonly ChunkCopy[]): Promise<void> {
+    try {
+      const parts = { decoders: this.#decoders, buffers: this.#buffers, signal: this.#closing.signal }
+      const isTaken = await readCopy(blob, chunk.chunk, copies, parts, async (info, bytes, twin) => {
+        this.counters.chunksShared++
+        await this.#keep(blob, info, bytes, undefined, twin)
+      })
+      if (isTaken) return
+      if (chunk.isAwaited) this.#want(blob, chunk.chunk)
+      else blob.inFlight.delete(chunk.chunk)
+    } catch (error) {
+      this.#fail(blob, chunk.chunk, this.#failure(blob, error))
+    }
+  }
+
+  /** For prefetch: makes a claimed chunk trusted, or a missing one, which may come from another cache. */
   async #verify(blob: ImageBlob, index: number): Promise<void> {
     if (this.#closed !== undefined || blob.isHere(index) || blob.inFlight.has(index)) return
+    const isClaimed = blob.cache?.claimed(index) === true
+    const copies = isClaimed ? [] : blob.copies(index)
+    if (!isClaimed && copies.length === 0) return
     const chunk = new InFlightChunk(index)
     blob.inFlight.set(index, chunk)
-    await this.#claims(() => this.#settleClaim(blob, chunk))
+    await this.#claims(() => (isClaimed ? this.#settleClaim(blob, chunk) : this.#takeOver(blob, chunk, copies)))
   }
 
   #track(work: Promise<unknown>): void {

@@ -17,7 +17,7 @@ const SLICE = 512
 export interface PrefetchWork {
   readonly requests: number
   readonly clock: Clock
-  /** Makes a claimed chunk trusted, or missing. */
+  /** Makes a claimed chunk trusted, or missing; a missing one may come from another cache. */
   readonly verify: (blob: ImageBlob, chunk: number) => Promise<void>
   /** False when it failed. */
   readonly fetch: (blob: ImageBlob, range: FetchRange) => Promise<boolean>
@@ -222,7 +222,7 @@ class Pieces {
       const wanted = this.#returned.shift() ?? (await this.#chunks.next()).value
       if (wanted === undefined) return undefined
       const { blob, chunk } = wanted
-      if (blob.cache?.claimed(chunk) === true && !blob.isHere(chunk)) await this.#work.verify(blob, chunk)
+      if (!blob.isHere(chunk)) await this.#work.verify(blob, chunk)
       if (blob.isMissing(chunk)) return wanted
     }
   }

@@ -2,6 +2,7 @@
 export { KernelError } from './errors.ts'
 export type { Xattr } from './files.ts'
 export { changeOwner, listXattrs, lockFile, makeNode, seekData, setTimes, setXattr, tryLockFile } from './files.ts'
+export { copyFileRange } from './copy-range.ts'
 export { raiseFileLimit } from './file-limit.ts'
 export { FuseControl } from './fuse/control.ts'
 export type { DirectoryRecord, EntryAnswer } from './fuse/file-reply.ts'

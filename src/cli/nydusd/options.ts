@@ -72,7 +72,10 @@ export function addFuseOptions(command: Command): void {
     option('--upgrade', 'For hot upgrades, which this version does not do'),
     option('--writable', 'Mount read-write: for shared directories, and images with an overlay in their configuration'),
     option('-s, --shared-dir <shared-dir>', 'Show a directory of the host in the place of an image'),
-    option('--dedup-db <dedup-db>', 'Database for chunk deduplication (not in this version)'),
+    option(
+      '--dedup-db <dedup-db>',
+      'Database of where chunks lie in the caches of this node: what one cache has is not fetched for another',
+    ),
   ])
     command.addOption(added)
 }
@@ -96,6 +99,7 @@ export function runOptions(flags: Flags & { readonly threadNum?: number; readonl
     id: flags.id,
     supervisor: flags.supervisor,
     threads: Math.min(flags.fuseThreads ?? flags.threadNum ?? flags.threads ?? DEFAULT_THREADS, MOST_THREADS),
+    dedupDb: flags.dedupDb,
     fileLimit: wholeNumber(flags.rlimitNofile, '--rlimit-nofile', DEFAULT_FILE_LIMIT),
     log: {
       level: flags.logLevel ?? 'info',
@@ -150,7 +154,6 @@ function checkTogether(flags: Flags): void {
 function refuseLater(flags: Flags): void {
   const later: ReadonlyArray<readonly [unknown, string]> = [
     [flags.upgrade, '--upgrade: start without it, and unmount what the old daemon left'],
-    [flags.dedupDb, '--dedup-db: leave it away'],
   ]
   for (const [given, what] of later)
     if (given !== undefined) throw new ExitError(1, `this version of nydusd does not do ${what}`)
