@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -69,12 +69,15 @@ class Peer implements AsyncDisposable {
   readonly #child: ChildProcess
   readonly #socket: string
 
-  constructor(scratch: Scratch) {
+  constructor(scratch: Scratch, options: readonly string[] = []) {
     this.#socket = join(scratch.path, 'peer.sock')
-    const args = ['fuse', '--bootstrap', 'image.boot', '--config', 'config.json', '--mountpoint', scratch.mnt]
+    const args = ['--bootstrap', 'image.boot', '--config', 'config.json', '--mountpoint', scratch.mnt]
     const more = ['--apisock', this.#socket, '--rlimit-nofile', '0', '--log-level', 'error']
     const stdio = ['ignore', 'inherit', 'inherit'] as const
-    this.#child = spawn(join(peers ?? '', 'nydusd'), [...args, ...more], { cwd: scratch.path, stdio: [...stdio] })
+    this.#child = spawn(join(peers ?? '', 'nydusd'), [...args, ...more, ...options], {
+      cwd: scratch.path,
+      stdio: [...stdio],
+    })
   }
 
   async ready(): Promise<this> {
@@ -175,3 +178,35 @@ for (const [name, options, cache, files] of SHARED)
     await scratch.nydusd(['--bootstrap', 'image.boot', '--config', 'config.json', '--log-level', 'error'])
     compare(scratch, tree)
   })
+
+test('chunks are taken over from caches of the original, and by the original from ours, through one database', {
+  skip: noPeer,
+  timeout: 60_000,
+}, async () => {
+  await using scratch = new Scratch()
+  const tree = makeTree(scratch.folder('tree'))
+  const blobs = scratch.folder('blobs')
+  const options = ['-l', 'error', '--fs-version', '5', '--chunk-size', '0x10000']
+  nydusImage(['create', ...options, '-D', blobs, '-B', 'image.boot', tree], scratch.path)
+  const useCache = (name: string): void =>
+    writeFileSync(join(scratch.path, 'config.json'), localConfig(blobs, scratch.folder(name), { amplify_io: 0 }))
+  const dedup = ['--dedup-db', join(scratch.path, 'cas.db')]
+  useCache('theirs')
+  {
+    await using peer = await new Peer(scratch, dedup).ready()
+    compare(scratch, tree)
+    assert.ok((await peer.requests()) > 0)
+    await sleep(500) // it records in the background
+  }
+  useCache('ours')
+  const args = ['--bootstrap', 'image.boot', '--config', 'config.json', '--log-level', 'error', ...dedup]
+  const daemon = await scratch.nydusd(args)
+  compare(scratch, tree)
+  assert.equal((await daemon.json('/api/v1/metrics/backend'))['read_count'], 0)
+  rmSync(join(scratch.path, 'theirs'), { recursive: true })
+  assert.equal(await daemon.stop(), 0) // it forgets what is gone; the original looks at the first place only
+  useCache('again')
+  await using peer = await new Peer(scratch, dedup).ready()
+  compare(scratch, tree)
+  assert.ok((await peer.requests()) < 40, 'of what ours has nothing is fetched')
+})

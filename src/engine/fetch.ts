@@ -4,8 +4,9 @@ import { acceptReceipt, type ChunkInfo, type VerifiedChunk } from '../blob/index
 import type { DecodeChunk, DecodeOutcome, DecodeTask, StoredSlice } from './decode-task.ts'
 import type { DecodePool } from './decode-pool.ts'
 import { EngineError } from './errors.ts'
-import { type ImageBlob, storedSize } from './image-blob.ts'
+import type { ImageBlob } from './image-blob.ts'
 import type { FetchRange } from './plan.ts'
+import { storedSize } from './stored-size.ts'
 import type { SharedBuffer, SharedBuffers } from './shared-buffers.ts'
 
 /** Chunks decoded in one task: enough to be worth a message, few enough to let the threads share the work. */

@@ -28,6 +28,7 @@ import type { ImageCacheForm } from './image-reader.ts'
 import type { ChunkPart, InFlightChunk } from './in-flight.ts'
 import type { MemoryStore } from './memory-store.ts'
 import { ChunkPlace, type PlannedBlob } from './plan.ts'
+import { storedSize } from './stored-size.ts'
 import { SharedChunks } from './shared-chunks.ts'
 import { TarData } from './tar-data.ts'
 import { ZranSlices } from './zran-slices.ts'
@@ -250,9 +251,4 @@ function openBatches({ bootstrap, info, backend, cacheDirectory }: ImageBlobPart
     parse: (file: Uint8Array) => openBatchLayout(bootstrap.layout(info.index), file, info),
   }
   return openContext(info, kind, backend, cacheDirectory)
-}
-
-/** Old images leave the stored size of raw chunks 0. */
-export function storedSize(chunk: ChunkInfo): number {
-  return chunk.compressed || chunk.compressedSize > 0 ? chunk.compressedSize : chunk.uncompressedSize
 }
