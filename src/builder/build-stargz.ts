@@ -7,12 +7,14 @@ import {
   MAX_BLOB_CHUNKS,
   type MetaBlob,
 } from '../blob/index.ts'
-import { type ChunkId, type ChunkList, FileTree, type NodeId, type RafsChunk } from '../rafs/index.ts'
+import { type ChunkId, type ChunkList, FileTree, type NodeId, type RafsChunk, Rows } from '../rafs/index.ts'
 import type { BuiltLayer } from './build-layer.ts'
 import { BuilderError, coded } from './errors.ts'
+import { shown } from './image-path.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
 import { layerBootstrap } from './layer-bootstrap.ts'
-import { readTocLayer, type TocChunk, type TocFile, type TocLayer } from './sources/stargz-toc.ts'
+import { readTocLayer, type TocLayer } from './sources/stargz-toc.ts'
+import type { TocChunk, TocFile } from './sources/toc-files.ts'
 
 /** What of a layer's options an image over an eStargz layer has a use for. */
 export type StargzOptions = Pick<LayerOptions, 'chunkSize' | 'keepOwners' | 'prefetch'> & {
@@ -43,11 +45,7 @@ export async function buildStargzLayer(
     const files = new FileTree()
     const layer = await readTocLayer(stream, { ...options, files })
     const chunks = new StargzChunks(files, layer, options)
-    const lists = new Map(layer.files.map((file) => [file.place, chunks.of(file)]))
-    for (const id of files.hybridOrder(layer.root)) {
-      const list = lists.get(files.chunkList(id).start)
-      if (list !== undefined) files.setChunks(id, list)
-    }
+    placeChunks(files, layer, chunks)
     const treeSeconds = (performance.now() - started) / 1000
     return await write(files, layer.root, chunks, options, treeSeconds)
   } catch (error) {
@@ -56,11 +54,24 @@ export async function buildStargzLayer(
   }
 }
 
+/** Gives files their chunks, which get their numbers in the order of the table. */
+function placeChunks(files: FileTree, { root, files: listed, ofLayer }: TocLayer, chunks: StargzChunks): void {
+  const owners = new Uint32Array(listed.end)
+  for (const id of files.hybridOrder(root)) if (files.chunkCount(id) > 0) owners[files.chunk(id, 0)] = id
+  for (let file = 1; file < listed.end; file += 1) {
+    if (ofLayer.has(file)) continue
+    const owner = owners[file] ?? 0
+    const name = (): string => (owner === 0 ? 'an entry that a later one replaces' : shown(files.path(owner)))
+    const list = chunks.of(listed.at(file), name)
+    if (owner > 0) files.setChunks(owner, list)
+  }
+}
+
 /** Gives chunks their numbers and places. One that is met again is the first one: readers find chunks by their digest. */
 class StargzChunks {
   uncompressedSize = 0
-  /** In the order of their numbers. */
-  readonly records: RafsChunk[] = []
+  /** Of chunks in the order of their numbers. */
+  readonly #ids = new Rows(1)
   duplicates = 0
   duplicateBytes = 0
   readonly #offsets: Float64Array
@@ -68,8 +79,9 @@ class StargzChunks {
   readonly #blobSize: number
   readonly #files: FileTree
 
-  constructor(files: FileTree, { offsets }: TocLayer, { chunkSize, blobSize }: StargzOptions) {
+  constructor(files: FileTree, layer: TocLayer, { chunkSize, blobSize }: StargzOptions) {
     this.#files = files
+    const offsets = layer.files.offsets()
     this.#offsets = offsets
     this.#chunkSize = chunkSize
     this.#blobSize = blobSize
@@ -82,13 +94,18 @@ class StargzChunks {
   }
 
   get count(): number {
-    return this.records.length
+    return this.#ids.count - 1
+  }
+
+  /** In the order of their numbers. */
+  *records(): Generator<RafsChunk> {
+    for (let row = 1; row < this.#ids.count; row += 1) yield this.#files.chunks.at(this.#ids.get(row, 0))
   }
 
   /** All chunks of a file. */
-  of({ name, size, chunks }: TocFile): ChunkList {
+  of({ size, chunks }: TocFile, name: () => string): ChunkList {
     const bad = (why: string): BuilderError =>
-      new BuilderError('BAD_SOURCE', `stargz: the chunks of ${name} cannot be used: ${why}`)
+      new BuilderError('BAD_SOURCE', `stargz: the chunks of ${name()} cannot be used: ${why}`)
     const sorted = chunks.length === 1 ? chunks : [...chunks].sort((a, b) => a.chunkOffset - b.chunkOffset)
     if (chunks.length !== Math.ceil(size / this.#chunkSize))
       throw bad(
@@ -137,7 +154,7 @@ class StargzChunks {
       encrypted: false,
     })
     this.uncompressedSize += Math.ceil(length / BLOCK) * BLOCK
-    this.records.push(chunks.at(id))
+    this.#ids.set(this.#ids.add(), 0, id)
     chunks.index(id)
     return id
   }
@@ -177,7 +194,7 @@ async function write(
 ): Promise<BuiltLayer> {
   const before = performance.now()
   const { chunkSize, prefetch, keepOwners, sink } = options
-  const meta = chunks.count === 0 ? undefined : encodeMetaBlob(chunks.records, FEATURES)
+  const meta = chunks.count === 0 ? undefined : encodeMetaBlob(chunks.records(), chunks.count, FEATURES)
   if (meta !== undefined) await sink(meta.bytes)
   const blobs = meta === undefined ? [] : [blobOf(chunks, meta, options)]
   const kind = { version: 6, compression: 'gzip', digest: 'sha256', source: 'archive' } as const

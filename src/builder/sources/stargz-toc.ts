@@ -4,6 +4,7 @@ import { imagePath, shown, toKey } from '../image-path.ts'
 import { FILE_TYPES, LayerTree, type LayerValues, newValues, PendingLinks, type Xattr } from '../layer-tree.ts'
 import { sortedXattrs } from '../xattrs.ts'
 import { deviceOf, linkOf, STARGZ_FILES } from './tar.ts'
+import { type TocChunk, TocFiles } from './toc-files.ts'
 import { readTocEntries } from './toc-json.ts'
 import { TocFields } from './toc-fields.ts'
 
@@ -15,33 +16,12 @@ export interface TocSourceOptions {
   readonly files: FileTree
 }
 
-/** A part of a file, in a gzip member of its own. */
-export interface TocChunk {
-  /** Where its gzip member starts in the layer. */
-  readonly offset: number
-  /** Of the file's bytes. */
-  readonly chunkOffset: number
-  /** 0: up to the end of the file. */
-  readonly chunkSize: number
-  readonly digest: Buffer
-}
-
-/** A file with content, and its chunks as the table lists them. */
-export interface TocFile {
-  /** For messages. */
-  readonly name: string
-  readonly size: number
-  /** Start of the file's list of chunks in the tree, which stands for the file until they are known. */
-  readonly place: number
-  readonly chunks: TocChunk[]
-}
-
 export interface TocLayer {
   readonly root: NodeId
-  /** In the order of the table, those of the layer itself (landmarks) left out. */
-  readonly files: readonly TocFile[]
-  /** Where gzip members with content start, ascending. */
-  readonly offsets: Float64Array
+  /** In the order of the table. A file of the tree that has one of them has one chunk, whose number is that of the file here: until its chunks are known. */
+  readonly files: TocFiles
+  /** Of {@link files}: those of the layer itself (landmarks), which are not in the tree. */
+  readonly ofLayer: ReadonlySet<number>
 }
 
 const TYPES: ReadonlyMap<string, number> = new Map([
@@ -69,11 +49,11 @@ export async function readTocLayer(stream: AsyncIterable<Uint8Array>, options: T
 class TocReading {
   readonly #tree: LayerTree
   readonly #links: PendingLinks
-  readonly #files: TocFile[] = []
-  readonly #offsets: number[] = []
+  readonly #files = new TocFiles()
+  readonly #ofLayer = new Set<number>()
   readonly #keepOwners: boolean
-  /** The file whose further chunks come next. */
-  #open: { readonly name: string; readonly file: TocFile } | undefined
+  /** Name of the file whose further chunks come next. */
+  #open: string | undefined
 
   constructor({ keepOwners, files }: TocSourceOptions) {
     this.#keepOwners = keepOwners
@@ -89,26 +69,29 @@ class TocReading {
     if (type === 'hardlink') return this.#links.link(path, fields.link())
     const values = this.#values(fields)
     if (type === 'reg' && values.size > 0) {
-      values.chunks = this.#tree.files.chunks.addList(1)
-      const [{ size }, place] = [values, values.chunks.start]
-      const file = { name: fields.shown, size, place, chunks: [chunkOf(fields, fields.integer('chunkSize') === 0)] }
-      this.#offsets.push(fields.integer('offset'))
-      this.#open = { name: toKey(path), file }
-      if (!isOfLayer(names)) this.#files.push(file)
+      const file = this.#files.add(values.size)
+      this.#files.addChunk(chunkOf(fields, fields.integer('chunkSize') === 0))
+      this.#open = toKey(path)
+      if (isOfLayer(names)) this.#ofLayer.add(file)
+      else this.#hold(values, file)
     }
     if (!isOfLayer(names)) this.#tree.put(names, values)
   }
 
   finish(): TocLayer {
     this.#links.finish()
-    return { root: this.#tree.root, files: this.#files, offsets: Float64Array.from(this.#offsets).sort() }
+    return { root: this.#tree.root, files: this.#files, ofLayer: this.#ofLayer }
+  }
+
+  #hold(values: LayerValues, file: number): void {
+    const { chunks } = this.#tree.files
+    values.chunks = chunks.addList(1)
+    chunks.setUse(values.chunks.start, file)
   }
 
   #addChunk(fields: TocFields): void {
-    const open = this.#open
-    if (open?.name !== toKey(fields.path)) throw fields.bad('it is a chunk, and does not follow the file that it is of')
-    open.file.chunks.push(chunkOf(fields, false))
-    this.#offsets.push(fields.integer('offset'))
+    if (this.#open !== toKey(fields.path)) throw fields.bad('it is a chunk, and does not follow the file that it is of')
+    this.#files.addChunk(chunkOf(fields, false))
   }
 
   #values(fields: TocFields): LayerValues {
