@@ -14,11 +14,13 @@ const tools = readdirSync(join(root, 'src/cli'), { withFileTypes: true }).flatMa
 const workers = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' })
   .filter((path) => path.endsWith('-worker.ts'))
   .map((path) => ({ out: basename(path, '.ts'), in: join(root, 'src', path) }))
+/** What a FUSE mount never loads. */
+const services = { out: 'nydusd-services', in: join(root, 'src/daemon/services/index.ts') }
 
 rmSync(join(root, 'dist'), { recursive: true, force: true })
 const { outputFiles } = await build({
   write: false,
-  entryPoints: [...tools, ...workers],
+  entryPoints: [...tools, ...workers, services],
   outdir: join(root, 'dist'),
   outExtension: { '.js': '.cjs' },
   bundle: true,

@@ -2,6 +2,7 @@ import { createReadStream } from 'node:fs'
 import { flushCompileCache } from 'node:module'
 import { ChunkDedup } from '../cache/index.ts'
 import { exitNow, releaseProgramPages, raiseFileLimit } from '../kernel/index.ts'
+import { ROUTES } from './api/routes.ts'
 import { ApiServer, checkSocket } from './api/server.ts'
 import { Daemon, type InitialMount } from './daemon.ts'
 import { DaemonError, messageOf } from './errors.ts'
@@ -106,7 +107,7 @@ async function start(options: RunOptions, log: Log, onEnd: (why: 'unmounted' | E
 async function listen(options: RunOptions, daemon: Daemon, onExit: () => void): Promise<ApiServer | undefined> {
   if (options.apiSocket === undefined) return undefined
   try {
-    return await ApiServer.listen({ socketPath: options.apiSocket, daemon, onExit })
+    return await ApiServer.listen({ socketPath: options.apiSocket, daemon, routes: ROUTES, onExit })
   } catch (error) {
     await daemon.stop()
     throw error
@@ -136,7 +137,7 @@ async function finish(end: End, daemon: Daemon, api: ApiServer | undefined, log:
   }
 }
 
-function openLog({ log }: RunOptions): Log {
+export function openLog({ log }: Pick<RunOptions, 'log'>): Log {
   try {
     return new Log({ level: log.level, file: log.file, rotationBytes: log.rotationMib * 1024 * 1024 })
   } catch (error) {
@@ -144,13 +145,13 @@ function openLog({ log }: RunOptions): Log {
   }
 }
 
-function limitFiles(wanted: number, log: Log): void {
+export function limitFiles(wanted: number, log: Log): void {
   if (wanted === 0) return
   const got = raiseFileLimit(wanted)
   if (got < wanted) log.debug(`the limit of open files is ${got}, not ${wanted}: the process may not raise it`)
 }
 
-async function initialMount({ image }: RunOptions): Promise<InitialMount | undefined> {
+export async function initialMount({ image }: Pick<RunOptions, 'image'>): Promise<InitialMount | undefined> {
   if (image === undefined) return undefined
   const prefetchFiles = image.prefetchFiles === undefined ? [] : await readPaths(image.prefetchFiles)
   const document =
@@ -165,7 +166,7 @@ async function initialMount({ image }: RunOptions): Promise<InitialMount | undef
 }
 
 /** What `--localfs-dir` stands for. */
-function localfsDocument(directory: string): string {
+export function localfsDocument(directory: string): string {
   return JSON.stringify({
     device: {
       backend: { type: 'localfs', config: { dir: directory } },
@@ -176,7 +177,7 @@ function localfsDocument(directory: string): string {
   })
 }
 
-async function readText(path: string, flag: string): Promise<string> {
+export async function readText(path: string, flag: string): Promise<string> {
   const pieces: Buffer[] = []
   let bytes = 0
   try {

@@ -3,11 +3,11 @@ import { runDaemon, versionInfo } from '../../daemon/index.ts'
 import { addCompletion } from '../completion.ts'
 import { describeError, ExitError, exitCodeOf } from '../output.ts'
 import { addFuseOptions, type Flags, runOptions, usageError } from './options.ts'
+import { addServices, SERVICES } from './services.ts'
 
 /** Services of the original that this version has not. */
 const LATER: ReadonlyMap<string, string> = new Map([
   ['virtiofs', 'Serve a virtual machine by virtio-fs (not in this version)'],
-  ['uffd', 'Export an image through userfaultfd (not in this version)'],
   ['nbd', 'Export an image as a block device (not in this version)'],
   ['singleton', 'Host fscache services (not in this version)'],
 ])
@@ -21,7 +21,7 @@ Examples:
 
 End it with Ctrl-C, SIGTERM or "umount /mnt". docs/nydusd.md and docs/configuration.md tell the rest.`
 
-function program(): Command {
+function program(command: string | undefined): Command {
   const root = new Command('nydusd')
     .description('Mounts Nydus images by FUSE; what is read is fetched when it is read, verified and kept.')
     .helpOption('-h, --help', 'Print help')
@@ -30,7 +30,8 @@ function program(): Command {
     .configureOutput({ writeErr: () => undefined, outputError: () => undefined })
     .version(versionText(), '-V, --version', 'Print version')
     .addHelpText('after', EXAMPLES)
-  addFuseOptions(root)
+  // The root's options would be taken before a service's own.
+  if (!SERVICES.has(command ?? '')) addFuseOptions(root)
   const run = async (): Promise<void> => {
     await runDaemon(runOptions(root.opts<Flags>()))
   }
@@ -42,6 +43,7 @@ function program(): Command {
       .command(name)
       .description(text)
       .action(() => refuse(name))
+  addServices(root)
   addCompletion(root)
   return root
 }
@@ -89,9 +91,9 @@ export async function main(argv: readonly string[]): Promise<void> {
   try {
     if (LATER.has(argv[0] ?? '')) refuse(argv[0] ?? '')
     const word = argv.find((argument) => !argument.startsWith('-'))
-    if (word === argv[0] && word !== undefined && word !== 'fuse' && word !== 'completion')
+    if (word === argv[0] && word !== undefined && word !== 'fuse' && word !== 'completion' && !SERVICES.has(word))
       throw usageError(`unrecognized subcommand '${word}'`)
-    await program().parseAsync([...argv], { from: 'user' })
+    await program(argv[0]).parseAsync([...argv], { from: 'user' })
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return
     const told = error instanceof CommanderError ? translate(error) : error

@@ -25,10 +25,10 @@ export interface Flags {
   readonly dedupDb?: string
 }
 
-const LEVELS = ['trace', 'debug', 'info', 'warn', 'error'] as const
+export const LEVELS = ['trace', 'debug', 'info', 'warn', 'error'] as const
 const DEFAULT_THREADS = 4
 const MAX_THREADS = 1024
-const DEFAULT_FILE_LIMIT = 1_000_000
+export const DEFAULT_FILE_LIMIT = 1_000_000
 /** A thread that reads from a cold disk waits for it: four keep a disk busy also where there are fewer cores, and more cost memory for little. */
 const MOST_THREADS = 4
 
@@ -80,7 +80,7 @@ export function addFuseOptions(command: Command): void {
     command.addOption(added)
 }
 
-function parseThreads(text: string): number {
+export function parseThreads(text: string): number {
   if (!/^\d+$/.test(text)) throw new InvalidArgumentError(`invalid thread number configuration: ${text}`)
   const count = Number(text)
   if (count < 1 || count > MAX_THREADS)
@@ -159,7 +159,7 @@ function refuseLater(flags: Flags): void {
     if (given !== undefined) throw new ExitError(1, `this version of nydusd does not do ${what}`)
 }
 
-function wholeNumber(text: string | undefined, flag: string, fallback: number): number {
+export function wholeNumber(text: string | undefined, flag: string, fallback: number): number {
   if (text === undefined) return fallback
   if (!/^\d{1,15}$/.test(text))
     throw new ExitError(1, `invalid value for option \`${flag.slice(2)}\`: give a whole number`)
@@ -173,6 +173,6 @@ export function usageError(problem: string): ExitError {
   )
 }
 
-function lacking(flag: string): ExitError {
+export function lacking(flag: string): ExitError {
   return usageError(`the following required arguments were not provided:\n  ${flag} <${flag.slice(2)}>`)
 }

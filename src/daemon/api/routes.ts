@@ -8,8 +8,8 @@ import { PROMETHEUS_TYPE, prometheusText } from './prometheus.ts'
 import { superblockJson } from './superblock.ts'
 
 /** What a handler works with. */
-export interface Call {
-  readonly daemon: Daemon
+export interface Call<D = Daemon> {
+  readonly daemon: D
   readonly query: URLSearchParams
   /** Empty where the route takes none. */
   readonly body: string
@@ -17,14 +17,14 @@ export interface Call {
   readonly exit: () => void
 }
 
-export interface Route {
+export interface Route<D = Daemon> {
   readonly method: 'GET' | 'PUT' | 'POST' | 'DELETE'
   readonly path: string
   readonly body: 'none' | 'required'
   /** A query key without which the route answers 400. */
   readonly needs?: 'mountpoint'
   readonly wrapper: Wrapper
-  readonly handle: (call: Call) => Answer | Promise<Answer>
+  readonly handle: (call: Call<D>) => Answer | Promise<Answer>
 }
 
 /** The whole API; docs/nydusd.md lists the same. */

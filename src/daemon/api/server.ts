@@ -4,11 +4,18 @@ import { connect, type Socket } from 'node:net'
 import type { Daemon } from '../daemon.ts'
 import { DaemonError, messageOf } from '../errors.ts'
 import { type Answer, BAD_REQUEST, failureAnswer, NO_ROUTE, refusal } from './answer.ts'
-import { type Route, ROUTES } from './routes.ts'
+import type { Log } from '../log.ts'
+import type { Route } from './routes.ts'
 
-export interface ApiServerOptions {
+/** What the server itself needs of a daemon. */
+export interface Served {
+  readonly options: { readonly log: Log }
+}
+
+export interface ApiServerOptions<D extends Served> {
   readonly socketPath: string
-  readonly daemon: Daemon
+  readonly daemon: D
+  readonly routes: ReadonlyArray<Route<D>>
   /** Asked to end the process, after the answer is out. */
   readonly onExit: () => void
 }
@@ -24,12 +31,12 @@ const CONNECT_DEADLINE_MS = 2_000
 /**
  * The administration API on a Unix socket that only its owner may use. Idle connections stay open: clients take a hang-up for the death of the daemon.
  */
-export class ApiServer {
-  readonly #options: ApiServerOptions
+export class ApiServer<D extends Served = Daemon> {
+  readonly #options: ApiServerOptions<D>
   readonly #server: Server
   readonly #sockets = new Set<Socket>()
 
-  private constructor(options: ApiServerOptions) {
+  private constructor(options: ApiServerOptions<D>) {
     this.#options = options
     const limits = {
       keepAliveTimeout: 0,
@@ -52,7 +59,7 @@ export class ApiServer {
   }
 
   /** Listens; a socket that a dead daemon left is replaced: ask {@link checkSocket} first. Throws DaemonError 'IO'. */
-  static async listen(options: ApiServerOptions): Promise<ApiServer> {
+  static async listen<D extends Served>(options: ApiServerOptions<D>): Promise<ApiServer<D>> {
     const api = new ApiServer(options)
     const { socketPath } = options
     const { promise, resolve, reject } = Promise.withResolvers<void>()
@@ -114,13 +121,13 @@ export class ApiServer {
   }
 
   async #answer(method: string, url: URL, body: string, exit: () => void): Promise<Answer> {
-    const routes = ROUTES.filter(({ path }) => path === url.pathname)
+    const routes = this.#options.routes.filter(({ path }) => path === url.pathname)
     const [first] = routes
     if (first === undefined) return NO_ROUTE
     const { searchParams: query } = url
     if (first.needs !== undefined && !query.has(first.needs))
       return refusal(400, `QueryString("'${first.needs}' should be specified in query string")`)
-    const route: Route | undefined = routes.find((candidate) => candidate.method === method)
+    const route: Route<D> | undefined = routes.find((candidate) => candidate.method === method)
     if (route === undefined || (route.body === 'none') !== (body === '')) return BAD_REQUEST
     const { daemon } = this.#options
     try {

@@ -1,0 +1,92 @@
+import { type Command, Option } from 'commander'
+import type * as Services from '../../daemon/services/index.ts'
+import { ExitError } from '../output.ts'
+import { DEFAULT_FILE_LIMIT, type Flags, lacking, LEVELS, parseThreads, usageError, wholeNumber } from './options.ts'
+
+/** Commands of their own bundle. */
+export const SERVICES: ReadonlySet<string> = new Set(['uffd'])
+
+interface ServiceFlags extends Flags {
+  readonly sock?: string
+}
+
+/** Adds the services that mount nothing. */
+export function addServices(root: Command): void {
+  addOptions(
+    root
+      .command('uffd')
+      .description('Serve an image as a disk in the memory of virtual machines, by their page faults (userfaultfd)')
+      .action(async (flags: ServiceFlags) => await (await services()).runUffd(uffdOptions(flags))),
+    [
+      new Option('-S, --sock <sock>', 'Unix socket for virtual machine monitors'),
+      new Option('-B, --bootstrap <bootstrap>', 'RAFS v6 metadata file of the image'),
+      ...DISK,
+    ],
+  )
+}
+
+/** Loaded when it is asked for: a FUSE mount starts without it. */
+async function services(): Promise<typeof Services> {
+  const isSource = import.meta.url.endsWith('.ts')
+  const url = new URL(isSource ? '../../daemon/services/index.ts' : './nydusd-services.cjs', import.meta.url)
+  return (await import(url.href)) as typeof Services
+}
+
+const DISK = [
+  new Option('-C, --config <config>', 'Configuration file of version 2: where the blobs are, and the cache'),
+  new Option('-D, --localfs-dir <localfs-dir>', 'Directory of blobs, and of the cache, in the place of --config'),
+  new Option('--threads <threads>', 'Taken, without effect: one thread serves [default: 4]').argParser(parseThreads),
+]
+
+/** What every service has. */
+const COMMON = [
+  new Option('-A, --apisock <apisock>', 'Unix socket for the administration API'),
+  new Option('-l, --log-level <log-level>', 'Log level [default: info]').choices(LEVELS),
+  new Option('-L, --log-file <log-file>', 'Append log lines to this file instead of stderr'),
+  new Option(
+    '--log-rotation-size <log-rotation-size>',
+    'Put the log file aside at so many MiB; 0 = never [default: 0]',
+  ),
+  new Option('--rlimit-nofile <rlimit-nofile>', `Limit of open files; 0 leaves it [default: ${DEFAULT_FILE_LIMIT}]`),
+  new Option('--id <id>', 'Name of this daemon, shown by the API; with --supervisor'),
+  new Option('--supervisor <supervisor>', 'Socket of the supervisor, shown by the API; with --id'),
+  new Option('--upgrade', 'Refused: this service has no state that could be taken over'),
+]
+
+function addOptions(command: Command, own: readonly Option[]): void {
+  for (const option of [...own, ...COMMON]) command.addOption(option)
+}
+
+/** Throws ExitError 2 for what makes no sense, 1 for what a service does not do. */
+function commonOptions(flags: ServiceFlags): Services.ServiceOptions {
+  if (flags.id !== undefined && flags.supervisor === undefined) throw lacking('--supervisor')
+  if (flags.supervisor !== undefined && flags.id === undefined) throw lacking('--id')
+  if (flags.upgrade === true)
+    throw new ExitError(1, 'this service has no state that could be taken over; start it without --upgrade')
+  return {
+    apiSocket: flags.apisock,
+    id: flags.id,
+    supervisor: flags.supervisor,
+    fileLimit: wholeNumber(flags.rlimitNofile, '--rlimit-nofile', DEFAULT_FILE_LIMIT),
+    log: {
+      level: flags.logLevel ?? 'info',
+      file: flags.logFile,
+      rotationMib: wholeNumber(flags.logRotationSize, '--log-rotation-size', 0),
+    },
+  }
+}
+
+function uffdOptions(flags: ServiceFlags): Services.UffdRunOptions {
+  if (flags.sock === undefined) throw lacking('--sock')
+  const common = commonOptions(flags)
+  const { bootstrap, config, localfsDir } = flags
+  if (config !== undefined && localfsDir !== undefined)
+    throw usageError("the argument '--config <config>' cannot be used with '--localfs-dir <localfs-dir>'")
+  if (localfsDir !== undefined && bootstrap === undefined) throw lacking('--bootstrap')
+  if (bootstrap === undefined)
+    throw new ExitError(1, '--bootstrap is missing: give the image, and its blobs with --config or --localfs-dir')
+  if (config === undefined && localfsDir === undefined)
+    throw new ExitError(1, 'both --config and --localfs-dir are missing: one of them says where the blobs are')
+  const from = config === undefined ? { localfsDir: localfsDir ?? '' } : { file: config }
+  return { ...common, socketPath: flags.sock, bootstrap, config: from }
+}

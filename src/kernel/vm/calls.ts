@@ -1,0 +1,83 @@
+/** System calls of this part of the room. A table of its own: who only mounts does not pay for it. */
+import { createRequire } from 'node:module'
+import { bindCalls, type Native } from '../syscall.ts'
+
+interface Calls {
+  socket: Native<[domain: number, type: number, protocol: number]>
+  bind: Native<[socket: number, address: Uint8Array, size: number]>
+  listen: Native<[socket: number, backlog: number]>
+  connect: Native<[socket: number, address: Uint8Array, size: number]>
+  accept4: Native<[socket: number, address: number, size: number, flags: number]>
+  sendmsg: Native<[socket: number, message: Uint8Array, flags: number]>
+  recvmsg: Native<[socket: number, message: Uint8Array, flags: number]>
+  fcntl: Native<[fd: number, command: number, argument: number]>
+  /** The argument is a number, or the address of a structure that the caller keeps alive. */
+  ioctl: Native<[fd: number, request: number, argument: number]>
+  mmap: Native<[address: number, size: number, protection: number, flags: number, fd: number, offset: number]>
+  munmap: Native<[address: number, size: number]>
+  memfd_create: Native<[name: string, flags: number]>
+  syscall: Native<[number: number, first: number]>
+}
+
+const SIGNATURES: Readonly<Record<keyof Calls, string>> = {
+  socket: 'int socket(int, int, int)',
+  bind: 'int bind(int, const void*, uint)',
+  listen: 'int listen(int, int)',
+  connect: 'int connect(int, const void*, uint)',
+  accept4: 'int accept4(int, uintptr_t, uintptr_t, int)',
+  sendmsg: 'long sendmsg(int, const void*, int)',
+  recvmsg: 'long recvmsg(int, void*, int)',
+  fcntl: 'int fcntl(int, int, long)',
+  ioctl: 'int ioctl(int, ulong, uintptr_t)',
+  mmap: 'int64_t mmap(uintptr_t, size_t, int, int, int, int64_t)',
+  munmap: 'int munmap(uintptr_t, size_t)',
+  memfd_create: 'int memfd_create(const char*, uint)',
+  syscall: 'long syscall(long, long)',
+}
+
+/** Which events of a descriptor somebody waits for, or has. */
+export interface PollEvents {
+  readonly readable?: boolean
+  readonly writable?: boolean
+  readonly disconnect?: boolean
+}
+
+/** `status` is 0, or minus an errno: then a read tells the rest. */
+type PollCallback = (status: number, events: Required<PollEvents>) => void
+
+export interface PollHandle {
+  start(events: PollEvents, callback: PollCallback): void
+  stop(): void
+  close(): void
+  unref(): void
+}
+
+interface Koffi {
+  view(address: bigint, size: number): ArrayBuffer
+  readonly node: {
+    poll(fd: number, events: PollEvents, callback: PollCallback): PollHandle
+  }
+}
+
+let bound: Calls | undefined
+let koffi: Koffi | undefined
+
+export function calls(): Calls {
+  bound ??= bindCalls(SIGNATURES) as unknown as Calls // a row each, by the type of SIGNATURES
+  return bound
+}
+
+function native(): Koffi {
+  koffi ??= createRequire(import.meta.url)('koffi') as Koffi
+  return koffi
+}
+
+/** Native memory as a buffer. It must outlive every use. */
+export function viewMemory(address: number, size: number): ArrayBuffer {
+  return native().view(BigInt(address), size)
+}
+
+/** Calls back, on this thread's event loop, whenever one of the events is there. Its descriptor no longer waits in reads (O_NONBLOCK). The caller closes the handle, before the descriptor. */
+export function watch(fd: number, events: PollEvents, callback: PollCallback): PollHandle {
+  return native().node.poll(fd, events, callback)
+}

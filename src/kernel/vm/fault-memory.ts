@@ -1,0 +1,64 @@
+/** For tests: memory whose missing pages another process brings, as a virtual machine monitor has it. Layouts: docs/formats/userfault.md. */
+import { closeSync } from 'node:fs'
+import { check, libc } from '../syscall.ts'
+import { calls, viewMemory } from './calls.ts'
+
+const SYS_USERFAULTFD = process.arch === 'arm64' ? 282 : 323
+const O_CLOEXEC_NONBLOCK = 0o2000000 | 0o4000
+const UFFDIO = { API: 0xc018aa3f, REGISTER: 0xc020aa00, WAKE: 0x8010aa02 } as const
+const PROT_READ_WRITE = 3
+const PROT_READ = 1
+const MAP = { PRIVATE_ANONYMOUS: 0x22, PRIVATE_FIXED: 0x12 } as const
+
+/** Memory without pages, and the userfaultfd that tells when one is touched. Touch it on a thread that need not answer anything: it waits for the page. */
+export class FaultMemory {
+  readonly fd: number
+  readonly address: number
+  readonly size: number
+
+  /** Throws KernelError where this process may have no userfaultfd. */
+  constructor(size: number) {
+    const c = calls()
+    this.size = size
+    this.fd = check(c.syscall(SYS_USERFAULTFD, O_CLOEXEC_NONBLOCK), 'userfaultfd', 'there is no userfaultfd')
+    const api = Buffer.alloc(24)
+    api.writeBigUInt64LE(0xaan, 0)
+    check(c.ioctl(this.fd, UFFDIO.API, libc().address(api)), 'UFFDIO_API', 'the userfaultfd is of another kind')
+    this.address = check(c.mmap(0, size, PROT_READ_WRITE, MAP.PRIVATE_ANONYMOUS, -1, 0), 'mmap', 'no memory')
+    const register = Buffer.alloc(32)
+    register.writeBigUInt64LE(BigInt(this.address), 0)
+    register.writeBigUInt64LE(BigInt(size), 8)
+    register.writeBigUInt64LE(1n, 16) // missing pages
+    check(c.ioctl(this.fd, UFFDIO.REGISTER, libc().address(register)), 'UFFDIO_REGISTER', 'memory cannot be watched')
+  }
+
+  /** Maps a file's bytes over a part, and wakes who waits there. */
+  map(at: number, length: number, fd: number, offset: number): void {
+    const address = this.address + at
+    check(calls().mmap(address, length, PROT_READ, MAP.PRIVATE_FIXED, fd, offset), 'mmap', 'a file cannot be mapped')
+    const range = Buffer.alloc(16)
+    range.writeBigUInt64LE(BigInt(address), 0)
+    range.writeBigUInt64LE(BigInt(length), 8)
+    calls().ioctl(this.fd, UFFDIO.WAKE, libc().address(range))
+  }
+
+  close(): void {
+    calls().munmap(this.address, this.size)
+    closeSync(this.fd)
+  }
+}
+
+/** The bytes at an address of this process, copied. Waits for pages that are missing. */
+export function readMemory(address: number, length: number): Buffer {
+  return Buffer.from(Buffer.from(viewMemory(address, length)))
+}
+
+/** Why there is no such memory here; undefined = there is. */
+export function whyNoFaults(): string | undefined {
+  try {
+    new FaultMemory(4096).close()
+    return undefined
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error)
+  }
+}
