@@ -3,6 +3,10 @@ export interface ReadOptions {
   readonly signal: AbortSignal
   /** Told as bytes arrive: `into[0..filled)` is there. Lets the first chunk of a joined range be decoded before the last has come. */
   readonly onFilled?: (filled: number) => void
+  /** Whether a reader waits (the default) or nobody does yet. Proxies are told, and try less hard for the latter. */
+  readonly purpose?: 'demand' | 'prefetch'
+  /** Past what a proxy distributes: the last resort of `withRetry`. */
+  readonly fromSource?: boolean
 }
 
 /**

@@ -35,9 +35,9 @@ export function patience(ms = 20_000): ReadOptions {
 const SIZE = 3_000_001
 const UNKNOWN = '5'.repeat(64)
 
-/** Registers the suite; `make` gives a fresh subject for each test. */
-export function backendConformance(name: string, make: () => Promise<Subject>): void {
-  const content = pattern(SIZE)
+/** Registers the suite; `make` gives a fresh subject for each test, `size` is that of its blobs, about 3 MB. */
+export function backendConformance(name: string, make: () => Promise<Subject>, size = SIZE): void {
+  const content = pattern(size)
   const check = (title: string, run: () => Promise<void>): void => {
     // The runner awaits it.
     void test(`${name}: ${title}`, run)
@@ -46,14 +46,14 @@ export function backendConformance(name: string, make: () => Promise<Subject>): 
   check('gives exactly the bytes asked for, wherever they lie', async () => {
     await using subject = await make()
     const reader = await subject.backend.open(await subject.put(content))
-    assert.equal(await reader.size(patience().signal), SIZE)
+    assert.equal(await reader.size(patience().signal), size)
     for (const [offset, length] of [
-      [0, SIZE],
+      [0, size],
       [0, 1],
-      [SIZE - 1, 1],
+      [size - 1, 1],
       [1_048_575, 2],
       [1_000_000, 1_500_000],
-      [SIZE, 0],
+      [size, 0],
     ] as const) {
       const into = Buffer.alloc(length, 0xee)
       await reader.read(offset, into, patience())
@@ -100,8 +100,8 @@ export function backendConformance(name: string, make: () => Promise<Subject>): 
   check('a read beyond the end is TRUNCATED', async () => {
     await using subject = await make()
     const reader = await subject.backend.open(await subject.put(content))
-    await assert.rejects(reader.read(SIZE - 10, Buffer.alloc(11), patience()), { code: 'TRUNCATED' })
-    await assert.rejects(reader.read(SIZE + 10_000, Buffer.alloc(1), patience()), { code: 'TRUNCATED' })
+    await assert.rejects(reader.read(size - 10, Buffer.alloc(11), patience()), { code: 'TRUNCATED' })
+    await assert.rejects(reader.read(size + 10_000, Buffer.alloc(1), patience()), { code: 'TRUNCATED' })
   })
 
   check('an offset that is in no blob is refused', async () => {
@@ -134,7 +134,7 @@ export function backendConformance(name: string, make: () => Promise<Subject>): 
     await assert.rejects(reader.size(AbortSignal.abort()), { code: 'ABORTED' })
     const midWay = new AbortController()
     const onFilled = (): void => midWay.abort()
-    const into = Buffer.alloc(SIZE)
+    const into = Buffer.alloc(size)
     await assert.rejects(reader.read(0, into, { signal: midWay.signal, onFilled }), { code: 'ABORTED' })
     const late = AbortSignal.abort(new DOMException('late', 'TimeoutError'))
     await assert.rejects(reader.read(0, into, { signal: late }), { code: 'TIMEOUT' })
@@ -147,7 +147,7 @@ export function backendConformance(name: string, make: () => Promise<Subject>): 
     const id = await subject.put(content)
     await (await subject.backend.open(id)).read(0, Buffer.alloc(10), patience())
     const reader = await subject.backend.open(id)
-    const running = reader.read(0, Buffer.alloc(SIZE), patience()).catch((error: unknown) => error)
+    const running = reader.read(0, Buffer.alloc(size), patience()).catch((error: unknown) => error)
     await reader.close()
     await reader.close()
     const ended: unknown = await running

@@ -100,7 +100,7 @@ class MeasuredReader implements BlobReader {
     }
     this.#metrics.inFlight += 1
     try {
-      await this.#inner.read(compressedOffset, into, { signal: options.signal, onFilled })
+      await this.#inner.read(compressedOffset, into, { ...options, onFilled })
       failed = false
       bytesReceived = into.length
     } finally {

@@ -1,11 +1,4 @@
-import type {
-  ClientOptions,
-  CredentialSource,
-  Mirror,
-  Reference,
-  RegistryErrorCode,
-  Repository,
-} from '../registry/index.ts'
+import type { ClientOptions, CredentialSource, Mirror, Reference, Repository } from '../registry/index.ts'
 import {
   anonymous,
   fromBase64,
@@ -15,8 +8,8 @@ import {
   sha256Digest,
 } from '../registry/index.ts'
 import type { Backend, BlobReader, ReadOptions } from './backend.ts'
-import type { BackendErrorCode } from './errors.ts'
 import { abortedRead, BackendError, checkRange } from './errors.ts'
+import { fromRegistry } from './registry-failure.ts'
 
 /** What is left out has nydusd's default where it has one. */
 export interface RegistryBackendOptions {
@@ -59,28 +52,6 @@ const HOST = /^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/
 const DEFAULT_TIMEOUT_MS = 5_000
 const DEFAULT_RETRIES = 3
 
-const CODES: Readonly<Record<RegistryErrorCode, BackendErrorCode>> = {
-  BAD_REFERENCE: 'BAD_OPTION',
-  BAD_DIGEST: 'BAD_OPTION',
-  BAD_MANIFEST: 'BAD_ANSWER',
-  BAD_CONFIG: 'BAD_OPTION',
-  NOT_FOUND: 'NOT_FOUND',
-  UNAUTHORIZED: 'UNAUTHORIZED',
-  FORBIDDEN: 'FORBIDDEN',
-  THROTTLED: 'RATE_LIMITED',
-  UNAVAILABLE: 'SERVER',
-  UNTRUSTED: 'UNTRUSTED',
-  UNREACHABLE: 'UNREACHABLE',
-  TIMEOUT: 'TIMEOUT',
-  TRUNCATED: 'TRUNCATED',
-  BAD_RESPONSE: 'BAD_ANSWER',
-  DIGEST_MISMATCH: 'BAD_ANSWER',
-  UNSUPPORTED: 'BAD_ANSWER',
-  REFUSED: 'BAD_ANSWER',
-  ABORTED: 'ABORTED',
-  CLOSED: 'CLOSED',
-}
-
 /**
  * Blobs of one repository of a registry, by ranges. Logins, redirects, mirrors and retries (Retry-After, resumed bodies) are the registry client's: its errors
  * come out with `attempts` set, so that `withRetry` around this adds nothing. Nothing is connected before the first read. Throws 'BAD_OPTION'.
@@ -91,7 +62,7 @@ export function registryBackend(options: RegistryBackendOptions): Backend {
   try {
     return new RegistryBackend(options)
   } catch (error) {
-    throw translate(error, `use backend registry ${options.host}/${options.repo}`, 1)
+    throw fromRegistry(error, `use backend registry ${options.host}/${options.repo}`, 1)
   }
 }
 
@@ -250,7 +221,7 @@ class RegistryReader implements BlobReader {
       } catch (error) {
         if (either.aborted) throw abortedRead(named, either)
         const again = error instanceof RegistryError && error.code === 'UNAUTHORIZED' && refused(used)
-        if (!again) throw translate(error, named, attempts)
+        if (!again) throw fromRegistry(error, named, attempts)
       } finally {
         this.#running.delete(running)
       }
@@ -276,12 +247,4 @@ function redirectOf(options: RegistryBackendOptions): { scheme?: 'http' | 'https
     ...(blobUrlScheme === '' ? {} : { scheme: blobUrlScheme }),
     ...(blobRedirectedHost === '' ? {} : { host: blobRedirectedHost }),
   }
-}
-
-function translate(error: unknown, what: string, attempts: number): Error {
-  if (error instanceof BackendError) return error
-  if (!(error instanceof RegistryError)) return error as Error
-  const code = CODES[error.code]
-  const { status } = error
-  return new BackendError(code, `cannot ${what}: ${error.message}`, { cause: error, status, attempts })
 }

@@ -78,7 +78,7 @@ class RetryReader implements BlobReader {
         options.onFilled?.(filled)
       }
       const rest = from === 0 ? into : into.subarray(from)
-      await this.#inner.read(compressedOffset + from, rest, { signal: options.signal, onFilled })
+      await this.#inner.read(compressedOffset + from, rest, { ...options, onFilled })
     }
     return this.#tried('read a blob', options.signal, once, progressed)
   }

@@ -4,14 +4,18 @@ import {
   BackendMetrics,
   httpProxyBackend,
   isRemote,
+  localdiskBackend,
   localfsBackend,
+  type NetworkOptions,
+  ossBackend,
   type RegistryBackendOptions,
   registryBackend,
+  s3Backend,
   withMetrics,
   withRetry,
 } from '../backend/index.ts'
 import { fromDockerConfig } from '../registry/index.ts'
-import type { HttpProxyConfig, RegistryConfig } from './config/schema.ts'
+import type { HttpProxyConfig, OssConfig, RegistryConfig, S3Config } from './config/schema.ts'
 import { DEFAULT_RETRIES, type MountSettings } from './config/settings.ts'
 import { DaemonError, messageOf } from './errors.ts'
 import { versionInfo } from './version/index.ts'
@@ -28,13 +32,19 @@ const LOCAL_RETRY = { attempts: 2, baseDelayMs: 20, maxDelayMs: 100 } as const
 const REMOTE_DELAYS = { baseDelayMs: 100, maxDelayMs: 5_000 } as const
 /** Extra headers for every request to a backend come from variables of this prefix. */
 const HEADER_VARIABLE = 'NYDUS_HEADER_'
+const HEADER_NAME = /^[!#$%&'*+.^_`|~0-9a-z-]+$/
+const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/
+const OUR_HEADERS: ReadonlySet<string> = new Set(['host', 'range', 'content-length', 'connection', 'transfer-encoding'])
+/** Where programs of the two services look for key, secret and token of a session. */
+const S3_KEYS = ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN'] as const
+const OSS_KEYS = ['OSS_ACCESS_KEY_ID', 'OSS_ACCESS_KEY_SECRET', 'OSS_SESSION_TOKEN'] as const
 
 /**
  * The backend that a configuration describes. `currentAuth` gives the login that the API set later, if one was; without any the Docker client's logins serve.
  * Nothing is connected yet. Throws DaemonError 'BAD_CONFIG'.
  */
 export function openSource(source: MountSettings['source'], currentAuth: () => string | undefined): MeasuredBackend {
-  const metrics = new BackendMetrics(source.kind)
+  const metrics = new BackendMetrics(source.kind === 's3' ? 'oss' : source.kind) // what upstream's clients know
   try {
     switch (source.kind) {
       case 'localfs':
@@ -46,6 +56,18 @@ export function openSource(source: MountSettings['source'], currentAuth: () => s
         }
       case 'http-proxy':
         return { backend: httpProxyOf(source.httpProxy, metrics), metrics }
+      case 'localdisk':
+        return { backend: withRetry(withMetrics(localdiskBackend(source), metrics), LOCAL_RETRY), metrics }
+      case 'oss': {
+        const { oss } = source
+        const backend = ossBackend({ ...networkOf(oss), ...bucketOf(oss, OSS_KEYS) })
+        return { backend: retried(backend, oss, metrics), metrics }
+      }
+      case 's3': {
+        const { s3 } = source
+        const backend = s3Backend({ ...networkOf(s3), ...bucketOf(s3, S3_KEYS), region: s3.region })
+        return { backend: retried(backend, s3, metrics), metrics }
+      }
       default:
         return source satisfies never
     }
@@ -58,17 +80,44 @@ export function openSource(source: MountSettings['source'], currentAuth: () => s
 }
 
 function httpProxyOf(of: HttpProxyConfig, metrics: BackendMetrics): Backend {
-  const backend = httpProxyBackend({
-    addr: of.addr,
-    path: of.path,
+  const backend = httpProxyBackend({ addr: of.addr, path: of.path, ...networkOf(of) })
+  return retried(backend, of, metrics, isRemote(of.addr) ? REMOTE_DELAYS : LOCAL_RETRY)
+}
+
+type NetworkConfig = HttpProxyConfig | OssConfig | S3Config
+
+function networkOf(of: NetworkConfig): NetworkOptions {
+  return {
     skipVerify: of.skip_verify,
     ca: of.ca_cert_files.map(readCertificates).join('\n'),
     timeoutMs: of.timeout * 1000,
     connectTimeoutMs: of.connect_timeout * 1000,
-  })
-  const attempts = 1 + (of.retry_limit === 0 ? DEFAULT_RETRIES : of.retry_limit)
-  const delays = isRemote(of.addr) ? REMOTE_DELAYS : LOCAL_RETRY
-  return withRetry(withMetrics(backend, metrics), { ...delays, attempts })
+    headers: { 'user-agent': userAgent(), ...extraHeaders() },
+  }
+}
+
+function retried(
+  backend: Backend,
+  { retry_limit: limit }: NetworkConfig,
+  metrics: BackendMetrics,
+  delays: { readonly baseDelayMs: number; readonly maxDelayMs: number } = REMOTE_DELAYS,
+): Backend {
+  return withRetry(withMetrics(backend, metrics), { ...delays, attempts: 1 + (limit === 0 ? DEFAULT_RETRIES : limit) })
+}
+
+/** The keys of the configuration, else those that the environment gives to all programs, else none: a public bucket. */
+function bucketOf(of: OssConfig | S3Config, [id, secret, token]: readonly [string, string, string]) {
+  const configured = of.access_key_id !== '' || of.access_key_secret !== ''
+  const { env } = process
+  return {
+    scheme: of.scheme,
+    endpoint: of.endpoint,
+    bucket: of.bucket_name,
+    prefix: of.object_prefix,
+    accessKeyId: configured ? of.access_key_id : (env[id] ?? ''),
+    accessKeySecret: configured ? of.access_key_secret : (env[secret] ?? ''),
+    sessionToken: configured ? of.session_token : (env[token] ?? ''),
+  }
 }
 
 function registryOptions(of: RegistryConfig, currentAuth: () => string | undefined): RegistryBackendOptions {
@@ -96,16 +145,22 @@ function registryOptions(of: RegistryConfig, currentAuth: () => string | undefin
       failureLimit: mirror.failure_limit,
       cooldownMs: mirror.health_check_interval * 1000,
     })),
-    userAgent: `nydusd/${versionInfo().package_ver.slice(1)}`,
+    userAgent: userAgent(),
     headers: extraHeaders(),
   }
 }
 
+function userAgent(): string {
+  return extraHeaders()['user-agent'] ?? `nydusd/${versionInfo().package_ver.slice(1)}`
+}
+
+/** Names in lower case; what no request can carry, or what says how it travels, is left out. */
 function extraHeaders(): Record<string, string> {
   return Object.fromEntries(
-    Object.entries(process.env).flatMap(([name, value]) =>
-      name.startsWith(HEADER_VARIABLE) && value !== undefined ? [[name.slice(HEADER_VARIABLE.length), value]] : [],
-    ),
+    Object.entries(process.env).flatMap(([variable, value = '']) => {
+      const name = variable.startsWith(HEADER_VARIABLE) ? variable.slice(HEADER_VARIABLE.length).toLowerCase() : ''
+      return HEADER_NAME.test(name) && HEADER_VALUE.test(value) && !OUR_HEADERS.has(name) ? [[name, value]] : []
+    }),
   )
 }
 

@@ -240,14 +240,14 @@ test('what keeps it from starting is one line that says what to do, and leaves n
   const damaged = join(scratch.path, 'damaged')
   writeFileSync(damaged, readFileSync(bootstrap).subarray(0, 5000))
   const unusable = join(scratch.path, 'unusable.json')
-  writeFileSync(unusable, JSON.stringify({ version: 2, backend: { type: 'oss' }, cache: {}, rafs: {} }))
+  writeFileSync(unusable, JSON.stringify({ version: 2, backend: { type: 'localdisk' }, cache: {}, rafs: {} }))
   const cases: ReadonlyArray<readonly [readonly string[], number, RegExp]> = [
     [['--mountpoint', join(scratch.path, 'absent')], 1, /existing directory/],
     [['--mountpoint', bootstrap], 1, /not a directory/],
     [[...mnt, '--bootstrap', bootstrap], 1, /--localfs-dir/],
     [[...mnt, '--bootstrap', join(scratch.path, 'absent'), '--config', config], 1, /ENOENT/],
     [[...mnt, '--bootstrap', damaged, '--config', config], 1, /truncated/],
-    [[...mnt, '--bootstrap', bootstrap, '--config', unusable], 1, /backend\.type = "oss"/],
+    [[...mnt, '--bootstrap', bootstrap, '--config', unusable], 1, /backend\.localdisk/],
     [[...mnt, '--bootstrap', bootstrap, '--config', join(scratch.path, 'absent')], 1, /--config/],
     [[...mnt, '--bootstrap', bootstrap, '--config', '/dev/zero'], 1, /--config.*more than/],
     [[...mnt, ...good, '--virtual-mountpoint', 'relative'], 1, /must start with/],

@@ -1,19 +1,9 @@
 import { Readable } from 'node:stream'
-import type { ConnectionOptions } from 'node:tls'
 import type { Dispatcher } from 'undici'
+import type { HttpOptions } from './agents.ts'
+import { openAgent } from './agents.ts'
 import { RegistryError } from './errors.ts'
 import { abortError, wireError } from './wire-error.ts'
-
-/** Timeouts, connections and trust of the one connection pool of a client. */
-export interface HttpOptions {
-  readonly connectionsPerHost: number
-  readonly connectTimeoutMs: number
-  readonly headersTimeoutMs: number
-  readonly bodyTimeoutMs: number
-  /** PEM text of certificates to trust beside the system's. */
-  readonly ca: string | undefined
-  readonly skipVerify: boolean
-}
 
 export type HttpHeaders = Readonly<Record<string, string | string[] | undefined>>
 
@@ -111,22 +101,6 @@ export function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<
     const onAbort = (): void => reject(signal.reason)
     signal.addEventListener('abort', onAbort, { once: true })
     promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
-  })
-}
-
-/** undici costs about 50 ms to load: only who talks to a registry pays. */
-async function openAgent(options: HttpOptions): Promise<Dispatcher> {
-  const [{ Agent }, tls] = await Promise.all([import('undici'), import('node:tls')])
-  const trust: ConnectionOptions =
-    options.ca === undefined ? {} : { ca: [...tls.getCACertificates('default'), options.ca] }
-  return new Agent({
-    connections: options.connectionsPerHost,
-    pipelining: 1,
-    allowH2: false, // nothing gained here, and its flow control costs
-    headersTimeout: options.headersTimeoutMs,
-    bodyTimeout: options.bodyTimeoutMs,
-    keepAliveTimeout: 30_000,
-    connect: { ...trust, rejectUnauthorized: !options.skipVerify, timeout: options.connectTimeoutMs },
   })
 }
 

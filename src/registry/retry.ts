@@ -53,11 +53,22 @@ export function withoutRetry(error: RegistryError): RegistryError {
 /** How long the registry asked us to stay away, beside the error that came of it. */
 const retryAfter = new WeakMap<RegistryError, number>()
 
-/** Notes what a Retry-After header said (seconds or an HTTP date). Nonsense is ignored. */
+/** Notes what a Retry-After header said. */
 export function noteRetryAfter(error: RegistryError, header: string | undefined, nowMs: number): void {
-  if (header === undefined) return
+  const ms = retryAfterMs(header, nowMs)
+  if (ms !== undefined) retryAfter.set(error, ms)
+}
+
+/** What a Retry-After header says (seconds or an HTTP date), milliseconds. Undefined for nonsense. */
+export function retryAfterMs(header: string | string[] | undefined, nowMs: number): number | undefined {
+  if (typeof header !== 'string') return undefined
   const ms = /^\d{1,9}$/.test(header.trim()) ? Number(header) * 1000 : Date.parse(header) - nowMs
-  if (Number.isFinite(ms)) retryAfter.set(error, Math.max(0, ms))
+  return Number.isFinite(ms) ? Math.max(0, ms) : undefined
+}
+
+/** Whether the same request may succeed later, as far as we know; what another try cannot help is not. */
+export function worthRetry(error: RegistryError): boolean {
+  return error.retryable && !hopeless.has(error)
 }
 
 /** The tries of one request: tell it each failure; it waits, or throws the failure when there is no point in going on. */

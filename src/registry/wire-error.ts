@@ -38,7 +38,7 @@ export function wireError(error: unknown, request: HttpRequest): RegistryError {
   if (TIMEOUTS.has(code))
     return new RegistryError(
       'TIMEOUT',
-      `no answer from ${at} in time (${code}); is the registry or the network overloaded?`,
+      `no answer from ${at} in time (${code}); is the server or the network overloaded?`,
       cause,
     )
   if (UNTRUSTED.test(code)) {
@@ -60,7 +60,7 @@ export function wireError(error: unknown, request: HttpRequest): RegistryError {
     return new RegistryError('CLOSED', `cannot ask ${at}: the client was closed`, cause)
   const next = code.startsWith('ERR_SSL_')
     ? 'it seems to speak no TLS: ask for plain HTTP if that is meant'
-    : 'is the registry running and the name right?'
+    : 'is the server running and the name right?'
   return new RegistryError(
     'UNREACHABLE',
     `no connection to ${at} (${code === '' ? describe(error) : code}); ${next}`,

@@ -40,10 +40,7 @@ export const BACKEND_CONFLICT = ['--backend-config', '--backend-config-file'] as
 /** Where else than in a folder the blobs are. */
 export function addBackendOptions(command: Command): void {
   for (const [flags, description] of [
-    [
-      '--backend-type <type>',
-      'Type of backend [possible values: registry, http-proxy] (oss, s3, localdisk: not supported)',
-    ],
+    ['--backend-type <type>', 'Type of backend [possible values: registry, oss, s3, localdisk, http-proxy]'],
     ['--backend-config <json>', 'Config string of backend'],
     ['--backend-config-file <path>', 'Config file of backend'],
   ] as const) {

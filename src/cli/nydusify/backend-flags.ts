@@ -38,14 +38,21 @@ function readText(path: string): string {
   }
 }
 
-/** The place itself. This version knows folders only. */
-export function openStorage({ type, config }: StorageFlags, flag: string): Backend {
-  if (type !== 'localfs') throw unsupportedStorage(type, flag)
+/** The place itself; what reads buckets is loaded only for these. */
+export async function openStorage({ type, config }: StorageFlags, flag: string): Promise<Backend> {
   const parsed = parseConfig(config, flag)
+  if (type !== 'localfs') return await openBucket(type, parsed, flag)
   const dir = typeof parsed === 'object' && parsed !== null && 'dir' in parsed ? parsed.dir : undefined
   if (typeof dir !== 'string' || dir === '')
     throw new ConvertError('BAD_OPTION', `cannot use the configuration of ${flag} localfs: write {"dir": "FOLDER"}`)
   return localfsBackend({ dir })
+}
+
+/** The configuration is nydusd's table of that type. */
+async function openBucket(type: 'oss' | 's3', table: unknown, flag: string): Promise<Backend> {
+  const { blobSourceOf, openSource, parseConfig: parseDocument } = await import('../../daemon/config/index.ts')
+  const document = JSON.stringify({ version: 2, backend: { type, [type]: table } })
+  return openSource(blobSourceOf(parseDocument(document, flag).config), () => undefined).backend
 }
 
 export function unsupportedStorage(type: string, flag: string): ConvertError {

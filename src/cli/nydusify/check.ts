@@ -63,12 +63,18 @@ function addCheckOptions(command: Command): void {
     .addOption(onOff('--source-insecure', 'Skip verifying server certs for HTTPS source registry', 'SOURCE_INSECURE'))
     .addOption(onOff('--target-insecure', 'Skip verifying server certs for HTTPS target registry', 'TARGET_INSECURE'))
     .addOption(
-      value('--target-backend-type <type>', "Where the target's blobs are when not in its registry: localfs", {
-        env: 'BACKEND_TYPE',
-      }),
+      value(
+        '--target-backend-type <type>',
+        "Where the target's blobs are when not in its registry: localfs, oss or s3",
+        {
+          env: 'BACKEND_TYPE',
+        },
+      ),
     )
     .addOption(
-      value('--target-backend-config <json>', 'Its configuration: {"dir": "FOLDER"}', { env: 'BACKEND_CONFIG' }),
+      value('--target-backend-config <json>', 'Its configuration, such as {"dir": "FOLDER"}', {
+        env: 'BACKEND_CONFIG',
+      }),
     )
     .addOption(value('--target-backend-config-file <file>', 'The same in a file', { env: 'BACKEND_CONFIG_FILE' }))
     .addOption(
@@ -109,7 +115,7 @@ async function run(flags: CheckFlags, log: Log, signal: AbortSignal): Promise<vo
   const request: CheckRequest = {
     source,
     target,
-    targetBlobs: storage && openStorage(storage, '--target-backend-type'),
+    targetBlobs: storage && (await openStorage(storage, '--target-backend-type')),
     platform,
     wantsBoth: flags.multiPlatform === true,
     outputFolder: flags.workDir,

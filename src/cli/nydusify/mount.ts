@@ -4,7 +4,7 @@ import type { Command } from 'commander'
 import { mountImage, type MountRequest, openWithScheme } from '../../convert/index.ts'
 import { formatPlatform, fromDockerConfig, hostPlatform, type Reference } from '../../registry/index.ts'
 import { exitCodeOf } from '../output.ts'
-import { parseConfig, storageFlags, unsupportedStorage } from './backend-flags.ts'
+import { parseConfig, storageFlags } from './backend-flags.ts'
 import { checkedPlatform, pick } from './check.ts'
 import { type CommandContext, createCommand, onOff, requireFlags, value } from './command.ts'
 import { Connections, imageName } from './connections.ts'
@@ -38,11 +38,13 @@ export function mountCommand(context: CommandContext): Command {
     .addOption(value('--target <reference>', 'Target (Nydus) image reference', { env: 'TARGET' }))
     .addOption(onOff('--target-insecure', 'Skip verifying server certs for HTTPS target registry', 'TARGET_INSECURE'))
     .addOption(
-      value('--backend-type <type>', "Where the image's blobs are when not in its registry: localfs", {
+      value('--backend-type <type>', "Where the image's blobs are when not in its registry: localfs, oss or s3", {
         env: 'BACKEND_TYPE',
       }),
     )
-    .addOption(value('--backend-config <json>', 'Its configuration: {"dir": "FOLDER"}', { env: 'BACKEND_CONFIG' }))
+    .addOption(
+      value('--backend-config <json>', 'Its configuration, such as {"dir": "FOLDER"}', { env: 'BACKEND_CONFIG' }),
+    )
     .addOption(value('--backend-config-file <file>', 'The same in a file', { env: 'BACKEND_CONFIG_FILE' }))
     .addOption(onOff('--prefetch', 'Enable full image data prefetch', 'PREFETCH'))
     .addOption(value('--mount-path <folder>', 'Path to mount the image', { env: 'MOUNT_PATH', fallback: './image-fs' }))
@@ -68,7 +70,6 @@ export function mountCommand(context: CommandContext): Command {
 async function run(flags: MountFlags, log: Log, signal: AbortSignal): Promise<void> {
   const storage = storageFlags('', pick(flags.backendType, flags.backendConfig, flags.backendConfigFile))
   const platform = checkedPlatform(flags.platform)
-  if (storage !== undefined && storage.type !== 'localfs') throw unsupportedStorage(storage.type, '--backend-type')
   const reference = imageName(flags.target, 'target')
   const insecure = flags.targetInsecure === true
   await using connections = new Connections()

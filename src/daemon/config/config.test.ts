@@ -104,10 +104,12 @@ test('what this version does not do is refused, naming the key', () => {
   const base = parseConfig(V2_TOML, 'a').config
   const { backend, cache } = base
   assert.ok(backend !== null && cache !== null)
+  for (const type of ['oss', 's3', 'localdisk', 'http-proxy', 'registry'] as const)
+    assert.throws(() => settingsOf({ ...base, backend: { ...backend, type } }), {
+      code: 'BAD_CONFIG',
+      message: new RegExp(`"backend.${type}": the table is missing`),
+    })
   const cases: ReadonlyArray<readonly [Partial<typeof base>, string]> = [
-    [{ backend: { ...backend, type: 'oss' } }, 'backend.type = "oss"'],
-    [{ backend: { ...backend, type: 's3' } }, 'backend.type = "s3"'],
-    [{ backend: { ...backend, type: 'localdisk' } }, 'backend.type = "localdisk"'],
     [{ cache: { ...cache, type: 'fscache' } }, 'cache.type = "fscache"'],
     [{ overlay: { upper_dir: '/u', work_dir: '/w' } }, 'overlay'],
   ]
@@ -183,4 +185,25 @@ test('http-proxy is taken, but for a proxy in front of it', () => {
   assert.equal(readDeadlineMs, 30_000)
   const proxy = '[backend.http-proxy.proxy]\nurl = "http://p"'
   assert.throws(() => settingsOf(parseConfig(text(proxy), 'a').config), { code: 'UNSUPPORTED' })
+})
+
+test('buckets and disks are taken, their keys not shown', () => {
+  const text = (type: string, table: string): string =>
+    `version = 2\n[cache]\n[rafs]\n[backend]\ntype = "${type}"\n[backend.${type}]\n${table}`
+  const bucket =
+    'endpoint = "host:9000"\nbucket_name = "b"\naccess_key_id = "1d"\naccess_key_secret = "s3cret"\nsession_token = "t0ken"\ntimeout = 7'
+  for (const [type, more] of [
+    ['oss', ''],
+    ['s3', '\nregion = "r"'],
+  ] as const) {
+    const { config, unknownKeys } = parseConfig(text(type, bucket + more), 'a')
+    assert.deepEqual(unknownKeys, [])
+    assert.equal(settingsOf(config).source.kind, type)
+    assert.equal(settingsOf(config).readDeadlineMs, 58_000)
+    assert.doesNotMatch(JSON.stringify(withoutSecrets(config)), /1d|s3cret|t0ken/)
+  }
+  const disk = parseConfig(text('localdisk', 'device_path = "/dev/vdb"\ndisable_gpt = true'), 'a').config
+  assert.deepEqual(settingsOf(disk).source, { kind: 'localdisk', devicePath: '/dev/vdb', isWhole: true })
+  assert.throws(() => settingsOf(parseConfig(text('localdisk', ''), 'a').config), /device_path/)
+  assert.throws(() => parseConfig(text('s3', bucket), 'a'), /"backend.s3.region" is missing/)
 })

@@ -41,6 +41,7 @@ const bucket = {
   object_prefix: text(''),
   access_key_id: text(''),
   access_key_secret: text(''),
+  session_token: text(''),
 }
 
 /** A sub-table a backend type. */
@@ -141,4 +142,6 @@ export const ConfigV2 = v.object({
 /** What all documents become; also the form in which the API shows it. */
 export type Config = v.InferOutput<typeof ConfigV2>
 export type RegistryConfig = v.InferOutput<(typeof BACKENDS)['registry']>
+export type OssConfig = v.InferOutput<(typeof BACKENDS)['oss']>
+export type S3Config = v.InferOutput<(typeof BACKENDS)['s3']>
 export type HttpProxyConfig = v.InferOutput<(typeof BACKENDS)['http-proxy']>

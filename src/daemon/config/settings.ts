@@ -1,7 +1,7 @@
 import type { ImageCacheForm } from '../../engine/index.ts'
 import { DaemonError } from '../errors.ts'
 import type { RecordedOfFiles } from '../file-counters.ts'
-import type { Config, HttpProxyConfig, RegistryConfig } from './schema.ts'
+import type { Config, HttpProxyConfig, OssConfig, RegistryConfig, S3Config } from './schema.ts'
 
 /** What a mount does with its configuration; everything that this version cannot do has been refused. */
 export interface MountSettings {
@@ -9,6 +9,9 @@ export interface MountSettings {
     | { readonly kind: 'localfs'; readonly blobFile: string; readonly dir: string; readonly altDirs: readonly string[] }
     | { readonly kind: 'registry'; readonly registry: RegistryConfig }
     | { readonly kind: 'http-proxy'; readonly httpProxy: HttpProxyConfig }
+    | { readonly kind: 'oss'; readonly oss: OssConfig }
+    | { readonly kind: 's3'; readonly s3: S3Config }
+    | { readonly kind: 'localdisk'; readonly devicePath: string; readonly isWhole: boolean }
   /** Where verified chunks are kept; undefined = in memory only. */
   readonly cacheDirectory: string | undefined
   readonly cacheForm: ImageCacheForm
@@ -73,22 +76,29 @@ export function blobSourceOf({ backend }: Config): MountSettings['source'] {
     }
     case 'registry': {
       if (backend.registry === null) throw wrong('backend.registry', 'the table is missing')
-      const { proxy } = backend.registry
-      if (proxy.url !== '' || proxy.dragonfly_scheduler_endpoint !== '')
-        throw unsupported('backend.registry.proxy', 'leave "url" empty, or name a mirror in "mirrors"')
+      refuseProxy('registry', backend.registry)
       return { kind: 'registry', registry: backend.registry }
     }
     case 'http-proxy': {
       const httpProxy = backend['http-proxy']
       if (httpProxy === null) throw wrong('backend.http-proxy', 'the table is missing')
-      if (httpProxy.proxy.url !== '' || httpProxy.proxy.dragonfly_scheduler_endpoint !== '')
-        throw unsupported('backend.http-proxy.proxy', 'leave "url" empty, and name the proxy in "addr"')
+      refuseProxy('http-proxy', httpProxy)
       return { kind: 'http-proxy', httpProxy }
     }
-    case 'localdisk':
+    case 'localdisk': {
+      if (backend.localdisk === null) throw wrong('backend.localdisk', 'the table is missing')
+      const { device_path: devicePath, disable_gpt: isWhole } = backend.localdisk
+      if (devicePath === '') throw wrong('backend.localdisk.device_path', 'it is empty')
+      return { kind: 'localdisk', devicePath, isWhole }
+    }
     case 'oss':
+      if (backend.oss === null) throw wrong('backend.oss', 'the table is missing')
+      refuseProxy('oss', backend.oss)
+      return { kind: 'oss', oss: backend.oss }
     case 's3':
-      throw unsupported(`backend.type = "${backend.type}"`, 'use localfs, registry or http-proxy')
+      if (backend.s3 === null) throw wrong('backend.s3', 'the table is missing')
+      refuseProxy('s3', backend.s3)
+      return { kind: 's3', s3: backend.s3 }
     default:
       return backend.type satisfies never
   }
@@ -128,13 +138,21 @@ function cacheFormOf({ compressed, validate, filecache }: NonNullable<Config['ca
   return { compressed, validate, encryption: { key, convergent } }
 }
 
-/** The keys of the chosen backend that say how patient it is. */
-function networkOf({ backend }: Config): RegistryConfig | HttpProxyConfig | null {
-  return (backend?.type === 'http-proxy' ? backend['http-proxy'] : backend?.registry) ?? null
+function refuseProxy(type: string, { proxy }: NetworkConfig): void {
+  if (proxy.url !== '' || proxy.dragonfly_scheduler_endpoint !== '')
+    throw unsupported(`backend.${type}.proxy`, 'leave "url" empty')
+}
+
+type NetworkConfig = RegistryConfig | HttpProxyConfig | OssConfig | S3Config
+
+/** The keys of the chosen backend that say how patient it is; null for what is on this machine. */
+function networkOf({ backend }: Config): NetworkConfig | null {
+  if (backend === null || backend.type === 'localfs' || backend.type === 'localdisk') return null
+  return backend[backend.type]
 }
 
 /** All tries of one read and some time for what waits before it; a time-out of 0 (none) must not mean a reader that hangs for ever. */
-function deadlineOf(network: RegistryConfig | HttpProxyConfig | null): number {
+function deadlineOf(network: NetworkConfig | null): number {
   if (network === null) return LOCAL_DEADLINE_MS
   if (network.timeout === 0) return MAX_DEADLINE_MS
   const tries = 1 + (network.retry_limit === 0 ? DEFAULT_RETRIES : network.retry_limit)
@@ -169,7 +187,7 @@ function unsupported(key: string, instead: string): DaemonError {
 export function withoutSecrets(config: Config): Config {
   const { backend } = config
   if (backend === null) return config
-  const bucket = { access_key_id: '', access_key_secret: '' }
+  const bucket = { access_key_id: '', access_key_secret: '', session_token: '' }
   const proxied = <T extends { readonly proxy: { readonly url: string; readonly ping_url: string } }>(of: T): T => ({
     ...of,
     proxy: { ...of.proxy, url: withoutLogin(of.proxy.url), ping_url: withoutLogin(of.proxy.ping_url) },

@@ -1,0 +1,40 @@
+import type { ConnectionOptions } from 'node:tls'
+import type { Dispatcher } from 'undici'
+
+/** Timeouts, connections and trust of the one connection pool of a client. */
+export interface HttpOptions {
+  readonly connectionsPerHost: number
+  readonly connectTimeoutMs: number
+  readonly headersTimeoutMs: number
+  readonly bodyTimeoutMs: number
+  /** PEM text of certificates to trust beside the system's. */
+  readonly ca: string | undefined
+  readonly skipVerify: boolean
+  /** Path of a Unix socket that is asked whatever the address is. */
+  readonly socketPath?: string
+}
+
+const KEEP_ALIVE_MS = 30_000
+
+/** undici costs about 50 ms to load: only who talks to a server pays. */
+export async function openAgent(options: HttpOptions): Promise<Dispatcher> {
+  const [{ Agent }, trust] = await Promise.all([import('undici'), trustOf(options)])
+  const { socketPath } = options
+  return new Agent({
+    connections: options.connectionsPerHost,
+    pipelining: 1,
+    allowH2: false, // nothing gained here, and its flow control costs
+    headersTimeout: options.headersTimeoutMs,
+    bodyTimeout: options.bodyTimeoutMs,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    connect: { ...trust, ...(socketPath === undefined ? {} : { socketPath }), timeout: options.connectTimeoutMs },
+  })
+}
+
+async function trustOf({ ca, skipVerify }: HttpOptions): Promise<ConnectionOptions> {
+  const tls = await import('node:tls')
+  return {
+    ...(ca === undefined ? {} : { ca: [...tls.getCACertificates('default'), ca] }),
+    rejectUnauthorized: !skipVerify,
+  }
+}
