@@ -84,8 +84,11 @@ export class Scratch implements AsyncDisposable {
   }
 
   /** Starts nydusd on `mnt` and waits until its API answers. */
-  async nydusd(args: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<TestDaemon> {
-    const socket = join(this.path, 'api.sock')
+  async nydusd(
+    args: readonly string[],
+    env: NodeJS.ProcessEnv = {},
+    socket: string = join(this.path, 'api.sock'),
+  ): Promise<TestDaemon> {
     const daemon = new TestDaemon(
       ['--mountpoint', this.mnt, '--apisock', socket, '--rlimit-nofile', '0', ...args],
       socket,

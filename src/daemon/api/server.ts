@@ -6,6 +6,7 @@ import { DaemonError, messageOf } from '../errors.ts'
 import { type Answer, BAD_REQUEST, failureAnswer, NO_ROUTE, refusal } from './answer.ts'
 import type { Log } from '../log.ts'
 import type { Route } from './routes.ts'
+import { protocolFault, rawRefusal, UNSUPPORTED_VERSION } from './protocol.ts'
 
 /** What the server itself needs of a daemon. */
 export interface Served {
@@ -24,6 +25,10 @@ export interface ApiServerOptions<D extends Served> {
 const MAX_BODY_BYTES = 51_200
 const MAX_CONNECTIONS = 256
 const MAX_HEADER_BYTES = 16 << 10
+/** Requests of one client that wait for their turn; nobody has a use for more. */
+const MAX_WAITING = 256
+/** How long what is left of a refused body is taken and thrown away, so that its sender gets to read why. */
+const DRAIN_MS = 2_000
 /** `sun_path` has 108 bytes, the last one NUL. */
 const MAX_SOCKET_PATH_BYTES = 107
 const CONNECT_DEADLINE_MS = 2_000
@@ -34,7 +39,8 @@ const CONNECT_DEADLINE_MS = 2_000
 export class ApiServer<D extends Served = Daemon> {
   readonly #options: ApiServerOptions<D>
   readonly #server: Server
-  readonly #sockets = new Set<Socket>()
+  /** Every connection, and its requests that are not answered yet. */
+  readonly #clients = new Map<Socket, Client>()
 
   private constructor(options: ApiServerOptions<D>) {
     this.#options = options
@@ -44,16 +50,17 @@ export class ApiServer<D extends Served = Daemon> {
       headersTimeout: 0,
       maxHeaderSize: MAX_HEADER_BYTES,
       connectionsCheckingInterval: 2 ** 30,
+      requireHostHeader: false, // upstream's server asks for none
     }
     // Loaded here, while a daemon's first thread starts; as an ES module it would load a web client too, which takes longer than all the rest.
-    this.#server = process.getBuiltinModule('node:http').createServer(limits, (request, response) => {
-      // a client that hung up in mid-body, or a path that is no path
-      this.#serve(request, response).catch(() => response.destroy())
-    })
+    this.#server = process
+      .getBuiltinModule('node:http')
+      .createServer(limits, (request, response) => this.#take(request, response))
+    // a client that has said all still gets its answers
+    Object.assign(this.#server, { httpAllowHalfOpen: true })
     this.#server.on('connection', (socket) => this.#admit(socket))
     this.#server.on('clientError', (error, socket) => {
-      if (socket.writable)
-        socket.end(rawRefusal(400, `${error.message}.\nAll previous unanswered requests will be dropped.`))
+      if (socket.writable) socket.end(protocolFault(error))
       else socket.destroy()
     })
   }
@@ -87,37 +94,38 @@ export class ApiServer<D extends Served = Daemon> {
   /** Hangs up on everybody and removes the socket. */
   async close(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()))
-    for (const socket of this.#sockets) socket.destroy()
+    for (const socket of this.#clients.keys()) socket.destroy()
     await closed
     rmSync(this.#options.socketPath, { force: true })
   }
 
   #admit(socket: Socket): void {
-    this.#sockets.add(socket)
-    socket.on('close', () => this.#sockets.delete(socket))
-    if (this.#sockets.size > MAX_CONNECTIONS) socket.end(rawRefusal(503, 'Too many open connections'))
+    this.#clients.set(socket, { waiting: 0, turn: Promise.resolve() })
+    socket.on('close', () => this.#clients.delete(socket))
+    if (this.#clients.size > MAX_CONNECTIONS) socket.end(rawRefusal(503, 'Too many open connections'))
+  }
+
+  /** Requests of one connection are handled one after the other: a client may send the next one before it has the answer. */
+  #take(request: IncomingMessage, response: ServerResponse): void {
+    const client = this.#clients.get(request.socket)
+    if (client === undefined || client.waiting >= MAX_WAITING) return void response.destroy()
+    client.waiting++
+    client.turn = client.turn
+      .then(() => this.#serve(request, response))
+      .catch(() => void response.destroy()) // a client that hung up in mid-body
+      .finally(() => client.waiting--)
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     let isExit = false
-    const url = new URL(request.url ?? '/', 'http://daemon')
+    if (request.httpVersionMajor !== 1) return hangUp(request, UNSUPPORTED_VERSION)
     const body = await readBody(request)
-    if (typeof body === 'number') {
-      response.shouldKeepAlive = false
-      response.socket?.end(
-        rawRefusal(
-          400,
-          `Request payload with size ${body} is larger than the limit of ${MAX_BODY_BYTES} allowed by server.\nAll previous unanswered requests will be dropped.`,
-        ),
-      )
-      return
-    }
-    const answer = await this.#answer(request.method ?? '', url, body, () => {
-      isExit = true
-    })
-    send(response, answer, () => {
-      if (isExit) this.#options.onExit()
-    })
+    if (typeof body === 'number') return hangUp(request, rawRefusal(400, tooLarge(body)))
+    const url = URL.parse(request.url ?? '/', 'http://daemon')
+    const exit = (): void => void (isExit = true)
+    const answer = url === null ? NO_ROUTE : await this.#answer(request.method ?? '', url, body, exit)
+    if (isExit) whenOver(response, this.#options.onExit)
+    send(response, answer)
   }
 
   async #answer(method: string, url: URL, body: string, exit: () => void): Promise<Answer> {
@@ -170,13 +178,37 @@ export async function checkSocket(path: string): Promise<void> {
     )
 }
 
+interface Client {
+  waiting: number
+  turn: Promise<void>
+}
+
+/** Once, when the answer is out or nobody is there to get it. */
+function whenOver(response: ServerResponse, act: () => void): void {
+  if (response.closed || response.destroyed) act()
+  else response.once('close', act)
+}
+
+/** Refuses a request in mid-stream: the connection cannot be used any more. */
+function hangUp(request: IncomingMessage, refused: string): void {
+  const { socket } = request
+  socket.end(refused)
+  request.resume()
+  setTimeout(() => socket.destroy(), DRAIN_MS).unref()
+}
+
+function tooLarge(bytes: number): string {
+  return `Request payload with size ${bytes} is larger than the limit of ${MAX_BODY_BYTES} allowed by server.\nAll previous unanswered requests will be dropped.`
+}
+
 /** The whole body, or, when it is too long, its length as far as known. */
 async function readBody(request: IncomingMessage): Promise<string | number> {
   const told = Number(request.headers['content-length'] ?? 0)
   if (told > MAX_BODY_BYTES) return told
   const parts: Buffer[] = []
   let length = 0
-  for await (const part of request as AsyncIterable<Buffer>) {
+  // a connection that is to carry an answer outlives the loop
+  for await (const part of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     length += part.length
     if (length > MAX_BODY_BYTES) return length
     parts.push(part)
@@ -185,27 +217,16 @@ async function readBody(request: IncomingMessage): Promise<string | number> {
 }
 
 /** Like upstream: a status line without words, and no header that is not needed. */
-function send(response: ServerResponse, answer: Answer, onSent: () => void): void {
+function send(response: ServerResponse, answer: Answer): void {
   response.sendDate = false
-  response.statusCode = answer.status
-  response.statusMessage = ''
-  response.setHeader('Server', 'Nydus API')
-  response.setHeader('Connection', 'keep-alive')
   const { type, content } = answer.text ?? {
     type: 'application/json',
     content: answer.body === undefined ? '' : JSON.stringify(answer.body),
   }
-  if (content === '') {
-    response.end(onSent)
-    return
-  }
-  response.setHeader('Content-Type', type)
-  response.setHeader('Content-Length', Buffer.byteLength(content))
-  response.end(content, onSent)
-}
-
-/** What upstream's server says before a request reaches the API. */
-function rawRefusal(status: number, text: string): string {
-  const body = `{ "error": "${text}" }`
-  return `HTTP/1.1 ${status} \r\nServer: Firecracker API\r\nConnection: keep-alive\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`
+  response.writeHead(answer.status, '', {
+    Server: 'Nydus API',
+    Connection: 'keep-alive',
+    ...(content === '' ? {} : { 'Content-Type': type, 'Content-Length': Buffer.byteLength(content) }),
+  })
+  response.end(content)
 }
