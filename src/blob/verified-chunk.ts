@@ -1,4 +1,4 @@
-import { type Digester } from '../codec/index.ts'
+import { crc32c, type Digester } from '../codec/index.ts'
 import type { ChunkInfo } from './chunk-info.ts'
 import { BlobError } from './errors.ts'
 
@@ -6,7 +6,7 @@ declare const verified: unique symbol
 
 /**
  * Bytes of one whole chunk whose digest was compared with the image's. Only `verifyChunk` and, on its worker's receipt, `acceptReceipt` make one; the cache takes
- * nothing else. A cast anywhere else is a bug.
+ * nothing else. A cast anywhere else is a bug. Of external blobs it is a checksum that was compared.
  */
 export type VerifiedChunk = Uint8Array & { readonly [verified]: true }
 
@@ -25,7 +25,25 @@ export function verifyChunk(bytes: Uint8Array, chunk: ChunkInfo, digester: Diges
   return bytes as VerifiedChunk // its digest was compared on the line above
 }
 
-/** What a worker that ran {@link verifyChunk} sends back. Only the engine's decode pool may turn one into a VerifiedChunk. */
+/**
+ * Compares the CRC-32C of a chunk of an external blob, of which images hold no digest: it finds damage, not malice. Throws BlobError 'BAD_DIGEST', also for a chunk without one. `blobId` is for the message.
+ */
+export function verifyExternalChunk(bytes: Uint8Array, chunk: ChunkInfo, blobId: string): VerifiedChunk {
+  const name = `chunk ${chunk.index} of external blob ${blobId}`
+  if (chunk.crc32c === undefined)
+    throw new BlobError(
+      'BAD_DIGEST',
+      `${name} cannot be verified: the image has neither digest nor checksum of it; build it with "crcs" in the attributes`,
+    )
+  const sum = crc32c(bytes)
+  if (bytes.length === chunk.uncompressedSize && sum === chunk.crc32c) return bytes as VerifiedChunk // compared on this line
+  throw new BlobError(
+    'BAD_DIGEST',
+    `${name} has the checksum ${sum.toString(16)}, the image says ${chunk.crc32c.toString(16)}; its data has changed: restore it, or build the image again`,
+  )
+}
+
+/** What a worker that ran {@link verifyChunk} or {@link verifyExternalChunk} sends back. Only the engine's decode pool may turn one into a VerifiedChunk. */
 export interface VerificationReceipt {
   readonly verified: true
   /** The digest that was found equal. */

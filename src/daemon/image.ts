@@ -8,6 +8,7 @@ import type { Config } from './config/schema.ts'
 import { type MountSettings, settingsOf } from './config/settings.ts'
 import { DaemonError, messageOf } from './errors.ts'
 import { FileCounters, type FileRecording, recordFiles } from './file-counters.ts'
+import { withExternalBlobs } from './external-blobs.ts'
 import { openSource } from './image-backend.ts'
 import type { ServedImage } from './transports/fuse-handler.ts'
 
@@ -78,8 +79,10 @@ export class MountedImage {
     const loaded = await loadBootstrap(request.source)
     if (loaded.bootstrap.version === 6 && settings.cacheDirectory === undefined)
       throw deviceError('UNSUPPORTED', 'configure', 'Rafs v6 must have local blobcache configured')
-    const { backend, metrics } = openSource(settings.source, request.currentAuth)
+    const { backend: main, metrics } = openSource(settings.source, request.currentAuth)
+    let backend = main
     try {
+      backend = await withExternalBlobs(main, loaded.bootstrap.blobs, request)
       if (settings.cacheDirectory !== undefined) await mkdir(settings.cacheDirectory, { recursive: true })
       const reader = await openImage({
         bootstrap: loaded.bootstrap,
@@ -100,6 +103,7 @@ export class MountedImage {
       return new MountedImage({ request, settings, loaded, reader, metrics, closeBackend: () => backend.close() })
     } catch (error) {
       await backend.close()
+      if (error instanceof DaemonError) throw error
       throw deviceError('IO', 'create', 'Input/output error (os error 5)', error)
     }
   }

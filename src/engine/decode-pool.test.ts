@@ -16,9 +16,11 @@ function task(chunkCount: number, chunkBytes: number, wrong: readonly number[] =
     digester('blake3').digest(bytes, digest)
     if (wrong.includes(index)) digest[0] ^= 1
     const sizes = { storedAt: 0, storedSize: 0, plainAt: index * chunkBytes, plainSize: chunkBytes }
-    return { index, ...sizes, compressed: false, encrypted: false, batchOffset: 0, batchSize: 0, digest }
+    const kind = { compressed: false, encrypted: false, batchOffset: 0, batchSize: 0, crc32c: undefined }
+    return { index, ...sizes, ...kind, digest }
   })
-  return { blobId: 'b'.repeat(64), compression: 'none', digest: 'blake3', stored: undefined, plain, chunks }
+  const of = { blobId: 'b'.repeat(64), isExternal: false }
+  return { ...of, compression: 'none', digest: 'blake3', stored: undefined, plain, chunks }
 }
 
 const threads = (): number => readdirSync('/proc/self/task').length

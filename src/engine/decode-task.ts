@@ -5,6 +5,7 @@ import {
   ChunkInfo,
   type VerificationReceipt,
   verifyChunk,
+  verifyExternalChunk,
 } from '../blob/index.ts'
 import {
   CodecError,
@@ -29,11 +30,14 @@ export interface DecodeChunk {
   readonly batchOffset: number
   readonly batchSize: number
   readonly digest: Uint8Array
+  readonly crc32c: number | undefined
 }
 
 /** Chunks of one blob to decode and verify, or only to verify when `stored` is undefined: then the plain bytes are there already. */
 export interface DecodeTask {
   readonly blobId: string
+  /** Its chunks have checksums in the place of digests. */
+  readonly isExternal: boolean
   readonly compression: CompressionName
   readonly digest: DigestName
   readonly cipher?: BlobCipher | undefined
@@ -77,7 +81,9 @@ export function decodeTask(task: DecodeTask): DecodeOutcome[] {
         info.batchSize = chunk.batchSize
         decoder.decode(stored, chunk.storedAt, info, plain)
       }
-      verifyChunk(plain, info, digester(task.digest), task.blobId)
+      info.crc32c = chunk.crc32c
+      if (task.isExternal) verifyExternalChunk(plain, info, task.blobId)
+      else verifyChunk(plain, info, digester(task.digest), task.blobId)
       return { verified: true, digest: Uint8Array.from(info.digest) }
     } catch (error) {
       if (!(error instanceof BlobError) && !(error instanceof CodecError)) throw error

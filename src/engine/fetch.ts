@@ -1,6 +1,6 @@
 import type { BlobReader } from '../backend/index.ts'
 import { type ChunkCache, CacheError, type StoredUnit } from '../cache/index.ts'
-import { acceptReceipt, type ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
+import { acceptReceipt, BLOB_FEATURES, type ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
 import type { DecodeChunk, DecodeOutcome, DecodeTask, StoredSlice } from './decode-task.ts'
 import type { DecodePool } from './decode-pool.ts'
 import { EngineError } from './errors.ts'
@@ -108,9 +108,9 @@ function arrivals(blob: ImageBlob, range: FetchRange): Arriving[] {
 }
 
 function placed(info: ChunkInfo, storedAt: number, plainAt: number): DecodeChunk {
-  const { index, uncompressedSize: plainSize, compressed, encrypted, batchOffset, batchSize, digest } = info
+  const { index, uncompressedSize: plainSize, compressed, encrypted, batchOffset, batchSize, digest, crc32c } = info
   const kind = { compressed, encrypted, batchOffset, batchSize }
-  return { index, storedAt, storedSize: storedSize(info), plainAt, plainSize, ...kind, digest }
+  return { index, storedAt, storedSize: storedSize(info), plainAt, plainSize, ...kind, digest, crc32c }
 }
 
 /** Complete chunks from `first` on, as many as make a task. */
@@ -136,7 +136,18 @@ function taskOf(
   slice?: StoredSlice,
 ): DecodeTask {
   const { id, compression, digest, cipher } = blob.info
-  return { blobId: id, compression, digest, cipher, stored: stored?.memory, plain: plain.memory, chunks, slice }
+  const isExternal = (blob.info.features & BLOB_FEATURES.EXTERNAL) !== 0
+  return {
+    blobId: id,
+    isExternal,
+    compression,
+    digest,
+    cipher,
+    stored: stored?.memory,
+    plain: plain.memory,
+    chunks,
+    slice,
+  }
 }
 
 async function handOn(

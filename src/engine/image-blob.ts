@@ -35,6 +35,8 @@ import { ZranSlices } from './zran-slices.ts'
 
 /** Chunks larger than this, as stored, are in no image that a builder made. */
 const MAX_STORED_BYTES = 32 << 20
+/** Those of external blobs are as large as somebody wrote into the attributes. */
+const MAX_EXTERNAL_BYTES = 256 << 20
 
 export interface ImageBlobParts {
   readonly bootstrap: Bootstrap
@@ -128,7 +130,8 @@ export class ImageBlob implements PlannedBlob {
     into.compressedOffset = this.#info.compressedOffset
     into.storedSize = storedSize(this.#info)
     into.plainSize = this.#info.uncompressedSize
-    return into.storedSize <= MAX_STORED_BYTES
+    const isExternal = (this.info.features & BLOB_FEATURES.EXTERNAL) !== 0
+    return into.storedSize <= (isExternal ? MAX_EXTERNAL_BYTES : MAX_STORED_BYTES)
   }
 
   /** A record of its own for the caller. */

@@ -27,8 +27,6 @@ const MAX_PLAIN_BYTES = 8 << 20
 const KEEP_BUFFER_BYTES = 32 << 20
 /** Claims verified at a time. */
 const CLAIMS = 8
-/** Ways of storing data that this version cannot read. */
-const UNREADABLE = BLOB_FEATURES.EXTERNAL
 
 /** Opens an image for reading: its caches are opened or made; nothing is fetched. Throws EngineError 'UNSUPPORTED' or CacheError. */
 export async function openImage(parts: ImageParts, clock: Clock = SYSTEM_CLOCK): Promise<ImageReader> {
@@ -38,11 +36,6 @@ export async function openImage(parts: ImageParts, clock: Clock = SYSTEM_CLOCK):
         'UNSUPPORTED',
         `cannot read blob ${id}: it is encrypted, and the image has no key for it; RAFS v5 cannot keep one, so build the image as v6`,
       )
-    if ((features & UNREADABLE) === 0) continue
-    throw new EngineError(
-      'UNSUPPORTED',
-      `cannot read blob ${id}: its data is stored in a way (features 0x${features.toString(16)}: external) that this version does not read`,
-    )
   }
   const memory = new MemoryStore(parts.limits.memoryBytes)
   const blobs: ImageBlob[] = []

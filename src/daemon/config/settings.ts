@@ -162,7 +162,6 @@ function deadlineOf(network: NetworkConfig | null): number {
 function ignoredKeys(config: Config): string[] {
   const { cache } = config
   return [
-    ...(config.external_backends.length > 0 ? ['external_backends'] : []),
     ...(cache?.filecache?.enable_convergent_encryption === true && !cache.filecache.enable_encryption
       ? ['cache.filecache.enable_convergent_encryption']
       : []),
