@@ -1,22 +1,22 @@
 /** The compression context of blobs whose chunks the bootstrap describes fully: nobody here reads by it, but the cache keeps it for those who do. Source: docs/formats/blob.md, "Compression context". */
 import type { BlobInfo } from './blob-info.ts'
 import { checkMetaHeader, META_HEADER_SIZE, metaFileOf } from './blob-meta.ts'
-import { INFO_V2_SIZE } from './chunk-infos.ts'
 import { BlobError } from './errors.ts'
-import { MAX_BLOB_CHUNKS } from './limits.ts'
 
 /** True for blobs that have one: those of v5 and layers without data have none. */
 export function hasPlainMeta(blob: BlobInfo): boolean {
   return blob.metaCompressedSize > 0 && blob.metaUncompressedSize > 0
 }
 
+/** Of 2.8 million chunks and more: it is held in memory while it is kept, and what a crafted image claims must not fill that. */
+const MAX_KEPT_BYTES = 64 << 20
+
 /** Bytes of the context's cache form; bounded. Throws BlobError 'BAD_META'. */
 export function plainMetaFileSize(blob: BlobInfo): number {
-  const most = MAX_BLOB_CHUNKS * INFO_V2_SIZE
-  if (blob.metaUncompressedSize > most || blob.metaCompressedSize > blob.metaUncompressedSize)
+  if (blob.metaUncompressedSize > MAX_KEPT_BYTES || blob.metaCompressedSize > blob.metaUncompressedSize)
     throw new BlobError(
       'BAD_META',
-      `blob ${blob.id} has a compression context of ${blob.metaUncompressedSize} bytes, stored in ${blob.metaCompressedSize}; up to ${most} are kept`,
+      `blob ${blob.id} has a compression context of ${blob.metaUncompressedSize} bytes, stored in ${blob.metaCompressedSize}; up to ${MAX_KEPT_BYTES} are kept`,
     )
   return Math.ceil(blob.metaUncompressedSize / 4096) * 4096 + META_HEADER_SIZE
 }
