@@ -1,11 +1,13 @@
-import { createHash } from 'node:crypto'
+import { sha256Stream } from '../../codec/index.ts'
 
 /** An archive on its way, as it is, compressed or not: measured, digested, and read to its end whatever follows the last entry. */
 export class WholeTar {
   size = 0
   /** For the parser, which must not end what is still to be read. */
   readonly archive: AsyncIterable<Uint8Array>
-  readonly #hash = createHash('sha256')
+  readonly #hash = sha256Stream()
+  /** Of the last piece, beside what its reader does with it. */
+  #hashing: Promise<void> | void = undefined
   readonly #isDigested: boolean
   readonly #iterator: AsyncIterator<Uint8Array>
   readonly #onPiece: (bytes: Uint8Array, end: number) => void
@@ -24,7 +26,7 @@ export class WholeTar {
 
   /** SHA-256 of all bytes; after `finish`. */
   get id(): string {
-    return this.#hash.copy().digest('hex')
+    return this.#hash.digest().toString('hex')
   }
 
   async finish(): Promise<void> {
@@ -36,11 +38,15 @@ export class WholeTar {
   }
 
   async #next(): Promise<IteratorResult<Uint8Array>> {
+    await this.#hashing
     const next = await this.#iterator.next()
     if (next.done === true) return next
     this.size += next.value.length
     this.#onPiece(next.value, this.size)
-    if (this.#isDigested) this.#hash.update(next.value)
+    if (this.#isDigested) {
+      this.#hashing = this.#hash.update(next.value)
+      this.#hashing?.catch(() => undefined) // thrown with the next piece
+    }
     return next
   }
 }
