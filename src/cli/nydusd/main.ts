@@ -8,7 +8,6 @@ import { addServices, SERVICES } from './services.ts'
 /** Services of the original that this version has not. */
 const LATER: ReadonlyMap<string, string> = new Map([
   ['virtiofs', 'Serve a virtual machine by virtio-fs (not in this version)'],
-  ['nbd', 'Export an image as a block device (not in this version)'],
   ['singleton', 'Host fscache services (not in this version)'],
 ])
 

@@ -4,10 +4,11 @@ import { ExitError } from '../output.ts'
 import { DEFAULT_FILE_LIMIT, type Flags, lacking, LEVELS, parseThreads, usageError, wholeNumber } from './options.ts'
 
 /** Commands of their own bundle. */
-export const SERVICES: ReadonlySet<string> = new Set(['uffd'])
+export const SERVICES: ReadonlySet<string> = new Set(['uffd', 'nbd'])
 
 interface ServiceFlags extends Flags {
   readonly sock?: string
+  readonly threads?: number
 }
 
 /** Adds the services that mount nothing. */
@@ -20,7 +21,24 @@ export function addServices(root: Command): void {
     [
       new Option('-S, --sock <sock>', 'Unix socket for virtual machine monitors'),
       new Option('-B, --bootstrap <bootstrap>', 'RAFS v6 metadata file of the image'),
-      ...DISK,
+      new Option('-C, --config <config>', 'Configuration file of version 2: where the blobs are, and the cache'),
+      new Option('-D, --localfs-dir <localfs-dir>', 'Directory of blobs, and of the cache, in the place of --config'),
+      threads('Taken, without effect: one thread serves [default: 4]'),
+    ],
+  )
+  addOptions(
+    root
+      .command('nbd')
+      .description('Serve an image as a network block device of the kernel')
+      .argument('<DEVICE>', 'NBD device node, like /dev/nbd0')
+      .action(async (device: string, flags: ServiceFlags) => {
+        await (await services()).runNbd(nbdOptions(device, flags))
+      }),
+    [
+      new Option('-B, --bootstrap <bootstrap>', 'RAFS v6 metadata file of the image; with --localfs-dir'),
+      new Option('-D, --localfs-dir <localfs-dir>', 'Directory of blobs, and of the cache; with --bootstrap'),
+      new Option('-C, --config <config>', 'In their place: a blob cache entry, JSON or TOML'),
+      threads('Connections to the driver [default: 4]'),
     ],
   )
 }
@@ -32,11 +50,11 @@ async function services(): Promise<typeof Services> {
   return (await import(url.href)) as typeof Services
 }
 
-const DISK = [
-  new Option('-C, --config <config>', 'Configuration file of version 2: where the blobs are, and the cache'),
-  new Option('-D, --localfs-dir <localfs-dir>', 'Directory of blobs, and of the cache, in the place of --config'),
-  new Option('--threads <threads>', 'Taken, without effect: one thread serves [default: 4]').argParser(parseThreads),
-]
+function threads(text: string): Option {
+  return new Option('--threads <threads>', text).argParser(parseThreads)
+}
+
+const DEFAULT_CONNECTIONS = 4
 
 /** What every service has. */
 const COMMON = [
@@ -89,4 +107,22 @@ function uffdOptions(flags: ServiceFlags): Services.UffdRunOptions {
     throw new ExitError(1, 'both --config and --localfs-dir are missing: one of them says where the blobs are')
   const from = config === undefined ? { localfsDir: localfsDir ?? '' } : { file: config }
   return { ...common, socketPath: flags.sock, bootstrap, config: from }
+}
+
+function nbdOptions(device: string, flags: ServiceFlags): Services.NbdRunOptions {
+  const common = commonOptions(flags)
+  const { bootstrap, config, localfsDir, threads: count } = flags
+  for (const [given, name] of [
+    [bootstrap, 'bootstrap'],
+    [localfsDir, 'localfs-dir'],
+  ] as const)
+    if (given !== undefined && config !== undefined)
+      throw usageError(`the argument '--${name} <${name}>' cannot be used with '--config <config>'`)
+  if (bootstrap !== undefined && localfsDir === undefined) throw lacking('--localfs-dir')
+  if (localfsDir !== undefined && bootstrap === undefined) throw lacking('--bootstrap')
+  const of = { ...common, device, threads: count ?? DEFAULT_CONNECTIONS }
+  if (config !== undefined) return { ...of, from: { file: config } }
+  if (bootstrap === undefined || localfsDir === undefined)
+    throw new ExitError(1, 'both --config and --bootstrap are missing: one of them names the image')
+  return { ...of, from: { bootstrap, localfsDir } }
 }

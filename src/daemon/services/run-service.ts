@@ -17,7 +17,7 @@ export interface Running extends Served {
 
 export interface ServiceParts<D extends Running> {
   /** Resolves when the service answers; rejects when it cannot, and has left nothing then. `onEnd`: it ended by itself. */
-  readonly start: (log: Log, onEnd: (error: Error) => void) => Promise<D>
+  readonly start: (log: Log, onEnd: (why: string | Error) => void) => Promise<D>
   readonly routes: ReadonlyArray<Route<D>>
   /** For the log: where it serves. */
   readonly at: string

@@ -4,6 +4,7 @@ import { bindCalls, type Native } from '../syscall.ts'
 
 interface Calls {
   socket: Native<[domain: number, type: number, protocol: number]>
+  socketpair: Native<[domain: number, type: number, protocol: number, ends: Uint8Array]>
   bind: Native<[socket: number, address: Uint8Array, size: number]>
   listen: Native<[socket: number, backlog: number]>
   connect: Native<[socket: number, address: Uint8Array, size: number]>
@@ -21,6 +22,7 @@ interface Calls {
 
 const SIGNATURES: Readonly<Record<keyof Calls, string>> = {
   socket: 'int socket(int, int, int)',
+  socketpair: 'int socketpair(int, int, int, void*)',
   bind: 'int bind(int, const void*, uint)',
   listen: 'int listen(int, int)',
   connect: 'int connect(int, const void*, uint)',

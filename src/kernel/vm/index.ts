@@ -3,5 +3,7 @@
  */
 export { FaultMemory, readMemory, whyNoFaults } from './fault-memory.ts'
 export { addressOf, sealedFile } from './memory.ts'
-export { connectStream, UnixListener, UnixStream } from './unix-stream.ts'
+export type { NbdRequest } from './nbd.ts'
+export { NBD, NbdDevice, nbdReply, NbdRequests, whyNoNbd } from './nbd.ts'
+export { connectStream, socketPair, UnixListener, UnixStream } from './unix-stream.ts'
 export { UserFaults } from './userfault.ts'

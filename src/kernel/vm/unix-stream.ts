@@ -188,6 +188,13 @@ export function connectStream(path: string): UnixStream {
   }
 }
 
+/** Two connected ends, as descriptors that the caller closes. Throws KernelError. */
+export function socketPair(): readonly [number, number] {
+  const ends = Buffer.alloc(8)
+  check(calls().socketpair(AF_UNIX, STREAM_NONBLOCK_CLOEXEC, 0, ends), 'socketpair', 'cannot make sockets')
+  return [ends.readInt32LE(0), ends.readInt32LE(4)]
+}
+
 function addressOf(path: string): Buffer {
   const name = Buffer.from(path)
   if (name.length > MAX_PATH_BYTES || name.includes(0))
