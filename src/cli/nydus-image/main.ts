@@ -1,38 +1,15 @@
-import { CommanderError } from 'commander'
-import { createOutput, ExitError, runTool } from '../output.ts'
-import { readCommandLine, UsageError } from '../command-line.ts'
-import { createProgram } from './program.ts'
+import { createOutput, runTool } from '../output.ts'
+import { versionText } from './version.ts'
 
 /** Runs one command line (without the tool's own name); sets the exit code of the process. */
 export async function main(argv: readonly string[]): Promise<void> {
   await runTool(createOutput('none'), async (signal) => {
-    const root = createProgram(signal)
-    try {
-      await untilStuck(root.parseAsync(readCommandLine(root, argv), { from: 'user' }), signal)
-    } catch (error) {
-      if (error instanceof UsageError) {
-        process.stderr.write(error.message)
-        throw new ExitError(error.exitCode, '')
-      }
-      if (!(error instanceof CommanderError)) throw error
-      // Help and version end the parsing this way; anything else was told by the library.
-      if (error.exitCode !== 0) throw new ExitError(2, '')
+    // Programs ask this often, to see what they have: it needs none of the commands.
+    if (argv.length === 1 && (argv[0] === '--version' || argv[0] === '-V')) {
+      process.stdout.write(`${versionText()}\n`)
+      return
     }
+    const { runCommand } = await import('./run-command.ts')
+    await runCommand(argv, signal)
   })
-}
-
-/** After a signal the work has this long to clean up; then it is taken to wait for a pipe that never comes. */
-const CLEANUP_MS = 3000
-
-async function untilStuck(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
-  let timer: NodeJS.Timeout | undefined
-  const stuck = new Promise<never>((_, reject) => {
-    const give = (): void => reject(signal.reason as Error)
-    signal.addEventListener('abort', () => (timer = setTimeout(give, CLEANUP_MS)), { once: true })
-  })
-  try {
-    await Promise.race([work, stuck])
-  } finally {
-    clearTimeout(timer)
-  }
 }
