@@ -10,6 +10,7 @@ import { buildStargzLayer } from './build-stargz.ts'
 import { buildTarfsLayer } from './build-tarfs.ts'
 import { BuilderError } from './errors.ts'
 import { ImageFiles } from './image-files.ts'
+import { Losses } from './losses.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
 
 /** A directory, or a tar (plain, gzip, zstd) in a file or FIFO; `-` is stdin. Of `tarfs` the tar, which must be plain, is the image's blob itself, and only a bootstrap is written. Of `stargz-toc`, the table of contents of an eStargz layer, the blob is the layer, and what is written as blob tells where its chunks are. */
@@ -44,6 +45,8 @@ export interface BuiltImage {
   readonly blobSize: number
   /** With `attributes`. */
   readonly external?: ExternalOutput | undefined
+  /** What the image cannot hold of its source, for people: one line, or none. */
+  readonly warnings: readonly string[]
   /** Seconds by step, and counts, by the original's names. */
   readonly trace: {
     readonly consumedTime: Readonly<Record<string, number>>
@@ -73,12 +76,20 @@ export async function buildImage(
   if (options.attributes !== undefined) checkExternalPlaces(source, places, options)
   await checkPlaces(places)
   if (source.kind === 'tarfs') return await buildOverTar(source.path, places, options, run)
+  const losses = new Losses()
   const blob = await openBlobOutput(places.blob)
   let files: ImageFiles | undefined
   try {
     const built = await buildFrom(
       source,
-      { ...options, signal: run.signal, sink: (bytes) => blob.write(bytes), keep: blob.keep, keepMeta: blob.keepMeta },
+      {
+        ...options,
+        signal: run.signal,
+        onLost: losses.add,
+        sink: (bytes) => blob.write(bytes),
+        keep: blob.keep,
+        keepMeta: blob.keepMeta,
+      },
       run.onBytes,
     )
     run.signal.throwIfAborted()
@@ -90,6 +101,7 @@ export async function buildImage(
       blobPath,
       blobs: built.blobs.map((one) => (one === built.ownBlob && one.id === INLINED_BLOB_ID ? built.blobId : one.id)),
       blobSize: built.blobSize,
+      warnings: losses.warnings,
       trace: traceOf(built, (performance.now() - started) / 1000),
     }
   } catch (error) {
@@ -117,7 +129,8 @@ async function buildOverTar(
   const started = performance.now()
   if (places.bootstrap === undefined)
     throw new BuilderError('BAD_OPTION', 'a bootstrap over a plain tar needs a place of its own')
-  const built = await buildTarfsLayer(archiveOf(path, run), { ...options, signal: run.signal })
+  const losses = new Losses()
+  const built = await buildTarfsLayer(archiveOf(path, run), { ...options, signal: run.signal, onLost: losses.add })
   run.signal.throwIfAborted()
   const files = await ImageFiles.settled(built, places)
   try {
@@ -126,6 +139,7 @@ async function buildOverTar(
       blobPath: undefined,
       blobs: built.blobs.map(({ id }) => id),
       blobSize: built.blobSize,
+      warnings: losses.warnings,
       trace: traceOf(built, (performance.now() - started) / 1000),
     }
   } catch (error) {

@@ -61,10 +61,10 @@ export async function buildLayer(
   stream: AsyncIterable<Uint8Array>,
   options: LayerOptions & LayerRun,
 ): Promise<BuiltLayer> {
-  const { keepOwners, signal } = options
+  const { keepOwners, signal, onLost } = options
   if (options.reference === true) return await buildReference(stream, options)
   return await withBuild(options, undefined, (build) =>
-    build.fromTar((files, addContent) => readTarLayer(stream, { files, keepOwners, signal, addContent })),
+    build.fromTar((files, addContent) => readTarLayer(stream, { files, keepOwners, signal, onLost, addContent })),
   )
 }
 
@@ -72,13 +72,13 @@ async function buildReference(
   stream: AsyncIterable<Uint8Array>,
   options: LayerOptions & LayerRun,
 ): Promise<BuiltLayer> {
-  const { keepOwners, signal } = options
+  const { keepOwners, signal, onLost } = options
   const layer = await openReferredLayer(stream, options.chunkSize)
   try {
     return await withBuild(options, layer, (build) =>
       build.fromTar(async (files, addContent) => {
         const refer = (content: ArchivedContent): ReturnType<AddContent> => addContent(layer.referred(content))
-        const root = await readPlainTarLayer(layer.archive, { files, keepOwners, signal, addContent: refer })
+        const root = await readPlainTarLayer(layer.archive, { files, keepOwners, signal, onLost, addContent: refer })
         await layer.finish()
         return root
       }),
@@ -226,10 +226,10 @@ class LayerBuild {
 
   /** A directory's files are stored in the order of the tree, those to be prefetched first. */
   async fromDirectory(path: string, onBytes: (bytes: number) => void): Promise<BuiltLayer> {
-    const { keepOwners, signal, whiteoutSpec, prefetch } = this.#options
+    const { keepOwners, signal, onLost, whiteoutSpec, prefetch } = this.#options
     const dropWhiteouts = this.#parent === undefined ? whiteoutSpec : undefined
     const files = this.#files
-    const scan = scanDirectory(path, files, { keepOwners, dropWhiteouts, signal })
+    const scan = scanDirectory(path, files, { keepOwners, dropWhiteouts, signal, onLost })
     this.#source = 'directory'
     const { attributes } = this.#options
     const external = attributes === undefined ? undefined : this.#external(scan.root, attributes)

@@ -3,7 +3,7 @@ import { type ChunkList, type ChunkStore, FileTree, type NodeId, type RafsChunk 
 import { TarError } from '../tar/index.ts'
 import type { BuiltLayer } from './build-layer.ts'
 import { BuilderError, coded } from './errors.ts'
-import type { LayerOptions } from './layer-options.ts'
+import type { LayerOptions, LayerRun } from './layer-options.ts'
 import { layerBootstrap } from './layer-bootstrap.ts'
 import { detectCompression } from './sources/decompress.ts'
 import { type ArchivedContent, readPlainTarLayer } from './sources/tar.ts'
@@ -21,7 +21,7 @@ const BLOCK = 512
  */
 export async function buildTarfsLayer(
   stream: AsyncIterable<Uint8Array>,
-  options: TarfsOptions & { readonly signal: AbortSignal },
+  options: TarfsOptions & Pick<LayerRun, 'signal' | 'onLost'>,
 ): Promise<BuiltLayer> {
   const started = performance.now()
   const facts = new TarFacts()

@@ -4,6 +4,7 @@ import type { Bootstrap } from '../rafs/index.ts'
 import type { Attributes } from './attributes.ts'
 import type { KeepChunk } from './chunk-pipeline.ts'
 import type { ChunkDictionary } from './dictionary.ts'
+import type { OnLost } from './losses.ts'
 import type { PrefetchPolicy } from './prefetch.ts'
 import type { WhiteoutSpec } from './whiteout.ts'
 
@@ -49,6 +50,8 @@ export interface LayerOptions {
 export interface LayerRun {
   /** Aborting ends the build with the signal's reason. */
   readonly signal: AbortSignal
+  /** Told of what the image cannot hold, which is left out; without it that throws 'BAD_SOURCE'. */
+  readonly onLost?: OnLost | undefined
   /** Takes the blob's bytes in order; they are valid until the promise settles. */
   readonly sink: (bytes: Uint8Array) => Promise<void> | void
   /** Takes the plain bytes of each chunk that is stored, by ascending places; for who makes a cache besides, or instead. */

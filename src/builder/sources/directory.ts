@@ -14,6 +14,7 @@ import type { Content } from '../content.ts'
 import { BuilderError } from '../errors.ts'
 import { fromKey, shown, toKey } from '../image-path.ts'
 import { type LayerValues, newValues, type Xattr } from '../layer-tree.ts'
+import type { OnLost } from '../losses.ts'
 import { type WhiteoutSpec, whiteoutOf } from '../whiteout.ts'
 import { sortedXattrs } from '../xattrs.ts'
 import { readXattrs, seekData } from './linux.ts'
@@ -27,6 +28,8 @@ export interface DirectoryOptions {
   /** Markers of this kind are left out; undefined keeps them, for a layer that is laid over a parent. */
   readonly dropWhiteouts: WhiteoutSpec | undefined
   readonly signal: AbortSignal
+  /** Told of what an image cannot hold, which is left out; without it that throws. */
+  readonly onLost?: OnLost | undefined
 }
 
 /** Words of a row: what tells whether a file is still the one that was listed, beside its size and time, which the tree has. */
@@ -130,7 +133,12 @@ class DirectoryScan {
   }
 }
 
-function valuesOf(path: Buffer, shownPath: string, stats: BigIntStats, { keepOwners }: DirectoryOptions): LayerValues {
+function valuesOf(
+  path: Buffer,
+  shownPath: string,
+  stats: BigIntStats,
+  { keepOwners, onLost }: DirectoryOptions,
+): LayerValues {
   const values = newValues(Number(stats.mode))
   if (keepOwners) {
     values.uid = Number(stats.uid)
@@ -138,7 +146,7 @@ function valuesOf(path: Buffer, shownPath: string, stats: BigIntStats, { keepOwn
   }
   values.mtime = secondsOf(stats)
   values.mtimeNsec = nanosecondsOf(stats)
-  values.xattrs = sortedXattrs(readXattrsOf(path, shownPath), () => shownPath)
+  values.xattrs = sortedXattrs(readXattrsOf(path, shownPath), () => shownPath, onLost)
   if (stats.isFile()) values.size = Number(stats.size)
   else if (stats.isSymbolicLink()) {
     values.target = guarded(shownPath, () => readlinkSync(path, { encoding: 'buffer' }))

@@ -2,6 +2,7 @@ import type { FileTree, NodeId } from '../../rafs/index.ts'
 import { BuilderError } from '../errors.ts'
 import { imagePath, shown, toKey } from '../image-path.ts'
 import { FILE_TYPES, LayerTree, type LayerValues, newValues, PendingLinks, type Xattr } from '../layer-tree.ts'
+import type { OnLost } from '../losses.ts'
 import { sortedXattrs } from '../xattrs.ts'
 import { deviceOf, linkOf, STARGZ_FILES } from './tar.ts'
 import { type TocChunk, TocFiles } from './toc-files.ts'
@@ -12,6 +13,8 @@ export interface TocSourceOptions {
   /** False: uid and gid become 0. */
   readonly keepOwners: boolean
   readonly signal: AbortSignal
+  /** Told of what an image cannot hold, which is left out; without it that throws. */
+  readonly onLost?: OnLost | undefined
   /** Gets the tree. */
   readonly files: FileTree
 }
@@ -52,11 +55,13 @@ class TocReading {
   readonly #files = new TocFiles()
   readonly #ofLayer = new Set<number>()
   readonly #keepOwners: boolean
+  readonly #onLost: OnLost | undefined
   /** Name of the file whose further chunks come next. */
   #open: string | undefined
 
-  constructor({ keepOwners, files }: TocSourceOptions) {
+  constructor({ keepOwners, files, onLost }: TocSourceOptions) {
     this.#keepOwners = keepOwners
+    this.#onLost = onLost
     this.#tree = new LayerTree(files)
     this.#links = new PendingLinks(this.#tree)
   }
@@ -103,7 +108,7 @@ class TocReading {
       values.uid = fields.integer('uid', 0xffff_ffff)
       values.gid = fields.integer('gid', 0xffff_ffff)
     }
-    values.xattrs = sortedXattrs(xattrsOf(fields), () => fields.shown)
+    values.xattrs = sortedXattrs(xattrsOf(fields), () => fields.shown, this.#onLost)
     if (fields.type === 'reg') values.size = fields.integer('size')
     else if (fields.type === 'symlink') values.target = linkOf({ path: fields.path, link: fields.link() })
     else if (fields.type === 'char' || fields.type === 'block') values.rdev = rdevOf(fields)

@@ -4,6 +4,7 @@ import type { Content } from '../content.ts'
 import { BuilderError } from '../errors.ts'
 import { imagePath, shown, toKey } from '../image-path.ts'
 import { FILE_TYPES, LayerTree, type LayerValues, newValues, PendingLinks } from '../layer-tree.ts'
+import type { OnLost } from '../losses.ts'
 import { sortedXattrs } from '../xattrs.ts'
 import { decompressed } from './decompress.ts'
 
@@ -23,6 +24,8 @@ export interface TarSourceOptions {
   /** False: uid and gid become 0. */
   readonly keepOwners: boolean
   readonly signal: AbortSignal
+  /** Told of what an image cannot hold, which is left out; without it that throws. */
+  readonly onLost?: OnLost | undefined
   /** Takes the content of a file at once: an archive is read once, front to back. */
   readonly addContent: (content: ArchivedContent) => Promise<ChunkList> | ChunkList
   /** Gets the tree. */
@@ -76,7 +79,7 @@ export async function readPlainTarLayer(
   return tree.root
 }
 
-function valuesOf(entry: TarEntry, { keepOwners }: TarSourceOptions): LayerValues {
+function valuesOf(entry: TarEntry, { keepOwners, onLost }: TarSourceOptions): LayerValues {
   const type = entry.type === 'hardlink' ? 'file' : entry.type
   const values = newValues(FILE_TYPES[type] | entry.mode)
   values.mtime = entry.mtimeSeconds
@@ -84,7 +87,7 @@ function valuesOf(entry: TarEntry, { keepOwners }: TarSourceOptions): LayerValue
     values.uid = entry.uid
     values.gid = entry.gid
   }
-  values.xattrs = sortedXattrs(entry.xattrs, () => shown(toKey(entry.path)))
+  values.xattrs = sortedXattrs(entry.xattrs, () => shown(toKey(entry.path)), onLost)
   if (type === 'file') values.size = entry.size
   else if (type === 'symlink') values.target = linkOf(entry)
   else if (type !== 'directory') values.rdev = deviceOf(entry)

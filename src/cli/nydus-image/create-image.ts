@@ -46,6 +46,7 @@ async function create(source: string, flags: CreateFlags, log: Log, signal: Abor
       { ...options, attributes, dictionary, parent },
       { signal, onBytes: (bytes) => progress.advance(bytes) },
     )
+    for (const warning of built.warnings) log.warn(warning)
     log.info(summary(built))
     if (places.blob.kind === 'nowhere')
       log.warn(
