@@ -13,7 +13,7 @@ import type { ImageRequest, MountedImage } from './image.ts'
 import { LateReads } from './late-reads.ts'
 import type { Log } from './log.ts'
 import { FileSystemCounters, FileSystemMetrics, type FileSystemMetricsJson } from './metrics.ts'
-import { type Mount, MountTable, type Share } from './mounts.ts'
+import { type Mount, MountTable, notRemounted, type Share } from './mounts.ts'
 import { type DaemonEvent, type DaemonState, nextState } from './state.ts'
 import { FuseSession } from './transports/fuse.ts'
 
@@ -157,14 +157,7 @@ export class Daemon {
 
   /** Throws DaemonError. */
   async remount(path: string, request: MountRequest): Promise<void> {
-    if (typeOf(request.fs_type) !== 'rafs' || this.shares.some((share) => share.path === path))
-      throw new DaemonError(
-        'UNSUPPORTED',
-        `${path} cannot be remounted: only images can; unmount it and mount it again`,
-        {
-          wire: 'object or filesystem type mismatch',
-        },
-      )
+    if (typeOf(request.fs_type) !== 'rafs' || this.shares.some((share) => share.path === path)) throw notRemounted(path)
     await this.#mounts.remount(path, this.#imageRequest(path, fromApi(request)))
     this.options.log.info(`remounted ${request.source} at ${path}`)
   }
@@ -264,10 +257,24 @@ export class Daemon {
 
   async #startFiles(): Promise<FilesThread> {
     if (this.#files === undefined) {
-      this.#files = new FilesThread(this.options.log, this.options.onEnd)
+      this.#files = new FilesThread({
+        log: this.options.log,
+        onLateRead: (read) => this.#late.add(read),
+        readImage: (slot, ino, offset, count) => this.#readImage(slot, ino, offset, count),
+        onFailure: this.options.onEnd,
+      })
       await this.#session.useFiles(this.#files)
     }
     return this.#files
+  }
+
+  /** For a copy to an upper directory. */
+  async #readImage(slot: number, ino: number, offset: number, count: number): Promise<Uint8Array> {
+    const mount = this.#mounts.bySlot(slot)
+    if (mount === undefined) throw new DaemonError('NOT_FOUND', 'the image was unmounted')
+    const into = Buffer.allocUnsafeSlow(count)
+    const bytes = await mount.image.read(ino, offset, into, mount.image.settings.readDeadlineMs)
+    return into.subarray(0, bytes)
   }
 
   #step(event: DaemonEvent): void {
@@ -275,7 +282,8 @@ export class Daemon {
   }
 
   get #allCounters(): readonly FileSystemCounters[] {
-    return [this.#counters, ...this.#session.counters]
+    const files = this.#files === undefined ? [] : [this.#files.counters]
+    return [this.#counters, ...files, ...this.#session.counters]
   }
 
   #metricsOf(mount: Mount): FileSystemMetrics {

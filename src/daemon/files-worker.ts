@@ -2,7 +2,7 @@
  * The thread that serves the file systems of a session which can change: shared directories and overlays. The session's serving threads pass it the requests of their mounts; it answers them
  * itself. It is one thread, with an event loop: what it knows of open files needs no locks, and a slow disk of the host keeps neither images nor the API waiting.
  */
-import { type MessagePort, parentPort } from 'node:worker_threads'
+import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
 import {
   BATCH_FORGET_IN,
   ERRNO,
@@ -18,11 +18,14 @@ import {
 import { messageOf } from './errors.ts'
 import { ANSWERED_ELSEWHERE, type FileServer } from './files/file-server.ts'
 import { HostTree } from './files/host-tree.ts'
-import type { FilesNews, FilesWorkerMessage, ForwardedRequest } from './files/messages.ts'
+import type { AttachedFiles, FilesNews, FilesWorkerMessage, ForwardedRequest } from './files/messages.ts'
+import { errnoOf, OverlayTree } from './files/overlay-tree.ts'
+import { FileSystemCounters } from './metrics.ts'
 import { answerReportsAlone } from './serving-thread/thread-reports.ts'
 
 const servers = new Map<number, FileServer>()
 const reply = new FileReply()
+const counters = new FileSystemCounters(workerData as Float64Array<SharedArrayBuffer>)
 /** Requests that came before the device did. */
 const early: ForwardedRequest[] = []
 let device = 0
@@ -54,6 +57,13 @@ function takeNews(news: FilesNews): void {
         servers.delete(news.slot)
       })
       return
+    case 'fetched': {
+      const fetch = fetches.get(news.id)
+      fetches.delete(news.id)
+      if (news.bytes === undefined) fetch?.reject(new Error('data of the image cannot be read'))
+      else fetch?.resolve(news.bytes)
+      return
+    }
     case 'end':
       for (const server of servers.values()) server.end()
       parentPort?.close()
@@ -65,6 +75,8 @@ function takeNews(news: FilesNews): void {
 }
 
 const ports: MessagePort[] = []
+const fetches = new Map<number, { resolve: (bytes: Uint8Array) => void; reject: (error: Error) => void }>()
+let lastFetch = 0
 
 function listenTo(port: MessagePort): void {
   ports.push(port)
@@ -80,10 +92,32 @@ function settle(id: number, act: () => void): void {
   }
 }
 
-function attach({ slot, directory }: Extract<FilesNews, { kind: 'attach' }>): void {
-  const server = new HostTree(slot, directory, (node) => forgetAttributes(device, { node, top: slot }))
+function attach({ slot, what }: Extract<FilesNews, { kind: 'attach' }>): void {
+  const server = what.kind === 'directory' ? openDirectory(slot, what.directory) : openOverlay(slot, what)
   if (ownDevice !== undefined) server.setOwnDevice(ownDevice)
   servers.set(slot, server)
+}
+
+function openDirectory(slot: number, directory: string): FileServer {
+  return new HostTree(slot, directory, (node) => forgetAttributes(device, { node, top: slot }))
+}
+
+function openOverlay(slot: number, { image, upper, work }: Extract<AttachedFiles, { kind: 'overlay' }>): FileServer {
+  return new OverlayTree({
+    slot,
+    image,
+    upper,
+    work,
+    fetch: (ino, offset, count) => {
+      const id = ++lastFetch
+      const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>()
+      fetches.set(id, { resolve, reject })
+      tell({ kind: 'fetch', id, slot, ino, offset, count })
+      return promise
+    },
+    readLater: (read) => tell({ kind: 'late', read: { slot, ...read } }),
+    onRead: (bytes) => counters.read(slot, bytes, 0, true),
+  })
 }
 
 function take({ slot, asRoot, bytes }: ForwardedRequest): void {
@@ -137,9 +171,9 @@ function run(request: FileRequest, act: () => number): void {
 }
 
 function fail(request: FileRequest, error: unknown): void {
-  const isTooLarge = error instanceof TooLarge
-  if (!isTooLarge) tell({ kind: 'error', text: messageOf(error) })
-  send(request, isTooLarge ? -ERRNO.EFBIG : -ERRNO.EIO)
+  const known = error instanceof TooLarge ? ERRNO.EFBIG : errnoOf(error)
+  if (known === undefined) tell({ kind: 'error', text: messageOf(error) })
+  send(request, -(known ?? ERRNO.EIO))
 }
 
 function send(request: FileRequest, result: number): void {

@@ -58,9 +58,9 @@ export class MountTable {
 
   get served(): ServedTree {
     return {
-      images: this.all.map(({ image, slot }) => image.served(slot)),
+      images: this.all.flatMap(({ image, slot }) => (isOverlay(image) ? [] : [image.served(slot)])),
       pseudo: this.#tree.nodes,
-      files: [...this.#shares.values()].map(({ slot }) => slot),
+      files: [...this.all.filter(({ image }) => isOverlay(image)), ...this.#shares.values()].map(({ slot }) => slot),
     }
   }
 
@@ -87,13 +87,20 @@ export class MountTable {
       if (this.#isTaken(path)) throw exists(path)
       const image = await MountedImage.open(request, this.#decoders)
       let way: readonly PseudoNode[] = []
+      let attached = 0
       try {
         const slot = this.#freeSlot()
+        const { overlay } = image.settings
+        if (overlay !== undefined) {
+          await (await this.#files()).attachOverlay(slot, image.served(slot), overlay)
+          attached = slot
+        }
         way = this.#tree.mount(path, slot)
         this.#mounts.set(path, { path, slot, image, mountedAt: new Date() })
         await this.#publish()
       } catch (error) {
         await this.#takeOut(path, way.at(-1))
+        if (attached !== 0) await (await this.#files()).detach(attached)
         await image.close()
         throw error
       }
@@ -127,6 +134,7 @@ export class MountTable {
   remount(path: string, request: ImageRequest): Promise<void> {
     return this.#inTurn(async () => {
       const old = this.#existing(path)
+      if (isOverlay(old.image) || request.config.overlay !== null) throw notRemounted(path)
       const image = await MountedImage.open(request, this.#decoders)
       const [before, after] = [old.image.loaded.bootstrap.blobs.length, image.loaded.bootstrap.blobs.length]
       if (before !== after) {
@@ -155,8 +163,9 @@ export class MountTable {
         await (await this.#files()).detach(share.slot)
         return await this.#forget(way, [])
       }
-      const { image } = this.#existing(path)
+      const { image, slot } = this.#existing(path)
       await this.#takeOut(path, node)
+      if (isOverlay(image)) await (await this.#files()).detach(slot)
       await image.close()
       return await this.#forget(way, rootNames(image))
     })
@@ -239,6 +248,21 @@ export class MountTable {
     this.#turn = result.catch(() => undefined) // the caller got it; the next one goes on
     return result
   }
+}
+
+function isOverlay(image: MountedImage): boolean {
+  return image.settings.overlay !== undefined
+}
+
+/** Only images without an overlay can be exchanged under their users. */
+export function notRemounted(path: string): DaemonError {
+  return new DaemonError(
+    'UNSUPPORTED',
+    `${path} cannot be remounted: only images without overlay can; unmount it and mount it again`,
+    {
+      wire: 'filesystem type mismatch, expect RAFS',
+    },
+  )
 }
 
 /** Names that the kernel may know in the session's root when the image's is that. */

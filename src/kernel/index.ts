@@ -81,6 +81,7 @@ export {
   statFd,
   statFileSystem,
   syncFd,
+  syncLater,
   truncateFd,
   TYPE,
   writeFd,

@@ -166,6 +166,10 @@ function showSuperblock({ daemon, query }: Call): Answer {
     throw new DaemonError('NOT_FOUND', `nothing is mounted at ${pathOf(query)}`, {
       wire: "object or filesystem doesn't exist",
     })
+  if (found.image.settings.overlay !== undefined)
+    throw new DaemonError('UNSUPPORTED', `${found.path} has an overlay`, {
+      wire: 'filesystem type mismatch, expect RAFS',
+    })
   return ok(superblockJson(found.image.loaded))
 }
 

@@ -111,7 +111,6 @@ test('what this version does not do is refused, naming the key', () => {
     })
   const cases: ReadonlyArray<readonly [Partial<typeof base>, string]> = [
     [{ cache: { ...cache, type: 'fscache' } }, 'cache.type = "fscache"'],
-    [{ overlay: { upper_dir: '/u', work_dir: '/w' } }, 'overlay'],
   ]
   for (const [change, key] of cases)
     assert.throws(

@@ -3,6 +3,12 @@ import { DaemonError } from '../errors.ts'
 import type { RecordedOfFiles } from '../file-counters.ts'
 import type { Config, HttpProxyConfig, OssConfig, RegistryConfig, S3Config } from './schema.ts'
 
+/** Directories of the host, on one file system: what was changed, and the place where it is made. */
+export interface OverlaySettings {
+  readonly upper: string
+  readonly work: string
+}
+
 /** What a mount does with its configuration; everything that this version cannot do has been refused. */
 export interface MountSettings {
   readonly source:
@@ -27,6 +33,8 @@ export interface MountSettings {
   readonly recorded: RecordedOfFiles
   /** A read gives up after this. */
   readonly readDeadlineMs: number
+  /** Where changes of the image go; undefined = it cannot be changed. */
+  readonly overlay: OverlaySettings | undefined
   /** Keys that are accepted and have no effect here, for the log. */
   readonly ignored: readonly string[]
 }
@@ -45,7 +53,6 @@ export function settingsOf(config: Config): MountSettings {
   const source = blobSourceOf(config)
   if (cache === null) throw wrong('cache', 'no configuration information for cache')
   if (rafs === null) throw wrong('rafs', 'no configuration information for rafs')
-  if (config.overlay !== null) throw unsupported('overlay', 'mount overlayfs over the read-only mount instead')
   const { prefetch } = rafs
   return {
     source,
@@ -60,8 +67,19 @@ export function settingsOf(config: Config): MountSettings {
     },
     recorded: { counts: rafs.iostats_files, pattern: rafs.access_pattern, latest: rafs.latest_read_files },
     readDeadlineMs: deadlineOf(networkOf(config)),
+    overlay: overlayOf(config),
     ignored: ignoredKeys(config),
   }
+}
+
+function overlayOf({ overlay }: Config): OverlaySettings | undefined {
+  if (overlay === null) return undefined
+  const { upper_dir: upper, work_dir: work } = overlay
+  if (upper === '' || work === '')
+    throw new DaemonError('BAD_CONFIG', 'cannot use the configuration: "overlay" needs "upper_dir" and "work_dir"', {
+      wire: 'invalid argument `workdir and upperdir must be specified for overlayfs`',
+    })
+  return { upper, work }
 }
 
 /** Where blobs come from, of a document that need not describe a mount. Throws as `settingsOf` does. */

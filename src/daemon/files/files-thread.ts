@@ -1,22 +1,36 @@
 import { type MessagePort, Worker } from 'node:worker_threads'
 import { DaemonError, messageOf } from '../errors.ts'
 import type { Log } from '../log.ts'
+import type { OverlaySettings } from '../config/settings.ts'
+import { FileSystemCounters } from '../metrics.ts'
+import type { LateRead, ServedImage } from '../transports/fuse-handler.ts'
 import type { FilesNews, FilesWorkerMessage } from './messages.ts'
+
+export interface FilesThreadOptions {
+  readonly log: Log
+  /** A read of an image below an overlay whose data is not here yet. */
+  readonly onLateRead: (read: LateRead) => void
+  /** Data of an image that is copied; rejects when it cannot be had in time. */
+  readonly readImage: (slot: number, ino: number, offset: number, count: number) => Promise<Uint8Array>
+  /** The thread ended, and with it all that it served. */
+  readonly onFailure: (error: Error) => void
+}
 
 /** The thread for shared directories and overlays, seen from the main thread. It starts when it is made: a session that only has images never does. */
 export class FilesThread {
+  /** Of reads that the thread answers from images' caches. */
+  readonly counters = new FileSystemCounters()
   readonly #worker: Worker
+  readonly #options: FilesThreadOptions
   readonly #waiting = new Map<number, { resolve: () => void; reject: (error: Error) => void }>()
-  readonly #onFailure: (error: Error) => void
   #lastId = 0
   #ended = false
 
-  /** `onFailure`: the thread ended, and with it all that it served. */
-  constructor(log: Log, onFailure: (error: Error) => void) {
+  constructor(options: FilesThreadOptions) {
     const url = new URL(import.meta.url.endsWith('.ts') ? '../files-worker.ts' : './files-worker.cjs', import.meta.url)
-    this.#onFailure = onFailure
-    this.#worker = new Worker(url, { name: 'files' })
-    this.#worker.on('message', (message: FilesWorkerMessage) => this.#told(message, log))
+    this.#options = options
+    this.#worker = new Worker(url, { name: 'files', workerData: this.counters.numbers })
+    this.#worker.on('message', (message: FilesWorkerMessage) => this.#told(message))
     this.#worker.on('error', (error) => this.#failed(error instanceof Error ? error : new Error(String(error))))
     this.#worker.on('exit', (code) => this.#failed(new Error(`the files thread ended with code ${code}`)))
   }
@@ -39,12 +53,30 @@ export class FilesThread {
   /** Serves a directory of the host in a slot. Throws DaemonError 'IO'. */
   async attach(slot: number, directory: string): Promise<void> {
     try {
-      await this.#ask((id) => ({ kind: 'attach', id, slot, directory }))
+      await this.#ask((id) => ({ kind: 'attach', id, slot, what: { kind: 'directory', directory } }))
     } catch (error) {
       throw new DaemonError('IO', `cannot share ${directory}: ${messageOf(error)}`, {
         cause: error,
         wire: `passthroughfs failed to handle request, ${messageOf(error)}`,
       })
+    }
+  }
+
+  /** Serves an image with an upper directory over it. Throws DaemonError 'IO'. */
+  async attachOverlay(slot: number, image: ServedImage, { upper, work }: OverlaySettings): Promise<void> {
+    const { bytes, inlinedBlobId, hot } = image
+    const what = { kind: 'overlay', image: { bytes, inlinedBlobId, hot }, upper, work } as const
+    try {
+      await this.#ask((id) => ({ kind: 'attach', id, slot, what }))
+    } catch (error) {
+      throw new DaemonError(
+        'IO',
+        `cannot put an overlay over the image: ${messageOf(error)}; see "overlay" in docs/configuration.md`,
+        {
+          cause: error,
+          wire: `invalid configuration, ${messageOf(error)}`,
+        },
+      )
     }
   }
 
@@ -72,7 +104,7 @@ export class FilesThread {
     this.#worker.postMessage(message, transfer)
   }
 
-  #told(message: FilesWorkerMessage, log: Log): void {
+  #told(message: FilesWorkerMessage): void {
     switch (message.kind) {
       case 'done': {
         const waiting = this.#waiting.get(message.id)
@@ -82,11 +114,27 @@ export class FilesThread {
         return
       }
       case 'error':
-        log.warn(`a request failed: ${message.text}`)
+        this.#options.log.warn(`a request failed: ${message.text}`)
+        return
+      case 'late':
+        this.#options.onLateRead(message.read)
+        return
+      case 'fetch':
+        void this.#fetch(message)
         return
       default:
         message satisfies never
     }
+  }
+
+  async #fetch({ id, slot, ino, offset, count }: Extract<FilesWorkerMessage, { kind: 'fetch' }>): Promise<void> {
+    let bytes: Uint8Array | undefined
+    try {
+      bytes = await this.#options.readImage(slot, ino, offset, count)
+    } catch (error) {
+      this.#options.log.error(`cannot copy inode ${ino} of an image to the upper directory: ${messageOf(error)}`)
+    }
+    this.#post({ kind: 'fetched', id, bytes })
   }
 
   #failed(error: Error): void {
@@ -94,6 +142,6 @@ export class FilesThread {
     this.#waiting.clear()
     if (this.#ended) return
     this.#ended = true
-    this.#onFailure(error)
+    this.#options.onFailure(error)
   }
 }

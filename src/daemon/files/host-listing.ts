@@ -1,9 +1,12 @@
 import {
+  closeFd,
   type EntryAnswer,
   type FileReply,
   type FileRequest,
+  O,
   READ_IN,
   readDirectory,
+  reopen,
   seekFd,
   type WireAttributes,
 } from '../../kernel/index.ts'
@@ -77,15 +80,40 @@ export class HostListing {
     const nameEnd = buffer.indexOf(0, nameAt)
     const name = buffer.subarray(nameAt, nameEnd)
     if (!reply.fits(name.length, isPlus)) return false
-    const isDots = name[0] === DOT && (name.length === 1 || (name.length === 2 && name[1] === DOT))
-    const found = isPlus && !isDots ? entry(buffer.subarray(nameAt, nameEnd + 1)) : undefined
+    const isDot = isDots(name)
+    const found = isPlus && !isDot ? entry(buffer.subarray(nameAt, nameEnd + 1)) : undefined
     this.#low = buffer.readUInt32LE(at + RECORD.next)
     this.#high = buffer.readUInt32LE(at + RECORD.next + 4)
     this.#at = next
-    if (isPlus && !isDots && found === undefined) return true // it was removed meanwhile
+    if (isPlus && !isDot && found === undefined) return true // it was removed meanwhile
     const [inoLow, inoHigh] = number(buffer.readUInt32LE(at + RECORD.ino), buffer.readUInt32LE(at + RECORD.ino + 4))
     const type = buffer[at + RECORD.type]
     reply.add({ name, inoLow, inoHigh, type, nextLow: this.#low, nextHigh: this.#high }, isPlus, found)
     return true
   }
+}
+
+/** Visits all entries of a directory that a descriptor names but `.` and `..`; the name is a copy. 0 or minus an errno. */
+export function readDirectoryNames(
+  path: number,
+  visit: (name: Uint8Array, type: number, inoLow: number, inoHigh: number) => void,
+): number {
+  const fd = reopen(path, O.RDONLY)
+  if (fd < 0) return fd
+  const buffer = Buffer.alloc(BUFFER_BYTES)
+  let got = readDirectory(fd, buffer)
+  for (; got > 0; got = readDirectory(fd, buffer)) {
+    for (let at = 0; at < got; at += buffer.readUInt16LE(at + RECORD.length)) {
+      const name = buffer.subarray(at + RECORD.name, buffer.indexOf(0, at + RECORD.name))
+      if (isDots(name)) continue
+      const [low, high] = [buffer.readUInt32LE(at + RECORD.ino), buffer.readUInt32LE(at + RECORD.ino + 4)]
+      visit(Buffer.from(name), buffer[at + RECORD.type], low, high)
+    }
+  }
+  closeFd(fd)
+  return got
+}
+
+function isDots(name: Uint8Array): boolean {
+  return name[0] === DOT && (name.length === 1 || (name.length === 2 && name[1] === DOT))
 }

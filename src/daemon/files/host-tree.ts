@@ -239,7 +239,7 @@ export class HostTree implements FileServer {
   #know(fd: number): HostNode {
     const known = this.#byKey.get(this.#files.stat.key)
     if (known !== undefined && known.file.type === this.#files.stat.type) {
-      closeFd(fd)
+      this.#files.again(known.file, fd)
       known.lookups++
       return known
     }

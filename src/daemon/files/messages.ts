@@ -1,4 +1,6 @@
 import type { MessagePort } from 'node:worker_threads'
+import type { LateRead } from '../transports/fuse-handler.ts'
+import type { LowerImage } from './overlay-lower.ts'
 
 /** A request of the kernel, passed on by the serving thread that read it. `asRoot`: it looks up the mount's root, from the directory above. */
 export interface ForwardedRequest {
@@ -7,12 +9,18 @@ export interface ForwardedRequest {
   readonly bytes: Uint8Array
 }
 
+/** What is mounted in a slot of the files thread. */
+export type AttachedFiles =
+  | { readonly kind: 'directory'; readonly directory: string }
+  | { readonly kind: 'overlay'; readonly image: LowerImage; readonly upper: string; readonly work: string }
+
 /** What the main thread tells the files thread. Those with an id are answered by 'done'. */
 export type FilesNews =
   | { readonly kind: 'port'; readonly port: MessagePort }
   | { readonly kind: 'device'; readonly fd: number }
   | { readonly kind: 'own-device'; readonly device: string }
-  | { readonly kind: 'attach'; readonly id: number; readonly slot: number; readonly directory: string }
+  | { readonly kind: 'attach'; readonly id: number; readonly slot: number; readonly what: AttachedFiles }
+  | { readonly kind: 'fetched'; readonly id: number; readonly bytes: Uint8Array | undefined }
   | { readonly kind: 'detach'; readonly id: number; readonly slot: number }
   | { readonly kind: 'end' }
 
@@ -20,3 +28,12 @@ export type FilesNews =
 export type FilesWorkerMessage =
   | { readonly kind: 'done'; readonly id: number; readonly error: string | undefined }
   | { readonly kind: 'error'; readonly text: string }
+  | { readonly kind: 'late'; readonly read: LateRead }
+  | {
+      readonly kind: 'fetch'
+      readonly id: number
+      readonly slot: number
+      readonly ino: number
+      readonly offset: number
+      readonly count: number
+    }

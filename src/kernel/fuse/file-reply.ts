@@ -50,6 +50,10 @@ export class WireAttributes {
     this.words[ATTR.blockSize >> 2] = PAGE
   }
 
+  nlink(count: number): void {
+    this.words[ATTR.nlink >> 2] = count
+  }
+
   #time(stat: HostStat, which: 'atime' | 'mtime' | 'ctime', at: number, nsecAt: number): void {
     const from = stat.timeWord(which)
     this.words[at >> 2] = stat.words[from]

@@ -134,6 +134,7 @@ export const ERRNO = {
   EISDIR: 21,
   EFBIG: 27,
   EROFS: 30,
+  ENAMETOOLONG: 36,
   ENOTEMPTY: 39,
   ELOOP: 40,
   EOPNOTSUPP: 95,

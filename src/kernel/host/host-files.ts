@@ -100,6 +100,17 @@ export class HostFiles {
     return file
   }
 
+  /** The file was found once more, by this descriptor, which it takes over: the one that it has is as good, but a handle may be that of an earlier file with the same number. */
+  again(file: HostFile, fd: number): void {
+    if (file.fd >= 0) {
+      closeFd(fd)
+      return
+    }
+    file.fd = fd
+    file.handle = undefined
+    this.#open.add(file)
+  }
+
   /** A descriptor that names the file, valid until {@link trim}; or minus an errno: ESTALE when the file is gone. */
   fd(file: HostFile): number {
     file.wasUsed = true

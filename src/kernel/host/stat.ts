@@ -69,6 +69,14 @@ export class HostStat {
     const [major, minor] = [this.words[AT.rdevMajor >> 2], this.words[AT.rdevMinor >> 2]]
     return ((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0
   }
+  /** Two `struct timespec`, as utimensat(2) takes them. */
+  accessAndModification(): Uint8Array {
+    const times = new Uint32Array(8)
+    for (const [index, at] of [AT.atime, AT.mtime].entries()) {
+      times.set(this.words.subarray(at >> 2, (at >> 2) + 3), index * 4)
+    }
+    return new Uint8Array(times.buffer)
+  }
   /** First of the two words of size, in {@link words}; those of blocks follow. */
   get sizeWord(): number {
     return AT.size >> 2

@@ -2,7 +2,8 @@
  * The calls of {@link hostCalls} as a file server wants them: a result of 0 or more, or minus an errno; nothing is thrown, since a missing name is an answer like another.
  * Names are single components of a path, bytes ending in NUL.
  */
-import { libc } from '../syscall.ts'
+import { KernelError } from '../errors.ts'
+import { later, libc } from '../syscall.ts'
 import { hostCalls } from './calls.ts'
 import { BASIC_STATS, type HostStat } from './stat.ts'
 
@@ -21,10 +22,9 @@ export const O = {
   PATH: 0o10000000,
 } as const
 const isArm = process.arch === 'arm64'
-/** O_DIRECTORY, O_NOFOLLOW, O_DIRECT and O_TMPFILE differ between machines. */
+/** O_DIRECTORY, O_NOFOLLOW and O_TMPFILE differ between machines. */
 export const O_DIRECTORY = isArm ? 0o40000 : 0o200000
 export const O_NOFOLLOW = isArm ? 0o100000 : 0o400000
-export const O_DIRECT = isArm ? 0o200000 : 0o40000
 export const O_TMPFILE = 0o20000000 | O_DIRECTORY
 
 const AT_EMPTY_PATH = 0x1000
@@ -180,6 +180,16 @@ export function seekFd(fd: number, offset: number | bigint, whence: number): num
 
 export function syncFd(fd: number, dataOnly: boolean): number {
   return done(dataOnly ? hostCalls().fdatasync(fd) : hostCalls().fsync(fd))
+}
+
+/** Brings a file's data to the disk, on a thread of the pool. */
+export async function syncLater(fd: number): Promise<number> {
+  try {
+    return await later(hostCalls().fdatasync, 'fdatasync', `cannot write descriptor ${fd} to the disk`, fd)
+  } catch (error) {
+    if (error instanceof KernelError) return -error.errno
+    throw error
+  }
 }
 
 export function closeFd(fd: number): void {

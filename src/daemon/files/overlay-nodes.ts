@@ -1,0 +1,249 @@
+import { closeFd, ERRNO, type HostFile, HostFiles, TYPE, type WireAttributes } from '../../kernel/index.ts'
+import type { Ino } from '../../rafs/index.ts'
+import { InodeNumbers, ROOT_NODE } from './file-server.ts'
+import type { OverlayLower } from './overlay-lower.ts'
+import { isOpaque, isWhiteout, originOf } from './overlay-marks.ts'
+
+/** A file or directory of an overlay that somebody knows. */
+export interface OverlayNode {
+  readonly id: number
+  readonly type: number
+  /** A place of it; undefined for the root. A file with several names may have others. */
+  parent: OverlayNode | undefined
+  name: Uint8Array
+  /** What is written to; undefined as long as only the image has it. */
+  upper: HostFile | undefined
+  /** In the image: a file that has not been copied, or the directory that this one is merged with. */
+  lower: Ino | undefined
+  /** The image's file that this is, or is a copy of: its number is what users see. */
+  origin: Ino | undefined
+  lookups: number
+  /** Nodes that have this one as their parent. */
+  children: number
+  /** Its last name was removed. */
+  isGone: boolean
+  /** What was copied of it and has no name yet. */
+  copy: { readonly fd: number; readonly name: Uint8Array } | undefined
+  copying: Promise<void> | undefined
+}
+
+const LOWER_DEVICE = 'image'
+const NO_NAME = new Uint8Array(1)
+
+/** The nodes of one overlay: found by name in both layers, and by what they are, so that all names of a file lead to one node. */
+export class OverlayNodes {
+  readonly files: HostFiles
+  readonly root: OverlayNode
+  readonly #lower: OverlayLower
+  readonly #numbers: InodeNumbers
+  readonly #byId = new Map<number, OverlayNode>()
+  readonly #byUpper = new Map<string, OverlayNode>()
+  readonly #byLower = new Map<Ino, OverlayNode>()
+  /** Names of image files that were removed: what is left is fewer than the image says. */
+  readonly #removedLinks = new Map<Ino, number>()
+  /** Found but not told to the kernel yet. */
+  readonly #fresh = new Set<OverlayNode>()
+  readonly #onDrop: (node: OverlayNode) => void
+  #last = ROOT_NODE
+
+  constructor(parts: { slot: number; upper: string; lower: OverlayLower; onDrop: (node: OverlayNode) => void }) {
+    this.files = new HostFiles(parts.upper)
+    this.#lower = parts.lower
+    this.#onDrop = parts.onDrop
+    this.#numbers = new InodeNumbers(parts.slot)
+    this.#numbers.words(LOWER_DEVICE, 0, 0) // the first device: its numbers are shown as they are
+    const lower = isOpaque(this.files.root.fd) ? undefined : parts.lower.root
+    this.root = {
+      ...blank(ROOT_NODE, TYPE.DIRECTORY),
+      upper: this.files.root,
+      lower,
+      origin: parts.lower.root,
+      lookups: 1,
+    }
+    this.#byId.set(ROOT_NODE, this.root)
+  }
+
+  get(id: number): OverlayNode | undefined {
+    return this.#byId.get(id)
+  }
+
+  /** What a name (with its NUL) leads to; undefined = nothing, or minus an errno. */
+  find(parent: OverlayNode, name: Uint8Array): OverlayNode | number | undefined {
+    const fd = parent.upper === undefined ? -ERRNO.ENOENT : this.files.lookup(parent.upper, name)
+    if (fd >= 0) return this.#foundUpper(parent, name, fd)
+    if (fd !== -ERRNO.ENOENT) return fd
+    const ino = this.lowerOf(parent, name)
+    if (ino === undefined) return undefined
+    return this.#byLower.get(ino) ?? this.#add(parent, name, { type: this.#lower.look(ino), lower: ino, origin: ino })
+  }
+
+  /** The image's file of a name, whatever the upper directory says of that name. */
+  lowerOf(parent: OverlayNode, name: Uint8Array): Ino | undefined {
+    return parent.lower === undefined || parent.type !== TYPE.DIRECTORY
+      ? undefined
+      : this.#lower.lookup(parent.lower, name)
+  }
+
+  /** The image's file of which the upper file of a name is a copy, and whose number it shows. */
+  originAt(parent: OverlayNode, name: Uint8Array): Ino | undefined {
+    const below = this.lowerOf(parent, name)
+    const fd = below === undefined || parent.upper === undefined ? -ERRNO.ENOENT : this.files.lookup(parent.upper, name)
+    if (below === undefined || fd < 0) return undefined
+    const isMerged = this.#lower.look(below) === TYPE.DIRECTORY && !isOpaque(fd)
+    const origin = this.files.stat.type !== TYPE.DIRECTORY ? originOf(fd) : isMerged ? below : undefined
+    closeFd(fd)
+    return origin
+  }
+
+  #foundUpper(parent: OverlayNode, name: Uint8Array, fd: number): OverlayNode | undefined {
+    const { stat } = this.files
+    const known = this.#byUpper.get(stat.key)
+    if (known?.upper !== undefined) {
+      this.files.again(known.upper, fd)
+      return known
+    }
+    if (isWhiteout(stat)) {
+      closeFd(fd)
+      return undefined
+    }
+    const { type } = stat
+    const upper = this.files.adopt(fd)
+    if (type !== TYPE.DIRECTORY) return this.#add(parent, name, { type, upper, origin: originOf(fd) })
+    const below = isOpaque(fd) ? undefined : this.lowerOf(parent, name)
+    const lower = below !== undefined && this.#lower.look(below) === TYPE.DIRECTORY ? below : undefined
+    const copied = lower === undefined ? undefined : this.#byLower.get(lower)
+    if (copied === undefined) return this.#add(parent, name, { type, upper, lower, origin: lower })
+    this.setUpper(copied, upper) // it was copied behind our back
+    return copied
+  }
+
+  #add(parent: OverlayNode, name: Uint8Array, more: Partial<OverlayNode> & { type: number }): OverlayNode {
+    const node: OverlayNode = { ...blank(++this.#last, more.type), ...more, parent, name: Buffer.from(name) }
+    parent.children++
+    this.#byId.set(node.id, node)
+    if (node.upper !== undefined) this.#byUpper.set(node.upper.key, node)
+    if (node.lower !== undefined) this.#byLower.set(node.lower, node)
+    this.#fresh.add(node)
+    return node
+  }
+
+  /** A node for something that was just made in the upper layer; the attributes of `fd` stand in the files' stat. */
+  addMade(parent: OverlayNode, name: Uint8Array, fd: number): OverlayNode {
+    return this.#add(parent, name, { type: this.files.stat.type, upper: this.files.adopt(fd) })
+  }
+
+  /** It has been copied: from now on it is the upper file. */
+  setUpper(node: OverlayNode, upper: HostFile): void {
+    node.upper = upper
+    this.#byUpper.set(upper.key, node)
+    if (node.type === TYPE.DIRECTORY || node.lower === undefined) return
+    this.#byLower.delete(node.lower)
+    node.lower = undefined
+  }
+
+  moved(node: OverlayNode, parent: OverlayNode, name: Uint8Array): void {
+    const before = node.parent
+    parent.children++
+    node.parent = parent
+    node.name = Buffer.from(name)
+    if (before === undefined) return
+    before.children--
+    this.#dropUnused(before)
+  }
+
+  /** A name of an image's file was removed. */
+  removedName(node: OverlayNode): void {
+    if (node.lower === undefined) return
+    const removed = (this.#removedLinks.get(node.lower) ?? 0) + 1
+    this.#removedLinks.set(node.lower, removed)
+    if (this.#lower.look(node.lower) === TYPE.DIRECTORY || removed >= this.#lower.of.nlink) node.isGone = true
+  }
+
+  /** Fills everything but what only the caller knows; 0 or minus an errno. */
+  describe(node: OverlayNode, attributes: WireAttributes): number {
+    if (node.upper !== undefined) {
+      const failed = this.files.look(node.upper)
+      if (failed < 0) return failed
+      attributes.fromHost(this.files.stat)
+      // subdirectories of a merged directory are in two places, and 1 tells programs not to count on the number
+      if (node.type === TYPE.DIRECTORY && node.lower !== undefined) attributes.nlink(1)
+    } else if (node.lower !== undefined) {
+      this.#lower.look(node.lower)
+      const removed = this.#removedLinks.get(node.lower) ?? 0
+      this.#lower.describe(attributes, node.isGone ? 0 : Math.max(1, this.#lower.of.nlink - removed))
+    } else return -ERRNO.ESTALE
+    const [low, high] = this.number(node)
+    attributes.number(low, high)
+    return 0
+  }
+
+  /** The number that users see, in two words. Of an upper file, its attributes must stand in the files' stat. */
+  number(node: OverlayNode): [low: number, high: number] {
+    if (node.origin !== undefined) return this.lowerNumber(node.origin)
+    const { stat } = this.files
+    return this.#numbers.words(stat.device, stat.inoLow, stat.inoHigh)
+  }
+
+  lowerNumber(ino: Ino): [low: number, high: number] {
+    return this.#numbers.words(LOWER_DEVICE, ino % 2 ** 32, Math.floor(ino / 2 ** 32))
+  }
+
+  upperNumber(low: number, high: number): [low: number, high: number] {
+    return this.#numbers.words(this.files.root.device, low, high)
+  }
+
+  forget(id: number, lookups: number): void {
+    const node = this.#byId.get(id)
+    if (node === undefined || node === this.root) return
+    node.lookups -= lookups
+    this.#dropUnused(node)
+  }
+
+  /** Between two requests: what was found on the way and not told to the kernel goes. */
+  rest(): void {
+    for (const node of this.#fresh) {
+      this.#fresh.delete(node)
+      this.#dropUnused(node)
+    }
+    this.files.trim()
+  }
+
+  end(): void {
+    for (const node of this.#byId.values()) this.#onDrop(node)
+    this.#byId.clear()
+    this.files.end()
+  }
+
+  #dropUnused(node: OverlayNode): void {
+    if (node === this.root || node.lookups > 0 || node.children > 0 || node.copying !== undefined) return
+    if (!this.#byId.delete(node.id)) return
+    this.#fresh.delete(node)
+    if (node.lower !== undefined && this.#byLower.get(node.lower) === node) this.#byLower.delete(node.lower)
+    if (node.upper !== undefined) {
+      if (this.#byUpper.get(node.upper.key) === node) this.#byUpper.delete(node.upper.key)
+      this.files.close(node.upper)
+    }
+    this.#onDrop(node)
+    const { parent } = node
+    if (parent === undefined) return
+    parent.children--
+    this.#dropUnused(parent)
+  }
+}
+
+function blank(id: number, type: number): OverlayNode {
+  return {
+    id,
+    type,
+    parent: undefined,
+    name: NO_NAME,
+    upper: undefined,
+    lower: undefined,
+    origin: undefined,
+    lookups: 0,
+    children: 0,
+    isGone: false,
+    copy: undefined,
+    copying: undefined,
+  }
+}
