@@ -1,3 +1,4 @@
+import { closeSync } from 'node:fs'
 import type { ChunkDedup } from '../cache/index.ts'
 import { DecodePool } from '../engine/index.ts'
 import { type FuseWishes, UNCHANGING } from '../kernel/index.ts'
@@ -16,6 +17,10 @@ import { FileSystemCounters, FileSystemMetrics, type FileSystemMetricsJson } fro
 import { type Mount, MountTable, notRemounted, type Share } from './mounts.ts'
 import { type DaemonEvent, type DaemonState, nextState } from './state.ts'
 import { FuseSession } from './transports/fuse.ts'
+import { drainRequests, type FailoverPolicy } from './handover/drain.ts'
+import { connectionOf, optionsOf } from './handover/session-facts.ts'
+import { decodeState, encodeState, type MountRecord, type SessionState } from './handover/session-state.ts'
+import { type HandedOver, receiveFromSupervisor, sendToSupervisor } from './handover/supervisor.ts'
 
 /** What to mount at the start. */
 export interface InitialMount {
@@ -34,6 +39,7 @@ export interface DaemonOptions {
   readonly at: string
   readonly id: string | undefined
   readonly supervisor: string | undefined
+  readonly failover: FailoverPolicy
   readonly threads: number
   readonly initial: InitialMount | undefined
   /** A directory of the host that is shown from the start, in the place of an image. */
@@ -54,6 +60,8 @@ export interface MountRequest {
   readonly config: string
   readonly prefetch_files: readonly string[] | null
 }
+
+type Inheritance = Pick<SessionState, 'connection' | 'options'>
 
 /** Memory for answers that wait for data. */
 const LATE_BYTES = 64 << 20
@@ -76,6 +84,9 @@ export class Daemon {
   #files: FilesThread | undefined
   readonly #cacheWarned = new WeakSet<MountedImage>()
   #state: DaemonState = 'INIT'
+  /** Set in a daemon that goes on with another's session. */
+  #inherited: Inheritance | undefined
+  #isTakingOver = false
 
   private constructor(options: DaemonOptions) {
     this.options = options
@@ -126,6 +137,51 @@ export class Daemon {
       throw error
     }
     return daemon
+  }
+
+  /** Mounts nothing and waits, for a takeover. */
+  static waiting(options: DaemonOptions): Daemon {
+    return new Daemon(options)
+  }
+
+  /** Gives state and device to the supervisor, and goes on serving. Throws DaemonError 'NOT_READY', 'HANDOVER'. */
+  async sendState(): Promise<void> {
+    const { device } = this.#session
+    if (device === undefined) throw new DaemonError('NOT_READY', 'there is no session yet that could be given away')
+    this.#checkLasting()
+    await sendToSupervisor(this.options.supervisor, encodeState(await this.#stateNow()), device)
+    this.options.log.info('session and state are with the supervisor')
+  }
+
+  /** Takes the session that the supervisor keeps; after that `serve` may be called. Throws DaemonError 'BAD_STATE', 'HANDOVER'; then it may be tried again. */
+  async takeOver(): Promise<void> {
+    nextState(this.#isTakingOver ? 'READY' : this.#state, 'Takeover')
+    this.#isTakingOver = true
+    try {
+      const handed = await receiveFromSupervisor(this.options.supervisor)
+      await this.restore(handed, (path, error) => {
+        throw new DaemonError('HANDOVER', `cannot take over ${path}: ${messageOf(error)}`, { cause: error })
+      })
+    } finally {
+      this.#isTakingOver = false
+    }
+  }
+
+  /** The same with a session that is here; its device is ours from now on. `onFailure` is told of images that cannot be opened, and may throw. Throws DaemonError 'HANDOVER'. */
+  async restore({ state, device }: HandedOver, onFailure: (path: string, error: unknown) => void): Promise<void> {
+    try {
+      const session = decodeState(state)
+      this.#checkLasting(session.mounts)
+      for (const [key, value] of session.settings) this.dynamic.set(key, value)
+      await this.#mounts.restore(session, (record) => this.#restoredRequest(record), onFailure)
+      this.#step('Takeover')
+      this.#session.adopt(device)
+      this.#inherited = session
+    } catch (error) {
+      closeSync(device)
+      throw error
+    }
+    this.options.log.info(`took over the session of another daemon at ${this.options.at}: ${this.mounts.length} mounts`)
   }
 
   get state(): DaemonState {
@@ -232,18 +288,56 @@ export class Daemon {
   async exit(): Promise<void> {
     if (this.#state === 'STOPPED') return
     if (this.#state === 'RUNNING') this.#step('Stop')
-    this.#step('Exit')
+    this.#step(this.#state === 'INIT' ? 'Stop' : 'Exit')
+    if (this.options.supervisor !== undefined) await this.#session.leave((device) => this.#drain(device))
     await this.#closeAll()
   }
 
-  /** Throws DaemonError 'BAD_STATE', always: a daemon of this version serves from its start. */
-  serve(): void {
+  /** Serves a session that was taken over. Throws DaemonError 'BAD_STATE' when there is none, or it is served. */
+  async serve(): Promise<void> {
     this.#step('Start')
+    this.#mounts.listen(this.#session)
+    await this.#session.serve(this.#mounts.served)
+    const { device } = this.#session
+    if (device !== undefined) await this.#drain(device)
+    this.#mounts.prefetch()
   }
 
   /** For the last moments of a process that fails. */
   detachNow(): void {
     this.#session.detachNow()
+  }
+
+  /** Can another daemon go on with this session? What it writes, and the numbers of files in shared directories, are known to one daemon only. */
+  get isLasting(): boolean {
+    const isWritten = this.mounts.some(({ image }) => image.settings.overlay !== undefined)
+    return !this.options.writable && !isWritten && this.shares.length === 0
+  }
+
+  #restoredRequest(record: MountRecord): ImageRequest {
+    const request = this.#imageRequest(record.path, fromRecord(record))
+    if (request.config.overlay !== null) throw notLasting()
+    return request
+  }
+
+  #checkLasting(mounts: readonly MountRecord[] = []): void {
+    if (this.isLasting && mounts.every(({ kind }) => kind === 'rafs')) return
+    throw notLasting()
+  }
+
+  async #drain(device: number): Promise<void> {
+    const { failover, log } = this.options
+    await drainRequests(device, this.#inherited?.connection ?? 0n, failover, log)
+  }
+
+  async #stateNow(): Promise<SessionState> {
+    const { facts } = this.#session
+    const { connection, options } = this.#inherited ?? {
+      connection: await connectionOf(this.options.at),
+      options: facts === undefined ? undefined : optionsOf(facts),
+    }
+    if (options === undefined) throw new DaemonError('NOT_READY', 'the kernel has not begun the session yet')
+    return { connection, options, settings: this.dynamic, ...this.#mounts.tree }
   }
 
   async #closeAll(): Promise<void> {
@@ -300,6 +394,7 @@ export class Daemon {
     if (ignored.length > 0) log.warn(`configuration of ${path}: without effect in this version: ${ignored.join(', ')}`)
     return {
       source: from.source,
+      document: config === written ? from.document : undefined,
       config,
       prefetchFiles: from.prefetchFiles,
       threads: this.options.threads,
@@ -343,6 +438,17 @@ function withAuth(config: Config, auth: string): Config {
 
 function fromApi(request: MountRequest): Omit<InitialMount, 'path'> {
   return { source: request.source, document: request.config, prefetchFiles: request.prefetch_files ?? [] }
+}
+
+function notLasting(): DaemonError {
+  return new DaemonError(
+    'HANDOVER',
+    'sessions that are written to, or have shared directories, cannot change their daemon: only images can',
+  )
+}
+
+function fromRecord({ source, document, prefetchFiles }: MountRecord): Omit<InitialMount, 'path'> {
+  return { source, document, prefetchFiles: prefetchFiles ?? [] }
 }
 
 /** What the API calls file systems. Throws DaemonError 'BAD_REQUEST'. */

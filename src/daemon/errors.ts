@@ -1,7 +1,8 @@
 /**
  * `BAD_CONFIG`: a document or option that cannot be used. `UNSUPPORTED`: valid, but not in this version. `BAD_STATE`: not now. `BAD_REQUEST`: an API call that is
  * malformed. `EXISTS`, `NOT_FOUND`: of mounts. `BAD_IMAGE`: the bootstrap cannot be read or is damaged. `TOO_MANY`: no mount slot is free. `BUSY`: the mount point or
- * the API socket belongs to somebody else. `IO`: the operating system refused.
+ * the API socket belongs to somebody else. `IO`: the operating system refused. `NOT_READY`: the session has not begun. `HANDOVER`: the supervisor, or what another daemon left,
+ * cannot be used.
  */
 export type DaemonErrorCode =
   | 'BAD_CONFIG'
@@ -14,6 +15,8 @@ export type DaemonErrorCode =
   | 'TOO_MANY'
   | 'BUSY'
   | 'IO'
+  | 'NOT_READY'
+  | 'HANDOVER'
 
 export interface DaemonErrorOptions extends ErrorOptions {
   /** What upstream's API says in this place, where clients compare the text; the message itself is for people and logs. */

@@ -16,6 +16,8 @@ import type { ServedImage } from './transports/fuse-handler.ts'
 export interface ImageRequest {
   /** Path of the bootstrap. */
   readonly source: string
+  /** The configuration as it was written, if it is that still. */
+  readonly document?: string | undefined
   readonly config: Config
   /** Paths in the image to fetch ahead instead of the image's own table; `/` alone = everything. */
   readonly prefetchFiles: readonly string[]

@@ -1,5 +1,5 @@
-import { realpath, stat, statfs } from 'node:fs/promises'
-import { resolve } from 'node:path'
+import { readlink, realpath, stat, statfs } from 'node:fs/promises'
+import { basename, dirname, join, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { readMountInfo, unmount, whyNoFuse } from '../kernel/index.ts'
 import { DaemonError, messageOf } from './errors.ts'
@@ -30,6 +30,20 @@ export async function prepareMountPoint(path: string, log: Log): Promise<string>
   }
   await detachLeftovers(at, log)
   return at
+}
+
+/** The real name of a mount point, which is not touched: whoever serves what is mounted there may be gone, and then a question would wait for ever. */
+export async function mountPointName(path: string): Promise<string> {
+  const whole = resolve(path)
+  const target = await readlink(whole).catch(() => undefined) // EINVAL: no link, and the kernel knows that by itself
+  if (target !== undefined) return await realpath(whole)
+  return join(await realpath(dirname(whole)), basename(whole))
+}
+
+/** Has a nydusd mounted at this real name? */
+export async function isMounted(at: string): Promise<boolean> {
+  const entry = (await readMountInfo()).findLast((mount) => mount.at === at)
+  return entry !== undefined && entry.type.startsWith('fuse') && entry.source === MOUNT_SOURCE
 }
 
 /** Only mounts that answer nobody are taken away: another daemon's would be lost with its users. */

@@ -3,6 +3,7 @@ import type { FuseNode } from '../kernel/index.ts'
 import { DaemonError } from './errors.ts'
 import type { FilesThread } from './files/files-thread.ts'
 import { type ImageRequest, MountedImage } from './image.ts'
+import type { MountRecord, SessionState } from './handover/session-state.ts'
 import { type PseudoNode, PseudoTree } from './pseudo-tree.ts'
 import type { ServedTree } from './transports/fuse-handler.ts'
 
@@ -12,7 +13,12 @@ export interface Mount {
   readonly slot: number
   readonly image: MountedImage
   readonly mountedAt: Date
+  /** Another daemon had mounted it. Its clients may ask for it once more, of us. */
+  readonly isRestored?: boolean
 }
+
+/** What another daemon had mounted, and where. */
+export type MountedTree = Pick<SessionState, 'mounts' | 'directories' | 'nextDirectory' | 'nextSlot'>
 
 /** A shared directory of the host, and where it is. */
 export interface Share {
@@ -29,6 +35,7 @@ export interface TreeListener {
 }
 
 const SLOTS = 255
+const OPENED_AT_ONCE = 4
 
 /**
  * The images of a session and the directories above them. Changes go one after another; each is seen by all serving threads, and forgotten by the kernel where it knew
@@ -36,8 +43,8 @@ const SLOTS = 255
  */
 export class MountTable {
   readonly #decoders: DecodePool
-  readonly #tree = new PseudoTree()
-  readonly #mounts = new Map<string, Mount>()
+  #tree = new PseudoTree()
+  #mounts = new Map<string, Mount>()
   readonly #shares = new Map<string, Share>()
   readonly #onFree: (slot: number) => void
   readonly #files: () => Promise<FilesThread>
@@ -84,6 +91,9 @@ export class MountTable {
   /** Opens an image and mounts it. Throws DaemonError; then nothing has changed. */
   mount(path: string, request: ImageRequest): Promise<void> {
     return this.#inTurn(async () => {
+      const known = this.#mounts.get(path)
+      if (known?.isRestored === true && known.image.request.source === request.source)
+        return known.image.request.document === request.document ? undefined : await this.#replace(known, request)
       if (this.#isTaken(path)) throw exists(path)
       const image = await MountedImage.open(request, this.#decoders)
       let way: readonly PseudoNode[] = []
@@ -132,24 +142,7 @@ export class MountTable {
 
   /** Puts another bootstrap or configuration in the place of a mounted one; it must have as many blobs. Throws DaemonError; then the old one stays. */
   remount(path: string, request: ImageRequest): Promise<void> {
-    return this.#inTurn(async () => {
-      const old = this.#existing(path)
-      if (isOverlay(old.image) || request.config.overlay !== null) throw notRemounted(path)
-      const image = await MountedImage.open(request, this.#decoders)
-      const [before, after] = [old.image.loaded.bootstrap.blobs.length, image.loaded.bootstrap.blobs.length]
-      if (before !== after) {
-        await image.close()
-        const what = `number of blobs doesn't match: ${after} in the new image, ${before} in the mounted one`
-        throw new DaemonError('BAD_IMAGE', `cannot remount ${path}: ${what}`, {
-          wire: `RAFS failed to handle request, ${what}\``,
-        })
-      }
-      this.#mounts.set(path, { ...old, image, mountedAt: new Date() })
-      await this.#publish()
-      await this.#forget([], rootNames(image))
-      await old.image.close()
-      image.prefetch()
-    })
+    return this.#inTurn(() => this.#replace(this.#existing(path), request))
   }
 
   /** Unmounts; its directory stays. Reads under way end with EIO. Throws DaemonError 'NOT_FOUND'. */
@@ -171,6 +164,62 @@ export class MountTable {
     })
   }
 
+  /** Where everything is, for another daemon to {@link restore}. */
+  get tree(): MountedTree {
+    const mounts = this.all.map(({ path, slot, image: { request } }): MountRecord => {
+      const { source, config, document = JSON.stringify(config), prefetchFiles: files } = request
+      return { path, slot, kind: 'rafs', source, document, prefetchFiles: files.length > 0 ? files : undefined }
+    })
+    const directories = this.#tree.nodes.filter(({ name }) => name !== '')
+    return { mounts, directories, nextDirectory: this.#tree.nextIno, nextSlot: (this.#lastSlot % SLOTS) + 1 }
+  }
+
+  /**
+   * Opens what another daemon had mounted and puts it where it was. Before a session is served only. What was mounted here before at the same path goes; other mounts stay, at a slot that
+   * is free. `onFailure` is told of an image that cannot be opened: when it throws, nothing has changed.
+   */
+  restore(
+    from: MountedTree,
+    requestOf: (record: MountRecord) => ImageRequest,
+    onFailure: (path: string, error: unknown) => void,
+  ): Promise<void> {
+    return this.#inTurn(async () => {
+      const tree = PseudoTree.of(from.directories, from.nextDirectory)
+      const mounts = new Map<string, Mount>()
+      const restoreOne = async (record: MountRecord): Promise<void> => {
+        const { path, slot } = record
+        let image: MountedImage | undefined
+        try {
+          image = await MountedImage.open(requestOf(record), this.#decoders)
+          tree.mount(path, slot)
+          mounts.set(path, { path, slot, image, mountedAt: new Date(), isRestored: true })
+        } catch (error) {
+          await image?.close()
+          onFailure(path, error)
+        }
+      }
+      try {
+        await each(from.mounts, restoreOne)
+      } catch (error) {
+        for (const { image } of mounts.values()) await image.close()
+        throw error
+      }
+      const before = this.all
+      this.#tree = tree
+      this.#mounts = mounts
+      this.#lastSlot = (from.nextSlot + SLOTS - 1) % SLOTS
+      for (const mount of before) {
+        if (mounts.has(mount.path)) await mount.image.close()
+        else this.#place(mount)
+      }
+    })
+  }
+
+  /** Starts fetching ahead what was restored. */
+  prefetch(): void {
+    for (const { image } of this.all) image.prefetch()
+  }
+
   /** Closes all images, for the end of the daemon: no thread serves any more. */
   close(): Promise<void> {
     return this.#inTurn(async () => {
@@ -179,6 +228,30 @@ export class MountTable {
         await image.close()
       }
     })
+  }
+
+  #place({ path, image, mountedAt }: Mount): void {
+    const slot = this.#freeSlot()
+    this.#tree.mount(path, slot)
+    this.#mounts.set(path, { path, slot, image, mountedAt })
+  }
+
+  async #replace(old: Mount, request: ImageRequest): Promise<void> {
+    if (isOverlay(old.image) || request.config.overlay !== null) throw notRemounted(old.path)
+    const image = await MountedImage.open(request, this.#decoders)
+    const [before, after] = [old.image.loaded.bootstrap.blobs.length, image.loaded.bootstrap.blobs.length]
+    if (before !== after) {
+      await image.close()
+      const what = `number of blobs doesn't match: ${after} in the new image, ${before} in the mounted one`
+      throw new DaemonError('BAD_IMAGE', `cannot remount ${old.path}: ${what}`, {
+        wire: `RAFS failed to handle request, ${what}\``,
+      })
+    }
+    this.#mounts.set(old.path, { ...old, image, mountedAt: new Date() })
+    await this.#publish()
+    await this.#forget([], rootNames(image))
+    await old.image.close()
+    image.prefetch()
   }
 
   #existing(path: string): Mount {
@@ -274,6 +347,17 @@ function rootNames(image: MountedImage): Uint8Array[] {
     return true
   })
   return names
+}
+
+/** At most a few at once. The first failure is thrown when the others have ended. */
+async function each<T>(items: readonly T[], act: (item: T) => Promise<void>): Promise<void> {
+  const left = [...items]
+  const takeOne = async (): Promise<void> => {
+    for (let item = left.shift(); item !== undefined; item = left.shift()) await act(item)
+  }
+  const ends = await Promise.allSettled(Array.from({ length: OPENED_AT_ONCE }, takeOne))
+  const failed = ends.find((end) => end.status === 'rejected')
+  if (failed !== undefined) throw failed.reason
 }
 
 function exists(path: string): DaemonError {

@@ -21,8 +21,21 @@ export class PseudoTree {
   readonly #nodes = new Map<number, PseudoNode>([[ROOT, { ino: ROOT, parent: ROOT, name: '', slot: 0 }]])
   #lastIno = ROOT
 
+  /** Another daemon's tree, which has been checked; nothing is mounted on it. */
+  static of(directories: ReadonlyArray<Omit<PseudoNode, 'slot'>>, nextIno: number): PseudoTree {
+    const tree = new PseudoTree()
+    for (const { ino, parent, name } of directories) tree.#nodes.set(ino, { ino, parent, name, slot: 0 })
+    tree.#lastIno = nextIno - 1
+    return tree
+  }
+
   get nodes(): readonly PseudoNode[] {
     return [...this.#nodes.values()]
+  }
+
+  /** The number of the directory that is made next. */
+  get nextIno(): number {
+    return this.#lastIno + 1
   }
 
   /** The node at a path, if there is one. */

@@ -1,13 +1,14 @@
-import { createReadStream } from 'node:fs'
+import { createReadStream, existsSync } from 'node:fs'
 import { flushCompileCache } from 'node:module'
 import { ChunkDedup } from '../cache/index.ts'
 import { exitNow, releaseProgramPages, raiseFileLimit } from '../kernel/index.ts'
 import { ROUTES } from './api/routes.ts'
-import { ApiServer, checkSocket } from './api/server.ts'
+import { ApiServer, checkSocket, isAnswered } from './api/server.ts'
 import { Daemon, type InitialMount } from './daemon.ts'
 import { DaemonError, messageOf } from './errors.ts'
 import { Log, type LogLevel } from './log.ts'
-import { prepareMountPoint } from './mount-point.ts'
+import type { FailoverPolicy } from './handover/drain.ts'
+import { isMounted, mountPointName, prepareMountPoint } from './mount-point.ts'
 import { startServingThread } from './serving-thread/index.ts'
 import { versionInfo } from './version/index.ts'
 
@@ -17,6 +18,9 @@ export interface RunOptions {
   readonly apiSocket: string | undefined
   readonly id: string | undefined
   readonly supervisor: string | undefined
+  /** Wait for a takeover instead of mounting; without an API nobody could ask for it, and this counts for nothing. */
+  readonly upgrade: boolean
+  readonly failover: FailoverPolicy
   readonly threads: number
   /** File of the node's deduplication database. */
   readonly dedupDb?: string | undefined
@@ -81,7 +85,8 @@ export async function runDaemon(options: RunOptions): Promise<never> {
   // Compiled code is kept for the next start; the process will not end in the way that would do it by itself.
   setTimeout(flushCompileCache, KEEP_CODE_MS).unref()
   for (const ms of RELEASE_MS) setTimeout(releaseProgramPages, ms).unref()
-  log.info(`serving at ${daemon.options.at}${options.apiSocket === undefined ? '' : `, API at ${options.apiSocket}`}`)
+  const doing = daemon.state === 'INIT' ? 'waiting for a takeover of' : 'serving at'
+  log.info(`${doing} ${daemon.options.at}${options.apiSocket === undefined ? '' : `, API at ${options.apiSocket}`}`)
   const why = await end.promise
   clearTimeout(giveUpStart)
   return await finish(why, daemon, api, log)
@@ -93,15 +98,29 @@ type End =
   | { readonly kind: 'failure'; readonly error: unknown }
 
 async function start(options: RunOptions, log: Log, onEnd: (why: 'unmounted' | Error) => void): Promise<Daemon> {
-  const { id, supervisor, threads, writable } = options
+  const { id, supervisor, failover, threads, writable, apiSocket } = options
   const share =
     options.share === undefined
       ? undefined
       : { path: options.share.virtualMountPoint, directory: options.share.directory }
-  if (options.apiSocket !== undefined) await checkSocket(options.apiSocket)
-  const [at, initial] = await Promise.all([prepareMountPoint(options.mountPoint, log), initialMount(options)])
   const dedup = options.dedupDb === undefined ? undefined : ChunkDedup.open(options.dedupDb)
-  return await Daemon.start({ at, id, supervisor, threads, initial, share, writable, dedup, log, onEnd })
+  const common = { id, supervisor, failover, threads, writable, dedup, log, onEnd }
+  if (apiSocket !== undefined) {
+    await checkSocket(apiSocket)
+    if (options.upgrade || (supervisor !== undefined && (await hasCrashed(options.mountPoint, apiSocket)))) {
+      if (!options.upgrade) log.warn('A previous daemon crashed! Try to failover later.')
+      const at = await mountPointName(options.mountPoint)
+      return Daemon.waiting({ ...common, at, initial: undefined, share: undefined })
+    }
+  }
+  const [at, initial] = await Promise.all([prepareMountPoint(options.mountPoint, log), initialMount(options)])
+  return await Daemon.start({ ...common, at, initial, share })
+}
+
+/** A mount and a socket that nobody answers: their daemon was killed, and its supervisor has what is needed to go on. */
+async function hasCrashed(mountPoint: string, apiSocket: string): Promise<boolean> {
+  if (!existsSync(apiSocket) || (await isAnswered(apiSocket))) return false
+  return await isMounted(await mountPointName(mountPoint))
 }
 
 async function listen(options: RunOptions, daemon: Daemon, onExit: () => void): Promise<ApiServer | undefined> {

@@ -1,4 +1,6 @@
 /** The kernel room: Linux as typed values. Mounts, the FUSE wire and session, file calls that Node lacks. No word of Nydus in it. */
+export { closeOnExec, waitInReads } from './descriptor-flags.ts'
+export { connectUnix, receiveDescriptors, sendDescriptor } from './descriptor-passing.ts'
 export { KernelError } from './errors.ts'
 export type { Xattr } from './files.ts'
 export { changeOwner, listXattrs, lockFile, makeNode, seekData, setTimes, setXattr, tryLockFile } from './files.ts'
@@ -37,7 +39,7 @@ export {
 export type { FuseSessionFacts, FuseWishes } from './fuse/init.ts'
 export { UNCHANGING } from './fuse/init.ts'
 export type { FuseNode } from './fuse/notify.ts'
-export { detachNow, forgetAttributes, forgetEntry, forgetListing } from './fuse/notify.ts'
+export { detachNow, forgetAttributes, forgetEntry, forgetListing, resendRequests } from './fuse/notify.ts'
 export { printRequest } from './fuse/print.ts'
 export { FuseAttributes, FuseReply } from './fuse/reply.ts'
 export { FuseRequest } from './fuse/request.ts'

@@ -34,6 +34,14 @@ export interface LibC {
   getrlimit: Native<[resource: number, limits: Uint8Array]>
   setrlimit: Native<[resource: number, limits: Uint8Array]>
   madvise: Native<[address: number, size: number, advice: number]>
+  socket: Native<[domain: number, type: number, protocol: number]>
+  connect: Native<[socket: number, address: Uint8Array, size: number]>
+  sendmsg: Native<[socket: number, message: Uint8Array, flags: number]>
+  recvmsg: Native<[socket: number, message: Uint8Array, flags: number]>
+  fcntl: Native<[fd: number, command: number, argument: number]>
+  poll: Native<[fds: Uint8Array, count: number, timeoutMs: number]>
+  memfd_create: Native<[name: string, flags: number]>
+  prctl: Native<[option: number, argument: number, third: number, fourth: number, fifth: number]>
   gettid: Native<[]>
   tgkill: Native<[process: number, thread: number, signal: number]>
   sigaction: Native<[signal: number, action: Uint8Array, old: null]>
@@ -60,6 +68,14 @@ const SIGNATURES: Readonly<Record<Exclude<keyof LibC, 'errno' | 'address'>, stri
   getrlimit: 'int getrlimit(int, void*)',
   setrlimit: 'int setrlimit(int, const void*)',
   madvise: 'int madvise(uintptr_t, size_t, int)',
+  socket: 'int socket(int, int, int)',
+  connect: 'int connect(int, const void*, uint)',
+  sendmsg: 'long sendmsg(int, const void*, int)',
+  recvmsg: 'long recvmsg(int, void*, int)',
+  fcntl: 'int fcntl(int, int, long)',
+  poll: 'int poll(void*, ulong, int)',
+  memfd_create: 'int memfd_create(const char*, uint)',
+  prctl: 'int prctl(int, ulong, ulong, ulong, ulong)',
   gettid: 'int gettid()',
   tgkill: 'int tgkill(int, int, int)',
   sigaction: 'int sigaction(int, void*, void*)',

@@ -1,5 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import type { LogLevel, RunOptions } from '../../daemon/index.ts'
+import { FAILOVER_POLICIES, type FailoverPolicy, type LogLevel, type RunOptions } from '../../daemon/index.ts'
 import { ExitError } from '../output.ts'
 
 /** The flags as the library gives them. */
@@ -14,7 +14,7 @@ export interface Flags {
   readonly logRotationSize?: string
   readonly rlimitNofile?: string
   readonly mountpoint?: string
-  readonly failoverPolicy?: string
+  readonly failoverPolicy?: FailoverPolicy
   readonly fuseThreads?: number
   readonly writable?: boolean
   readonly bootstrap?: string
@@ -63,13 +63,12 @@ export function addFuseOptions(command: Command): void {
       `Limit of open files; 0 leaves it unchanged [default: ${DEFAULT_FILE_LIMIT}]`,
     ),
     option('--id <id>', 'Name of this daemon, shown by the API; with --supervisor'),
-    option('--supervisor <supervisor>', 'Socket of the supervisor, shown by the API; with --id'),
-    option('--failover-policy <failover-policy>', 'For hot upgrades, which this version does not do').choices([
-      'none',
-      'resend',
-      'flush',
-    ]),
-    option('--upgrade', 'For hot upgrades, which this version does not do'),
+    option('--supervisor <supervisor>', 'Socket of a supervisor that keeps the session, for another daemon; with --id'),
+    option(
+      '--failover-policy <failover-policy>',
+      'Requests that a dead daemon left unanswered: hand them out again, fail them, or leave them [default: resend]',
+    ).choices(FAILOVER_POLICIES),
+    option('--upgrade', 'Mount nothing, and wait for a takeover of what another daemon serves; with --apisock'),
     option('--writable', 'Mount read-write: for shared directories, and images with an overlay in their configuration'),
     option('-s, --shared-dir <shared-dir>', 'Show a directory of the host in the place of an image'),
     option(
@@ -91,13 +90,14 @@ export function parseThreads(text: string): number {
 /** Checks what must or must not be given together. Throws ExitError 2 for a command line that makes no sense, 1 for what this version does not do. */
 export function runOptions(flags: Flags & { readonly threadNum?: number; readonly threads?: number }): RunOptions {
   checkTogether(flags)
-  refuseLater(flags)
   if (flags.mountpoint === undefined) throw lacking('--mountpoint')
   return {
     mountPoint: flags.mountpoint,
     apiSocket: flags.apisock,
     id: flags.id,
     supervisor: flags.supervisor,
+    upgrade: flags.upgrade === true,
+    failover: flags.failoverPolicy ?? 'resend',
     threads: Math.min(flags.fuseThreads ?? flags.threadNum ?? flags.threads ?? DEFAULT_THREADS, MOST_THREADS),
     dedupDb: flags.dedupDb,
     fileLimit: wholeNumber(flags.rlimitNofile, '--rlimit-nofile', DEFAULT_FILE_LIMIT),
@@ -148,15 +148,6 @@ function checkTogether(flags: Flags): void {
   if (flags.prefetchFiles !== undefined && flags.bootstrap === undefined) throw lacking('--bootstrap')
   if (flags.id !== undefined && flags.supervisor === undefined) throw lacking('--supervisor')
   if (flags.supervisor !== undefined && flags.id === undefined) throw lacking('--id')
-}
-
-/** What upstream has and this version has not is refused: it must not look as if it worked. */
-function refuseLater(flags: Flags): void {
-  const later: ReadonlyArray<readonly [unknown, string]> = [
-    [flags.upgrade, '--upgrade: start without it, and unmount what the old daemon left'],
-  ]
-  for (const [given, what] of later)
-    if (given !== undefined) throw new ExitError(1, `this version of nydusd does not do ${what}`)
 }
 
 export function wholeNumber(text: string | undefined, flag: string, fallback: number): number {

@@ -35,18 +35,22 @@ export const ROUTES: readonly Route[] = [
   put('/api/v1/daemon', 'Configure', 'required', setLogLevel),
   { ...get('/api/v1/daemon/backend', 'FsBackendInfo', showSuperblock), needs: 'mountpoint' },
   get('/api/v1/daemon/events', 'Events', ({ daemon }) => ok(daemon.events)),
-  put('/api/v1/daemon/start', 'Configure', 'none', ({ daemon }) => {
-    daemon.serve()
+  put('/api/v1/daemon/start', 'Configure', 'none', async ({ daemon }) => {
+    await daemon.serve()
     return NO_CONTENT
   }),
   put('/api/v1/daemon/exit', 'Configure', 'none', ({ exit }) => {
     exit()
     return NO_CONTENT
   }),
-  put('/api/v1/daemon/fuse/sendfd', 'Upgrade', 'none', () => refusal(501, 'Upgrade(DaemonAbnormal(Unsupported))')),
-  put('/api/v1/daemon/fuse/takeover', 'Upgrade', 'none', () =>
-    refusal(400, 'Upgrade(DaemonAbnormal(UnexpectedEvent("Takeover")))'),
-  ),
+  put('/api/v1/daemon/fuse/sendfd', 'Upgrade', 'none', async ({ daemon }) => {
+    await daemon.sendState()
+    return NO_CONTENT
+  }),
+  put('/api/v1/daemon/fuse/takeover', 'Upgrade', 'none', async ({ daemon }) => {
+    await daemon.takeOver()
+    return NO_CONTENT
+  }),
   { method: 'POST', path: '/api/v1/mount', body: 'required', needs: 'mountpoint', wrapper: 'Mount', handle: mount },
   { method: 'PUT', path: '/api/v1/mount', body: 'required', needs: 'mountpoint', wrapper: 'Mount', handle: remount },
   { method: 'DELETE', path: '/api/v1/mount', body: 'none', needs: 'mountpoint', wrapper: 'Mount', handle: unmount },

@@ -164,6 +164,16 @@ export async function checkSocket(path: string): Promise<void> {
       'BAD_CONFIG',
       `cannot listen at ${path}: there is a file that is no socket; remove it or give another --apisock`,
     )
+  const isAlive = await isAnswered(path)
+  if (isAlive)
+    throw new DaemonError(
+      'BUSY',
+      `cannot listen at ${path}: another daemon answers there; stop it or give another --apisock`,
+    )
+}
+
+/** Does somebody listen at a socket? */
+export async function isAnswered(path: string): Promise<boolean> {
   const socket = connect(path)
   const isAlive = await new Promise<boolean>((resolve) => {
     socket.setTimeout(CONNECT_DEADLINE_MS, () => resolve(true))
@@ -171,11 +181,7 @@ export async function checkSocket(path: string): Promise<void> {
     socket.once('error', () => resolve(false)) // ECONNREFUSED: its owner is dead
   })
   socket.destroy()
-  if (isAlive)
-    throw new DaemonError(
-      'BUSY',
-      `cannot listen at ${path}: another daemon answers there; stop it or give another --apisock`,
-    )
+  return isAlive
 }
 
 interface Client {

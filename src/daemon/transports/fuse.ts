@@ -8,6 +8,7 @@ import {
   forgetListing,
   FuseControl,
   type FuseNode,
+  type FuseSessionFacts,
   type FuseWishes,
   KernelError,
   MAX_READ_BYTES,
@@ -15,6 +16,7 @@ import {
   readMountInfo,
   setReadAhead,
   unmount,
+  waitInReads,
 } from '../../kernel/index.ts'
 import { DaemonError, messageOf } from '../errors.ts'
 import type { FilesThread } from '../files/files-thread.ts'
@@ -66,6 +68,7 @@ export class FuseSession {
   readonly #state: ServingState
   readonly #members: Member[] = []
   readonly #init = Promise.withResolvers<void>()
+  #facts: FuseSessionFacts | undefined
   #tree: ServedTree = { images: [], pseudo: [], files: [] }
   #files: FilesThread | undefined
   #watch: NodeJS.Timeout | undefined
@@ -97,13 +100,48 @@ export class FuseSession {
     }
     this.#state.setDevice(this.#fd)
     this.#files?.setDevice(this.#fd)
+    await this.#agreed()
+    await this.#tellOwnDevice()
+    await this.#readAhead()
+    this.#watchLoad()
+  }
+
+  /** Takes another daemon's session, in the place of {@link mount}. Nobody is answered before {@link serve}. */
+  adopt(device: number): void {
+    this.#fd = device
+  }
+
+  /** Lets the threads answer the requests of an adopted session, with this tree in it. */
+  async serve(tree: ServedTree): Promise<void> {
+    await this.publish(tree)
+    waitInReads(this.#fd, true)
+    this.#state.setDevice(this.#fd)
+    this.#init.resolve()
+    this.#watchLoad()
+  }
+
+  /** Leaves the session to another daemon: no thread serves any more, and what they had in hand goes to it. */
+  async leave(drain: (device: number) => Promise<void>): Promise<void> {
+    await this.stopServing()
+    if (!this.#isOpen) return
+    await drain(this.#fd)
+    waitInReads(this.#fd, false) // as the original's threads want it, who would never leave a read
+  }
+
+  /** The device, which stays ours; undefined while nothing is mounted. */
+  get device(): number | undefined {
+    return this.#isOpen ? this.#fd : undefined
+  }
+  /** What the kernel and we agreed on, if it was we who did. */
+  get facts(): FuseSessionFacts | undefined {
+    return this.#facts
+  }
+
+  async #agreed(): Promise<void> {
     const late = sleep(START_DEADLINE_MS, undefined, { ref: false }).then(() => {
       throw new DaemonError('IO', `the kernel did not start the FUSE session at ${this.at} in ${START_DEADLINE_MS} ms`)
     })
     await Promise.race([this.#init.promise, late])
-    await this.#tellOwnDevice()
-    await this.#readAhead()
-    if (this.#options.threads > 1) this.#watch = setInterval(() => this.#startAnother(), WATCH_MS).unref()
   }
 
   /** Before the first tree that has slots of it: connects all serving threads, now and later, with the files thread. */
@@ -237,6 +275,7 @@ export class FuseSession {
         return
       case 'init':
         this.#options.log.debug(`FUSE session 7.${message.facts.kernelMinor} at ${this.at}`)
+        this.#facts = message.facts
         this.#init.resolve()
         return
       case 'error':
@@ -271,6 +310,10 @@ export class FuseSession {
       // /sys may be read-only, as in containers: reads are smaller then, and right all the same
       this.#options.log.debug(`cannot raise the read-ahead of ${this.at}: ${messageOf(error)}`)
     }
+  }
+
+  #watchLoad(): void {
+    if (this.#options.threads > 1) this.#watch = setInterval(() => this.#startAnother(), WATCH_MS).unref()
   }
 
   #startAnother(): void {

@@ -7,6 +7,9 @@ export interface FuseSessionFacts {
   readonly kernelMinor: number
   readonly flags: number
   readonly flags2: number
+  /** What the kernel would have given: bits 0 to 31, and 32 to 63. */
+  readonly offered: number
+  readonly offered2: number
   /** The kernel lets OPEN and OPENDIR be left out: answer them with ENOSYS, once. */
   readonly noOpen: boolean
   readonly noOpendir: boolean
@@ -70,7 +73,8 @@ export function answerInit(
   if (major !== 7 || minor < OLDEST_MINOR) return { length: -ERRNO.EPROTO, facts: undefined }
   const offered = request.word(INIT_IN.flags)
   const flags = (offered & wantedLow(wishes)) >>> 0
-  const flags2 = (flags & (1 << INIT_EXT)) === 0 ? 0 : request.word(INIT_IN.flags2) & WANTED_HIGH
+  const offered2 = (flags & (1 << INIT_EXT)) === 0 ? 0 : request.word(INIT_IN.flags2)
+  const flags2 = offered2 & WANTED_HIGH
   const body = reply.bytes
   const at = reply.bodyAt
   body.fill(0, at, at + INIT_OUT.size)
@@ -87,7 +91,15 @@ export function answerInit(
   const has = (bit: number): boolean => (flags & (1 << bit)) !== 0
   return {
     length: INIT_OUT.size,
-    facts: { kernelMinor: minor, flags, flags2, noOpen: has(NO_OPEN_SUPPORT), noOpendir: has(NO_OPENDIR_SUPPORT) },
+    facts: {
+      kernelMinor: minor,
+      flags,
+      flags2,
+      offered,
+      offered2,
+      noOpen: has(NO_OPEN_SUPPORT),
+      noOpendir: has(NO_OPENDIR_SUPPORT),
+    },
   }
 }
 

@@ -38,6 +38,14 @@ export function forgetAttributes(fd: number, node: FuseNode): void {
   sendFuse(fd, libc().address(message), message.length)
 }
 
+/**
+ * Makes the kernel hand out again every request that was read and not answered, with the top bit of its number set: what a dead server had in hand goes to the next one. An
+ * answer to the old number is refused from then on. Throws KernelError 'EINVAL' before Linux 6.9.
+ */
+export async function resendRequests(fd: number): Promise<void> {
+  await notify(fd, NOTIFY.RESEND, Buffer.alloc(REPLY.size))
+}
+
 /** A notification is a message with unique 0 and a positive code in the place of the error. */
 async function notify(fd: number, code: number, message: Buffer): Promise<void> {
   message.writeUInt32LE(message.length, REPLY.length)

@@ -5,7 +5,7 @@ import { answerInit, type FuseSessionFacts, type FuseWishes } from './init.ts'
 import { FuseReply } from './reply.ts'
 import { FuseRequest } from './request.ts'
 import { sendFuse } from './send.ts'
-import { ERRNO, OPCODE } from './wire.ts'
+import { ERRNO, MAX_READ_BYTES, OPCODE, PAGE } from './wire.ts'
 
 /** What a handler returns when somebody else answers, later, with {@link answerFuse}. */
 export const ANSWER_LATER = -4096
@@ -34,24 +34,35 @@ export interface FuseServing {
 /** At least 8192 and what a WRITE needs, or the kernel refuses to hand out requests; more lets it batch FORGETs. */
 const REQUEST_BYTES = 128 * 1024
 const WRITE_HEAD_BYTES = 4096
+/** What the kernel asks for in a session that another server began, with room for writes of a MiB; refused before it takes a request out. */
+const LARGE_REQUEST_BYTES = MAX_READ_BYTES + PAGE
+const WAIT_MS = 1_000
 
 /** Reads and answers requests until the file system is unmounted (gives 'unmounted') or the control stops it ('stopped'). Blocks the thread. */
 export function serveFuse(serving: FuseServing): 'unmounted' | 'stopped' {
   const { fd, control, worker } = serving
   const c = libc()
   const requestBytes = Math.max(REQUEST_BYTES, serving.wishes.maxWriteBytes + WRITE_HEAD_BYTES)
-  const buffer = new ArrayBuffer(requestBytes)
-  const request = new FuseRequest(buffer)
-  const requestAddress = c.address(request.bytes)
+  let request = new FuseRequest(new ArrayBuffer(requestBytes))
+  let requestAddress = c.address(request.bytes)
   const reply = new FuseReply()
   control.announce(worker, c.gettid())
   try {
     while (!control.isStopping) {
-      const read = c.read(fd, requestAddress, requestBytes)
+      const read = c.read(fd, requestAddress, request.bytes.length)
       if (read < 0) {
         const errno = c.errno()
-        // EINTR: the control may want us to stop; ENOENT: the request was taken back; EAGAIN: a spurious wake-up
-        if (errno === ERRNO.EINTR || errno === ERRNO.ENOENT || errno === ERRNO.EAGAIN) continue
+        // EINTR: the control may want us to stop; ENOENT: the request was taken back
+        if (errno === ERRNO.EINTR || errno === ERRNO.ENOENT) continue
+        if (errno === ERRNO.EAGAIN) {
+          waitForRequest(fd)
+          continue
+        }
+        if (errno === ERRNO.EINVAL && request.bytes.length < LARGE_REQUEST_BYTES) {
+          request = new FuseRequest(new ArrayBuffer(LARGE_REQUEST_BYTES))
+          requestAddress = c.address(request.bytes)
+          continue
+        }
         if (errno === ERRNO.ENODEV || errno === ERRNO.ECONNABORTED) return 'unmounted'
         throw new KernelError('read', errno, 'the FUSE device gives no requests')
       }
@@ -69,6 +80,15 @@ export function serveFuse(serving: FuseServing): 'unmounted' | 'stopped' {
   } finally {
     control.announce(worker, 0)
   }
+}
+
+/** Somebody who shares the device does not want to wait in reads: wait here then, until there is a request or a signal. */
+function waitForRequest(fd: number): void {
+  const POLLIN = 1
+  const polled = Buffer.alloc(8)
+  polled.writeInt32LE(fd, 0)
+  polled.writeInt16LE(POLLIN, 4)
+  libc().poll(polled, 1, WAIT_MS)
 }
 
 /** Gives the length of the message to write, 0 = none. */

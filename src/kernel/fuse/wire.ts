@@ -111,7 +111,7 @@ export const INIT_FLAG = {
 } as const
 
 /** Messages that nobody asked for. Section "Notifications". */
-export const NOTIFY = { INVAL_INODE: 2, INVAL_ENTRY: 3 } as const
+export const NOTIFY = { INVAL_INODE: 2, INVAL_ENTRY: 3, RESEND: 7 } as const
 /** 8 + 8 + 8 = 24 bytes: node, first byte, count (0 = to the end). */
 export const INVAL_INODE = { size: 24, node: 0, first: 8 } as const
 /** 8 + 4 + 4 = 16 bytes, the name and a NUL. */
