@@ -23,6 +23,8 @@ export const CONTEXT = {
 const HEADER = { contextsAt: 40, contextsSize: 48, contexts: 56 } as const
 /** Third word of a chunk info of version 2: offset in the context's output, then the context's number. */
 const INFO = { flags: 7, size: 4, offsetInContext: 16, context: 20, zran: 0x2 } as const
+/** Infos count uncompressed offsets in blocks. */
+const BLOCK_BYTES = 4096
 const MAX_DICTIONARY_BYTES = 1 << 15
 /** A slice is fetched whole. Builders make them of 1 MiB; one of this size is a gzip of one giant block. */
 export const MAX_SLICE_BYTES = 256 << 20
@@ -103,6 +105,15 @@ export class ZranIndex {
       throw this.#bad(`chunk ${chunk} has ${size} bytes, the bootstrap wants ${uncompressedSize}`)
     if (offset + size > whole) throw this.#bad(`chunk ${chunk} ends at ${offset + size} of a context of ${whole} bytes`)
     return offset
+  }
+
+  /** Plain bytes of a chunk, and where they lie in the blob's uncompressed address space. */
+  placeOf(chunk: number): { readonly uncompressedOffset: number; readonly uncompressedSize: number } {
+    const at = this.#info(chunk)
+    return {
+      uncompressedOffset: this.#view.getUint32(at, true) * BLOCK_BYTES,
+      uncompressedSize: (this.#view.getUint32(at + INFO.size, true) & 0xff_ffff) + 1,
+    }
   }
 
   context(index: number): ZranContext {

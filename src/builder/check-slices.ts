@@ -56,7 +56,8 @@ export async function* checkSlices(
   }
 }
 
-async function openContexts(blob: BlobInfo, backend: Backend, signal: AbortSignal): Promise<ZranIndex> {
+/** Opens the contexts of a gzip layer that an image refers to. Throws BlobError 'BAD_META', or what reading throws. */
+export async function openContexts(blob: BlobInfo, backend: Backend, signal: AbortSignal): Promise<ZranIndex> {
   if (blob.metaBlobId === undefined)
     throw new BlobError(
       'BAD_META',

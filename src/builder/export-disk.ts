@@ -15,6 +15,7 @@ import { digester } from '../codec/index.ts'
 import { type Bootstrap, flatView } from '../rafs/index.ts'
 import { Artifact } from './artifact.ts'
 import { BuilderError } from './errors.ts'
+import { type LayerChunk, layerChunks } from './layer-chunks.ts'
 import { StoredRuns } from './stored-runs.ts'
 import { VerityTree } from './verity-tree.ts'
 
@@ -36,7 +37,6 @@ export interface ExportedDisk {
 }
 
 const PIECE_BYTES = 4 * 1024 * 1024
-const UNREADABLE = BLOB_FEATURES.ZRAN | BLOB_FEATURES.SEPARATE | BLOB_FEATURES.EXTERNAL
 
 /**
  * Writes an image as one disk that the kernel mounts: the bootstrap, then the plain bytes of every blob at its place; holes stay holes. Each chunk is verified whose digest the image holds; chunks that no file
@@ -50,10 +50,10 @@ export async function exportDisk(
 ): Promise<ExportedDisk> {
   const view = flatView(bootstrap, image)
   for (const { id, features } of image.blobs) {
-    if ((features & UNREADABLE) !== 0)
+    if ((features & BLOB_FEATURES.EXTERNAL) !== 0)
       throw new BuilderError(
         'UNSUPPORTED',
-        `blob ${id} is stored in a way (external or a reference to a layer): exporting it is not supported by this version of nydus-image`,
+        `the data of blob ${id} is external: exporting it is not supported by this version of nydus-image`,
       )
   }
   const artifact = await Artifact.create(options.path)
@@ -127,10 +127,19 @@ interface Place {
 }
 
 async function writeBlob(disk: Disk, image: Bootstrap, blob: BlobInfo, backend: Backend, place: Place): Promise<void> {
+  if ((blob.features & BLOB_FEATURES.ZRAN) !== 0) {
+    const known = image.layout(blob.index)
+    for await (const chunk of layerChunks(blob, backend, place.options.signal))
+      await putChunk(disk, blob, known, chunk, place)
+    return
+  }
   const reader = await backend.open(blob.id)
   try {
     if ((blob.features & BLOB_FEATURES.TARFS) !== 0) await copyTar(disk, blob, reader, place)
-    else await writeChunks(disk, blob, image.layout(blob.index), reader, place)
+    else {
+      const layout = await ownLayout(blob, reader, backend, place.options.signal)
+      await writeChunks(disk, { blob, layout, known: image.layout(blob.index) }, reader, place)
+    }
   } finally {
     await reader.close()
   }
@@ -153,38 +162,54 @@ async function copyTar(disk: Disk, blob: BlobInfo, reader: BlobReader, { start, 
   }
 }
 
+/** Chunks of a blob: as it tells them itself, and as the image knows them. */
+interface BlobChunks {
+  readonly blob: BlobInfo
+  readonly layout: BlobLayout
+  readonly known: BlobLayout
+}
+
 async function writeChunks(
   disk: Disk,
-  blob: BlobInfo,
-  known: BlobLayout,
+  { blob, layout, known }: BlobChunks,
   reader: BlobReader,
-  { start, end, options }: Place,
+  place: Place,
 ): Promise<void> {
-  const layout = await ownLayout(blob, reader, options.signal)
-  const source = new StoredRuns(reader, options.signal)
+  const source = new StoredRuns(reader, place.options.signal)
   const decoder = new ChunkDecoder(blob.compression, blob.cipher)
   const info = new ChunkInfo()
-  const wanted = new ChunkInfo()
   for (let index = 0; index < layout.chunkCount; index += 1) {
     layout.chunk(index, info)
-    const at = start + info.uncompressedOffset
-    if (at < disk.position || at + info.uncompressedSize > end)
-      throw new BuilderError(
-        'BAD_SOURCE',
-        `chunk ${index} of blob ${blob.id} lies outside its place; the blob is damaged or crafted`,
-      )
-    await disk.zerosTo(at)
     const reading = source.read(info.compressedOffset, info.compressedSize)
     const stored = reading instanceof Promise ? await reading : reading
     const plain = Buffer.allocUnsafe(info.uncompressedSize)
     decoder.decode(stored, info.compressedOffset, info, plain)
-    if (known.has(index)) {
-      known.chunk(index, wanted)
-      // Chunks of one digest and different sizes share a record, which is then another chunk's.
-      if (wanted.uncompressedOffset === info.uncompressedOffset) verify(blob, index, plain, wanted.digest)
-    }
-    await disk.write(plain)
+    await putChunk(disk, blob, known, { index, uncompressedOffset: info.uncompressedOffset, plain }, place)
   }
+}
+
+/** Writes a chunk to its place, behind all that was written before. */
+async function putChunk(
+  disk: Disk,
+  blob: BlobInfo,
+  known: BlobLayout,
+  { index, uncompressedOffset, plain }: LayerChunk,
+  { start, end }: Place,
+): Promise<void> {
+  const at = start + uncompressedOffset
+  if (at < disk.position || at + plain.length > end)
+    throw new BuilderError(
+      'BAD_SOURCE',
+      `chunk ${index} of blob ${blob.id} lies outside its place; the blob is damaged or crafted`,
+    )
+  if (known.has(index)) {
+    const wanted = new ChunkInfo()
+    known.chunk(index, wanted)
+    // Chunks of one digest and different sizes share a record, which is then another chunk's.
+    if (wanted.uncompressedOffset === uncompressedOffset) verify(blob, index, plain, wanted.digest)
+  }
+  await disk.zerosTo(at)
+  await disk.write(plain)
 }
 
 function verify(blob: BlobInfo, index: number, plain: Uint8Array, wanted: Uint8Array): void {
@@ -198,8 +223,19 @@ function verify(blob: BlobInfo, index: number, plain: Uint8Array, wanted: Uint8A
 }
 
 /** All chunks of a blob, also those that no file of the image uses: as the blob itself tells them. */
-async function ownLayout(blob: BlobInfo, reader: BlobReader, signal: AbortSignal): Promise<BlobLayout> {
+async function ownLayout(blob: BlobInfo, data: BlobReader, backend: Backend, signal: AbortSignal): Promise<BlobLayout> {
   batchMetaFileSize(blob) // more than chunks and contexts can have is crafted
+  if ((blob.features & BLOB_FEATURES.SEPARATE) === 0) return await readLayout(blob, data, signal)
+  // Of a layer that is referred to, a blob of its own tells where chunks are.
+  const apart = await backend.open(blob.metaBlobId ?? blob.id)
+  try {
+    return await readLayout(blob, apart, signal)
+  } finally {
+    await apart.close()
+  }
+}
+
+async function readLayout(blob: BlobInfo, reader: BlobReader, signal: AbortSignal): Promise<BlobLayout> {
   const length = blob.metaCompressedSize + META_HEADER_SIZE
   const size = await reader.size(signal)
   if (blob.metaOffset + length > size)
@@ -210,6 +246,8 @@ async function ownLayout(blob: BlobInfo, reader: BlobReader, signal: AbortSignal
   const stored = Buffer.allocUnsafe(length)
   await reader.read(blob.metaOffset, stored, { signal })
   const metaFile = metaFileOf(stored, blob)
-  const records = openBlobLayout(metaFile, blob, new Uint8Array(blob.chunkCount * 32))
+  // What tells of a plain layer or an eStargz one has the form that other blobs have.
+  const own = { ...blob, features: blob.features & ~BLOB_FEATURES.SEPARATE }
+  const records = openBlobLayout(metaFile, own, new Uint8Array(blob.chunkCount * 32))
   return (blob.features & BLOB_FEATURES.BATCH) === 0 ? records : openBatchLayout(records, metaFile, blob)
 }
