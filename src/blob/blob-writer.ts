@@ -28,6 +28,9 @@ const ALIGNMENT = 4096
 const DIGEST_SIZE = 32
 const BUFFER_BYTES = 1024 * 1024
 
+/** This blob, before it is finished. */
+const OWN = { index: 0, id: 'that is written', compressedSize: 0, tocSize: 0, tocDigest: undefined }
+
 /** Takes the blob's bytes in order; `bytes` is valid until the promise settles. */
 export type BlobSink = (bytes: Uint8Array) => Promise<void> | void
 
@@ -86,7 +89,7 @@ export class BlobWriter {
   readonly #options: BlobWriterOptions
   /** Of what was given to the sink. */
   readonly #hash = sha256Stream()
-  readonly #infos = new GrowingBytes()
+  #infos = new GrowingBytes()
   readonly #digests = new GrowingBytes()
   readonly #contexts = new GrowingBytes()
   #batchCount = 0
@@ -103,8 +106,8 @@ export class BlobWriter {
   #uncompressedSize = 0
   #meta:
     | {
-        /** Plain; undefined where they are too large to be kept. */
-        readonly infos: Uint8Array | undefined
+        /** Infos and header as they are stored, a fraction of what they are; undefined of references, whose contexts are too large to be kept. */
+        readonly stored: Uint8Array | undefined
         readonly header: Uint8Array
         readonly offset: number
         readonly compressedSize: number
@@ -278,15 +281,15 @@ export class BlobWriter {
 
   /** The compression context in the form of the cache file; undefined for a blob without chunks, and for a reference, whose contexts are large. After `finishData`. */
   metaFile(): Uint8Array | undefined {
-    return this.#meta?.infos === undefined ? undefined : encodeMetaFile(this.#meta.infos, this.#meta.header)
+    return this.#meta?.stored === undefined ? undefined : metaFileOf(this.#meta.stored, this.info(OWN))
   }
 
   /** The same of any blob with chunks, piece by piece; each valid until the next one. */
   *metaPieces(): Generator<Uint8Array> {
     const { reference } = this.#options
     if (this.#meta === undefined) return
-    const { infos, header, uncompressedSize } = this.#meta
-    if (infos !== undefined || reference === undefined || reference === 'plain') {
+    const { stored, header, uncompressedSize } = this.#meta
+    if (stored !== undefined || reference === undefined || reference === 'plain') {
       yield this.metaFile() ?? header
       return
     }
@@ -333,12 +336,15 @@ export class BlobWriter {
       uncompressedSize: infos.length,
       contexts: batches ? { at, size, count: this.#batchCount } : undefined,
     })
-    this.#meta = { infos, header, offset, compressedSize, uncompressedSize: infos.length, compression }
     const storedHeader = cipher === undefined ? header : encrypt(header, cipher)
-    this.#compareMeta(Buffer.concat([stored, storedHeader]), infos, header)
+    const whole = Buffer.concat([stored, storedHeader])
+    this.#meta = { stored: whole, header, offset, compressedSize, uncompressedSize: infos.length, compression }
+    this.#compareMeta(whole, infos, header)
     this.#addEntry(PARTS.meta, infos, compressedSize, compression)
     await this.#write(stored)
     await this.#writeMetaHeader(header, storedHeader, compressedSize)
+    // The bootstrap that is written next wants the memory.
+    this.#infos = new GrowingBytes()
   }
 
   async #writeMetaHeader(header: Uint8Array, stored: Uint8Array, infosSize: number): Promise<void> {
@@ -360,7 +366,7 @@ export class BlobWriter {
     const contexts = { at: infos.length, size, count: slicer.contextCount }
     const what = { compression, offset, compressedSize, uncompressedSize }
     const header = encodeMetaHeader({ ...what, features: this.#features, entries: this.#chunkCount, contexts })
-    this.#meta = { ...what, infos: undefined, header }
+    this.#meta = { ...what, stored: undefined, header }
     const name = PARTS.meta
     this.#toc.push({ name, compression, digest, compressedOffset: offset, compressedSize, uncompressedSize })
     try {
@@ -377,8 +383,13 @@ export class BlobWriter {
 
   /** Reads back what is about to be written: a context that does not fit makes every chunk unreadable. */
   #compareMeta(stored: Uint8Array, infos: Uint8Array, header: Uint8Array): void {
-    const own = { index: 0, id: 'that is written', compressedSize: this.#size, tocSize: 0, tocDigest: undefined }
-    if (Buffer.compare(metaFileOf(stored, this.info(own)), encodeMetaFile(infos, header)) === 0) return
+    if (
+      Buffer.compare(
+        metaFileOf(stored, this.info({ ...OWN, compressedSize: this.#size })),
+        encodeMetaFile(infos, header),
+      ) === 0
+    )
+      return
     throw new BlobError(
       'BAD_META',
       'the compression context does not read back as it was meant; nothing was published, please report this',
