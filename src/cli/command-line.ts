@@ -1,5 +1,5 @@
 import { type Argument, type Command, InvalidArgumentError, type Option } from 'commander'
-import { ALIASES, nameOf, placeOf, rulesOf } from './command-rules.ts'
+import { ALIASES, isSwitch, nameOf, placeOf, rulesOf } from './command-rules.ts'
 import { similar } from './similar.ts'
 
 const MORE = "\nFor more information, try '--help'.\n"
@@ -101,7 +101,7 @@ class CommandLine {
       const name = `-${argument[at]}`
       const option = this.#command.options.find(({ short }) => short === name)
       if (option === undefined) throw this.#unexpected(name)
-      if (option.isBoolean()) {
+      if (isSwitch(option)) {
         this.#take(option, undefined)
         continue
       }
@@ -112,7 +112,7 @@ class CommandLine {
 
   #take(option: Option, attached: string | undefined): void {
     const place = placeOf(option)
-    if (option.isBoolean()) {
+    if (isSwitch(option)) {
       if (attached !== undefined)
         throw new UsageError(
           `unexpected value '${attached}' for '${place}' found; no more were expected`,
@@ -156,7 +156,9 @@ class CommandLine {
       isOption && this.#command.registeredArguments.length > 0
         ? `\n  tip: to pass '${argument}' as a value, use '-- ${argument}'\n`
         : ''
-    if (near === undefined) return new UsageError(`unexpected argument '${argument}' found`, this.#usage(), asValue)
+    const hasOwn = [...this.#given.keys()].some((option) => this.#command.options.includes(option))
+    const known = hasOwn ? this.#usageWith([], undefined) : this.#usage()
+    if (near === undefined) return new UsageError(`unexpected argument '${argument}' found`, known, asValue)
     const usage = this.#usageWith([this.#placeOf(`--${near}`)], undefined)
     return new UsageError(`unexpected argument '${argument}' found`, usage, tip('argument', `--${near}`))
   }

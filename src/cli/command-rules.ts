@@ -44,10 +44,15 @@ export function nameOf(option: Option): string {
   return option.long ?? option.short ?? ''
 }
 
+/** Whether an option stands alone; `--no-x` does, which the library does not call a boolean. */
+export function isSwitch(option: Option): boolean {
+  return !option.required && !option.optional
+}
+
 /** How an option's place is shown: `--blob-dir <blob-dir>`; `-m <mountpoint>` without a long name. */
 export function placeOf(option: Option): string {
   const name = nameOf(option)
-  if (option.isBoolean()) return name
+  if (isSwitch(option)) return name
   return name.startsWith('--') ? `${name} <${name.slice(2)}>` : `${name} ${/<.*>/.exec(option.flags)?.[0] ?? ''}`
 }
 

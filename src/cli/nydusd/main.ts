@@ -1,9 +1,10 @@
 import { Command, CommanderError } from 'commander'
 import { runDaemon, versionInfo } from '../../daemon/index.ts'
+import { readCommandLine, UsageError } from '../command-line.ts'
 import { addCompletion } from '../completion.ts'
 import { describeError, ExitError, exitCodeOf } from '../output.ts'
-import { addFuseOptions, type Flags, runOptions, usageError } from './options.ts'
-import { addServices, SERVICES } from './services.ts'
+import { addFuseOptions, type Flags, runOptions } from './options.ts'
+import { addServices } from './services.ts'
 
 /** Services of the original that this version has not. */
 const LATER: ReadonlyMap<string, string> = new Map([
@@ -20,7 +21,7 @@ Examples:
 
 End it with Ctrl-C, SIGTERM or "umount /mnt". docs/nydusd.md and docs/configuration.md tell the rest.`
 
-function program(command: string | undefined): Command {
+function program(): Command {
   const root = new Command('nydusd')
     .description('Mounts Nydus images by FUSE; what is read is fetched when it is read, verified and kept.')
     .helpOption('-h, --help', 'Print help')
@@ -29,10 +30,10 @@ function program(command: string | undefined): Command {
     .configureOutput({ writeErr: () => undefined, outputError: () => undefined })
     .version(versionText(), '-V, --version', 'Print version')
     .addHelpText('after', EXAMPLES)
-  // The root's options would be taken before a service's own.
-  if (!SERVICES.has(command ?? '')) addFuseOptions(root)
-  const run = async (): Promise<void> => {
-    await runDaemon(runOptions(root.opts<Flags>()))
+  root.enablePositionalOptions()
+  addFuseOptions(root)
+  const run = async (flags: Flags): Promise<void> => {
+    await runDaemon(runOptions(flags))
   }
   root.action(run)
   const fuse = root.command('fuse').description('Serve by FUSE; the same as without a command').action(run)
@@ -60,43 +61,15 @@ function versionText(): string {
   return `nydusd \rVersion: \t${version}\nGit Commit: \t${commit}\nBuild Time: \t${time}\nProfile: \t${profile}\nRustc: \t\t${runtime}\n`
 }
 
-/** The library's complaints in upstream's words; exit code 2. */
-function translate(error: CommanderError): ExitError {
-  const quoted = /'([^']*)'/.exec(error.message)?.[1] ?? ''
-  switch (error.code) {
-    case 'commander.unknownOption':
-      return usageError(`unexpected argument '${quoted.split('=')[0]}' found`)
-    case 'commander.unknownCommand':
-    case 'commander.excessArguments':
-      return usageError(`unrecognized subcommand '${quoted}'`)
-    case 'commander.optionMissingArgument':
-      return usageError(`a value is required for '${quoted.replace(/^-\w, /, '')}' but none was supplied`)
-    case 'commander.invalidArgument': {
-      const [, flags = '', value = '', why = ''] =
-        /option '([^']*)' argument '([^']*)' is invalid\. (.*)/s.exec(error.message) ?? []
-      const place = flags.replace(/^-\w, /, '').replace(/--(?:thread-num|threads) /, '--fuse-threads ')
-      const allowed = /^Allowed choices are (.*)\.$/.exec(why)
-      return usageError(
-        `invalid value '${value}' for '${place}'${allowed === null ? `: ${why}` : `\n  [possible values: ${allowed[1]}]`}`,
-      )
-    }
-    default:
-      return usageError(error.message.replace(/^error: /, ''))
-  }
-}
-
 /** Runs the command line; errors are printed and become the exit code. */
 export async function main(argv: readonly string[]): Promise<void> {
   try {
     if (LATER.has(argv[0] ?? '')) refuse(argv[0] ?? '')
-    const word = argv.find((argument) => !argument.startsWith('-'))
-    if (word === argv[0] && word !== undefined && word !== 'fuse' && word !== 'completion' && !SERVICES.has(word))
-      throw usageError(`unrecognized subcommand '${word}'`)
-    await program(argv[0]).parseAsync([...argv], { from: 'user' })
+    const root = program()
+    await root.parseAsync(readCommandLine(root, argv), { from: 'user' })
   } catch (error) {
     if (error instanceof CommanderError && error.exitCode === 0) return
-    const told = error instanceof CommanderError ? translate(error) : error
-    process.exitCode = exitCodeOf(told)
-    process.stderr.write(process.exitCode === 2 && told instanceof Error ? `${told.message}\n` : describeError(told))
+    process.exitCode = exitCodeOf(error)
+    process.stderr.write(error instanceof UsageError ? error.message : describeError(error))
   }
 }

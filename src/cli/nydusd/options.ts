@@ -1,5 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { FAILOVER_POLICIES, type FailoverPolicy, type LogLevel, type RunOptions } from '../../daemon/index.ts'
+import { type Rules, setRules } from '../command-rules.ts'
 import { ExitError } from '../output.ts'
 
 /** The flags as the library gives them. */
@@ -32,6 +33,18 @@ export const DEFAULT_FILE_LIMIT = 1_000_000
 /** A thread that reads from a cold disk waits for it: four keep a disk busy also where there are fewer cores, and more cost memory for little. */
 const MOST_THREADS = 4
 
+const USAGE = 'Usage: nydusd [OPTIONS] --mountpoint <mountpoint>\n       nydusd <COMMAND>'
+
+/** A daemon's name and its supervisor belong together. */
+export const SUPERVISED = [
+  ['--id', ['--supervisor']],
+  ['--supervisor', ['--id']],
+] as const
+
+export function lackingOfSupervised(has: (name: string) => boolean): string[] {
+  return SUPERVISED.flatMap(([name, needed]) => (has(name) ? needed.filter((other) => !has(other)) : []))
+}
+
 /** Adds the options of a FUSE daemon to a command. */
 export function addFuseOptions(command: Command): void {
   const option = (flags: string, text: string): Option => new Option(flags, text)
@@ -47,8 +60,6 @@ export function addFuseOptions(command: Command): void {
       '--fuse-threads <fuse-threads>',
       `Threads that serve requests, at most [default: ${DEFAULT_THREADS}]`,
     ).argParser(parseThreads),
-    option('--thread-num <fuse-threads>', '').argParser(parseThreads).hideHelp(),
-    option('--threads <fuse-threads>', '').argParser(parseThreads).hideHelp(),
     option('-l, --log-level <log-level>', 'Log level [default: info]').choices(LEVELS),
     option(
       '-L, --log-file <log-file>',
@@ -77,6 +88,10 @@ export function addFuseOptions(command: Command): void {
     ),
   ])
     command.addOption(added)
+  setRules(
+    command,
+    command.parent === null ? { ...FUSE_RULES, optionsExcludeCommands: true, usage: USAGE } : FUSE_RULES,
+  )
 }
 
 export function parseThreads(text: string): number {
@@ -87,10 +102,9 @@ export function parseThreads(text: string): number {
   return count
 }
 
-/** Checks what must or must not be given together. Throws ExitError 2 for a command line that makes no sense, 1 for what this version does not do. */
-export function runOptions(flags: Flags & { readonly threadNum?: number; readonly threads?: number }): RunOptions {
-  checkTogether(flags)
-  if (flags.mountpoint === undefined) throw lacking('--mountpoint')
+/** Throws ExitError 1 for what cannot be: what must or must not stand together has been checked by `FUSE_RULES`. */
+export function runOptions(flags: Flags): RunOptions {
+  if (flags.mountpoint === undefined) throw new ExitError(2, 'no --mountpoint') // not without one: FUSE_RULES
   return {
     mountPoint: flags.mountpoint,
     apiSocket: flags.apisock,
@@ -98,7 +112,7 @@ export function runOptions(flags: Flags & { readonly threadNum?: number; readonl
     supervisor: flags.supervisor,
     upgrade: flags.upgrade === true,
     failover: flags.failoverPolicy ?? 'resend',
-    threads: Math.min(flags.fuseThreads ?? flags.threadNum ?? flags.threads ?? DEFAULT_THREADS, MOST_THREADS),
+    threads: Math.min(flags.fuseThreads ?? DEFAULT_THREADS, MOST_THREADS),
     dedupDb: flags.dedupDb,
     fileLimit: wholeNumber(flags.rlimitNofile, '--rlimit-nofile', DEFAULT_FILE_LIMIT),
     log: {
@@ -136,18 +150,19 @@ function imageOf(flags: Flags): RunOptions['image'] {
   }
 }
 
-function checkTogether(flags: Flags): void {
-  const pairs: ReadonlyArray<readonly [keyof Flags, string, keyof Flags, string]> = [
-    ['bootstrap', '--bootstrap <bootstrap>', 'sharedDir', '--shared-dir <shared-dir>'],
-    ['config', '--config <config>', 'localfsDir', '--localfs-dir <localfs-dir>'],
-  ]
-  for (const [one, oneName, other, otherName] of pairs)
-    if (flags[one] !== undefined && flags[other] !== undefined)
-      throw usageError(`the argument '${oneName}' cannot be used with '${otherName}'`)
-  if (flags.mountpoint === undefined) throw lacking('--mountpoint')
-  if (flags.prefetchFiles !== undefined && flags.bootstrap === undefined) throw lacking('--bootstrap')
-  if (flags.id !== undefined && flags.supervisor === undefined) throw lacking('--supervisor')
-  if (flags.supervisor !== undefined && flags.id === undefined) throw lacking('--id')
+/** What a FUSE daemon's options must obey together. */
+const FUSE_RULES: Rules = {
+  always: ['--mountpoint'],
+  conflicts: [
+    ['--bootstrap', '--shared-dir'],
+    ['--config', '--localfs-dir'],
+  ],
+  needs: new Map<string, readonly string[]>([['--prefetch-files', ['--bootstrap']], ...SUPERVISED]),
+  lacking: (has) => [
+    ...(has('--mountpoint') ? [] : ['--mountpoint']),
+    ...(has('--prefetch-files') && !has('--bootstrap') ? ['--bootstrap'] : []),
+    ...lackingOfSupervised(has),
+  ],
 }
 
 export function wholeNumber(text: string | undefined, flag: string, fallback: number): number {
@@ -155,15 +170,4 @@ export function wholeNumber(text: string | undefined, flag: string, fallback: nu
   if (!/^\d{1,15}$/.test(text))
     throw new ExitError(1, `invalid value for option \`${flag.slice(2)}\`: give a whole number`)
   return Number(text)
-}
-
-export function usageError(problem: string): ExitError {
-  return new ExitError(
-    2,
-    `error: ${problem}\n\nUsage: nydusd [OPTIONS] --mountpoint <mountpoint>\n       nydusd <COMMAND>\n\nFor more information, try '--help'.`,
-  )
-}
-
-export function lacking(flag: string): ExitError {
-  return usageError(`the following required arguments were not provided:\n  ${flag} <${flag.slice(2)}>`)
 }

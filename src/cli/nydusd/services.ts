@@ -1,21 +1,60 @@
 import { type Command, Option } from 'commander'
 import type * as Services from '../../daemon/services/index.ts'
 import { ExitError } from '../output.ts'
-import { DEFAULT_FILE_LIMIT, type Flags, lacking, LEVELS, parseThreads, usageError, wholeNumber } from './options.ts'
-
-/** Commands of their own bundle. */
-export const SERVICES: ReadonlySet<string> = new Set(['uffd', 'nbd'])
+import { type Rules, setRules } from '../command-rules.ts'
+import {
+  DEFAULT_FILE_LIMIT,
+  type Flags,
+  lackingOfSupervised,
+  LEVELS,
+  parseThreads,
+  SUPERVISED,
+  wholeNumber,
+} from './options.ts'
 
 interface ServiceFlags extends Flags {
-  readonly sock?: string
+  /** There for the services that ask for it. */
+  readonly sock: string
   readonly threads?: number
+}
+
+/** What the options of `uffd` must obey together. */
+const UFFD_RULES: Rules = {
+  always: ['--sock'],
+  conflicts: [['--config', '--localfs-dir']],
+  needs: new Map<string, readonly string[]>([['--localfs-dir', ['--bootstrap']], ...SUPERVISED]),
+  lacking: (has) => [
+    ...(has('--sock') ? [] : ['--sock']),
+    ...(has('--localfs-dir') && !has('--bootstrap') ? ['--bootstrap'] : []),
+    ...lackingOfSupervised(has),
+  ],
+}
+
+const NBD_PAIR = [
+  ['--bootstrap', ['--localfs-dir']],
+  ['--localfs-dir', ['--bootstrap']],
+] as const
+
+/** And of `nbd`. */
+const NBD_RULES: Rules = {
+  conflicts: [
+    ['--bootstrap', '--config'],
+    ['--localfs-dir', '--config'],
+  ],
+  needs: new Map<string, readonly string[]>([...NBD_PAIR, ...SUPERVISED]),
+  lacking: (has) => [
+    ...NBD_PAIR.flatMap(([name, needed]) => (has(name) ? needed.filter((other) => !has(other)) : [])),
+    ...lackingOfSupervised(has),
+  ],
 }
 
 /** Adds the services that mount nothing. */
 export function addServices(root: Command): void {
+  const [uffd, nbd] = [root.command('uffd'), root.command('nbd')]
+  setRules(uffd, UFFD_RULES)
+  setRules(nbd, NBD_RULES)
   addOptions(
-    root
-      .command('uffd')
+    uffd
       .description('Serve an image as a disk in the memory of virtual machines, by their page faults (userfaultfd)')
       .action(async (flags: ServiceFlags) => await (await services()).runUffd(uffdOptions(flags))),
     [
@@ -27,8 +66,7 @@ export function addServices(root: Command): void {
     ],
   )
   addOptions(
-    root
-      .command('nbd')
+    nbd
       .description('Serve an image as a network block device of the kernel')
       .argument('<DEVICE>', 'NBD device node, like /dev/nbd0')
       .action(async (device: string, flags: ServiceFlags) => {
@@ -77,8 +115,6 @@ function addOptions(command: Command, own: readonly Option[]): void {
 
 /** Throws ExitError 2 for what makes no sense, 1 for what a service does not do. */
 function commonOptions(flags: ServiceFlags): Services.ServiceOptions {
-  if (flags.id !== undefined && flags.supervisor === undefined) throw lacking('--supervisor')
-  if (flags.supervisor !== undefined && flags.id === undefined) throw lacking('--id')
   if (flags.upgrade === true)
     throw new ExitError(1, 'this service has no state that could be taken over; start it without --upgrade')
   return {
@@ -95,12 +131,8 @@ function commonOptions(flags: ServiceFlags): Services.ServiceOptions {
 }
 
 function uffdOptions(flags: ServiceFlags): Services.UffdRunOptions {
-  if (flags.sock === undefined) throw lacking('--sock')
   const common = commonOptions(flags)
   const { bootstrap, config, localfsDir } = flags
-  if (config !== undefined && localfsDir !== undefined)
-    throw usageError("the argument '--config <config>' cannot be used with '--localfs-dir <localfs-dir>'")
-  if (localfsDir !== undefined && bootstrap === undefined) throw lacking('--bootstrap')
   if (bootstrap === undefined)
     throw new ExitError(1, '--bootstrap is missing: give the image, and its blobs with --config or --localfs-dir')
   if (config === undefined && localfsDir === undefined)
@@ -112,14 +144,6 @@ function uffdOptions(flags: ServiceFlags): Services.UffdRunOptions {
 function nbdOptions(device: string, flags: ServiceFlags): Services.NbdRunOptions {
   const common = commonOptions(flags)
   const { bootstrap, config, localfsDir, threads: count } = flags
-  for (const [given, name] of [
-    [bootstrap, 'bootstrap'],
-    [localfsDir, 'localfs-dir'],
-  ] as const)
-    if (given !== undefined && config !== undefined)
-      throw usageError(`the argument '--${name} <${name}>' cannot be used with '--config <config>'`)
-  if (bootstrap !== undefined && localfsDir === undefined) throw lacking('--localfs-dir')
-  if (localfsDir !== undefined && bootstrap === undefined) throw lacking('--bootstrap')
   const of = { ...common, device, threads: count ?? DEFAULT_CONNECTIONS }
   if (config !== undefined) return { ...of, from: { file: config } }
   if (bootstrap === undefined || localfsDir === undefined)
