@@ -290,17 +290,20 @@ test('a living daemon keeps its mount point and its socket', { skip, timeout: 60
   assert.equal(readFileSync(join(scratch.mnt, 'sizes/4096')).length, 4096)
 })
 
-test('a link to the mount point, global flags before the command, a log file', { skip, timeout: 60_000 }, async () => {
+test('a link to the mount point, the command and an old name of a flag, a log file', {
+  skip,
+  timeout: 60_000,
+}, async () => {
   await using scratch = new Scratch()
   const link = join(scratch.path, 'link')
   symlinkSync(scratch.mnt, link)
   const log = join(scratch.path, 'daemon')
   const daemon = await scratch.nydusd([
+    'fuse',
     '--mountpoint',
     link,
     '--log-file',
     log,
-    'fuse',
     '--thread-num',
     '1',
     ...args(scratch),

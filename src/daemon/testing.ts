@@ -89,11 +89,12 @@ export class Scratch implements AsyncDisposable {
     env: NodeJS.ProcessEnv = {},
     socket: string = join(this.path, 'api.sock'),
   ): Promise<TestDaemon> {
-    const daemon = new TestDaemon(
-      ['--mountpoint', this.mnt, '--apisock', socket, '--rlimit-nofile', '0', ...args],
-      socket,
-      { cwd: this.path, env },
-    )
+    const [command, rest] = args[0] === 'fuse' ? [['fuse'], args.slice(1)] : [[], args]
+    const at = rest.includes('--mountpoint') ? [] : ['--mountpoint', this.mnt]
+    const daemon = new TestDaemon([...command, ...at, '--apisock', socket, '--rlimit-nofile', '0', ...rest], socket, {
+      cwd: this.path,
+      env,
+    })
     this.#daemons.push(daemon)
     await daemon.ready()
     return daemon
