@@ -46,6 +46,11 @@ export interface ChunkCache {
    * CacheError 'NO_SPACE' leaves it unmarked: readers go on without the cache.
    */
   store(chunk: ChunkInfo, bytes: VerifiedChunk, stored?: StoredUnit, twin?: FileTwin): Promise<void>
+  /**
+   * Gives about so many bytes of trusted chunks back to the file system, those first that nobody touched since the last time (`touched`: a byte a chunk, which it clears). Takes none that `isBusy` names, and none
+   * at all while anybody else has the data file open. Gives the bytes that were freed. Readers at work see that trust was taken back.
+   */
+  evict(wantedBytes: number, touched: Uint8Array, isBusy: (chunk: number) => boolean): number
   /** Waits for stores and reads under way, then closes the files: no thread may use `dataFd` any more. Later calls of it do nothing. */
   close(): Promise<void>
 }

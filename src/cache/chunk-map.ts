@@ -1,4 +1,4 @@
-import { closeSync, readSync, writeSync } from 'node:fs'
+import { closeSync, futimesSync, readSync, writeSync } from 'node:fs'
 import { bitOf, MAP_HEADER, MAP_HEADER_SIZE } from './chunk-map-format.ts'
 import { CacheError, cacheError } from './errors.ts'
 import { openMapFile, writeAllReady } from './map-file.ts'
@@ -44,6 +44,18 @@ export class ChunkMap {
     this.#fd = file.fd
     this.#isWritable = file.isWritable
     this.#bitmap = file.bitmap
+    this.#used()
+  }
+
+  /** When the blob was used last: what a full cache removes first. */
+  #used(): void {
+    if (!this.#isWritable) return
+    const now = new Date()
+    try {
+      futimesSync(this.#fd, now, now)
+    } catch {
+      // somebody else's file: it is as old as it says
+    }
   }
 
   /** Looks into the file too when memory says no: another process may have fetched the chunk. */
@@ -99,6 +111,7 @@ export class ChunkMap {
 
   async close(): Promise<void> {
     await this.settled()
+    this.#used()
     if (this.#fd >= 0) closeSync(this.#fd)
   }
 

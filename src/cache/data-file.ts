@@ -1,4 +1,6 @@
-import { closeSync, constants, fstatSync, ftruncateSync, openSync } from 'node:fs'
+import { randomBytes } from 'node:crypto'
+import { closeSync, constants, fstatSync, ftruncateSync, openSync, renameSync, rmSync } from 'node:fs'
+import { whileAlone } from '../kernel/index.ts'
 import { CacheError, cacheError, errnoName } from './errors.ts'
 
 /** An open data file; who opened it closes `fd`. */
@@ -28,6 +30,8 @@ export function openDataFile(path: string, size: number): DataFile {
     }
     if (found.size < size) {
       if (!file.isWritable) throw new CacheError('READ_ONLY', `${path} is too short, and may not be written`)
+      // Somebody cut it. For a daemon that has it open, zeros would be where its chunks were: it keeps the short one.
+      if (found.size > 0 && !whileAlone(file.fd, () => undefined)) return replaced(path, file.fd, size)
       ftruncateSync(file.fd, size)
     }
     return { ...file, isNew: found.size === 0 }
@@ -35,6 +39,22 @@ export function openDataFile(path: string, size: number): DataFile {
     closeSync(file.fd)
     throw cacheError(error, `cannot use the cache file ${path}`)
   }
+}
+
+/** Puts a new file into the place of one that others go on using. */
+function replaced(path: string, old: number, size: number): DataFile {
+  const temporary = `${path}.${process.pid}-${randomBytes(6).toString('hex')}.tmp`
+  const fd = openSync(temporary, 'wx+', 0o644)
+  try {
+    ftruncateSync(fd, size)
+    renameSync(temporary, path)
+  } catch (error) {
+    closeSync(fd)
+    rmSync(temporary, { force: true })
+    throw error
+  }
+  closeSync(old)
+  return { fd, isWritable: true, isNew: true }
 }
 
 const PAGE = 4096

@@ -1,4 +1,4 @@
-import { closeSync, read, write } from 'node:fs'
+import { closeSync, fstatSync, ftruncateSync, read, write } from 'node:fs'
 import type { ChunkInfo, VerifiedChunk } from '../blob/index.ts'
 import { copyFileRange, KernelError, lockFile, tryLockFile } from '../kernel/index.ts'
 import { cachePath } from './cache-files.ts'
@@ -6,8 +6,16 @@ import type { ChunkCache, FileTwin } from './chunk-cache.ts'
 import { type CacheForm, ChunkPages, pagesOf, type StoredUnit } from './chunk-form.ts'
 import { ChunkMap, type MapLock } from './chunk-map.ts'
 import { type DataFile, openDataFile } from './data-file.ts'
+import { DataWatch, type Lost } from './data-watch.ts'
 import { CacheError, cacheError } from './errors.ts'
-import { type ChunkPlace, createTrustedChunks, type TrustedChunks, trustChunk } from './trusted-chunks.ts'
+import { evictChunks, EvictionHand } from './evict-chunks.ts'
+import {
+  type ChunkPlace,
+  createTrustedChunks,
+  distrustChunks,
+  type TrustedChunks,
+  trustChunk,
+} from './trusted-chunks.ts'
 
 /** Which blob, and where. Sizes in bytes, from the bootstrap: checked here against the format's limits before anything is allocated. */
 export interface ChunkCacheOptions {
@@ -86,6 +94,8 @@ class DiskChunkCache implements ChunkCache {
   readonly #stores = new Map<number, Promise<void>>()
   /** Writes under way, by offset: the chunks of a batch or slice have one place, and it is written once for all that came together. */
   readonly #units = new Map<number, Promise<void>>()
+  readonly #hand = new EvictionHand()
+  #watch: DataWatch | undefined
   #reads = 0
   #closed: Promise<void> | undefined
   #readsDone: (() => void) | undefined
@@ -150,13 +160,23 @@ class DiskChunkCache implements ChunkCache {
 
   trust(chunk: ChunkInfo, bytes: VerifiedChunk): void {
     this.#checkChunk(chunk, bytes)
-    if (this.trusts) trustChunk(this.chunks, chunk)
+    if (this.trusts) this.#trust(chunk)
   }
 
   distrust(chunk: number): void {
     if (this.#closed !== undefined || !(chunk >= 0 && chunk < this.#count)) return
-    this.chunks.trusted[chunk] = 0
+    distrustChunks(this.chunks, [chunk])
     this.#map.clear(chunk)
+  }
+
+  evict(wantedBytes: number, touched: Uint8Array, isBusy: (chunk: number) => boolean): number {
+    if (this.#closed !== undefined || !this.#isWritable || !this.trusts) return 0
+    const from = { fd: this.dataFd, chunks: this.chunks, map: this.#map }
+    const choose = (): number[] =>
+      this.#hand.choose(this.chunks, wantedBytes, touched, (chunk) => this.#stores.has(chunk) || isBusy(chunk))
+    const freed = evictChunks(from, choose)
+    this.#watch?.expect()
+    return freed
   }
 
   async store(chunk: ChunkInfo, bytes: VerifiedChunk, stored?: StoredUnit, twin?: FileTwin): Promise<void> {
@@ -201,7 +221,7 @@ class DiskChunkCache implements ChunkCache {
     } catch (error) {
       throw cacheError(error, `cannot write chunk ${index} to ${this.path}`)
     }
-    if (this.trusts) trustChunk(this.chunks, chunk)
+    if (this.trusts) this.#trust(chunk)
     await this.#map.set(index)
   }
 
@@ -222,7 +242,37 @@ class DiskChunkCache implements ChunkCache {
     return (await this.readUnverified(offset, found)) && Buffer.compare(found, bytes) === 0
   }
 
+  #trust(chunk: ChunkPlace): void {
+    this.#watch ??= new DataWatch(this.path, this.dataFd, this.#fileSize, (lost) => this.#lost(lost))
+    trustChunk(this.chunks, chunk)
+  }
+
+  /** Takes trust back; the claims stay, and are verified when somebody reads them. */
+  #lost(lost: Lost): void {
+    const { trusted, offsets, sizes } = this.chunks
+    const gone: number[] = []
+    let hole = 0
+    // Chunks lie in the order of their numbers, mostly; where they do not, the search starts again.
+    for (let chunk = 0; chunk < trusted.length; chunk += 1) {
+      if (trusted[chunk] !== 1) continue
+      if (lost === 'all') {
+        gone.push(chunk)
+        continue
+      }
+      const [from, to] = [offsets[chunk] ?? 0, (offsets[chunk] ?? 0) + (sizes[chunk] ?? 0)]
+      if ((lost[hole - 1]?.[1] ?? 0) > from) hole = 0
+      while (hole < lost.length && (lost[hole]?.[1] ?? 0) <= from) hole += 1
+      if ((lost[hole]?.[0] ?? Number.POSITIVE_INFINITY) < to) gone.push(chunk)
+    }
+    if (gone.length > 0) distrustChunks(this.chunks, gone)
+  }
+
   async #writeAll(offset: number, bytes: Uint8Array): Promise<void> {
+    // Writing would make a file that somebody cut long again, with zeros where chunks were.
+    if (fstatSync(this.dataFd).size < this.#fileSize) {
+      this.#lost('all')
+      ftruncateSync(this.dataFd, this.#fileSize)
+    }
     for (let done = 0; done < bytes.length; ) {
       const count = await this.#write(this.dataFd, bytes, done, offset + done)
       if (count <= 0) throw new CacheError('IO', `cannot write ${this.path}: the file system took no bytes`)
@@ -233,6 +283,7 @@ class DiskChunkCache implements ChunkCache {
   async #close(): Promise<void> {
     await Promise.allSettled(this.#stores.values()) // who asked for a store has its error
     if (this.#reads > 0) await new Promise<void>((resolve) => (this.#readsDone = resolve))
+    this.#watch?.close()
     await this.#map.close()
     closeSync(this.dataFd)
   }

@@ -10,6 +10,10 @@ export interface TrustedChunks {
   /** Of trusted chunks: where they start in the data file, and their bytes. */
   readonly offsets: Float64Array<SharedArrayBuffer>
   readonly sizes: Uint32Array<SharedArrayBuffer>
+  /**
+   * One number, which grows whenever trust was taken back, after that and before the data may go: bytes that were read are the chunk's only if it is the same before the look at `trusted` and after the read.
+   */
+  readonly withdrawals: Int32Array<SharedArrayBuffer>
 }
 
 /** Where a chunk lies in the data file. */
@@ -20,7 +24,14 @@ export function createTrustedChunks(chunkCount: number): TrustedChunks {
     trusted: new Uint8Array(new SharedArrayBuffer(chunkCount)),
     offsets: new Float64Array(new SharedArrayBuffer(chunkCount * Float64Array.BYTES_PER_ELEMENT)),
     sizes: new Uint32Array(new SharedArrayBuffer(chunkCount * Uint32Array.BYTES_PER_ELEMENT)),
+    withdrawals: new Int32Array(new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT)),
   }
+}
+
+/** Nobody may show these chunks any more, also not who is reading them now. */
+export function distrustChunks({ trusted, withdrawals }: TrustedChunks, chunks: readonly number[]): void {
+  for (const chunk of chunks) trusted[chunk] = 0
+  Atomics.add(withdrawals, 0, 1)
 }
 
 /** The place first: a thread that sees an older one takes the chunk for one that it may not show. */

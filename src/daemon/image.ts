@@ -100,6 +100,7 @@ export class MountedImage {
           prefetchRequests: settings.prefetch.requests,
           prefetchBandwidth: settings.prefetch.bandwidth,
           memoryBytes: MEMORY_BYTES,
+          cacheBytes: settings.cacheBytes,
         },
       })
       return new MountedImage({ request, settings, loaded, reader, metrics, closeBackend: () => backend.close() })

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
@@ -63,6 +63,19 @@ test('after kill -9 at any step every byte of the cache is right', async () => {
     const cache = mkdtempSync(join(folder, 'killed-'))
     assert.equal(await readInChild(cache, request, turns), 'SIGKILL', `request ${request}, ${turns} turns`)
     await readHere(cache)
+    assert.equal((await readHere(cache)).requests, 0, 'and the second time all of it is there')
+  }
+})
+
+test('after a power cut, when marks are on the disk and data is not, what is missing is found out and fetched again', async () => {
+  for (const keep of [0, 1, 4096, 300_000]) {
+    const cache = mkdtempSync(join(folder, 'cut-'))
+    await readHere(cache)
+    const data = join(cache, readdirSync(cache).find((name) => name.endsWith('.blob.data')) ?? assert.fail('no data'))
+    const bytes = readFileSync(data)
+    // A disk that had written the map and only so much of the data; the size is metadata, and was there.
+    writeFileSync(data, bytes.fill(0, keep))
+    assert.ok((await readHere(cache)).requests > 0)
     assert.equal((await readHere(cache)).requests, 0, 'and the second time all of it is there')
   }
 })

@@ -15,10 +15,11 @@ export class HotReader {
   }
 
   /**
-   * Writes the bytes of `spans[0..count)`, one after another, to a native address with room for them. False when a chunk is not trusted or is not what the file says of it, or the data file is shorter than it should be: then
+   * Writes the bytes of `spans[0..count)`, one after another, to a native address with room for them. False when a chunk is not trusted or is not what the file says of it, loses its trust meanwhile, or the data file is shorter than it should be: then
    * `ImageReader.read` is to be asked, and what was written means nothing. Throws KernelError when a file cannot be read.
    */
   read(spans: readonly ChunkSpan[], count: number, address: number): boolean {
+    const before = this.#withdrawals(spans, count)
     for (let index = 0; index < count; index++) {
       const span = spans[index]
       const blob = this.#blobs[span.blobIndex]
@@ -43,7 +44,17 @@ export class HotReader {
       if (readAt(dataFd, at, length, from) !== length) return false
       at += length
     }
-    return true
+    return this.#withdrawals(spans, count) === before
+  }
+
+  /** They only grow, so the sum tells whether one did. */
+  #withdrawals(spans: readonly ChunkSpan[], count: number): number {
+    let sum = 0
+    for (let index = 0; index < count; index++) {
+      const chunks = this.#blobs[spans[index].blobIndex]?.chunks
+      if (chunks !== undefined) sum += Atomics.load(chunks.withdrawals, 0)
+    }
+    return sum
   }
 }
 

@@ -175,8 +175,12 @@ export class ImageBlob implements PlannedBlob {
     if (this.cache === undefined || this.chunks.trusted[part.chunk] !== 1) return false
     this.#layout.chunk(part.chunk, this.#info)
     const from = this.#info.uncompressedOffset + part.offsetInChunk
+    const { withdrawals } = this.chunks
+    const before = Atomics.load(withdrawals, 0)
     try {
-      if (await this.cache.readUnverified(from, into)) return true // false: somebody cut the file
+      const isWhole = await this.cache.readUnverified(from, into) // false: somebody cut the file
+      if (Atomics.load(withdrawals, 0) !== before) return false
+      if (isWhole) return true
     } catch (error) {
       if (!(error instanceof CacheError) || error.code === 'CLOSED') throw error // a broken disk: fetched again
     }

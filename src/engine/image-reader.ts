@@ -28,6 +28,8 @@ export interface EngineLimits {
   readonly prefetchRequests: number
   /** Bytes a second for prefetch, 0 = no limit. */
   readonly prefetchBandwidth: number
+  /** What the files of the cache directory may take on the disk, bytes; 0 = what there is. */
+  readonly cacheBytes?: number
   /** Decoded chunks kept in memory when they cannot be kept on disk (no cache directory, or it is full). */
   readonly memoryBytes: number
 }
@@ -60,6 +62,8 @@ export interface EngineCounters {
   chunksUncached: number
   /** Taken over from another cache of this node. */
   chunksShared: number
+  /** Bytes of this image that were evicted since the cache had reached its limit. */
+  evictedBytes: number
 }
 
 /**

@@ -2,6 +2,7 @@ import pLimit from 'p-limit'
 import { BLOB_FEATURES, type ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
 import type { ChunkCopy, FileTwin, StoredUnit } from '../cache/index.ts'
 import type { ChunkSpan } from '../rafs/index.ts'
+import { CacheLimit } from './cache-limit.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
 import type { DecodePool } from './decode-pool.ts'
 import { EngineError } from './errors.ts'
@@ -65,6 +66,7 @@ class OpenImage implements ImageReader {
     badChunks: 0,
     chunksUncached: 0,
     chunksShared: 0,
+    evictedBytes: 0,
   }
   readonly #parts: ImageParts
   readonly #clock: Clock
@@ -75,6 +77,7 @@ class OpenImage implements ImageReader {
   readonly #schedule: Schedule
   readonly #prefetcher: Prefetcher
   readonly #grow: GrowBudget
+  readonly #limit: CacheLimit | undefined
   readonly #buffers = new SharedBuffers(KEEP_BUFFER_BYTES)
   readonly #claims = pLimit(CLAIMS)
   readonly #closing = new AbortController()
@@ -89,6 +92,11 @@ class OpenImage implements ImageReader {
     this.#memory = memory
     this.#limits = parts.limits
     this.#decoders = parts.decoders
+    const { cacheBytes = 0 } = parts.limits
+    this.#limit =
+      parts.cacheDirectory === undefined || cacheBytes === 0
+        ? undefined
+        : new CacheLimit(parts.cacheDirectory, cacheBytes, blobs, (bytes) => (this.counters.evictedBytes += bytes))
     this.#grow = new GrowBudget(parts.limits.amplifyBytes)
     this.#schedule = new Schedule(parts.limits, clock, () => this.#planFlush())
     this.#prefetcher = new Prefetcher(parts.bootstrap, blobs, this.#schedule, {
@@ -343,6 +351,7 @@ class OpenImage implements ImageReader {
     }
     blob.inFlight.delete(info.index)
     chunk?.done()
+    await this.#limit?.stored(bytes.length)
   }
 
   #fail(blob: ImageBlob, index: number, error: EngineError): void {

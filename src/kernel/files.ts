@@ -85,6 +85,13 @@ export function seekData(fd: number, offset: number): number | undefined {
   return check(found, 'lseek', `cannot look for data in descriptor ${fd}`)
 }
 
+const SEEK_HOLE = 4
+
+/** Where the first hole at or after `offset` begins; the file's end is one. Moves the descriptor's own position. */
+export function seekHole(fd: number, offset: number): number {
+  return check(libc().lseek(fd, offset, SEEK_HOLE), 'lseek', `cannot look for holes in descriptor ${fd}`)
+}
+
 const LOCKS = { shared: 1, exclusive: 2, unlock: 8 } as const
 const LOCK_NB = 4
 const EWOULDBLOCK = 11

@@ -3,7 +3,19 @@ export { closeOnExec, waitInReads } from './descriptor-flags.ts'
 export { connectUnix, receiveDescriptors, sendDescriptor } from './descriptor-passing.ts'
 export { KernelError } from './errors.ts'
 export type { Xattr } from './files.ts'
-export { changeOwner, listXattrs, lockFile, makeNode, seekData, setTimes, setXattr, tryLockFile } from './files.ts'
+export {
+  changeOwner,
+  listXattrs,
+  lockFile,
+  makeNode,
+  seekData,
+  seekHole,
+  setTimes,
+  setXattr,
+  tryLockFile,
+} from './files.ts'
+export { whileAlone } from './lease.ts'
+export { punchHole } from './punch-hole.ts'
 export { copyFileRange } from './copy-range.ts'
 export { raiseFileLimit } from './file-limit.ts'
 export { FuseControl } from './fuse/control.ts'

@@ -21,6 +21,7 @@ export interface LibC {
   write: Native<[fd: number, address: number, size: number]>
   pread: Native<[fd: number, address: number, size: number, offset: number]>
   lseek: Native<[fd: number, offset: number, whence: number]>
+  fallocate: Native<[fd: number, mode: number, offset: number, length: number]>
   copy_file_range: Native<[from: number, at: Uint8Array, to: number, into: Uint8Array, size: number, flags: number]>
   mount: Native<[source: Path, target: Path, type: string, flags: number, data: string]>
   umount2: Native<[target: Path, flags: number]>
@@ -55,6 +56,7 @@ const SIGNATURES: Readonly<Record<Exclude<keyof LibC, 'errno' | 'address'>, stri
   write: 'long write(int, uintptr_t, size_t)',
   pread: 'long pread(int, uintptr_t, size_t, int64_t)',
   lseek: 'int64_t lseek(int, int64_t, int)',
+  fallocate: 'int fallocate(int, int, int64_t, int64_t)',
   copy_file_range: 'long copy_file_range(int, void*, int, void*, size_t, uint)',
   mount: 'int mount(const void*, const void*, const char*, ulong, const char*)',
   umount2: 'int umount2(const void*, int)',

@@ -136,6 +136,8 @@ test('how a cache keeps chunks: compressed, encrypted, always verified; wrong ke
     validate: true,
     encryption: undefined,
   })
+  const limited = { ...base, cache: { ...cache, filecache: { ...files, size_limit: 5 } } }
+  assert.deepEqual([settingsOf(base).cacheBytes, settingsOf(limited).cacheBytes], [0, 5])
   const encrypted = { enable_encryption: true, enable_convergent_encryption: true, encryption_key: key }
   assert.deepEqual(formOf({}, encrypted), { compressed: false, validate: false, encryption })
   assert.throws(() => formOf({ compressed: true }, encrypted), { code: 'BAD_CONFIG', message: /"cache\.compressed"/ })

@@ -70,6 +70,8 @@ export const FileCache = v.object({
   enable_encryption: flag(false),
   enable_convergent_encryption: flag(false),
   encryption_key: text(''),
+  /** Bytes; not a key of the original's. */
+  size_limit: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0))),
 })
 export const FsCache = v.object({ work_dir: text('.') })
 

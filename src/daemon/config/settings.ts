@@ -21,6 +21,8 @@ export interface MountSettings {
   /** Where verified chunks are kept; undefined = in memory only. */
   readonly cacheDirectory: string | undefined
   readonly cacheForm: ImageCacheForm
+  /** What the cache directory may take, bytes; 0 = no limit. */
+  readonly cacheBytes: number
   readonly amplifyBytes: number
   readonly prefetch: {
     readonly enabled: boolean
@@ -58,6 +60,7 @@ export function settingsOf(config: Config): MountSettings {
     source,
     cacheDirectory: cacheDirectoryOf(cache),
     cacheForm: cacheFormOf(cache),
+    cacheBytes: cache.filecache?.size_limit ?? 0,
     amplifyBytes: rafs.batch_size,
     prefetch: {
       enabled: prefetch.enable,

@@ -1,0 +1,67 @@
+import { type FSWatcher, fstatSync, watch } from 'node:fs'
+import { KernelError, seekData, seekHole } from '../kernel/index.ts'
+
+/** After the last change: holes are looked for when the writing is over. */
+const QUIET_MS = 100
+
+/** What is no longer there: all may be gone, or the parts that are holes now, `[from, to)` in the order of the file. */
+export type Lost = 'all' | ReadonlyArray<readonly [from: number, to: number]>
+
+/**
+ * Notices that somebody else cut a data file, also when it has its length again: bytes that were verified read as zeros then. A shorter file, and one that takes less of the disk than before, is told at once;
+ * holes a moment after the file has changed for any reason.
+ */
+export class DataWatch {
+  readonly #fd: number
+  readonly #size: number
+  readonly #onLost: (lost: Lost) => void
+  readonly #watcher: FSWatcher | undefined
+  #blocks = 0
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(path: string, fd: number, size: number, onLost: (lost: Lost) => void) {
+    this.#fd = fd
+    this.#size = size
+    this.#onLost = onLost
+    this.expect()
+    try {
+      this.#watcher = watch(path, { persistent: false }, () => this.#changed())
+      this.#watcher.on('error', () => this.close())
+    } catch {
+      // No more watches to be had: what is read short is still noticed.
+    }
+  }
+
+  /** What the file takes now is as it should be. */
+  expect(): void {
+    this.#blocks = fstatSync(this.#fd).blocks
+  }
+
+  close(): void {
+    clearTimeout(this.#timer)
+    this.#watcher?.close()
+  }
+
+  #changed(): void {
+    const { size, blocks } = fstatSync(this.#fd)
+    const isLess = size < this.#size || blocks < this.#blocks
+    this.#blocks = blocks
+    if (isLess) this.#onLost('all')
+    clearTimeout(this.#timer)
+    this.#timer = setTimeout(() => this.#onLost(this.#holes()), QUIET_MS).unref()
+  }
+
+  #holes(): Lost {
+    const holes: Array<readonly [number, number]> = []
+    try {
+      for (let at = 0; at < this.#size; ) {
+        const data = seekData(this.#fd, at) ?? this.#size
+        if (data > at) holes.push([at, data])
+        at = data < this.#size ? seekHole(this.#fd, data) : data
+      }
+    } catch (error) {
+      if (!(error instanceof KernelError)) throw error // a file system that knows no holes has none
+    }
+    return holes
+  }
+}
