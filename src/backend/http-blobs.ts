@@ -1,4 +1,4 @@
-import type { BodySink, HttpAnswer, HttpHeaders, HttpOptions } from '../registry/index.ts'
+import type { BodySink, HttpAnswer, HttpHeaders, HttpOptions, HttpRequest, ProxyOptions } from '../registry/index.ts'
 import { checkCertificates, Http, RangeFill, retryAfterMs } from '../registry/index.ts'
 import type { Backend, BlobReader, ReadOptions } from './backend.ts'
 import { abortedRead, BackendError, type BackendErrorCode, checkRange } from './errors.ts'
@@ -45,6 +45,7 @@ export interface NetworkOptions {
   readonly connectTimeoutMs: number
   /** Sent with every request. */
   readonly headers?: Readonly<Record<string, string>>
+  readonly proxy?: ProxyOptions | undefined
 }
 
 /** Requests to one server at once; the others wait their turn. */
@@ -78,6 +79,7 @@ export function httpBlobs(
     bodyTimeoutMs: timeoutMs,
     ca: ca === '' ? undefined : ca,
     skipVerify,
+    proxy: network.proxy,
     ...(socketPath === undefined ? {} : { socketPath }),
   })
   return new HttpBlobs(server, http, network.headers ?? {})
@@ -139,7 +141,7 @@ class HttpBlobReader implements BlobReader {
     const { http, blobId, server } = this.#parts
     const what = `find the size of blob ${blobId}`
     return await this.#asked(what, signal, async (either) => {
-      const answer = await http.request(this.#request('HEAD', {}, either))
+      const answer = await http.request(this.#request('HEAD', {}, { signal: either }))
       answer.discard()
       if (answer.status !== 200) throw await this.#refusal(what, answer)
       const size = Number(answer.headers['content-length'] ?? Number.NaN)
@@ -156,7 +158,7 @@ class HttpBlobReader implements BlobReader {
     const parts = { into, offset: compressedOffset, what, onFilled: options.onFilled }
     const fill = server.fill?.(parts) ?? new RangeFill(parts)
     await this.#asked(what, options.signal, async (either) => {
-      const request = this.#request('GET', { range: fill.range }, either)
+      const request = this.#request('GET', { range: fill.range }, { ...options, signal: either })
       const answer = await http.requestInto(request, (status, headers) => fill.accept(status, headers))
       if (answer.status !== 200 && answer.status !== 206) throw await this.#refusal(what, answer)
       fill.ended()
@@ -177,9 +179,14 @@ class HttpBlobReader implements BlobReader {
     }
   }
 
-  #request(method: 'GET' | 'HEAD', headers: Readonly<Record<string, string>>, signal: AbortSignal) {
+  #request(
+    method: 'GET' | 'HEAD',
+    headers: Readonly<Record<string, string>>,
+    { signal, purpose = 'demand', fromSource = false }: ReadOptions,
+  ): HttpRequest {
     const { server, headers: own } = this.#parts
-    return { method, url: this.#url, headers: server.authorise(method, this.#url, { ...own, ...headers }), signal }
+    const all = server.authorise(method, this.#url, { ...own, ...headers })
+    return { method, url: this.#url, headers: all, signal, route: { purpose, fromSource } }
   }
 
   async #refusal(what: string, answer: HttpAnswer): Promise<BackendError> {

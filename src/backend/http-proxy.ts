@@ -5,7 +5,7 @@ import { type BlobServer, type Fill, type FillParts, httpBlobs, type NetworkOpti
 
 /** A server that answers HEAD and GET with Range for blobs. */
 export interface HttpProxyOptions extends NetworkOptions {
-  /** `http://…` or `https://…`, perhaps with a login: blobs are at `addr`/`path`/id. Anything else is the path of a Unix socket, behind which there is one blob, at `/`. */
+  /** `http://…` or `https://…`, perhaps with a login: blobs are at `addr`/`path`/id. Anything else is the path of a Unix socket, behind which there is one blob, at `/`, and no proxy before it. */
   readonly addr: string
   readonly path: string
 }
@@ -18,7 +18,7 @@ export function httpProxyBackend(options: HttpProxyOptions): Backend {
   if (addr === '') throw new BackendError('BAD_OPTION', 'cannot use backend http-proxy: its "addr" is empty')
   if (isRemote(addr)) return httpBlobs(remote(folderOf(options)), options, { connections: CONNECTIONS })
   // What serves a Unix socket may read its blob front to back, for one request at a time.
-  return httpBlobs(behindSocket(), options, { connections: 1, socketPath: addr })
+  return httpBlobs(behindSocket(), { ...options, proxy: undefined }, { connections: 1, socketPath: addr })
 }
 
 /** Whether an `addr` is a server's address, not the path of a Unix socket. */

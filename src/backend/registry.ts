@@ -1,4 +1,4 @@
-import type { ClientOptions, CredentialSource, Mirror, Reference, Repository } from '../registry/index.ts'
+import type { ClientOptions, CredentialSource, Mirror, ProxyOptions, Reference, Repository } from '../registry/index.ts'
 import {
   anonymous,
   fromBase64,
@@ -45,6 +45,7 @@ export interface RegistryBackendOptions {
   readonly connectionsPerHost?: number
   readonly userAgent?: string
   readonly headers?: Readonly<Record<string, string>>
+  readonly proxy?: ProxyOptions | undefined
 }
 
 /** A name, an IPv4 or a bracketed IPv6 address, and perhaps a port. */
@@ -75,10 +76,13 @@ class RegistryBackend implements Backend {
   #repository: Repository
   /** Asked when the registry token is refused; undefined when there is none, or when it is in use. */
   #otherLogin: CredentialSource | undefined
+  /** What the configuration said when it was looked at last. */
+  #auth: string | undefined
   #closed = false
 
   constructor(options: RegistryBackendOptions) {
     this.#options = options
+    this.#auth = authOf(options)
     this.#attempts = 1 + (options.retryLimit ?? DEFAULT_RETRIES)
     const { registryToken = '' } = options
     const login = loginOf(options)
@@ -95,7 +99,7 @@ class RegistryBackend implements Backend {
         `cannot open blob ${JSON.stringify(blobId.slice(0, 300))} of ${this.#options.host}/${this.#options.repo}: a registry keeps blobs by 64 hex digits of SHA-256`,
       )
     const reader: RegistryReader = new RegistryReader({
-      repository: () => this.#repository,
+      repository: () => this.#current(),
       refused: (used) => this.#refused(used),
       blobId,
       where: `${this.#options.host}/${this.#options.repo}`,
@@ -110,6 +114,17 @@ class RegistryBackend implements Backend {
     this.#closed = true
     await Promise.all([...this.#readers].map((reader) => reader.close()))
     await Promise.all(this.#clients.map((client) => client.close()))
+  }
+
+  /** A login that changed counts at once: what was learned with the old one is forgotten. */
+  #current(): Repository {
+    const auth = authOf(this.#options)
+    if (auth !== this.#auth) {
+      this.#auth = auth
+      if (auth !== undefined) this.#refused(this.#repository) // a registry token stands back
+      for (const client of this.#clients) client.forgetLogins()
+    }
+    return this.#repository
   }
 
   /** A repository refused its login: true when there is another to try. */
@@ -147,6 +162,7 @@ function clientOptions(
     bodyTimeoutMs: timeoutMs,
     retry: { attempts, baseDelayMs: options.retryBaseMs ?? 100 },
     redirect: redirectOf(options),
+    proxy: options.proxy,
     ...(options.ca === undefined ? {} : { ca: options.ca }),
     ...(options.connectionsPerHost === undefined ? {} : { connectionsPerHost: options.connectionsPerHost }),
     ...(options.userAgent === undefined ? {} : { userAgent: options.userAgent }),
@@ -193,7 +209,8 @@ class RegistryReader implements BlobReader {
         options.onFilled?.(filled)
       }
       const rest = from === 0 ? into : into.subarray(from)
-      return repository.readRange(sha256Digest(blobId), compressedOffset + from, rest, { signal, onFilled })
+      const { purpose = 'demand' } = options
+      return repository.readRange(sha256Digest(blobId), compressedOffset + from, rest, { signal, onFilled, purpose })
     })
   }
 
@@ -227,6 +244,12 @@ class RegistryReader implements BlobReader {
       }
     }
   }
+}
+
+/** The configured login as it is now; undefined when there is none. */
+function authOf({ auth }: RegistryBackendOptions): string | undefined {
+  const text = (typeof auth === 'function' ? auth() : auth)?.trim() ?? ''
+  return text === '' ? undefined : text
 }
 
 /** Undefined when there is none. A broken one is told now, not at the first read of a mounted image. */

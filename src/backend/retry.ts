@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
+import { isProxyThrottle } from '../registry/index.ts'
 import type { Backend, BlobReader, ReadOptions } from './backend.ts'
 import { abortedRead, BackendError } from './errors.ts'
 
@@ -45,6 +46,12 @@ export function withRetry(backend: Backend, options: RetryOptions, clock: RetryC
   }
 }
 
+/** What the try before ended with, and whether the one after it is the last. */
+interface Failure {
+  readonly error: BackendError
+  readonly isLast: boolean
+}
+
 class RetryReader implements BlobReader {
   readonly #inner: BlobReader
   readonly #options: RetryOptions
@@ -69,7 +76,8 @@ class RetryReader implements BlobReader {
       if (far) counted = filled
       return far
     }
-    const once = async (): Promise<void> => {
+    const { purpose = 'demand' } = options
+    const once = async (before: Failure | undefined): Promise<void> => {
       const from = filled
       const onFilled = (part: number): void => {
         // The inner reader counts from where this try began.
@@ -78,7 +86,10 @@ class RetryReader implements BlobReader {
         options.onFilled?.(filled)
       }
       const rest = from === 0 ? into : into.subarray(from)
-      await this.#inner.read(compressedOffset + from, rest, { ...options, onFilled })
+      // The last try of a reader who waits, and the one after a proxy had too much to do, go past the proxy.
+      const fromSource =
+        purpose === 'demand' && before !== undefined && (before.isLast || isProxyThrottle(before.error))
+      await this.#inner.read(compressedOffset + from, rest, { ...options, fromSource, onFilled })
     }
     return this.#tried('read a blob', options.signal, once, progressed)
   }
@@ -88,15 +99,22 @@ class RetryReader implements BlobReader {
     await this.#inner.close()
   }
 
-  async #tried<T>(what: string, signal: AbortSignal, act: () => Promise<T>, progressed = () => false): Promise<T> {
+  async #tried<T>(
+    what: string,
+    signal: AbortSignal,
+    act: (before: Failure | undefined) => Promise<T>,
+    progressed = () => false,
+  ): Promise<T> {
+    let before: Failure | undefined
     for (let failures = 0, waits = 0; ; waits += 1) {
       try {
-        return await act()
+        return await act(before)
       } catch (error) {
         if (!(error instanceof BackendError) || !error.retryable) throw error
         if (progressed()) [failures, waits] = [0, 0]
         failures += error.attempts
         if (failures >= this.#options.attempts) throw exhausted(error, failures)
+        before = { error, isLast: failures + 1 >= this.#options.attempts }
         await this.#wait(what, error, waits, signal)
       }
     }

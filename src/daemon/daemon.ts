@@ -12,6 +12,7 @@ import { FileMetrics } from './file-counters.ts'
 import { FilesThread } from './files/files-thread.ts'
 import type { ImageRequest, MountedImage } from './image.ts'
 import { LateReads } from './late-reads.ts'
+import { dynamicNotice, liveProxy, schedulerNotice } from './live-proxy.ts'
 import type { Log } from './log.ts'
 import { FileSystemCounters, FileSystemMetrics, type FileSystemMetricsJson } from './metrics.ts'
 import { type Mount, MountTable, notRemounted, type Share } from './mounts.ts'
@@ -275,6 +276,13 @@ export class Daemon {
     return withoutSecrets(mount.image.request.config)
   }
 
+  /** Changes a setting of a mount while it is used. */
+  setDynamic(id: string, key: string, value: string): void {
+    const notice = this.dynamic.get(`${id}:${key}`) === value ? undefined : dynamicNotice(key, value)
+    if (notice !== undefined) this.options.log.warn(`settings of ${id}: ${notice}`)
+    this.dynamic.set(`${id}:${key}`, value)
+  }
+
   /** Unmounts the session and closes all images. A mount in use is detached. */
   async stop(): Promise<void> {
     if (this.#state === 'STOPPED') return
@@ -392,6 +400,8 @@ export class Daemon {
       log.warn(`configuration of ${path}: unknown keys, without effect: ${unknownKeys.join(', ')}`)
     const { ignored } = settingsOf(config)
     if (ignored.length > 0) log.warn(`configuration of ${path}: without effect in this version: ${ignored.join(', ')}`)
+    const notice = schedulerNotice(config)
+    if (notice !== undefined) log.warn(`configuration of ${path}: ${notice}`)
     return {
       source: from.source,
       document: config === written ? from.document : undefined,
@@ -400,6 +410,7 @@ export class Daemon {
       threads: this.options.threads,
       dedup: this.options.dedup,
       currentAuth: () => this.dynamic.get(`${path}:${AUTH_KEY}`) || undefined,
+      proxy: liveProxy(path, this.dynamic, (text) => log.warn(`${path}: ${text}`)),
     }
   }
 

@@ -14,7 +14,7 @@ const LOOK_MS = 10_000
 export async function withExternalBlobs(
   main: Backend,
   blobs: readonly BlobInfo[],
-  { config, currentAuth }: Pick<ImageRequest, 'config' | 'currentAuth'>,
+  { config, currentAuth, proxy }: Pick<ImageRequest, 'config' | 'currentAuth' | 'proxy'>,
 ): Promise<Backend> {
   const external = blobs.filter(({ features }) => (features & BLOB_FEATURES.EXTERNAL) !== 0)
   if (external.length === 0) return main
@@ -24,7 +24,7 @@ export async function withExternalBlobs(
   }
   try {
     for (const [position, entry] of config.external_backends.entries())
-      others.push(openSource(externalSourceOf(entry, position), currentAuth).backend)
+      others.push(openSource(externalSourceOf(entry, position), currentAuth, proxy).backend)
     const places = new Map<string, Backend>()
     for (const { id } of external) places.set(id, await placeOf(id, [...others, main]))
     return {

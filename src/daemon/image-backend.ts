@@ -18,6 +18,7 @@ import { fromDockerConfig } from '../registry/index.ts'
 import type { HttpProxyConfig, OssConfig, RegistryConfig, S3Config } from './config/schema.ts'
 import { DEFAULT_RETRIES, type MountSettings } from './config/settings.ts'
 import { DaemonError, messageOf } from './errors.ts'
+import { FIXED_PROXY, type LiveProxy, proxyOptions } from './live-proxy.ts'
 import { versionInfo } from './version/index.ts'
 
 /** A backend, and what it counts. */
@@ -41,9 +42,13 @@ const OSS_KEYS = ['OSS_ACCESS_KEY_ID', 'OSS_ACCESS_KEY_SECRET', 'OSS_SESSION_TOK
 
 /**
  * The backend that a configuration describes. `currentAuth` gives the login that the API set later, if one was; without any the Docker client's logins serve.
- * Nothing is connected yet. Throws DaemonError 'BAD_CONFIG'.
+ * `proxy` is what may change about its proxy. Nothing is connected yet. Throws DaemonError 'BAD_CONFIG'.
  */
-export function openSource(source: MountSettings['source'], currentAuth: () => string | undefined): MeasuredBackend {
+export function openSource(
+  source: MountSettings['source'],
+  currentAuth: () => string | undefined,
+  proxy: LiveProxy = FIXED_PROXY,
+): MeasuredBackend {
   const metrics = new BackendMetrics(source.kind === 's3' ? 'oss' : source.kind) // what upstream's clients know
   try {
     switch (source.kind) {
@@ -51,21 +56,21 @@ export function openSource(source: MountSettings['source'], currentAuth: () => s
         return { backend: withRetry(withMetrics(localfsBackend(source), metrics), LOCAL_RETRY), metrics }
       case 'registry':
         return {
-          backend: withMetrics(registryBackend(registryOptions(source.registry, currentAuth)), metrics),
+          backend: withMetrics(registryBackend(registryOptions(source.registry, currentAuth, proxy)), metrics),
           metrics,
         }
       case 'http-proxy':
-        return { backend: httpProxyOf(source.httpProxy, metrics), metrics }
+        return { backend: httpProxyOf(source.httpProxy, metrics, proxy), metrics }
       case 'localdisk':
         return { backend: withRetry(withMetrics(localdiskBackend(source), metrics), LOCAL_RETRY), metrics }
       case 'oss': {
         const { oss } = source
-        const backend = ossBackend({ ...networkOf(oss), ...bucketOf(oss, OSS_KEYS) })
+        const backend = ossBackend({ ...networkOf(oss, proxy), ...bucketOf(oss, OSS_KEYS) })
         return { backend: retried(backend, oss, metrics), metrics }
       }
       case 's3': {
         const { s3 } = source
-        const backend = s3Backend({ ...networkOf(s3), ...bucketOf(s3, S3_KEYS), region: s3.region })
+        const backend = s3Backend({ ...networkOf(s3, proxy), ...bucketOf(s3, S3_KEYS), region: s3.region })
         return { backend: retried(backend, s3, metrics), metrics }
       }
       default:
@@ -79,20 +84,21 @@ export function openSource(source: MountSettings['source'], currentAuth: () => s
   }
 }
 
-function httpProxyOf(of: HttpProxyConfig, metrics: BackendMetrics): Backend {
-  const backend = httpProxyBackend({ addr: of.addr, path: of.path, ...networkOf(of) })
+function httpProxyOf(of: HttpProxyConfig, metrics: BackendMetrics, proxy: LiveProxy): Backend {
+  const backend = httpProxyBackend({ addr: of.addr, path: of.path, ...networkOf(of, proxy) })
   return retried(backend, of, metrics, isRemote(of.addr) ? REMOTE_DELAYS : LOCAL_RETRY)
 }
 
 type NetworkConfig = HttpProxyConfig | OssConfig | S3Config
 
-function networkOf(of: NetworkConfig): NetworkOptions {
+function networkOf(of: NetworkConfig, proxy: LiveProxy): NetworkOptions {
   return {
     skipVerify: of.skip_verify,
     ca: of.ca_cert_files.map(readCertificates).join('\n'),
     timeoutMs: of.timeout * 1000,
     connectTimeoutMs: of.connect_timeout * 1000,
     headers: { 'user-agent': userAgent(), ...extraHeaders() },
+    proxy: proxyOptions(of, proxy),
   }
 }
 
@@ -120,7 +126,11 @@ function bucketOf(of: OssConfig | S3Config, [id, secret, token]: readonly [strin
   }
 }
 
-function registryOptions(of: RegistryConfig, currentAuth: () => string | undefined): RegistryBackendOptions {
+function registryOptions(
+  of: RegistryConfig,
+  currentAuth: () => string | undefined,
+  proxy: LiveProxy,
+): RegistryBackendOptions {
   const ca = of.ca_cert_files.map(readCertificates).join('\n')
   const configured = of.auth?.trim() ?? ''
   if (configured !== '' && !/^[^:]*:/.test(Buffer.from(configured, 'base64').toString()))
@@ -147,6 +157,7 @@ function registryOptions(of: RegistryConfig, currentAuth: () => string | undefin
     })),
     userAgent: userAgent(),
     headers: extraHeaders(),
+    proxy: proxyOptions(of, proxy),
   }
 }
 

@@ -10,6 +10,7 @@ import { DaemonError, messageOf } from './errors.ts'
 import { FileCounters, type FileRecording, recordFiles } from './file-counters.ts'
 import { withExternalBlobs } from './external-blobs.ts'
 import { openSource } from './image-backend.ts'
+import type { LiveProxy } from './live-proxy.ts'
 import type { ServedImage } from './transports/fuse-handler.ts'
 
 /** What an image is opened from. */
@@ -25,6 +26,8 @@ export interface ImageRequest {
   readonly dedup?: ChunkDedup | undefined
   /** The login that the API set for this mount, if one was. */
   readonly currentAuth: () => string | undefined
+  /** What the API and the log have to do with its proxy. */
+  readonly proxy?: LiveProxy
   /** Serving threads at most. */
   readonly threads: number
 }
@@ -81,7 +84,7 @@ export class MountedImage {
     const loaded = await loadBootstrap(request.source)
     if (loaded.bootstrap.version === 6 && settings.cacheDirectory === undefined)
       throw deviceError('UNSUPPORTED', 'configure', 'Rafs v6 must have local blobcache configured')
-    const { backend: main, metrics } = openSource(settings.source, request.currentAuth)
+    const { backend: main, metrics } = openSource(settings.source, request.currentAuth, request.proxy)
     let backend = main
     try {
       backend = await withExternalBlobs(main, loaded.bootstrap.blobs, request)

@@ -26,6 +26,8 @@ export interface FetchParts {
   readonly signal: AbortSignal
   /** Where the stored bytes come from, if not from the blob's backend. */
   readonly reader?: Pick<BlobReader, 'read'>
+  /** Who waits; default `demand`. */
+  readonly purpose?: 'demand' | 'prefetch'
 }
 
 interface Arriving {
@@ -51,7 +53,7 @@ export async function fetchRange(
   parts: FetchParts,
   events: FetchEvents,
 ): Promise<void> {
-  const { decoders, buffers, signal } = parts
+  const { decoders, buffers, signal, purpose = 'demand' } = parts
   const chunks = arrivals(blob, range)
   const stored = buffers.take(range.length)
   const plain = buffers.take(range.plainLength)
@@ -83,7 +85,7 @@ export async function fetchRange(
   let failure: unknown
   try {
     const reader = parts.reader ?? (await blob.reader())
-    await reader.read(range.compressedOffset, stored.bytes.subarray(0, range.length), { signal, onFilled })
+    await reader.read(range.compressedOffset, stored.bytes.subarray(0, range.length), { signal, onFilled, purpose })
     onFilled(range.length)
   } catch (error) {
     failure = error

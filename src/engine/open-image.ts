@@ -291,19 +291,24 @@ class OpenImage implements ImageReader {
     counters.prefetchChunks += range.chunks.length
     const from = Date.now()
     if (counters.prefetchBeganAt === 0) counters.prefetchBeganAt = from
-    const isDone = await this.#fetch(blob, range, false)
+    const isDone = await this.#fetch(blob, range, false, 'prefetch')
     counters.prefetchEndedAt = Date.now()
     counters.prefetchMs += counters.prefetchEndedAt - from
     return isDone
   }
 
   /** Never throws: who waits for the chunks is told. */
-  async #fetch(blob: ImageBlob, range: FetchRange, isSecondTry: boolean): Promise<boolean> {
+  async #fetch(
+    blob: ImageBlob,
+    range: FetchRange,
+    isSecondTry: boolean,
+    purpose: 'demand' | 'prefetch' = 'demand',
+  ): Promise<boolean> {
     for (const index of range.chunks) if (!blob.inFlight.has(index)) blob.inFlight.set(index, new InFlightChunk(index))
     const left = new Set(range.chunks)
     const bad: ChunkInfo[] = []
     const signal = this.#deadline()
-    const parts = { decoders: this.#decoders, buffers: this.#buffers, signal }
+    const parts = { decoders: this.#decoders, buffers: this.#buffers, signal, purpose }
     let failure: EngineError | undefined
     try {
       await fetchRange(blob, range, parts, {

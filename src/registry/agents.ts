@@ -1,5 +1,7 @@
 import type { ConnectionOptions } from 'node:tls'
 import type { Dispatcher } from 'undici'
+import type { ProxyOptions } from './forward-proxy.ts'
+import type { Clock } from './retry.ts'
 
 /** Timeouts, connections and trust of the one connection pool of a client. */
 export interface HttpOptions {
@@ -12,6 +14,9 @@ export interface HttpOptions {
   readonly skipVerify: boolean
   /** Path of a Unix socket that is asked whatever the address is. */
   readonly socketPath?: string
+  /** On the way of requests that have a route. */
+  readonly proxy?: ProxyOptions | undefined
+  readonly clock?: Clock
 }
 
 const KEEP_ALIVE_MS = 30_000
@@ -28,6 +33,23 @@ export async function openAgent(options: HttpOptions): Promise<Dispatcher> {
     bodyTimeout: options.bodyTimeoutMs,
     keepAliveTimeout: KEEP_ALIVE_MS,
     connect: { ...trust, ...(socketPath === undefined ? {} : { socketPath }), timeout: options.connectTimeoutMs },
+  })
+}
+
+/** The same through a proxy: requests for `http://` in the absolute form, those for `https://` in a tunnel. */
+export async function openProxyAgent(url: string, options: HttpOptions): Promise<Dispatcher> {
+  const [{ Pool, ProxyAgent }, trust] = await Promise.all([import('undici'), trustOf(options)])
+  const limits = { connections: options.connectionsPerHost, pipelining: 1, keepAliveTimeout: KEEP_ALIVE_MS }
+  return new ProxyAgent({
+    uri: url,
+    allowH2: false,
+    connectTimeout: options.connectTimeoutMs,
+    requestTls: trust,
+    proxyTls: trust,
+    factory: (origin, given) => new Pool(origin, Object.assign({}, given, limits)),
+    // For tunnels: a proxy that says nothing to CONNECT must not hold it up for long.
+    clientFactory: (origin, given) =>
+      new Pool(origin, Object.assign({}, given, { headersTimeout: options.headersTimeoutMs })),
   })
 }
 

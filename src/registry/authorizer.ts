@@ -3,7 +3,7 @@ import { parseChallenges } from './challenge.ts'
 import type { Credentials, CredentialSource } from './credentials.ts'
 import { RegistryError } from './errors.ts'
 import type { Http, HttpHeaders } from './http.ts'
-import { abortable } from './http.ts'
+import { abortable } from './abortable.ts'
 import { isLoopback } from './reference.ts'
 import type { Clock, RetryPolicy } from './retry.ts'
 import { Secret } from './secret.ts'
@@ -70,6 +70,11 @@ export class Authorizer {
 
   constructor(options: AuthorizerOptions) {
     this.#options = options
+  }
+
+  /** Forgets what registries want and gave: the credentials have changed. */
+  forget(): void {
+    this.#hosts.clear()
   }
 
   /** The header to send, or undefined when none is known to be needed. Throws 'UNAUTHORIZED' and whatever keeps the token server from answering. */

@@ -5,6 +5,8 @@ import { digestAlgorithm, RunningDigest } from './digest.ts'
 import { RegistryError } from './errors.ts'
 import type { HttpHeaders } from './http.ts'
 import type { MirrorState } from './mirrors.ts'
+import type { Route } from './forward-proxy.ts'
+import { isProxyThrottle } from './forward-proxy.ts'
 import type { BlobStreamOptions, RangeOptions } from './repository.ts'
 import { withoutRetry } from './retry.ts'
 import type { Endpoint } from './endpoint.ts'
@@ -28,6 +30,7 @@ interface StreamState {
 /** A body that got this far before it broke does not count as a failed try: a slow link is no dead one. */
 const PROGRESS_BYTES = 1 << 16
 const MAX_TARGETS = 1_024
+const DEMAND: Route = { purpose: 'demand', fromSource: false }
 /** Never aborted: for callers without a signal. */
 export const NO_SIGNAL: AbortSignal = new AbortController().signal
 
@@ -50,14 +53,17 @@ export class BlobReads {
     const signal = options.signal ?? NO_SIGNAL
     const fill = new RangeFill({ into, offset, what, onFilled: options.onFilled })
     const tries = this.#options.transport.tries(signal)
+    const { purpose = 'demand' } = options
+    let route: Route = { purpose, fromSource: false }
     for (;;) {
       const before = fill.filled
       try {
-        await this.#fillOnce(digest, fill, { what, signal })
+        await this.#fillOnce(digest, fill, { what, signal, route })
         return
       } catch (error) {
         if (fill.filled - before >= PROGRESS_BYTES) tries.progressed()
         await tries.failed(error)
+        route = { purpose, fromSource: purpose === 'demand' && (tries.isLast || isProxyThrottle(error)) }
       }
     }
   }
@@ -156,7 +162,7 @@ export class BlobReads {
   #request(endpoint: Endpoint, digest: Digest, what: string, signal: AbortSignal): Omit<RegistryRequest, 'accept'> {
     const { repository } = this.#options
     // A mirror gets one try: the next place is the retry.
-    const retry = endpoint === this.#options.endpoint
+    const isRegistry = endpoint === this.#options.endpoint
     return {
       endpoint,
       method: 'GET',
@@ -164,17 +170,24 @@ export class BlobReads {
       scopes: [`repository:${repository}:pull`],
       what,
       signal,
-      retry,
+      retry: isRegistry,
+      // Mirrors are near: the proxy is for the registry.
+      route: isRegistry ? DEMAND : undefined,
     }
   }
 
-  #fillOnce(digest: Digest, fill: RangeFill, context: { what: string; signal: AbortSignal }): Promise<void> {
+  #fillOnce(
+    digest: Digest,
+    fill: RangeFill,
+    context: { what: string; signal: AbortSignal; route: Route },
+  ): Promise<void> {
     return this.#fromAny(async (endpoint) => {
       if (fill.done) return
       const request = {
         ...this.#request(endpoint, digest, context.what, context.signal),
         accept: [200, 206],
         headers: { range: fill.range },
+        ...(endpoint === this.#options.endpoint ? { route: context.route } : {}),
       }
       const accept = (status: number, headers: HttpHeaders): ReturnType<RangeFill['accept']> =>
         fill.accept(status, headers)

@@ -1,6 +1,7 @@
 import type { CredentialSource } from './credentials.ts'
 import { RegistryError } from './errors.ts'
 import { checkCertificates } from './certificates.ts'
+import type { ProxyOptions } from './forward-proxy.ts'
 import type { Mirror } from './mirrors.ts'
 import { MirrorState } from './mirrors.ts'
 import type { Reference } from './reference.ts'
@@ -37,6 +38,8 @@ export interface ClientOptions {
   /** Rewrites where redirects to other servers lead, for object stores that are reached by another name. */
   readonly redirect?: { readonly scheme?: 'http' | 'https'; readonly host?: string }
   readonly clock?: Clock
+  /** On the way to blobs; logins, manifests and mirrors are asked without. */
+  readonly proxy?: ProxyOptions | undefined
 }
 
 export interface RepositoryOptions {
@@ -63,6 +66,8 @@ export class RegistryClient {
         bodyTimeoutMs: options.bodyTimeoutMs ?? 30_000,
         ca: options.ca,
         skipVerify: options.skipVerify ?? false,
+        proxy: options.proxy,
+        clock: options.clock ?? SYSTEM_CLOCK,
       },
       clock: options.clock ?? SYSTEM_CLOCK,
       retry: { ...DEFAULT_RETRY, ...options.retry },
@@ -82,6 +87,11 @@ export class RegistryClient {
       endpoint: this.#endpoint(reference.host),
       mirrors,
     })
+  }
+
+  /** The next requests ask for credentials and tokens anew; those under way go on with what they have. */
+  forgetLogins(): void {
+    this.#transport.forgetLogins()
   }
 
   async close(): Promise<void> {

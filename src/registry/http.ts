@@ -1,8 +1,12 @@
 import { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
+import { abortable } from './abortable.ts'
 import type { HttpOptions } from './agents.ts'
-import { openAgent } from './agents.ts'
+import { openAgent, openProxyAgent } from './agents.ts'
 import { RegistryError } from './errors.ts'
+import type { Exchange, Route } from './forward-proxy.ts'
+import { ForwardProxy, isProxyRefusal } from './forward-proxy.ts'
+import { SYSTEM_CLOCK } from './retry.ts'
 import { abortError, wireError } from './wire-error.ts'
 
 export type HttpHeaders = Readonly<Record<string, string | string[] | undefined>>
@@ -14,6 +18,8 @@ export interface HttpRequest {
   readonly headers: Readonly<Record<string, string>>
   readonly body?: Uint8Array | AsyncIterable<Uint8Array>
   readonly signal: AbortSignal
+  /** Given: the request may go through the proxy, if there is one. */
+  readonly route?: Route | undefined
 }
 
 /** One answer. Exactly one of `body` (not read yet) and `text` (read, capped) has the content. */
@@ -40,84 +46,109 @@ const MAX_DRAIN_BYTES = 131_072
 /** Plain exchanges of requests and answers: no logins, no redirects, no retries. undici's errors become RegistryError. */
 export class Http {
   readonly #options: HttpOptions
+  readonly #proxy: ForwardProxy | undefined
   #agent: Promise<Dispatcher> | undefined
   #closed = false
 
   constructor(options: HttpOptions) {
     this.#options = options
+    const { proxy, clock = SYSTEM_CLOCK } = options
+    if (proxy === undefined) return
+    this.#proxy = new ForwardProxy(proxy, {
+      clock,
+      open: (url) => openProxyAgent(url, options),
+      ping: async (url, signal) => {
+        const answer = await this.request({ method: 'GET', url, headers: {}, signal })
+        answer.discard()
+        return answer.status
+      },
+    })
+  }
+
+  /** Whether requests with a route go through a proxy now. */
+  get isProxied(): boolean {
+    return this.#proxy?.isOn === true
   }
 
   /** Resolves when the headers are there. The body must be read or discarded. */
-  async request(request: HttpRequest): Promise<HttpAnswer> {
-    const agent = await this.#open()
-    try {
-      request.signal.throwIfAborted()
-      const pending = agent.request({ ...wireOptions(request), signal: request.signal })
-      // undici notices the signal only when the request leaves the queue for a free connection.
-      const { statusCode, headers, body } = await abortable(pending, request.signal)
-      return new StreamedAnswer(request, statusCode, headers, body)
-    } catch (error) {
-      throw wireError(error, request)
-    }
+  request(request: HttpRequest): Promise<HttpAnswer> {
+    return this.#send(request, async (agent, wired) => {
+      try {
+        wired.signal.throwIfAborted()
+        const pending = agent.request({ ...this.#wireOptions(wired), signal: wired.signal })
+        // undici notices the signal only when the request leaves the queue for a free connection.
+        const { statusCode, headers, body } = await abortable(pending, wired.signal)
+        return new StreamedAnswer(wired, statusCode, headers, body)
+      } catch (error) {
+        throw wireError(error, wired)
+      }
+    })
   }
 
   /**
    * For reads into the caller's buffer: `accept` sees status and headers and gives the sink for the body, or undefined for an answer that is not
    * what was hoped for. Resolves after the last byte. When `accept` or the sink throws, the connection is closed and that is what is thrown.
    */
-  async requestInto(
+  requestInto(
     request: HttpRequest,
     accept: (status: number, headers: HttpHeaders) => BodySink | undefined,
   ): Promise<HttpAnswer> {
-    const agent = await this.#open()
-    const into = new IntoHandler(request, accept)
-    agent.dispatch(wireOptions(request), into)
-    return into.answer
+    return this.#send(request, (agent, wired, begun) => {
+      const into = new IntoHandler(wired, (status, headers) => {
+        if (isProxyRefusal(headers) && wired.route !== undefined) return undefined
+        const sink = accept(status, headers)
+        if (sink !== undefined) begun()
+        return sink
+      })
+      agent.dispatch(this.#wireOptions(wired), into)
+      return into.answer
+    })
   }
 
   /** Breaks what is under way; resolves when the sockets are closed. */
   async close(): Promise<void> {
     this.#closed = true
     const agent = await this.#agent
-    await agent?.destroy()
+    await Promise.all([agent?.destroy(), this.#proxy?.close()])
+  }
+
+  async #send(request: HttpRequest, exchange: Exchange): Promise<HttpAnswer> {
+    const direct = async (): Promise<HttpAnswer> => exchange(await this.#open(), request, () => undefined)
+    const { route } = request
+    if (route === undefined || this.#proxy === undefined || !this.#proxy.isOn) return direct()
+    if (this.#closed) throw closedClient()
+    return this.#proxy.send(request, route, { direct, exchange })
   }
 
   async #open(): Promise<Dispatcher> {
-    if (this.#closed) throw new RegistryError('CLOSED', 'cannot ask the registry: the client was closed')
+    if (this.#closed) throw closedClient()
     this.#agent ??= openAgent(this.#options)
     const agent = await this.#agent
-    if (this.#closed) throw new RegistryError('CLOSED', 'cannot ask the registry: the client was closed')
+    if (this.#closed) throw closedClient()
     return agent
   }
+
+  #wireOptions(request: HttpRequest): Dispatcher.DispatchOptions {
+    const { body } = request
+    return {
+      origin: request.url.origin,
+      path: request.url.pathname + request.url.search,
+      method: request.method,
+      headers: { 'accept-encoding': 'identity', ...request.headers },
+      headersTimeout: this.#options.headersTimeoutMs,
+      bodyTimeout: this.#options.bodyTimeoutMs,
+      body:
+        body === undefined
+          ? null
+          : body instanceof Uint8Array
+            ? body
+            : Readable.from(body, { objectMode: false, highWaterMark: 1 << 18 }),
+    }
+  }
 }
 
-/** The promise's result, unless the signal comes first: then its reason, and what comes later is ignored. */
-export function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  if (signal.aborted) {
-    promise.catch(() => {}) // whoever shares it sees its failure
-    return Promise.reject(signal.reason)
-  }
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason)
-    signal.addEventListener('abort', onAbort, { once: true })
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
-  })
-}
-
-function wireOptions(request: HttpRequest): Dispatcher.DispatchOptions {
-  const { body } = request
-  return {
-    origin: request.url.origin,
-    path: request.url.pathname + request.url.search,
-    method: request.method,
-    headers: { 'accept-encoding': 'identity', ...request.headers },
-    body:
-      body === undefined
-        ? null
-        : body instanceof Uint8Array
-          ? body
-          : Readable.from(body, { objectMode: false, highWaterMark: 1 << 18 }),
-  }
+function closedClient(): RegistryError {
+  return new RegistryError('CLOSED', 'cannot ask the registry: the client was closed')
 }
 
 /**

@@ -18,6 +18,8 @@ export interface Manifest {
 export interface RangeOptions extends RequestOptions {
   /** Told as bytes arrive: `into[0..filled)` is there. */
   readonly onFilled?: (filled: number) => void
+  /** Proxies are told; default `demand`. */
+  readonly purpose?: 'demand' | 'prefetch'
 }
 export interface BlobStreamOptions extends RequestOptions {
   /** Where to start; from 0 the digest is verified at the end, from elsewhere only the length can be. */

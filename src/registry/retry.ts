@@ -98,6 +98,11 @@ export class Tries {
     }
   }
 
+  /** After a failure: whether the try that is now due is the last. */
+  get isLast(): boolean {
+    return this.#failures + 1 >= this.#policy.attempts
+  }
+
   /** A try that got somewhere before it failed does not count. */
   progressed(): void {
     this.#failures = 0

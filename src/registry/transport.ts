@@ -1,9 +1,11 @@
 import { Authorizer } from './authorizer.ts'
 import type { Endpoint } from './endpoint.ts'
 import { RegistryError } from './errors.ts'
+import type { Route } from './forward-proxy.ts'
 import type { HttpOptions } from './agents.ts'
 import type { BodySink, HttpAnswer, HttpHeaders, HttpRequest } from './http.ts'
-import { abortable, Http } from './http.ts'
+import { abortable } from './abortable.ts'
+import { Http } from './http.ts'
 import { isRecord } from './json.ts'
 import type { Clock, RetryPolicy } from './retry.ts'
 import { noteRetryAfter, Tries } from './retry.ts'
@@ -26,6 +28,8 @@ export interface RegistryRequest {
   readonly signal: AbortSignal
   /** Default true: 429, 5xx and broken connections are tried again. */
   readonly retry?: boolean
+  /** Given: the request, and what it is redirected to, may go through the proxy. Logins never do. */
+  readonly route?: Route | undefined
 }
 
 /** An answer of an accepted status, and where it came from in the end. */
@@ -49,6 +53,7 @@ type Accept = (status: number, headers: HttpHeaders) => BodySink | undefined
 const MAX_REDIRECTS = 10
 /** A stale token, then a challenge for another scope: a third refusal is final. */
 const MAX_REFUSALS = 2
+const LOGIN_HEADERS = /auth|cookie|token|key|secret/i
 /** For GET and HEAD all five; for the rest only those that keep the method. */
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
 const KEEPS_METHOD: ReadonlySet<number> = new Set([307, 308])
@@ -84,7 +89,9 @@ export class Transport {
   /** As `sendInto`, to a place outside of the registry that it redirected us to before: no login. */
   sendIntoElsewhere(request: RegistryRequest, url: URL, accept: Accept): Promise<RegistryAnswer> {
     return this.#once(request, async () => {
-      const wire = { method: request.method, url, headers: this.#plainHeaders(request), signal: this.#signal(request) }
+      const { method, route } = request
+      const headers = { ...this.#foreignHeaders(request), ...this.#plainHeaders(request) }
+      const wire = { method, url, headers, signal: this.#signal(request), route }
       return { answer: await this.#http.requestInto(wire, accept), url, redirected: true }
     })
   }
@@ -92,6 +99,10 @@ export class Transport {
   /** The tries of something that takes several requests. Closing the client ends the wait between them. */
   tries(signal: AbortSignal): Tries {
     return new Tries(this.retry, this.clock, AbortSignal.any([signal, this.#closing.signal]))
+  }
+
+  forgetLogins(): void {
+    this.#authorizer.forget()
   }
 
   async close(): Promise<void> {
@@ -196,12 +207,13 @@ export class Transport {
     for (let redirects = 0; ; redirects += 1) {
       const home = url.origin === new URL(endpoint.origin).origin
       const headers = {
-        ...(home ? endpoint.headers : {}),
+        ...(home ? endpoint.headers : this.#foreignHeaders(request)),
         ...this.#plainHeaders(request),
         ...(home && login !== undefined ? { authorization: login.reveal() } : {}),
       }
       const body = request.body === undefined ? {} : { body: request.body() }
-      const answer = await exchange({ method: request.method, url, headers, signal: this.#signal(request), ...body })
+      const { method, route } = request
+      const answer = await exchange({ method, url, headers, signal: this.#signal(request), route, ...body })
       const next = this.#redirectTarget(request, url, answer)
       if (next === undefined) return { answer, url, redirected: redirects > 0 }
       answer.discard()
@@ -235,6 +247,12 @@ export class Transport {
     if (scheme !== undefined) url.protocol = scheme
     if (host !== undefined) url.host = host
     return url
+  }
+
+  /** The caller's own headers are for the proxy too, which sees those of a redirect's target; what may be a login is not for that. */
+  #foreignHeaders({ endpoint, route }: RegistryRequest): Record<string, string> {
+    if (route === undefined || !this.#http.isProxied) return {}
+    return Object.fromEntries(Object.entries(endpoint.headers).filter(([name]) => !LOGIN_HEADERS.test(name)))
   }
 
   #plainHeaders(request: RegistryRequest): Record<string, string> {

@@ -247,7 +247,7 @@ function shownSetting(key: string, value: string, isOfOneMount: boolean): string
 function setDynamic({ daemon, query, body }: Call): Answer {
   for (const [key, value] of parseStrings(body)) {
     if (!DYNAMIC_KEYS.has(key)) return refusal(500, 'Configure(ResponsePayloadType)')
-    daemon.dynamic.set(`${query.get('id') ?? ''}:${key}`, value)
+    daemon.setDynamic(query.get('id') ?? '', key, value)
   }
   return NO_CONTENT
 }

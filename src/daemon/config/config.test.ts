@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { DaemonError } from '../errors.ts'
+import { openSource } from '../image-backend.ts'
 import { parseConfig } from './document.ts'
 import { settingsOf, withoutSecrets } from './settings.ts'
 
@@ -176,7 +177,7 @@ test('nothing secret is left in a document that is shown', () => {
   assert.match(JSON.stringify(withoutSecrets(proxied.config)), /"addr":"https:\/\/host\/x"/)
 })
 
-test('http-proxy is taken, but for a proxy in front of it', () => {
+test('http-proxy is taken, with a proxy in front of it', () => {
   const text = (more: string): string =>
     `version = 2\n[cache]\n[rafs]\nmode = "direct"\n[backend]\ntype = "http-proxy"\n[backend.http-proxy]\naddr = "/run/blobs.sock"\n${more}`
   const { source, readDeadlineMs } = settingsOf(
@@ -185,7 +186,24 @@ test('http-proxy is taken, but for a proxy in front of it', () => {
   assert.equal(source.kind === 'http-proxy' && source.httpProxy.addr, '/run/blobs.sock')
   assert.equal(readDeadlineMs, 30_000)
   const proxy = '[backend.http-proxy.proxy]\nurl = "http://p"'
-  assert.throws(() => settingsOf(parseConfig(text(proxy), 'a').config), { code: 'UNSUPPORTED' })
+  const behind = settingsOf(parseConfig(text(proxy), 'a').config).source
+  assert.equal(behind.kind === 'http-proxy' && behind.httpProxy.proxy.url, 'http://p')
+})
+
+test('a proxy whose address is none is refused by the name of its key', () => {
+  for (const [key, value] of [
+    ['url', 'socks5://p:1'],
+    ['url', 'p:1'],
+    ['ping_url', 'ping'],
+  ] as const) {
+    const registry = { ...V1.device.backend.config, proxy: { [key]: value } }
+    const document = { ...V1, device: { ...V1.device, backend: { type: 'registry', config: registry } } }
+    const { source } = settingsOf(parseConfig(JSON.stringify(document), 'a').config)
+    assert.throws(() => openSource(source, () => undefined), {
+      code: 'BAD_CONFIG',
+      message: new RegExp(`"proxy.${key}"`),
+    })
+  }
 })
 
 test('buckets and disks are taken, their keys not shown', () => {

@@ -97,13 +97,11 @@ export function blobSourceOf({ backend }: Config): MountSettings['source'] {
     }
     case 'registry': {
       if (backend.registry === null) throw wrong('backend.registry', 'the table is missing')
-      refuseProxy('registry', backend.registry)
       return { kind: 'registry', registry: backend.registry }
     }
     case 'http-proxy': {
       const httpProxy = backend['http-proxy']
       if (httpProxy === null) throw wrong('backend.http-proxy', 'the table is missing')
-      refuseProxy('http-proxy', httpProxy)
       return { kind: 'http-proxy', httpProxy }
     }
     case 'localdisk': {
@@ -114,11 +112,9 @@ export function blobSourceOf({ backend }: Config): MountSettings['source'] {
     }
     case 'oss':
       if (backend.oss === null) throw wrong('backend.oss', 'the table is missing')
-      refuseProxy('oss', backend.oss)
       return { kind: 'oss', oss: backend.oss }
     case 's3':
       if (backend.s3 === null) throw wrong('backend.s3', 'the table is missing')
-      refuseProxy('s3', backend.s3)
       return { kind: 's3', s3: backend.s3 }
     default:
       return backend.type satisfies never
@@ -159,9 +155,9 @@ function cacheFormOf({ compressed, validate, filecache }: NonNullable<Config['ca
   return { compressed, validate, encryption: { key, convergent } }
 }
 
-function refuseProxy(type: string, { proxy }: NetworkConfig): void {
-  if (proxy.url !== '' || proxy.dragonfly_scheduler_endpoint !== '')
-    throw unsupported(`backend.${type}.proxy`, 'leave "url" empty')
+/** Addresses in the table are checked when the backend is made. A table of any backend but those has no proxy. */
+export function proxyOf(config: Config): NetworkConfig['proxy'] | undefined {
+  return networkOf(config)?.proxy
 }
 
 type NetworkConfig = RegistryConfig | HttpProxyConfig | OssConfig | S3Config

@@ -1,0 +1,329 @@
+/** Backends behind a forward proxy, Dragonfly's among them: what passes through it, and what its failures mean. */
+import assert from 'node:assert/strict'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import {
+  digestOf,
+  fromPassword,
+  parseReference,
+  type ProxyOptions,
+  RegistryClient,
+  startRegistry,
+} from '../registry/index.ts'
+import type { Backend } from './backend.ts'
+import { patience, pattern, sha256 } from './conformance.ts'
+import { httpProxyBackend } from './http-proxy.ts'
+import { ossVerifier, s3Verifier, startObjectStore, unsignedOnly } from './object-store.ts'
+import { ossBackend } from './oss.ts'
+import { type ForwardProxyServer, type Passed, startForwardProxy } from './proxy-server.ts'
+import { registryBackend } from './registry.ts'
+import { withRetry } from './retry.ts'
+import { s3Backend } from './s3.ts'
+
+const BLOB = pattern(600_000)
+const ID = sha256(BLOB)
+const KEYS = { accessKeyId: 'AKIDEXAMPLE', accessKeySecret: 'secret', sessionToken: '' }
+const NETWORK = { skipVerify: false, ca: '', timeoutMs: 5000, connectTimeoutMs: 2000, headers: { 'x-own': 'mine' } }
+const FOUR_TRIES = { attempts: 4, baseDelayMs: 1, maxDelayMs: 1 }
+
+interface Place extends AsyncDisposable {
+  /** A backend with retries as nydusd has them. */
+  open(proxy: ProxyOptions): Backend
+  /** Requests that reached the server. */
+  count(): number
+}
+
+function through(url: string | (() => string), more: Partial<ProxyOptions> = {}): ProxyOptions {
+  return {
+    url: typeof url === 'string' ? () => url : url,
+    pingUrl: '',
+    fallback: true,
+    checkIntervalMs: 5000,
+    checkPauseMs: 300_000,
+    pingTimeoutMs: 1000,
+    useHttp: false,
+    onNotice: () => undefined,
+    ...more,
+  }
+}
+
+async function readPart(backend: Backend, purpose: 'demand' | 'prefetch' = 'demand'): Promise<void> {
+  const reader = await backend.open(ID)
+  const into = Buffer.alloc(500_000)
+  await reader.read(50_000, into, { ...patience(), purpose })
+  assert.ok(into.equals(BLOB.subarray(50_000, 550_000)))
+}
+
+async function inRegistry(): Promise<Place> {
+  const root = await mkdtemp(join(tmpdir(), 'proxied-'))
+  const auth = { kind: 'bearer', tokenLifeMs: 60_000, users: { ann: 'secret' } } as const
+  const server = await startRegistry({ root, host: '127.0.0.1', port: 0, auth })
+  const client = new RegistryClient({ credentials: fromPassword('ann', 'secret'), plainHttp: 'always' })
+  const source = {
+    digest: digestOf(BLOB),
+    size: BLOB.length,
+    open: async function* () {
+      yield BLOB
+    },
+  }
+  await client.repository(parseReference(`${server.host}/test/image`)).uploadBlob(source)
+  await client.close()
+  server.resetCounters()
+  return {
+    open: (proxy) =>
+      registryBackend({
+        host: server.host,
+        repo: 'test/image',
+        scheme: 'http',
+        auth: Buffer.from('ann:secret').toString('base64'),
+        retryBaseMs: 1,
+        timeoutMs: NETWORK.timeoutMs,
+        headers: NETWORK.headers,
+        proxy,
+      }),
+    count: () => server.counters().blob.requests,
+    async [Symbol.asyncDispose]() {
+      await server.close()
+      await rm(root, { recursive: true })
+    },
+  }
+}
+
+async function inStore(kind: 's3' | 'oss' | 'http-proxy'): Promise<Place> {
+  const verify = {
+    s3: s3Verifier('eu-1', KEYS),
+    oss: ossVerifier(KEYS, ({ url }) => url ?? ''),
+    'http-proxy': unsignedOnly,
+  }[kind]
+  const store = await startObjectStore(verify)
+  store.objects.set(`/images/${ID}`, BLOB)
+  const bucket = {
+    scheme: 'http',
+    endpoint: `127.0.0.1:${store.port}`,
+    bucket: 'images',
+    prefix: '',
+    ...KEYS,
+    ...NETWORK,
+  }
+  const make = {
+    s3: (proxy: ProxyOptions) => s3Backend({ ...bucket, region: 'eu-1', proxy }),
+    oss: (proxy: ProxyOptions) => ossBackend({ ...bucket, proxy }),
+    'http-proxy': (proxy: ProxyOptions) =>
+      httpProxyBackend({ ...NETWORK, addr: `http://${bucket.endpoint}`, path: 'images', proxy }),
+  }[kind]
+  return {
+    open: (proxy) => withRetry(make(proxy), FOUR_TRIES),
+    count: () => store.requests.length,
+    [Symbol.asyncDispose]: () => store[Symbol.asyncDispose](),
+  }
+}
+
+const PLACES: ReadonlyArray<readonly [string, () => Promise<Place>]> = [
+  ['registry', inRegistry],
+  ['s3', () => inStore('s3')],
+  ['oss', () => inStore('oss')],
+  ['http-proxy', () => inStore('http-proxy')],
+]
+
+function marks({ headers }: Passed): readonly unknown[] {
+  return ['prefetch', 'priority', 'use-p2p'].map((name) => headers[`x-dragonfly-${name}`])
+}
+
+function isDistributed({ headers }: Passed): boolean {
+  return headers['x-dragonfly-use-p2p'] === 'true'
+}
+
+for (const [name, make] of PLACES) {
+  test(`${name}: reads pass through the proxy and say who waits; logins do not`, async () => {
+    await using place = await make()
+    await using proxy = await startForwardProxy()
+    const backend = place.open(through(proxy.url))
+    await readPart(backend)
+    await readPart(backend, 'prefetch')
+    await (await backend.open(ID)).size(patience().signal)
+    assert.ok(proxy.passed.length >= 3)
+    assert.equal(place.count(), proxy.passed.length, 'the server saw what passed, nothing else')
+    assert.deepEqual(marks(proxy.passed[0] ?? assert.fail()), ['true', '6', 'true'])
+    assert.equal(proxy.passed.filter((one) => marks(one)[1] === '3').length, 1)
+    for (const { url, headers } of proxy.passed) {
+      assert.match(url, /^http:\/\/127\.0\.0\.1:\d+\//)
+      assert.doesNotMatch(url, /token/)
+      assert.equal(headers['x-own'], 'mine')
+    }
+    await backend.close()
+  })
+
+  test(`${name}: a proxy that is not there, or fails, is gone round only where that is allowed`, async () => {
+    await using place = await make()
+    const gone = await startForwardProxy()
+    await gone[Symbol.asyncDispose]()
+    await using ill = await startForwardProxy()
+    ill.interfere = () => ({ status: 502 })
+    for (const url of [gone.url, ill.url]) {
+      const lenient = place.open(through(url))
+      await readPart(lenient)
+      await lenient.close()
+    }
+    const direct = place.count()
+    assert.ok(direct >= 2)
+    const strict = place.open(through(gone.url, { fallback: false }))
+    await assert.rejects(readPart(strict, 'prefetch'), { code: 'UNREACHABLE' })
+    await strict.close()
+    assert.equal(place.count(), direct, 'nothing was asked past the proxy')
+  })
+
+  test(`${name}: the proxy's own refusals`, async () => {
+    await using place = await make()
+    await using proxy = await startForwardProxy()
+    const refuse = (status: number) => (request: Passed) =>
+      isDistributed(request) ? { status, headers: { 'x-dragonfly-error-type': 'proxy' } } : undefined
+    const counted = async (backend: Backend, purpose: 'demand' | 'prefetch', refused?: object): Promise<Passed[]> => {
+      proxy.passed.length = 0
+      if (refused === undefined) await readPart(backend, purpose)
+      else await assert.rejects(readPart(backend, purpose), refused)
+      return proxy.passed
+    }
+    const lenient = place.open(through(proxy.url))
+    const strict = place.open(through(proxy.url, { fallback: false }))
+    // Too many requests: a reader goes round, or past the distribution; nobody waits for a prefetch.
+    proxy.interfere = refuse(429)
+    const [before, round] = [place.count(), await counted(lenient, 'demand')]
+    assert.deepEqual([round.length, round.every(isDistributed)], [1, true])
+    assert.equal(
+      place.count(),
+      before + (name === 'registry' ? 2 : 1),
+      'asked directly, with the challenge of a registry',
+    )
+    const past = await counted(strict, 'demand')
+    assert.deepEqual(past.map(isDistributed).slice(0, 2), [true, false])
+    assert.equal((await counted(lenient, 'prefetch', { code: 'RATE_LIMITED', status: 429 })).length, 1)
+    // Forbidden is final.
+    proxy.interfere = refuse(403)
+    for (const backend of [lenient, strict])
+      assert.equal((await counted(backend, 'demand', { code: 'FORBIDDEN', status: 403 })).length, 1)
+    // Anything else is tried again, at last past the distribution.
+    proxy.interfere = refuse(500)
+    assert.deepEqual((await counted(strict, 'demand')).map(isDistributed).slice(0, 4), [true, true, true, false])
+    await Promise.all([lenient.close(), strict.close()])
+  })
+}
+
+test('a body that the proxy cuts is gone on with where it stopped', async () => {
+  await using place = await inStore('s3')
+  await using proxy = await startForwardProxy()
+  proxy.interfere = () => (proxy.passed.length === 1 ? { cutAfter: 200_000 } : undefined)
+  const backend = place.open(through(proxy.url))
+  await readPart(backend)
+  assert.equal(proxy.passed.length, 2)
+  const from = Number(/bytes=(\d+)-/.exec(proxy.passed[1]?.headers.range ?? '')?.[1])
+  assert.ok(from > 50_000, `went on at ${from}`)
+  await backend.close()
+})
+
+test('a proxy that says nothing ends by the time-out', async () => {
+  await using place = await inStore('oss')
+  await using proxy = await startForwardProxy()
+  proxy.interfere = () => 'silence'
+  const backend = ossBackendOf(place, proxy)
+  await assert.rejects(readPart(backend), { code: 'TIMEOUT' })
+  await backend.close()
+})
+
+function ossBackendOf(_place: Place, proxy: ForwardProxyServer): Backend {
+  const bucket = { scheme: 'http', endpoint: 'oss.invalid', bucket: 'images', prefix: '', ...KEYS }
+  return ossBackend({ ...bucket, ...NETWORK, timeoutMs: 300, proxy: through(proxy.url, { fallback: false }) })
+}
+
+test('a bucket’s own host name is what the proxy is asked for', async () => {
+  await using store = await startObjectStore(ossVerifier(KEYS, ({ url }) => `/images${url ?? ''}`))
+  store.objects.set(`/${ID}`, BLOB)
+  await using proxy = await startForwardProxy({ 'images.oss.invalid': `127.0.0.1:${store.port}` })
+  const bucket = { scheme: 'https', endpoint: 'oss.invalid', bucket: 'images', prefix: '', ...KEYS }
+  // What is at https:// is asked for by plain HTTP where the configuration says so.
+  const backend = ossBackend({ ...bucket, ...NETWORK, proxy: through(proxy.url, { useHttp: true }) })
+  await readPart(backend)
+  assert.equal(proxy.passed[0]?.url, `http://images.oss.invalid/${ID}`)
+  await backend.close()
+})
+
+test('what is at https:// goes through a tunnel', async () => {
+  await using proxy = await startForwardProxy()
+  proxy.interfere = () => ({ status: 403 })
+  const bucket = { scheme: 'https', endpoint: '127.0.0.1:9', bucket: 'images', prefix: '', ...KEYS }
+  const backend = ossBackend({ ...bucket, ...NETWORK, proxy: through(proxy.url, { fallback: false }) })
+  await assert.rejects(readPart(backend), { code: 'UNREACHABLE' })
+  assert.deepEqual([proxy.passed[0]?.method, proxy.passed[0]?.url], ['CONNECT', '127.0.0.1:9'])
+  await backend.close()
+})
+
+test('a login in the address is the proxy’s, and another address counts from the next request on', async () => {
+  await using place = await inStore('http-proxy')
+  await using one = await startForwardProxy()
+  await using other = await startForwardProxy()
+  let url = one.url.replace('//', '//me:p%40ss@')
+  const backend = place.open(through(() => url))
+  await readPart(backend)
+  assert.equal(one.passed[0]?.headers['proxy-authorization'], `Basic ${Buffer.from('me:p@ss').toString('base64')}`)
+  url = other.url
+  await readPart(backend)
+  url = ''
+  await readPart(backend)
+  assert.deepEqual([one.passed.length, other.passed.length, place.count()], [1, 1, 3])
+  await backend.close()
+})
+
+async function until(what: string, holds: () => boolean): Promise<void> {
+  for (let tries = 0; tries < 400 && !holds(); tries += 1) await sleep(25)
+  assert.ok(holds(), what)
+}
+
+test('pings tell when to go round the proxy and when to come back, and stop when nobody reads', async () => {
+  await using place = await inStore('http-proxy')
+  await using proxy = await startForwardProxy()
+  const notices: string[] = []
+  const ping = {
+    pingUrl: `${proxy.url}/ping`,
+    checkIntervalMs: 100,
+    checkPauseMs: 400,
+    onNotice: (text: string) => notices.push(text),
+  }
+  const backend = place.open(through(proxy.url, ping))
+  assert.equal(proxy.pings, 0, 'nobody asks before the first request')
+  await readPart(backend)
+  await until('a ping', () => proxy.pings > 0)
+  proxy.pingStatus = 500
+  await until('it is found ill', () => notices.length === 1)
+  const before = proxy.passed.length
+  await readPart(backend)
+  assert.equal(proxy.passed.length, before, 'gone round')
+  // Idle: the pings end. The next request waits for a fresh one, since the last said that the proxy is ill.
+  let last = -1
+  await until('pings end', () => {
+    const isSame = last === proxy.pings && idleChecks++ > 20
+    if (last !== proxy.pings) idleChecks = 0
+    last = proxy.pings
+    return isSame
+  })
+  proxy.pingStatus = 200
+  await readPart(backend)
+  assert.equal(proxy.passed.length, before + 1, 'through the proxy again')
+  assert.match(
+    notices.join('\n'),
+    /^Detected proxy unhealthy when pinging proxy, response status 500\nProxy server is not healthy, fallback to original server\nBackend proxy recovered$/,
+  )
+  await backend.close()
+  const strict = place.open(through(proxy.url, { ...ping, fallback: false }))
+  proxy.pingStatus = 503
+  await readPart(strict)
+  await until('it is found ill', () => notices.length === 4)
+  await assert.rejects(readPart(strict, 'prefetch'), {
+    code: 'UNREACHABLE',
+    message: /proxy is not healthy and fallback is disabled/,
+  })
+  await strict.close()
+})
+
+let idleChecks = 0

@@ -1,0 +1,195 @@
+import type { Dispatcher } from 'undici'
+import { RegistryError } from './errors.ts'
+import type { HttpAnswer, HttpHeaders, HttpRequest } from './http.ts'
+import { ProxyHealth, type ProxyHealthOptions } from './proxy-health.ts'
+import type { Clock } from './retry.ts'
+import { withoutRetry } from './retry.ts'
+import { sourceTurn } from './source-turns.ts'
+
+/** A proxy on the way to servers, perhaps one that distributes among machines what it fetches (Dragonfly). */
+export interface ProxyOptions extends ProxyHealthOptions {
+  /** `http(s)://[user:password@]host[:port]`; blank = none. Asked for each request, so that it may change. */
+  readonly url: () => string
+  /** When the proxy fails: ask the server itself. */
+  readonly fallback: boolean
+  /** Ask through the proxy by plain HTTP for what is at `https://`. */
+  readonly useHttp: boolean
+}
+
+/** What a request through a proxy is for. Requests without a route never go through one. */
+export interface Route {
+  readonly purpose: 'demand' | 'prefetch'
+  /** Past what the proxy distributes: from the server itself where that may be asked, else through the proxy as a plain one. */
+  readonly fromSource: boolean
+}
+
+/** One exchange through an agent. */
+export type Exchange = (agent: Dispatcher, request: HttpRequest, begun: () => void) => Promise<HttpAnswer>
+
+interface ProxyParts {
+  readonly clock: Clock
+  /** An agent that goes through the proxy. */
+  readonly open: (url: string) => Promise<Dispatcher>
+  readonly ping: (url: URL, signal: AbortSignal) => Promise<number>
+}
+
+/** Says that the proxy itself refuses, not the server behind it. */
+const ERROR_TYPE = 'x-dragonfly-error-type'
+const SERVER_ERROR = 500
+const NOTICE_PAUSE_MS = 2_000
+
+/** Errors of a proxy that has too much to do: the next try should go past it. */
+const throttled = new WeakSet<Error>()
+
+/** Whether an error, or its cause, is a proxy's own refusal to do more now (429). */
+export function isProxyThrottle(error: unknown): boolean {
+  return error instanceof Error && (throttled.has(error) || isProxyThrottle(error.cause))
+}
+
+/** Whether an answer is the proxy's own refusal. */
+export function isProxyRefusal(headers: HttpHeaders): boolean {
+  return headers[ERROR_TYPE] === 'proxy'
+}
+
+/** Whether text is the address of a proxy. */
+export function isProxyUrl(text: string): boolean {
+  const url = URL.parse(text)
+  return url !== null && (url.protocol === 'http:' || url.protocol === 'https:') && url.hostname !== ''
+}
+
+/** Decides for each request whether it goes through the proxy, and what a failure of the proxy means. */
+export class ForwardProxy {
+  readonly #options: ProxyOptions
+  readonly #parts: ProxyParts
+  readonly #health: ProxyHealth
+  #agent: { readonly url: string; readonly opened: Promise<Dispatcher> } | undefined
+  /** Whether addresses are rewritten to plain HTTP: the first one decides. */
+  #rewrites: boolean | undefined
+  #noticeAt = Number.NEGATIVE_INFINITY
+
+  constructor(options: ProxyOptions, parts: ProxyParts) {
+    this.#options = options
+    this.#parts = parts
+    this.#health = new ProxyHealth(options, parts)
+  }
+
+  get isOn(): boolean {
+    return this.#options.url() !== ''
+  }
+
+  /** The answer of the request, through the proxy or past it. */
+  async send(
+    request: HttpRequest,
+    route: Route,
+    ways: { readonly direct: () => Promise<HttpAnswer>; readonly exchange: Exchange },
+  ): Promise<HttpAnswer> {
+    const { fallback } = this.#options
+    if (route.fromSource) await sourceTurn(this.#parts.clock, request.signal)
+    if (route.fromSource && fallback) return ways.direct()
+    if (!(await this.#health.isGood(request.signal))) {
+      if (!fallback) throw this.#unhealthy(request)
+      this.#notice('Proxy server is not healthy, fallback to original server')
+      return ways.direct()
+    }
+    const answer = await this.#through(request, route, ways.exchange)
+    return answer ?? (await ways.direct())
+  }
+
+  async close(): Promise<void> {
+    this.#health.close()
+    const agent = this.#agent
+    this.#agent = undefined
+    await agent?.opened.then((opened) => opened.destroy()).catch(() => undefined) // one that never opened has nothing to close
+  }
+
+  /** Undefined: the proxy failed, and the server may be asked. Bytes that have begun to come are no reason to start anew elsewhere. */
+  async #through(request: HttpRequest, route: Route, exchange: Exchange): Promise<HttpAnswer | undefined> {
+    const { fallback } = this.#options
+    let hasBegun = false
+    try {
+      const agent = await this.#open()
+      const answer = await exchange(agent, this.#dressed(request, route), () => (hasBegun = true))
+      if (answer.status >= SERVER_ERROR && fallback) {
+        answer.discard()
+        this.#notice(`Request proxy server failed (${answer.status}), fallback to original server`)
+        return undefined
+      }
+      if (!isProxyRefusal(answer.headers)) return answer
+      answer.discard()
+      throw refusal(request, route, answer.status)
+    } catch (error) {
+      if (!fallback || hasBegun || request.signal.aborted || isOwnRefusal(error)) throw error
+      this.#notice(`Request proxy server failed (${(error as Error).message}), fallback to original server`)
+      return undefined
+    }
+  }
+
+  #dressed(request: HttpRequest, route: Route): HttpRequest {
+    const url = this.#options.useHttp ? this.#rewritten(request.url) : request.url
+    if (route.fromSource) return { ...request, url }
+    const headers = {
+      ...request.headers,
+      'X-Dragonfly-Prefetch': 'true',
+      'X-Dragonfly-Priority': route.purpose === 'prefetch' ? '3' : '6',
+      'X-Dragonfly-Use-P2P': 'true',
+    }
+    return { ...request, url, headers }
+  }
+
+  #rewritten(url: URL): URL {
+    this.#rewrites ??= url.protocol === 'https:'
+    if (!this.#rewrites || url.protocol !== 'https:') return url
+    const plain = new URL(url)
+    plain.protocol = 'http:'
+    return plain
+  }
+
+  /** Another address since the last request: what is under way with the old one ends there. */
+  async #open(): Promise<Dispatcher> {
+    const url = this.#options.url()
+    if (this.#agent?.url !== url) {
+      const old = this.#agent
+      old?.opened.then((agent) => agent.close()).catch(() => undefined) // one that never opened has nothing to close
+      if (old !== undefined) this.#health.forget()
+      if (!isProxyUrl(url))
+        throw new RegistryError('BAD_CONFIG', 'cannot use the proxy: its "url" is no http(s)://HOST[:PORT]')
+      this.#agent = { url, opened: this.#parts.open(url) }
+    }
+    return this.#agent.opened
+  }
+
+  #unhealthy({ url }: HttpRequest): RegistryError {
+    return new RegistryError(
+      'UNREACHABLE',
+      `cannot ask ${url.host}: proxy is not healthy and fallback is disabled; start the proxy, or allow "proxy.fallback"`,
+    )
+  }
+
+  #notice(text: string): void {
+    const now = this.#parts.clock.now()
+    if (Math.abs(now - this.#noticeAt) < NOTICE_PAUSE_MS) return
+    this.#noticeAt = now
+    this.#options.onNotice(text)
+  }
+}
+
+/** A proxy's refusals that the server's own answer must not replace: by them the retry decides. */
+const refusals = new WeakSet<Error>()
+
+function isOwnRefusal(error: unknown): boolean {
+  return error instanceof Error && refusals.has(error)
+}
+
+function refusal({ url }: HttpRequest, { purpose }: Route, status: number): RegistryError {
+  const said = `cannot ask ${url.host}: the proxy itself answers ${status}`
+  const error =
+    status === 429
+      ? new RegistryError('THROTTLED', `${said}: it limits requests`, { status })
+      : status === 403
+        ? new RegistryError('FORBIDDEN', `${said}: it blocks this request`, { status })
+        : new RegistryError('UNAVAILABLE', said, { status })
+  refusals.add(error)
+  if (status === 429) throttled.add(error)
+  // What is fetched ahead is not worth a try past the proxy.
+  return status === 429 && purpose === 'prefetch' ? withoutRetry(error) : error
+}
