@@ -140,9 +140,9 @@ export class MountedImage {
     const { prefetchFiles } = this.request
     const { prefetch } = this.settings
     if (!prefetch.enabled) return
-    const isAll = prefetchFiles.length === 1 && prefetchFiles[0] === '/'
+    const isAll = prefetch.isStream || (prefetchFiles.length === 1 && prefetchFiles[0] === '/')
     this.reader.prefetch({
-      table: prefetchFiles.length === 0,
+      table: prefetchFiles.length === 0 && !isAll,
       paths: isAll ? [] : prefetchFiles.map((path) => Buffer.from(path)),
       everything: isAll || prefetch.everything,
     })

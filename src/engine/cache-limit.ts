@@ -16,7 +16,8 @@ export class CacheLimit {
   readonly #limitBytes: number
   readonly #blobs: readonly ImageBlob[]
   readonly #onEvicted: (bytes: number) => void
-  #unseenBytes: number
+  /** What was there before is looked at with the first chunk. */
+  #unseenBytes = Number.POSITIVE_INFINITY
   #running: Promise<void> | undefined
 
   constructor(directory: string, limitBytes: number, blobs: readonly ImageBlob[], onEvicted: (bytes: number) => void) {
@@ -24,7 +25,6 @@ export class CacheLimit {
     this.#limitBytes = limitBytes
     this.#blobs = blobs
     this.#onEvicted = onEvicted
-    this.#unseenBytes = limitBytes // what was there before is looked at with the first chunk
   }
 
   /** So many bytes were stored. Resolves at once, but for those who would fill the disk faster than it is emptied. */

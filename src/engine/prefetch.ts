@@ -11,6 +11,8 @@ const MAX_PLAIN_BYTES = 8 << 20
 const MAX_REQUESTS = 2
 const FIRST_PAUSE_MS = 500
 const LONGEST_PAUSE_MS = 30_000
+/** Failed requests of one plan that are made again. */
+const MAX_RETRIES = 32
 /** Inodes looked at before other work gets a turn. */
 const SLICE = 512
 
@@ -63,14 +65,15 @@ export class Prefetcher {
     const chunks = this.#chunks(plan)
     const pieces = new Pieces(chunks, this.#schedule, this.#work)
     const requests = Math.max(1, Math.min(MAX_REQUESTS, this.#work.requests))
+    const retries = { left: MAX_RETRIES }
     try {
-      await Promise.all(Array.from({ length: requests }, () => this.#loop(pieces, signal)))
+      await Promise.all(Array.from({ length: requests }, () => this.#loop(pieces, retries, signal)))
     } catch (error) {
       if (!signal.aborted) throw error
     }
   }
 
-  async #loop(pieces: Pieces, signal: AbortSignal): Promise<void> {
+  async #loop(pieces: Pieces, retries: { left: number }, signal: AbortSignal): Promise<void> {
     let pauseMs = FIRST_PAUSE_MS
     for (;;) {
       signal.throwIfAborted()
@@ -84,7 +87,7 @@ export class Prefetcher {
       const from = this.#work.clock.now()
       const isDone = !missing || (await this.#work.fetch(blob, range))
       this.#schedule.endPrefetch(memoryBytes, missing && isDone ? range.length : 0, this.#work.clock.now() - from)
-      if (!missing) pieces.again(blob, range.chunks)
+      if (!missing || (!isDone && retries.left-- > 0)) pieces.again(blob, range.chunks)
       if (isDone) pauseMs = FIRST_PAUSE_MS
       else {
         await this.#work.clock.sleep(pauseMs, signal)
@@ -98,6 +101,7 @@ export class Prefetcher {
     const root = this.#bootstrap.root
     const listed = plan.table ? this.#bootstrap.prefetch() : []
     const isEverything = plan.everything || listed.includes(root)
+    yield* this.#heads()
     for (const ino of listed) if (ino !== root) yield* this.#below(ino)
     for (const path of plan.paths) {
       const ino = this.#find(path)
@@ -108,6 +112,21 @@ export class Prefetcher {
       if (ino !== undefined) yield* this.#below(ino)
     }
     if (isEverything) yield* this.#all()
+  }
+
+  /** What a builder that was told to put first things first says of its blobs; only images of v5 keep it. */
+  async *#heads(): AsyncGenerator<Wanted> {
+    const place = new ChunkPlace()
+    for (const blob of this.#blobs) {
+      const { prefetchSize } = blob.info
+      if (prefetchSize === 0) continue
+      for (let chunk = 0; chunk < blob.chunkCount; chunk += 1) {
+        if (chunk % SLICE === SLICE - 1) await turn()
+        if (!blob.place(chunk, place)) continue
+        if (place.compressedOffset >= prefetchSize) break
+        yield { blob, chunk }
+      }
+    }
   }
 
   async *#all(): AsyncGenerator<Wanted> {

@@ -56,7 +56,13 @@ test('version 2 is TOML or JSON', () => {
   assert.deepEqual(parseConfig(JSON.stringify(config), 'a').config, config)
   const settings = settingsOf(config)
   assert.deepEqual(settings.source, { kind: 'localfs', blobFile: '', dir: '/blobs', altDirs: ['/more'] })
-  assert.deepEqual(settings.prefetch, { enabled: true, everything: true, requests: 3, bandwidth: 1000 })
+  assert.deepEqual(settings.prefetch, {
+    enabled: true,
+    everything: true,
+    isStream: false,
+    requests: 3,
+    bandwidth: 1000,
+  })
   assert.equal(settings.amplifyBytes, 4096)
   assert.equal(settings.cacheDirectory, '/cache')
 })

@@ -27,6 +27,8 @@ export interface MountSettings {
   readonly prefetch: {
     readonly enabled: boolean
     readonly everything: boolean
+    /** Everything in the order of the blobs, in the place of all lists. */
+    readonly isStream: boolean
     readonly requests: number
     /** Bytes a second, 0 = no limit. */
     readonly bandwidth: number
@@ -65,6 +67,7 @@ export function settingsOf(config: Config): MountSettings {
     prefetch: {
       enabled: prefetch.enable,
       everything: prefetch.prefetch_all || prefetch.stream_prefetch,
+      isStream: prefetch.stream_prefetch,
       requests: Math.max(1, Math.min(prefetch.threads, MAX_PREFETCH_REQUESTS)),
       bandwidth: prefetch.bandwidth_limit,
     },
