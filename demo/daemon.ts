@@ -32,7 +32,8 @@ export async function startDaemon(wanted: DaemonWanted): Promise<RunningDaemon> 
   signal.throwIfAborted()
   const args = ['--mountpoint', mountPoint, '--apisock', socket, '--log-level', 'warn', ...wanted.arguments]
   // In a group of its own: Ctrl-C at the terminal must not end it while something is mounted on top of it.
-  const child = spawn(nydusd, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+  const env = { ...process.env, NYDUSD_KEEPER: 'off' }
+  const child = spawn(nydusd, args, { stdio: ['ignore', 'pipe', 'pipe'], detached: true, env })
   let words = ''
   for (const stream of [child.stdout, child.stderr])
     stream.setEncoding('utf8').on('data', (text: string) => (words = (words + text).slice(-KEPT_TEXT)))

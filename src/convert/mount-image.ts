@@ -135,7 +135,9 @@ class Daemon {
   #isRunning = true
 
   constructor(program: string, args: readonly string[]) {
-    this.#child = spawn(program, args, { stdio: ['ignore', 'inherit', 'inherit'], detached: true })
+    // we look after it ourselves: nobody shall bring back what we end
+    const env = { ...process.env, NYDUSD_KEEPER: 'off' }
+    this.#child = spawn(program, args, { stdio: ['ignore', 'inherit', 'inherit'], detached: true, env })
     this.#exit = new Promise((done) => {
       const end = (how: string): void => {
         this.#isRunning = false

@@ -50,6 +50,8 @@ export interface DaemonOptions {
   /** The node's deduplication database; closed with the daemon. */
   readonly dedup?: ChunkDedup | undefined
   readonly log: Log
+  /** Told of every change of what is mounted, or set by the API, before who asked for it gets an answer. */
+  readonly onChange?: () => Promise<void> | undefined
   /** The session ended by itself. */
   readonly onEnd: (why: 'unmounted' | Error) => void
 }
@@ -150,7 +152,7 @@ export class Daemon {
     const { device } = this.#session
     if (device === undefined) throw new DaemonError('NOT_READY', 'there is no session yet that could be given away')
     this.#checkLasting()
-    await sendToSupervisor(this.options.supervisor, encodeState(await this.#stateNow()), device)
+    await sendToSupervisor(this.options.supervisor, await this.stateNow(), device)
     this.options.log.info('session and state are with the supervisor')
   }
 
@@ -185,6 +187,10 @@ export class Daemon {
     this.options.log.info(`took over the session of another daemon at ${this.options.at}: ${this.mounts.length} mounts`)
   }
 
+  /** The session's device; undefined while there is none. */
+  get device(): number | undefined {
+    return this.#session.device
+  }
   get state(): DaemonState {
     return this.#state
   }
@@ -210,6 +216,7 @@ export class Daemon {
     if (typeOf(request.fs_type) === 'rafs') await this.#mounts.mount(path, this.#imageRequest(path, fromApi(request)))
     else await this.#mounts.share(path, request.source)
     this.options.log.info(`mounted ${request.source} at ${path}`)
+    await this.options.onChange?.()
   }
 
   /** Throws DaemonError. */
@@ -217,12 +224,14 @@ export class Daemon {
     if (typeOf(request.fs_type) !== 'rafs' || this.shares.some((share) => share.path === path)) throw notRemounted(path)
     await this.#mounts.remount(path, this.#imageRequest(path, fromApi(request)))
     this.options.log.info(`remounted ${request.source} at ${path}`)
+    await this.options.onChange?.()
   }
 
   /** Throws DaemonError. */
   async unmount(path: string): Promise<void> {
     await this.#mounts.unmount(path)
     this.options.log.info(`unmounted ${path}`)
+    await this.options.onChange?.()
   }
 
   /** Counters of one mount, of all threads. */
@@ -338,14 +347,15 @@ export class Daemon {
     await drainRequests(device, this.#inherited?.connection ?? 0n, failover, log)
   }
 
-  async #stateNow(): Promise<SessionState> {
+  /** What another daemon needs to go on with this session. Throws DaemonError 'NOT_READY'. */
+  async stateNow(): Promise<Buffer> {
     const { facts } = this.#session
     const { connection, options } = this.#inherited ?? {
       connection: await connectionOf(this.options.at),
       options: facts === undefined ? undefined : optionsOf(facts),
     }
     if (options === undefined) throw new DaemonError('NOT_READY', 'the kernel has not begun the session yet')
-    return { connection, options, settings: this.dynamic, ...this.#mounts.tree }
+    return encodeState({ connection, options, settings: this.dynamic, ...this.#mounts.tree })
   }
 
   async #closeAll(): Promise<void> {

@@ -4,10 +4,12 @@ import { ChunkDedup } from '../cache/index.ts'
 import { exitNow, releaseProgramPages, raiseFileLimit } from '../kernel/index.ts'
 import { ROUTES } from './api/routes.ts'
 import { ApiServer, checkSocket, isAnswered } from './api/server.ts'
-import { Daemon, type InitialMount } from './daemon.ts'
+import { Daemon, type DaemonOptions, type InitialMount } from './daemon.ts'
 import { DaemonError, messageOf } from './errors.ts'
 import { Log, type LogLevel } from './log.ts'
 import type { FailoverPolicy } from './handover/drain.ts'
+import { type Kept, Keeper, keepersAreOn, takeKept } from './keeper/keeper.ts'
+import { resumeDaemon } from './keeper/resume.ts'
 import { isMounted, mountPointName, prepareMountPoint } from './mount-point.ts'
 import { startServingThread } from './serving-thread/index.ts'
 import { versionInfo } from './version/index.ts'
@@ -21,6 +23,8 @@ export interface RunOptions {
   /** Wait for a takeover instead of mounting; without an API nobody could ask for it, and this counts for nothing. */
   readonly upgrade: boolean
   readonly failover: FailoverPolicy
+  /** Have a process that brings the daemon back when it dies. A supervisor does that itself. */
+  readonly keeper: boolean
   readonly threads: number
   /** File of the node's deduplication database. */
   readonly dedupDb?: string | undefined
@@ -56,6 +60,7 @@ const MAX_TEXT_BYTES = 16 << 20
  * holds. Rejects only when the daemon does not start; nothing is left then.
  */
 export async function runDaemon(options: RunOptions): Promise<never> {
+  const kept = takeKept()
   startServingThread()
   if (options.apiSocket !== undefined) process.getBuiltinModule('node:http') // while the thread starts
   const log = openLog(options)
@@ -68,20 +73,27 @@ export async function runDaemon(options: RunOptions): Promise<never> {
     end.resolve({ kind: 'stop', why: signal })
     giveUpStart ??= setTimeout(() => {
       log.error(`nydusd stops: ${signal}, before it had started`)
+      if (kept !== undefined) process.kill(process.ppid, 'SIGKILL')
       exitNow(1)
     }, START_GRACE_MS)
   }
   process.once('SIGINT', onSignal).once('SIGTERM', onSignal)
-  const daemon = await start(options, log, (why) =>
-    end.resolve(
-      why instanceof Error
-        ? { kind: 'failure', error: why }
-        : { kind: 'stop', why: `${options.mountPoint} was unmounted` },
-    ),
-  )
+  let keeper: Keeper | undefined
+  const daemon = await start(options, kept, {
+    log,
+    onChange: () => keeper?.update(),
+    onEnd: (why) =>
+      end.resolve(
+        why instanceof Error
+          ? { kind: 'failure', error: why }
+          : { kind: 'stop', why: `${options.mountPoint} was unmounted` },
+      ),
+  })
   process.on('uncaughtException', (error) => end.resolve({ kind: 'failure', error }))
   process.on('unhandledRejection', (error) => end.resolve({ kind: 'failure', error }))
-  const api = await listen(options, daemon, () => end.resolve({ kind: 'exit' }))
+  const api = await listen(options, daemon, kept, () => end.resolve({ kind: 'exit' }))
+  keeper = keeperOf(options, daemon, kept)
+  void keeper?.start()
   // Compiled code is kept for the next start; the process will not end in the way that would do it by itself.
   setTimeout(flushCompileCache, KEEP_CODE_MS).unref()
   for (const ms of RELEASE_MS) setTimeout(releaseProgramPages, ms).unref()
@@ -89,7 +101,7 @@ export async function runDaemon(options: RunOptions): Promise<never> {
   log.info(`${doing} ${daemon.options.at}${options.apiSocket === undefined ? '' : `, API at ${options.apiSocket}`}`)
   const why = await end.promise
   clearTimeout(giveUpStart)
-  return await finish(why, daemon, api, log)
+  return await finish(why, { daemon, api, keeper, log })
 }
 
 type End =
@@ -97,20 +109,34 @@ type End =
   | { readonly kind: 'exit' }
   | { readonly kind: 'failure'; readonly error: unknown }
 
-async function start(options: RunOptions, log: Log, onEnd: (why: 'unmounted' | Error) => void): Promise<Daemon> {
+function keeperOf({ keeper, supervisor }: RunOptions, daemon: Daemon, kept: Kept | undefined): Keeper | undefined {
+  const { device } = daemon
+  if (!keeper || !keepersAreOn() || supervisor !== undefined || device === undefined) return undefined
+  const parts = { state: () => daemon.stateNow(), isLasting: () => daemon.isLasting, log: daemon.options.log }
+  return new Keeper({ device, kept, ...parts })
+}
+
+async function start(
+  options: RunOptions,
+  kept: Kept | undefined,
+  told: Pick<DaemonOptions, 'log' | 'onChange' | 'onEnd'>,
+): Promise<Daemon> {
+  const { log } = told
   const { id, supervisor, failover, threads, writable, apiSocket } = options
   const share =
     options.share === undefined
       ? undefined
       : { path: options.share.virtualMountPoint, directory: options.share.directory }
   const dedup = options.dedupDb === undefined ? undefined : ChunkDedup.open(options.dedupDb)
-  const common = { id, supervisor, failover, threads, writable, dedup, log, onEnd }
+  const common = { id, supervisor, failover, threads, writable, dedup, ...told }
+  const waiting = { initial: undefined, share: undefined }
+  if (kept !== undefined)
+    return await resumeDaemon(kept, { ...common, ...waiting, at: await mountPointName(options.mountPoint) })
   if (apiSocket !== undefined) {
     await checkSocket(apiSocket)
     if (options.upgrade || (supervisor !== undefined && (await hasCrashed(options.mountPoint, apiSocket)))) {
       if (!options.upgrade) log.warn('A previous daemon crashed! Try to failover later.')
-      const at = await mountPointName(options.mountPoint)
-      return Daemon.waiting({ ...common, at, initial: undefined, share: undefined })
+      return Daemon.waiting({ ...common, ...waiting, at: await mountPointName(options.mountPoint) })
     }
   }
   const [at, initial] = await Promise.all([prepareMountPoint(options.mountPoint, log), initialMount(options)])
@@ -123,18 +149,40 @@ async function hasCrashed(mountPoint: string, apiSocket: string): Promise<boolea
   return await isMounted(await mountPointName(mountPoint))
 }
 
-async function listen(options: RunOptions, daemon: Daemon, onExit: () => void): Promise<ApiServer | undefined> {
+async function listen(
+  options: RunOptions,
+  daemon: Daemon,
+  kept: Kept | undefined,
+  onExit: () => void,
+): Promise<ApiServer | undefined> {
   if (options.apiSocket === undefined) return undefined
   try {
+    if (kept !== undefined) await checkSocket(options.apiSocket)
     return await ApiServer.listen({ socketPath: options.apiSocket, daemon, routes: ROUTES, onExit })
   } catch (error) {
+    if (kept !== undefined) {
+      daemon.options.log.error(`there is no API from now on, and reads go on: ${messageOf(error)}`)
+      return undefined
+    }
     await daemon.stop()
     throw error
   }
 }
 
+interface Running {
+  readonly daemon: Daemon
+  readonly api: ApiServer | undefined
+  readonly keeper: Keeper | undefined
+  readonly log: Log
+}
+
 /** Whatever happens here, the process ends, and no mount of ours stays but after `exit`. */
-async function finish(end: End, daemon: Daemon, api: ApiServer | undefined, log: Log): Promise<never> {
+async function finish(end: End, { daemon, api, keeper, log }: Running): Promise<never> {
+  if (end.kind === 'failure' && keeper?.isThere === true) {
+    log.error(`nydusd fails, and its keeper starts another: ${messageOf(end.error)}`)
+    return exitNow(1)
+  }
+  keeper?.end()
   // a second signal, or an end that takes too long
   const giveUp = (): never => {
     daemon.detachNow()

@@ -127,7 +127,7 @@ function launch(args: readonly string[], { cwd, env }: Surroundings): ChildProce
   return spawn(process.execPath, [...program, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
     cwd,
-    env: { ...process.env, ...env },
+    env: { ...process.env, NYDUSD_KEEPER: 'off', ...env },
   })
 }
 

@@ -105,5 +105,6 @@ export { mountErofs, mountFuse, mountOverlay, mountTmpfs, readMountInfo, unmount
 export { readAt } from './pread.ts'
 export { knowsFileSystem, whyNoFuse } from './probe.ts'
 export { exitNow, releaseProgramPages } from './process.ts'
+export { memoryFile, signalWhenParentEnds } from './process-ties.ts'
 export { setReadAhead } from './readahead.ts'
 export { endThread } from './thread.ts'

@@ -16,6 +16,7 @@ export interface Flags {
   readonly rlimitNofile?: string
   readonly mountpoint?: string
   readonly failoverPolicy?: FailoverPolicy
+  readonly keeper?: boolean
   readonly fuseThreads?: number
   readonly writable?: boolean
   readonly bootstrap?: string
@@ -80,6 +81,10 @@ export function addFuseOptions(command: Command): void {
       'Requests that a dead daemon left unanswered: hand them out again, fail them, or leave them [default: resend]',
     ).choices(FAILOVER_POLICIES),
     option('--upgrade', 'Mount nothing, and wait for a takeover of what another daemon serves; with --apisock'),
+    option(
+      '--no-keeper',
+      'Start no process that brings this daemon back when it dies; with --supervisor there is none',
+    ),
     option('--writable', 'Mount read-write: for shared directories, and images with an overlay in their configuration'),
     option('-s, --shared-dir <shared-dir>', 'Show a directory of the host in the place of an image'),
     option(
@@ -112,6 +117,7 @@ export function runOptions(flags: Flags): RunOptions {
     supervisor: flags.supervisor,
     upgrade: flags.upgrade === true,
     failover: flags.failoverPolicy ?? 'resend',
+    keeper: flags.keeper ?? true,
     threads: Math.min(flags.fuseThreads ?? DEFAULT_THREADS, MOST_THREADS),
     dedupDb: flags.dedupDb,
     fileLimit: wholeNumber(flags.rlimitNofile, '--rlimit-nofile', DEFAULT_FILE_LIMIT),

@@ -244,10 +244,11 @@ function shownSetting(key: string, value: string, isOfOneMount: boolean): string
   return value.replace(/\/\/[^/@]*@/, '//')
 }
 
-function setDynamic({ daemon, query, body }: Call): Answer {
+async function setDynamic({ daemon, query, body }: Call): Promise<Answer> {
   for (const [key, value] of parseStrings(body)) {
     if (!DYNAMIC_KEYS.has(key)) return refusal(500, 'Configure(ResponsePayloadType)')
     daemon.setDynamic(query.get('id') ?? '', key, value)
   }
+  await daemon.options.onChange?.()
   return NO_CONTENT
 }

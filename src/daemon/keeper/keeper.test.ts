@@ -1,0 +1,197 @@
+import assert from 'node:assert/strict'
+import { closeSync, readdirSync, readFileSync, readlinkSync, writeSync } from 'node:fs'
+import { execFile } from 'node:child_process'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import { memoryFile, readMountInfo, unmount, whyNoFuse } from '../../kernel/index.ts'
+import {
+  CARRIED_BLOBS,
+  callApi,
+  carriedImage,
+  differencesSeenApart,
+  localConfig,
+  Scratch,
+  type TestDaemon,
+} from '../testing.ts'
+import { KeptFile } from './kept-file.ts'
+
+const skip = whyNoFuse() ?? false
+const IMAGE = carriedImage('v6-tar-none-c64k')
+const DEADLINE_MS = 30_000
+
+/** A daemon with its keeper; all their processes have this folder as their own. */
+class Kept extends Scratch {
+  readonly socket = join(this.path, 'api.sock')
+
+  start(args: readonly string[] = []): Promise<TestDaemon> {
+    return this.nydusd(['--log-level', 'debug', ...args], { NYDUSD_KEEPER: 'on' })
+  }
+
+  pids(program: 'sh' | 'node'): number[] {
+    return readdirSync('/proc')
+      .filter((name) => /^\d+$/.test(name) && linkOf(name, 'cwd') === this.path)
+      .filter((name) => (linkOf(name, 'exe') === process.execPath) === (program === 'node') && !isZombie(name))
+      .map(Number)
+  }
+
+  /** The daemon in the place of `before`, when its API answers. */
+  async next(before: number): Promise<number> {
+    return await until(async () => {
+      const [pid] = this.pids('node').filter((one) => one !== before)
+      if (pid === undefined) return undefined
+      await callApi(this.socket, 'GET', '/api/v1/daemon')
+      return pid
+    })
+  }
+
+  keeper(but?: number): Promise<number> {
+    return until(async () => this.pids('sh').find((pid) => pid !== but))
+  }
+
+  async mount(path: string, body: Record<string, unknown> = {}): Promise<void> {
+    const config = localConfig(CARRIED_BLOBS, this.cache)
+    const request = JSON.stringify({ fs_type: 'rafs', source: IMAGE.bootstrap, config, ...body })
+    const { status, text } = await callApi(this.socket, 'POST', `/api/v1/mount?mountpoint=${path}`, request)
+    assert.equal(status, 204, text)
+  }
+
+  async isGone(): Promise<void> {
+    await until(async () => (this.pids('sh').length + this.pids('node').length === 0 ? true : undefined))
+  }
+
+  override async [Symbol.asyncDispose](): Promise<void> {
+    for (let tries = 0; tries < 5; tries++) {
+      for (const pid of [...this.pids('sh'), ...this.pids('node')]) process.kill(pid, 'SIGKILL')
+      await sleep(20)
+    }
+    await super[Symbol.asyncDispose]()
+  }
+}
+
+function linkOf(pid: string, what: 'cwd' | 'exe'): string {
+  try {
+    return readlinkSync(`/proc/${pid}/${what}`)
+  } catch {
+    return '' // it has ended
+  }
+}
+
+function isZombie(pid: string): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/stat`, 'latin1').includes(') Z ')
+  } catch {
+    return true // it has ended
+  }
+}
+
+async function until<T>(look: () => Promise<T | undefined>): Promise<T> {
+  const deadline = Date.now() + DEADLINE_MS
+  for (;;) {
+    const found = await look().catch(() => undefined) // the API may not be there yet
+    if (found !== undefined) return found
+    if (Date.now() > deadline) throw new Error('it does not come')
+    await sleep(10)
+  }
+}
+
+/** In another process, which has nothing else open. */
+async function read(path: string): Promise<Buffer> {
+  return (await promisify(execFile)('cat', ['--', path], { encoding: 'buffer', maxBuffer: 1 << 30 })).stdout
+}
+
+test('a killed daemon comes back on the same socket, with its mounts and settings; nothing is left at the end', {
+  skip,
+  timeout: 90_000,
+}, async () => {
+  await using kept = new Kept()
+  const first = await kept.start()
+  await kept.mount('/a')
+  await callApi(kept.socket, 'PUT', '/api/v1/config?id=/a', '{"registry_auth":"eDp5"}')
+  const { text: settings } = await callApi(kept.socket, 'GET', '/api/v1/config?id=/a')
+  const file = join(kept.mnt, 'a/sizes/65536')
+  const bytes = await read(file)
+  await kept.keeper()
+  first.child.kill('SIGKILL')
+  const reading = read(join(kept.mnt, 'a/dup/a')) // nobody serves
+  const second = await kept.next(first.child.pid ?? 0)
+  await reading
+  assert.deepEqual(await read(file), bytes)
+  assert.deepEqual(await differencesSeenApart(join(kept.mnt, 'a'), IMAGE.tree), [])
+  assert.equal((await callApi(kept.socket, 'GET', '/api/v1/config?id=/a')).text, settings)
+  await kept.mount('/b') // what a daemon that was brought back mounts is kept too
+  process.kill(second, 'SIGKILL')
+  const third = await kept.next(second)
+  assert.deepEqual(await read(join(kept.mnt, 'b/sizes/65536')), bytes)
+  process.kill(third, 'SIGTERM')
+  await kept.isGone()
+  assert.ok(!(await readMountInfo()).some(({ at }) => at === kept.mnt))
+  assert.equal(first.log.match(/its keeper started this one/g)?.length, 2)
+})
+
+test('a keeper that is killed is replaced, by the first daemon and by those that were brought back; without both, the next start cleans up', {
+  skip,
+  timeout: 90_000,
+}, async () => {
+  await using kept = new Kept()
+  const first = await kept.start()
+  await kept.mount('/')
+  const bytes = await read(join(kept.mnt, 'sizes/65536'))
+  const keeper = await kept.keeper()
+  await sleep(1000) // one that ends at once is replaced after a pause only
+  process.kill(keeper, 'SIGKILL')
+  const other = await kept.keeper(keeper)
+  first.child.kill('SIGKILL')
+  const second = await kept.next(first.child.pid ?? 0)
+  assert.deepEqual(await read(join(kept.mnt, 'sizes/65536')), bytes)
+  process.kill(other, 'SIGKILL')
+  const third = await kept.keeper(other)
+  process.kill(third, 'SIGKILL')
+  process.kill(second, 'SIGKILL')
+  await kept.isGone()
+  const fresh = await kept.start(['--no-keeper', '--bootstrap', IMAGE.bootstrap, '--localfs-dir', CARRIED_BLOBS])
+  assert.match(fresh.log, /has the mount of a daemon that is gone; it is detached/)
+  assert.deepEqual(await read(join(kept.mnt, 'sizes/65536')), bytes)
+  assert.equal(kept.pids('sh').length, 0)
+})
+
+for (const end of ['exit by the API', 'an unmount from outside'] as const)
+  test(`${end} ends the keeper too`, { skip, timeout: 60_000 }, async () => {
+    await using kept = new Kept()
+    await kept.start()
+    await kept.keeper()
+    if (end === 'exit by the API') await callApi(kept.socket, 'PUT', '/api/v1/daemon/exit')
+    else await unmount(kept.mnt)
+    await kept.isGone()
+    await assert.rejects(promisify(execFile)('ls', [join(kept.mnt, 'x')]))
+  })
+
+test('with a shared directory there is no keeper, and no wrong file after a death', {
+  skip,
+  timeout: 60_000,
+}, async () => {
+  await using kept = new Kept()
+  const daemon = await kept.start()
+  await kept.keeper()
+  await kept.mount('/shared', { fs_type: 'passthrough_fs', source: kept.folder('host'), config: '' })
+  await until(async () => (kept.pids('sh').length === 0 ? true : undefined))
+  daemon.child.kill('SIGKILL')
+  await kept.isGone()
+})
+
+test('the newest whole state is read, whatever was being written; restarts run out and come back', () => {
+  const file = new KeptFile(memoryFile('state'))
+  assert.throws(() => file.read(), { code: 'HANDOVER' })
+  for (const text of ['one', 'a longer one', 'x'])
+    for (const state of [Buffer.from(text)]) {
+      file.write(state)
+      assert.deepEqual(file.read(), state)
+    }
+  writeSync(file.fd, Buffer.alloc(100, 0xff), 0, 100, 1 << 30) // half a state, in the place that is not announced
+  assert.deepEqual(new KeptFile(file.fd).read(), Buffer.from('x'))
+  assert.equal(file.takeRestart(), 299)
+  for (let left = 298; left >= -1; left--) assert.equal(file.takeRestart(), left)
+  assert.deepEqual(file.read(), Buffer.from('x'))
+  closeSync(file.fd)
+})
