@@ -25,6 +25,8 @@ export interface ChunkCache {
   readonly dataFd: number
   readonly chunks: TrustedChunks
   readonly kind: 'plain' | 'stored' | 'encrypted'
+  /** Its data file was empty or absent when it was opened. */
+  readonly isNew: boolean
   /** False for a cache that trusts nothing. */
   readonly trusts: boolean
   /** How many ways there are to read a claimed chunk; one of them gives the right bytes. */

@@ -109,6 +109,15 @@ export class ChunkDedup {
     this.#timer ??= setTimeout(() => this.#flush(), FLUSH_MS)
   }
 
+  /** What the database says of a file is of one that was there before: the original would copy holes from the new one. */
+  forget(path: string): void {
+    if (this.#isOver) return
+    this.#patiently(() => {
+      const row = this.#database.prepare('SELECT BlobId FROM Blobs WHERE FilePath = ?').get(path)
+      if (row !== undefined) this.#forget([row['BlobId'] as number])
+    })
+  }
+
   /** Writes what waits, and forgets files that are gone. For the end of a mount. */
   collect(): void {
     if (this.#isOver) return

@@ -80,6 +80,7 @@ class DiskChunkCache implements ChunkCache {
   readonly dataFd: number
   readonly chunks: TrustedChunks
   readonly kind: ChunkCache['kind']
+  readonly isNew: boolean
   readonly trusts: boolean
   readonly ways: number
   readonly path: string
@@ -92,8 +93,8 @@ class DiskChunkCache implements ChunkCache {
   readonly #write: typeof writeSome
   /** Stores under way, by chunk: a second store of one waits for the first. */
   readonly #stores = new Map<number, Promise<void>>()
-  /** Writes under way, by offset: the chunks of a batch or slice have one place, and it is written once for all that came together. */
-  readonly #units = new Map<number, Promise<void>>()
+  /** Writes of stored bytes under way: a batch or slice is written once for all its chunks that came together. */
+  readonly #units = new Map<string, Promise<void>>()
   readonly #hand = new EvictionHand()
   #watch: DataWatch | undefined
   #reads = 0
@@ -110,6 +111,7 @@ class DiskChunkCache implements ChunkCache {
     this.dataFd = data.fd
     this.chunks = createTrustedChunks(options.chunkCount)
     this.kind = options.form?.kind ?? 'plain'
+    this.isNew = data.isNew
     this.trusts = this.kind === 'plain' && options.isAlwaysVerified !== true
     this.ways = pages?.ways ?? 1
     this.#pages = pages
@@ -214,15 +216,23 @@ class DiskChunkCache implements ChunkCache {
     // A claim that is being withdrawn must be gone before new bytes go in: a crash between them would leave it standing on half a chunk.
     if (this.#map.isClearing(index)) await this.#map.settled()
     try {
-      const underWay = this.#units.get(offset)
-      const write = underWay ?? this.#put(offset, bytes, twin).finally(() => this.#units.delete(offset))
-      if (underWay === undefined) this.#units.set(offset, write)
-      await write
+      if (this.kind === 'stored') await this.#writeUnit(offset, bytes)
+      else await this.#put(offset, bytes, twin)
     } catch (error) {
       throw cacheError(error, `cannot write chunk ${index} to ${this.path}`)
     }
     if (this.trusts) this.#trust(chunk)
     await this.#map.set(index)
+  }
+
+  /** Stored bytes of one place are the same, however many chunks come from them. */
+  async #writeUnit(offset: number, bytes: Uint8Array): Promise<void> {
+    const unit = `${offset}+${bytes.length}`
+    const underWay = this.#units.get(unit)
+    if (underWay !== undefined) return await underWay
+    const write = this.#writeAll(offset, bytes).finally(() => this.#units.delete(unit))
+    this.#units.set(unit, write)
+    await write
   }
 
   async #put(offset: number, bytes: Uint8Array, twin: FileTwin | undefined): Promise<void> {

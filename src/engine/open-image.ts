@@ -93,10 +93,12 @@ class OpenImage implements ImageReader {
     this.#limits = parts.limits
     this.#decoders = parts.decoders
     const { cacheBytes = 0 } = parts.limits
+    const { cacheDirectory: directory, dedup } = parts
+    const onEvicted = (bytes: number): void => void (this.counters.evictedBytes += bytes)
     this.#limit =
-      parts.cacheDirectory === undefined || cacheBytes === 0
+      directory === undefined || cacheBytes === 0
         ? undefined
-        : new CacheLimit(parts.cacheDirectory, cacheBytes, blobs, (bytes) => (this.counters.evictedBytes += bytes))
+        : new CacheLimit({ directory, limitBytes: cacheBytes, dedup }, blobs, onEvicted)
     this.#grow = new GrowBudget(parts.limits.amplifyBytes)
     this.#schedule = new Schedule(parts.limits, clock, () => this.#planFlush())
     this.#prefetcher = new Prefetcher(parts.bootstrap, blobs, this.#schedule, {

@@ -121,6 +121,31 @@ test('files that are gone are forgotten when an image is closed', async () => {
   dedup.close()
 })
 
+test('what the database says of a file that is made anew is forgotten', async () => {
+  const path = join(newFolder(), 'cas.db')
+  const dedup = ChunkDedup.open(path)
+  const first = await open(one, dedup)
+  await readAll(one, first.reader)
+  await first.reader.close()
+  assert.equal(counts(path).blobs, 1)
+  rmSync(dataOf(first.cache))
+  const again = await open(one, dedup, first.cache)
+  assert.deepEqual(counts(path), { blobs: 0, chunks: 0 })
+  await again.reader.close()
+  dedup.close()
+})
+
+test('chunks that the database names are not evicted, since the original would copy holes', async () => {
+  const dedup = ChunkDedup.open(join(newFolder(), 'cas.db'))
+  const { bootstrap, blob } = one
+  const parts = { bootstrap, backend: new ToldBackend(blob), cacheDirectory: newFolder(), decoders, dedup }
+  const reader = await openImage({ ...parts, limits: { ...LIMITS, cacheBytes: 1 } })
+  await readAll(one, reader)
+  assert.equal(reader.counters.evictedBytes, 0)
+  await reader.close()
+  dedup.close()
+})
+
 test('a database in the hands of others is waited for without stopping readers; a damaged one is left alone', async () => {
   const path = join(newFolder(), 'cas.db')
   const dedup = ChunkDedup.open(path)

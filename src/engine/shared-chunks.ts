@@ -19,7 +19,9 @@ export class SharedChunks {
   /** Undefined for blobs that cannot take part: only plain caches have plain bytes at a place. */
   static of({ dedup, info }: ImageBlobParts, cache: ChunkCache | undefined): SharedChunks | undefined {
     if (dedup === undefined || cache?.kind !== 'plain' || !hasDigests(info)) return undefined
-    return new SharedChunks(dedup, info.digest, realpathSync(cache.path))
+    const path = realpathSync(cache.path)
+    if (cache.isNew) dedup.forget(path)
+    return new SharedChunks(dedup, info.digest, path)
   }
 
   copies({ digest }: ChunkInfo): readonly ChunkCopy[] {
