@@ -1,8 +1,10 @@
 /** Images mounted from every kind of place that is no folder; what is read is compared, what was asked for is counted. */
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { promisify } from 'node:util'
 import { diskOf, split } from '../src/backend/disk-image.ts'
 import { ossVerifier, s3Verifier, startObjectStore } from '../src/backend/object-store.ts'
 import { CARRIED_BLOBS, carriedImage, differencesSeenApart, Scratch } from '../src/daemon/testing.ts'
@@ -68,4 +70,43 @@ test('an image on a disk', { skip }, async () => {
   const daemon = await scratch.nydusd(document(scratch, 'localdisk', { device_path: disk }))
   assert.deepEqual(await differencesSeenApart(scratch.mnt, IMAGE.tree), [])
   assert.equal((await daemon.json('/api/v1/metrics/backend'))['backend_type'], 'localdisk')
+})
+
+/** Runs our nydus-image from its sources; the servers of this process answer meanwhile. */
+async function nydusImage(args: readonly string[]): Promise<void> {
+  const program = [
+    '--disable-warning=ExperimentalWarning',
+    join(import.meta.dirname, '../src/cli/nydus-image/index.ts'),
+  ]
+  await promisify(execFile)(process.execPath, [...program, ...args])
+}
+
+test('nydus-image unpacks from buckets and disks what it does from a folder', async () => {
+  await using scratch = new Scratch()
+  const at = (name: string): string => join(scratch.path, name)
+  const blob = readFileSync(join(CARRIED_BLOBS, BLOB))
+  await using s3 = await startObjectStore(s3Verifier('eu-1', KEYS))
+  await using oss = await startObjectStore(ossVerifier(KEYS, ({ url }) => decodeURIComponent(url ?? '')))
+  for (const store of [s3, oss]) store.objects.set(`/images/${BLOB}`, blob)
+  writeFileSync(at('disk.img'), diskOf([{ ...split(BLOB), bytes: blob }]))
+  const bucket = (port: number): object => ({
+    scheme: 'http',
+    endpoint: `127.0.0.1:${port}`,
+    bucket_name: 'images',
+    access_key_id: KEYS.accessKeyId,
+    access_key_secret: KEYS.accessKeySecret,
+    session_token: KEYS.sessionToken,
+  })
+  const places = {
+    s3: { ...bucket(s3.port), region: 'eu-1' },
+    oss: bucket(oss.port),
+    localdisk: { device_path: at('disk.img') },
+  }
+  await nydusImage(['unpack', '-D', CARRIED_BLOBS, '--output', at('wanted.tar'), IMAGE.bootstrap])
+  const wanted = readFileSync(at('wanted.tar'))
+  for (const [type, table] of Object.entries(places)) {
+    const given = ['--backend-type', type, '--backend-config', JSON.stringify(table)]
+    await nydusImage(['unpack', ...given, '--output', at(`${type}.tar`), IMAGE.bootstrap])
+    assert.ok(readFileSync(at(`${type}.tar`)).equals(wanted), type)
+  }
 })

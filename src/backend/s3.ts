@@ -10,18 +10,22 @@ export interface S3Options extends BucketOptions, NetworkOptions {
   readonly region: string
 }
 
-const AMAZON = 's3.amazonaws.com'
-
 /** Blobs in a bucket of S3, by ranges, addressed by path. Nothing is connected before the first read. Throws 'BAD_OPTION'. */
 export function s3Backend(options: S3Options): Backend {
-  const bucket = { ...options, endpoint: options.endpoint === '' ? AMAZON : options.endpoint }
-  checkBucket('s3', bucket)
   if (!/^[A-Za-z0-9._-]{1,64}$/.test(options.region))
     throw new BackendError(
       'BAD_OPTION',
       'cannot use backend s3: "region" is missing or none; us-east-1 is the usual one',
     )
+  const bucket = { ...options, endpoint: options.endpoint === '' ? amazonOf(options.region) : options.endpoint }
+  checkBucket('s3', bucket)
   return httpBlobs(serverOf(bucket), options)
+}
+
+/** Amazon's own host of a region: it redirects nobody. */
+function amazonOf(region: string): string {
+  if (region === 'us-east-1') return 's3.amazonaws.com'
+  return `s3.${region}.amazonaws.com${region.startsWith('cn-') ? '.cn' : ''}`
 }
 
 function serverOf(options: S3Options): BlobServer {

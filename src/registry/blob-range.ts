@@ -89,7 +89,7 @@ export class RangeFill {
     if (this.#start > MAX_SKIP_BYTES) {
       throw new RegistryError(
         'UNSUPPORTED',
-        `cannot ${this.#what}: the server ignores Range, and ${this.#start} bytes stand before; use a registry that serves ranges`,
+        `cannot ${this.#what}: the server ignores Range, and ${this.#start} bytes stand before; use a server that serves ranges`,
       )
     }
     this.#skip = this.#start

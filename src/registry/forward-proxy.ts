@@ -51,10 +51,16 @@ export function isProxyRefusal(headers: HttpHeaders): boolean {
   return headers[ERROR_TYPE] === 'proxy'
 }
 
-/** Whether text is the address of a proxy. */
+/** Whether text is the address of a proxy, its login readable. */
 export function isProxyUrl(text: string): boolean {
   const url = URL.parse(text)
-  return url !== null && (url.protocol === 'http:' || url.protocol === 'https:') && url.hostname !== ''
+  if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:')) return false
+  try {
+    decodeURIComponent(url.username + url.password)
+    return true
+  } catch {
+    return false // a stray % in the login
+  }
 }
 
 /** Decides for each request whether it goes through the proxy, and what a failure of the proxy means. */

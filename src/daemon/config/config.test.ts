@@ -200,6 +200,7 @@ test('a proxy whose address is none is refused by the name of its key', () => {
   for (const [key, value] of [
     ['url', 'socks5://p:1'],
     ['url', 'p:1'],
+    ['url', 'http://me:%zz@p:1'],
     ['ping_url', 'ping'],
   ] as const) {
     const registry = { ...V1.device.backend.config, proxy: { [key]: value } }
