@@ -207,6 +207,12 @@ for (const [name, make] of PLACES) {
     // Anything else is tried again, at last past the distribution.
     proxy.interfere = refuse(500)
     assert.deepEqual((await counted(strict, 'demand')).map(isDistributed).slice(0, 4), [true, true, true, false])
+    const ahead = await counted(strict, 'prefetch', { code: 'SERVER', status: 500 })
+    assert.deepEqual(
+      ahead.map(isDistributed),
+      [true, true],
+      'what is fetched ahead is tried twice, and never goes past',
+    )
     await Promise.all([lenient.close(), strict.close()])
   })
 }

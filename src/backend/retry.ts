@@ -31,10 +31,12 @@ const SYSTEM_CLOCK: RetryClock = {
 
 /** A try that brought this much is no failed one: a slow link is no dead one. */
 const PROGRESS_BYTES = 64 * 1024
+/** Nobody waits for it: whoever wants it ahead asks again later. */
+const PREFETCH_TRIES = 2
 
 /**
  * Tries reads and size questions again whose failure is `retryable`, after an exponential wait with full jitter, or after what Retry-After said.
- * A read goes on where it stopped: only the missing end is asked for again. `open` is not retried. The last failure is thrown, its `attempts` counted up.
+ * What is fetched ahead is tried twice at most. A read goes on where it stopped: only the missing end is asked for again. `open` is not retried. The last failure is thrown, its `attempts` counted up.
  *
  * A failure that stands for several attempts (the registry driver retries on its own) counts as so many, so that stacking does not multiply.
  */
@@ -52,6 +54,13 @@ interface Failure {
   readonly isLast: boolean
 }
 
+/** What is tried, and at most how often. */
+interface Trial {
+  readonly what: string
+  readonly signal: AbortSignal
+  readonly most?: number | undefined
+}
+
 class RetryReader implements BlobReader {
   readonly #inner: BlobReader
   readonly #options: RetryOptions
@@ -65,7 +74,7 @@ class RetryReader implements BlobReader {
   }
 
   size(signal: AbortSignal): Promise<number> {
-    return this.#tried('ask for the size of a blob', signal, () => this.#inner.size(signal))
+    return this.#tried({ what: 'ask for the size of a blob', signal }, () => this.#inner.size(signal))
   }
 
   read(compressedOffset: number, into: Uint8Array, options: ReadOptions): Promise<void> {
@@ -91,7 +100,8 @@ class RetryReader implements BlobReader {
         purpose === 'demand' && before !== undefined && (before.isLast || isProxyThrottle(before.error))
       await this.#inner.read(compressedOffset + from, rest, { ...options, fromSource, onFilled })
     }
-    return this.#tried('read a blob', options.signal, once, progressed)
+    const most = purpose === 'prefetch' ? PREFETCH_TRIES : undefined
+    return this.#tried({ what: 'read a blob', signal: options.signal, most }, once, progressed)
   }
 
   async close(): Promise<void> {
@@ -100,11 +110,11 @@ class RetryReader implements BlobReader {
   }
 
   async #tried<T>(
-    what: string,
-    signal: AbortSignal,
+    { what, signal, most = Number.POSITIVE_INFINITY }: Trial,
     act: (before: Failure | undefined) => Promise<T>,
     progressed = () => false,
   ): Promise<T> {
+    const attempts = Math.min(most, this.#options.attempts)
     let before: Failure | undefined
     for (let failures = 0, waits = 0; ; waits += 1) {
       try {
@@ -113,8 +123,8 @@ class RetryReader implements BlobReader {
         if (!(error instanceof BackendError) || !error.retryable) throw error
         if (progressed()) [failures, waits] = [0, 0]
         failures += error.attempts
-        if (failures >= this.#options.attempts) throw exhausted(error, failures)
-        before = { error, isLast: failures + 1 >= this.#options.attempts }
+        if (failures >= attempts) throw exhausted(error, failures)
+        before = { error, isLast: failures + 1 >= attempts }
         await this.#wait(what, error, waits, signal)
       }
     }

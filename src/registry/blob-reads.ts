@@ -30,6 +30,8 @@ interface StreamState {
 /** A body that got this far before it broke does not count as a failed try: a slow link is no dead one. */
 const PROGRESS_BYTES = 1 << 16
 const MAX_TARGETS = 1_024
+/** Nobody waits: whoever wants it ahead asks again later. */
+const PREFETCH_TRIES = 2
 const DEMAND: Route = { purpose: 'demand', fromSource: false }
 /** Never aborted: for callers without a signal. */
 export const NO_SIGNAL: AbortSignal = new AbortController().signal
@@ -52,8 +54,8 @@ export class BlobReads {
     if (into.length === 0) return
     const signal = options.signal ?? NO_SIGNAL
     const fill = new RangeFill({ into, offset, what, onFilled: options.onFilled })
-    const tries = this.#options.transport.tries(signal)
     const { purpose = 'demand' } = options
+    const tries = this.#options.transport.tries(signal, purpose === 'prefetch' ? PREFETCH_TRIES : undefined)
     let route: Route = { purpose, fromSource: false }
     for (;;) {
       const before = fill.filled

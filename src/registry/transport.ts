@@ -96,9 +96,10 @@ export class Transport {
     })
   }
 
-  /** The tries of something that takes several requests. Closing the client ends the wait between them. */
-  tries(signal: AbortSignal): Tries {
-    return new Tries(this.retry, this.clock, AbortSignal.any([signal, this.#closing.signal]))
+  /** The tries of something that takes several requests, at most `most`. Closing the client ends the wait between them. */
+  tries(signal: AbortSignal, most = Number.POSITIVE_INFINITY): Tries {
+    const policy = { ...this.retry, attempts: Math.min(this.retry.attempts, most) }
+    return new Tries(policy, this.clock, AbortSignal.any([signal, this.#closing.signal]))
   }
 
   forgetLogins(): void {
