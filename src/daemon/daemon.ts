@@ -17,7 +17,7 @@ import type { Log } from './log.ts'
 import { FileSystemCounters, FileSystemMetrics, type FileSystemMetricsJson } from './metrics.ts'
 import { type Mount, MountTable, notRemounted, type Share } from './mounts.ts'
 import { type DaemonEvent, type DaemonState, nextState } from './state.ts'
-import { FuseSession } from './transports/fuse.ts'
+import { FuseSession, type FuseSessionOptions, type Session } from './transports/fuse.ts'
 import { drainRequests, type FailoverPolicy } from './handover/drain.ts'
 import { connectionOf, optionsOf } from './handover/session-facts.ts'
 import { decodeState, encodeState, type MountRecord, type SessionState } from './handover/session-state.ts'
@@ -42,6 +42,8 @@ export interface DaemonOptions {
   readonly supervisor: string | undefined
   readonly failover: FailoverPolicy
   readonly threads: number
+  /** Makes the session; without it one of /dev/fuse. */
+  readonly openSession?: (of: FuseSessionOptions) => Session
   readonly initial: InitialMount | undefined
   /** A directory of the host that is shown from the start, in the place of an image. */
   readonly share: { readonly path: string; readonly directory: string } | undefined
@@ -83,7 +85,7 @@ export class Daemon {
   readonly #counters = new FileSystemCounters()
   readonly #mounts: MountTable
   readonly #late: LateReads
-  readonly #session: FuseSession
+  readonly #session: Session
   #files: FilesThread | undefined
   readonly #cacheWarned = new WeakSet<MountedImage>()
   #state: DaemonState = 'INIT'
@@ -94,7 +96,8 @@ export class Daemon {
   private constructor(options: DaemonOptions) {
     this.options = options
     const { log, at, threads, writable } = options
-    this.#session = new FuseSession({
+    const openSession = options.openSession ?? ((of: FuseSessionOptions): Session => new FuseSession(of))
+    this.#session = openSession({
       at,
       threads,
       readOnly: !writable,

@@ -257,7 +257,7 @@ test('what keeps it from starting is one line that says what to do, and leaves n
     [[...mnt, ...good, '--log-file', join(scratch.path, 'absent/log')], 1, /--log-file/],
     [[...mnt, '--shared-dir', join(scratch.path, 'absent')], 1, /cannot share .*absent/],
     [[...mnt, '--shared-dir', scratch.path, '--bootstrap', bootstrap], 2, /cannot be used with/],
-    [['virtiofs', '--sock', 'x'], 1, /virtiofs/],
+    [['virtiofs', '--sock', 'x', '--shared-dir', 'y'], 1, /virtio-fs/],
     [['nope'], 2, /unrecognized subcommand 'nope'/],
     [['--nope'], 2, /unexpected argument '--nope' found/],
     [[], 2, /--mountpoint <mountpoint>/],

@@ -7,10 +7,7 @@ import { addFuseOptions, type Flags, runOptions } from './options.ts'
 import { addServices } from './services.ts'
 
 /** Services of the original that this version has not. */
-const LATER: ReadonlyMap<string, string> = new Map([
-  ['virtiofs', 'Serve a virtual machine by virtio-fs (not in this version)'],
-  ['singleton', 'Host fscache services (not in this version)'],
-])
+const LATER: ReadonlyMap<string, string> = new Map([['singleton', 'Host fscache services (not in this version)']])
 
 const EXAMPLES = `
 Examples:

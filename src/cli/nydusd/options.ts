@@ -135,7 +135,7 @@ export function runOptions(flags: Flags): RunOptions {
   }
 }
 
-function imageOf(flags: Flags): RunOptions['image'] {
+export function imageOf(flags: Flags): RunOptions['image'] {
   if (flags.bootstrap === undefined) return undefined
   const config =
     flags.config === undefined

@@ -5,6 +5,7 @@ import { type Rules, setRules } from '../command-rules.ts'
 import {
   DEFAULT_FILE_LIMIT,
   type Flags,
+  imageOf,
   lackingOfSupervised,
   LEVELS,
   parseThreads,
@@ -18,7 +19,19 @@ interface ServiceFlags extends Flags {
   readonly threads?: number
 }
 
-/** What the options of `uffd` must obey together. */
+/** What the options of `virtiofs` must obey together. */
+const VIRTIOFS_RULES: Rules = {
+  always: ['--sock'],
+  conflicts: [['--config', '--localfs-dir']],
+  needs: new Map<string, readonly string[]>([['--prefetch-files', ['--bootstrap']], ...SUPERVISED]),
+  lacking: (has) => [
+    ...(has('--sock') ? [] : ['--sock']),
+    ...(has('--prefetch-files') && !has('--bootstrap') ? ['--bootstrap'] : []),
+    ...lackingOfSupervised(has),
+  ],
+}
+
+/** And of `uffd`. */
 const UFFD_RULES: Rules = {
   always: ['--sock'],
   conflicts: [['--config', '--localfs-dir']],
@@ -50,9 +63,28 @@ const NBD_RULES: Rules = {
 
 /** Adds the services that mount nothing. */
 export function addServices(root: Command): void {
-  const [uffd, nbd] = [root.command('uffd'), root.command('nbd')]
+  const [virtiofs, uffd, nbd] = [root.command('virtiofs'), root.command('uffd'), root.command('nbd')]
+  setRules(virtiofs, VIRTIOFS_RULES)
   setRules(uffd, UFFD_RULES)
   setRules(nbd, NBD_RULES)
+  addOptions(
+    virtiofs
+      .description('Serve images as a file system of a virtual machine (virtio-fs, by vhost-user)')
+      .action(async (flags: ServiceFlags) => await (await services()).runVirtioFs(virtioFsOptions(flags))),
+    [
+      new Option('--sock <sock>', 'Unix socket for the virtual machine monitor (vhost-user)'),
+      new Option('-B, --bootstrap <bootstrap>', 'RAFS metadata file of the image; without it the API mounts images'),
+      new Option('-C, --config <config>', 'Configuration file: JSON (version 1 or 2) or TOML (version 2)'),
+      new Option('-D, --localfs-dir <localfs-dir>', 'Directory of blobs, and of the cache, in the place of --config'),
+      new Option('-m, --virtual-mountpoint <virtual-mountpoint>', 'Where the image is mounted [default: /]'),
+      new Option(
+        '--prefetch-files <prefetch-files>',
+        'File of paths to fetch ahead, a line each; - reads standard input',
+      ),
+      new Option('--hybrid-mode', 'Taken, without effect: there are images only'),
+      new Option('-s, --shared-dir <shared-dir>', 'Refused: directories are shared by FUSE only'),
+    ],
+  )
   addOptions(
     uffd
       .description('Serve an image as a disk in the memory of virtual machines, by their page faults (userfaultfd)')
@@ -128,6 +160,15 @@ function commonOptions(flags: ServiceFlags): Services.ServiceOptions {
       rotationMib: wholeNumber(flags.logRotationSize, '--log-rotation-size', 0),
     },
   }
+}
+
+function virtioFsOptions(flags: ServiceFlags): Services.VirtioFsRunOptions {
+  if (flags.sharedDir !== undefined)
+    throw new ExitError(
+      1,
+      'this version of nydusd does not share directories by virtio-fs; it does by FUSE: --shared-dir',
+    )
+  return { ...commonOptions(flags), socketPath: flags.sock, image: imageOf(flags) }
 }
 
 function uffdOptions(flags: ServiceFlags): Services.UffdRunOptions {

@@ -2,3 +2,4 @@
 export type { ServiceOptions } from './run-service.ts'
 export { type NbdRunOptions, runNbd } from './nbd.ts'
 export { runUffd, type UffdRunOptions } from './uffd.ts'
+export { runVirtioFs, type VirtioFsRunOptions } from './virtiofs.ts'

@@ -40,6 +40,9 @@ export interface FuseSessionOptions {
   readonly onEnd: (why: 'unmounted' | Error) => void
 }
 
+/** What a daemon needs of a session, whatever carries the requests. */
+export type Session = Pick<FuseSession, keyof FuseSession>
+
 /** First column of the mount table, by which an old mount of ours is known again. */
 export const MOUNT_SOURCE = 'rafs'
 /** How far the kernel reads ahead, which is the size of a buffered miss. More makes page faults in large programs touch chunks that nobody needs; less costs sequential reads. */

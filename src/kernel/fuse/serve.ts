@@ -66,7 +66,7 @@ export function serveFuse(serving: FuseServing): 'unmounted' | 'stopped' {
         if (errno === ERRNO.ENODEV || errno === ERRNO.ECONNABORTED) return 'unmounted'
         throw new KernelError('read', errno, 'the FUSE device gives no requests')
       }
-      const length = answer(serving, request, reply)
+      const length = answerRequest(serving, request, reply)
       if (length === 0) continue
       // ENOENT: the asker was killed meanwhile
       if (c.write(fd, reply.address, length) < 0 && c.errno() !== ERRNO.ENOENT) {
@@ -91,8 +91,11 @@ function waitForRequest(fd: number): void {
   libc().poll(polled, 1, WAIT_MS)
 }
 
-/** Gives the length of the message to write, 0 = none. */
-function answer(serving: FuseServing, request: FuseRequest, reply: FuseReply): number {
+/** What answers requests, however they come. */
+export type FuseAnswering = Pick<FuseServing, 'handler' | 'wishes' | 'onInit' | 'onForget' | 'onError'>
+
+/** Answers one request. Gives the length of the message, which stands at `reply.address`; 0 = none, or later. */
+export function answerRequest(serving: FuseAnswering, request: FuseRequest, reply: FuseReply): number {
   switch (request.opcode) {
     case OPCODE.FORGET:
     case OPCODE.BATCH_FORGET:
@@ -114,7 +117,7 @@ function answer(serving: FuseServing, request: FuseRequest, reply: FuseReply): n
   }
 }
 
-function handle(serving: FuseServing, request: FuseRequest, reply: FuseReply): number {
+function handle(serving: FuseAnswering, request: FuseRequest, reply: FuseReply): number {
   let result: number
   try {
     result = serving.handler(request, reply)

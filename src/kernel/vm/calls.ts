@@ -16,6 +16,8 @@ interface Calls {
   ioctl: Native<[fd: number, request: number, argument: number]>
   mmap: Native<[address: number, size: number, protection: number, flags: number, fd: number, offset: number]>
   munmap: Native<[address: number, size: number]>
+  memcpy: Native<[to: number, from: number, size: number]>
+  eventfd: Native<[initial: number, flags: number]>
   memfd_create: Native<[name: string, flags: number]>
   syscall: Native<[number: number, first: number]>
 }
@@ -33,6 +35,8 @@ const SIGNATURES: Readonly<Record<keyof Calls, string>> = {
   ioctl: 'int ioctl(int, ulong, uintptr_t)',
   mmap: 'int64_t mmap(uintptr_t, size_t, int, int, int, int64_t)',
   munmap: 'int munmap(uintptr_t, size_t)',
+  memcpy: 'uintptr_t memcpy(uintptr_t, uintptr_t, size_t)',
+  eventfd: 'int eventfd(uint, int)',
   memfd_create: 'int memfd_create(const char*, uint)',
   syscall: 'long syscall(long, long)',
 }
@@ -51,7 +55,6 @@ export interface PollHandle {
   start(events: PollEvents, callback: PollCallback): void
   stop(): void
   close(): void
-  unref(): void
 }
 
 interface Koffi {
@@ -79,7 +82,39 @@ export function viewMemory(address: number, size: number): ArrayBuffer {
   return native().view(BigInt(address), size)
 }
 
-/** Calls back, on this thread's event loop, whenever one of the events is there. Its descriptor no longer waits in reads (O_NONBLOCK). The caller closes the handle, before the descriptor. */
+/**
+ * Calls back, on this thread's event loop, whenever one of the events is there. Its descriptor no longer waits in reads (O_NONBLOCK). The caller closes the handle, before the descriptor.
+ * The library calls past Node: what is thrown would stay in the engine until it aborts the process, and promises would not go on before the next event of another kind.
+ */
 export function watch(fd: number, events: PollEvents, callback: PollCallback): PollHandle {
-  return native().node.poll(fd, events, callback)
+  const handle = native().node.poll(fd, events, safely(callback))
+  return {
+    start: (wanted, next) => handle.start(wanted, safely(next)),
+    stop: () => handle.stop(),
+    close: () => handle.close(),
+  }
+}
+
+function safely(callback: PollCallback): PollCallback {
+  return (status, events) => {
+    try {
+      callback(status, events)
+    } catch (error) {
+      setImmediate(() => {
+        throw error
+      })
+    }
+    planPromises()
+  }
+}
+
+let isPlanned = false
+
+/** Promises go on when a callback of Node's own has ended: this is one, and comes before the loop waits. */
+function planPromises(): void {
+  if (isPlanned) return
+  isPlanned = true
+  setImmediate(() => {
+    isPlanned = false
+  })
 }

@@ -1,5 +1,5 @@
 /** For tests: memory whose missing pages another process brings, as a virtual machine monitor has it. Layouts: docs/formats/userfault.md. */
-import { closeSync } from 'node:fs'
+import { closeSync, ftruncateSync, writeSync } from 'node:fs'
 import { check, libc } from '../syscall.ts'
 import { calls, viewMemory } from './calls.ts'
 
@@ -61,4 +61,26 @@ export function whyNoFaults(): string | undefined {
   } catch (error) {
     return error instanceof Error ? error.message : String(error)
   }
+}
+
+const MFD_CLOEXEC = 1
+const EFD_NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
+const MAP_SHARED = 1
+
+/** Memory in a file that can be given away: a virtual machine's. The mapping stays as long as the process. */
+export function sharedMemory(size: number): { readonly fd: number; readonly bytes: ArrayBuffer } {
+  const fd = check(calls().memfd_create('guest', MFD_CLOEXEC), 'memfd_create', 'no memory')
+  ftruncateSync(fd, size)
+  const address = check(calls().mmap(0, size, PROT_READ_WRITE, MAP_SHARED, fd, 0), 'mmap', 'no memory')
+  return { fd, bytes: viewMemory(address, size) }
+}
+
+/** A new event counter, as a descriptor. */
+export function eventCounter(): number {
+  return check(calls().eventfd(0, EFD_NONBLOCK_CLOEXEC), 'eventfd', 'no event counter')
+}
+
+/** Counts one more event. */
+export function countEvent(fd: number): void {
+  writeSync(fd, Buffer.from([1, 0, 0, 0, 0, 0, 0, 0]))
 }
