@@ -281,6 +281,18 @@ test('a login in the address is the proxy’s, and another address counts from t
   await backend.close()
 })
 
+test('a proxy that wants a login is no server that refuses', async () => {
+  await using place = await inStore('s3')
+  await using proxy = await startForwardProxy()
+  proxy.interfere = () => ({ status: 407 })
+  const strict = place.open(through(proxy.url, { fallback: false }))
+  await assert.rejects(readPart(strict), { code: 'FORBIDDEN', message: /the proxy .* wants a login/ })
+  assert.equal(proxy.passed.length, 1)
+  const lenient = place.open(through(proxy.url))
+  await readPart(lenient)
+  await Promise.all([strict.close(), lenient.close()])
+})
+
 async function until(what: string, holds: () => boolean): Promise<void> {
   for (let tries = 0; tries < 400 && !holds(); tries += 1) await sleep(25)
   assert.ok(holds(), what)

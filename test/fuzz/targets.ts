@@ -2,6 +2,7 @@ import { ARCHIVES } from './archives.ts'
 import { BLOB_PARTS } from './blob-parts.ts'
 import { BOOTSTRAPS } from './bootstraps.ts'
 import { DATABASES } from './chunk-database.ts'
+import { DISKS } from './disks.ts'
 import { OVER_LAYERS } from './over-layers.ts'
 import type { Target } from './target.ts'
 
@@ -12,4 +13,5 @@ export const TARGETS: Readonly<Record<string, Target>> = {
   ...ARCHIVES,
   ...OVER_LAYERS,
   ...DATABASES,
+  ...DISKS,
 }
