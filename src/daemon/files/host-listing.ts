@@ -22,7 +22,7 @@ export interface ShownRecords {
   readonly isPlus: boolean
   /** The number that users see, of a file on the directory's device. */
   readonly number: (low: number, high: number) => [low: number, high: number]
-  /** READDIRPLUS: looks a name (with its NUL) up, which counts as a lookup; undefined = it is gone. */
+  /** READDIRPLUS: looks a name (with its NUL) up, which counts as a lookup; undefined = it cannot be: the kernel will ask again. */
   readonly entry: (name: Uint8Array) => { answer: EntryAnswer; attributes: WireAttributes } | undefined
 }
 
@@ -85,7 +85,6 @@ export class HostListing {
     this.#low = buffer.readUInt32LE(at + RECORD.next)
     this.#high = buffer.readUInt32LE(at + RECORD.next + 4)
     this.#at = next
-    if (isPlus && !isDot && found === undefined) return true // it was removed meanwhile
     const [inoLow, inoHigh] = number(buffer.readUInt32LE(at + RECORD.ino), buffer.readUInt32LE(at + RECORD.ino + 4))
     const type = buffer[at + RECORD.type]
     reply.add({ name, inoLow, inoHigh, type, nextLow: this.#low, nextHigh: this.#high }, isPlus, found)

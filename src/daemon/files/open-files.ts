@@ -36,10 +36,6 @@ export class OpenFiles<N> {
   readonly #files = new Map<number, OpenFile<N>>()
   #last = 0
 
-  get count(): number {
-    return this.#files.size
-  }
-
   /** Gives the handle; never 0. */
   add(file: OpenFile<N>): number {
     this.#files.set(++this.#last, file)

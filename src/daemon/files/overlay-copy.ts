@@ -90,6 +90,12 @@ export class OverlayCopy {
     return node.type === TYPE.DIRECTORY ? this.#raiseDirectory(node, node.lower) : this.#raiseFile(node, node.lower)
   }
 
+  /** A descriptor that names the upper file, which there is from now on; or minus an errno. */
+  raised(node: OverlayNode): number {
+    const failed = this.raise(node)
+    return failed < 0 ? failed : this.#nodes.files.fd(node.upper as HostFile) // raised just now
+  }
+
   #raiseDirectory(node: OverlayNode, ino: Ino): number {
     const { parent } = node
     if (node.isGone || parent === undefined) return -ERRNO.ENOENT

@@ -80,7 +80,6 @@ export class OverlayListing {
       if (!reply.fits(name.length, parts.isPlus)) break
       const record = { name, type, inoLow: low, inoHigh: high, nextLow: index + 1, nextHigh: 0 }
       const found = parts.isPlus && index > 1 ? parts.look(Buffer.concat([name, NUL])) : undefined
-      if (parts.isPlus && index > 1 && found === undefined) continue // it was removed meanwhile
       reply.add(record, parts.isPlus, found)
     }
     return reply.endList()

@@ -1,6 +1,15 @@
-import { closeFd, ERRNO, type HostFile, HostFiles, TYPE, type WireAttributes } from '../../kernel/index.ts'
+import {
+  closeFd,
+  type EntryAnswer,
+  ERRNO,
+  type FileReply,
+  type HostFile,
+  HostFiles,
+  TYPE,
+  WireAttributes,
+} from '../../kernel/index.ts'
 import type { Ino } from '../../rafs/index.ts'
-import { InodeNumbers, ROOT_NODE } from './file-server.ts'
+import { entryOf, InodeNumbers, ROOT_NODE } from './file-server.ts'
 import type { OverlayLower } from './overlay-lower.ts'
 import { isOpaque, isWhiteout, originOf } from './overlay-marks.ts'
 
@@ -27,6 +36,8 @@ export interface OverlayNode {
   copying: Promise<void> | undefined
 }
 
+/** All changes go through this mount, so the kernel knows of them; the limit is for what people do in the upper directory by hand. */
+const BELIEVED_SECONDS = 5
 const LOWER_DEVICE = 'image'
 const NO_NAME = new Uint8Array(1)
 
@@ -35,7 +46,9 @@ export class OverlayNodes {
   readonly files: HostFiles
   readonly root: OverlayNode
   readonly #lower: OverlayLower
+  readonly #slot: number
   readonly #numbers: InodeNumbers
+  readonly #attributes = new WireAttributes()
   readonly #byId = new Map<number, OverlayNode>()
   readonly #byUpper = new Map<string, OverlayNode>()
   readonly #byLower = new Map<Ino, OverlayNode>()
@@ -47,6 +60,7 @@ export class OverlayNodes {
   #last = ROOT_NODE
 
   constructor(parts: { slot: number; upper: string; lower: OverlayLower; onDrop: (node: OverlayNode) => void }) {
+    this.#slot = parts.slot
     this.files = new HostFiles(parts.upper)
     this.#lower = parts.lower
     this.#onDrop = parts.onDrop
@@ -127,11 +141,6 @@ export class OverlayNodes {
     return node
   }
 
-  /** A node for something that was just made in the upper layer; the attributes of `fd` stand in the files' stat. */
-  addMade(parent: OverlayNode, name: Uint8Array, fd: number): OverlayNode {
-    return this.#add(parent, name, { type: this.files.stat.type, upper: this.files.adopt(fd) })
-  }
-
   /** It has been copied: from now on it is the upper file. */
   setUpper(node: OverlayNode, upper: HostFile): void {
     node.upper = upper
@@ -159,8 +168,30 @@ export class OverlayNodes {
     if (this.#lower.look(node.lower) === TYPE.DIRECTORY || removed >= this.#lower.of.nlink) node.isGone = true
   }
 
-  /** Fills everything but what only the caller knows; 0 or minus an errno. */
-  describe(node: OverlayNode, attributes: WireAttributes): number {
+  /** An entry for the kernel, which counts as a lookup. */
+  entry(node: OverlayNode, reply: FileReply): number {
+    const failed = this.describe(node)
+    if (failed < 0) return failed
+    node.lookups++
+    return reply.entry(entryOf(this.#slot, node.id, BELIEVED_SECONDS), this.#attributes)
+  }
+
+  /** The answer to GETATTR. */
+  attributes(node: OverlayNode, reply: FileReply): number {
+    const failed = this.describe(node)
+    return failed < 0 ? failed : reply.attributes(BELIEVED_SECONDS, this.#attributes)
+  }
+
+  /** An entry in a listing, which counts as a lookup. */
+  listed(node: OverlayNode): { answer: EntryAnswer; attributes: WireAttributes } | undefined {
+    if (this.describe(node) < 0) return undefined
+    node.lookups++
+    return { answer: entryOf(this.#slot, node.id, BELIEVED_SECONDS), attributes: this.#attributes }
+  }
+
+  /** Notes the attributes that the kernel is to be told; 0 or minus an errno. */
+  describe(node: OverlayNode): number {
+    const attributes = this.#attributes
     if (node.upper !== undefined) {
       const failed = this.files.look(node.upper)
       if (failed < 0) return failed

@@ -1,12 +1,9 @@
 import {
-  closeFd,
-  COPY_IN,
-  CREATE_IN,
   ERRNO,
   FILE_OPCODE,
   type FileReply,
   type FileRequest,
-  type HostFile,
+  COPY_IN,
   LINK_IN,
   linkFd,
   makeDirectory,
@@ -14,48 +11,24 @@ import {
   makeNodeAt,
   MKDIR_IN,
   MKNOD_IN,
-  O,
   OPCODE,
-  OPEN_IN,
-  OPENED,
-  openAt,
-  READ_IN,
   readLink,
   RENAME2_IN,
   RENAME_IN,
-  reopen,
   SET,
   SETATTR_IN,
   statFileSystem,
   TYPE,
-  WireAttributes,
-  XATTR_IN,
 } from '../../kernel/index.ts'
 import { setAttributes } from './attributes.ts'
-import { ANSWERED_ELSEWHERE, entryOf, type FileServer } from './file-server.ts'
-import {
-  allocateOpen,
-  copyOpen,
-  handleOf,
-  hostFlags,
-  type OpenFile,
-  OpenFiles,
-  readOpen,
-  seekOpen,
-  syncOpen,
-  writeOpen,
-} from './open-files.ts'
+import type { FileServer } from './file-server.ts'
 import { OverlayChanges } from './overlay-changes.ts'
 import { CopyError, type FetchLower, OverlayCopy } from './overlay-copy.ts'
-import { mergedNames, OverlayListing } from './overlay-listing.ts'
 import { type LowerImage, OverlayLower } from './overlay-lower.ts'
-import { isPrivate } from './overlay-marks.ts'
 import { type OverlayNode, OverlayNodes } from './overlay-nodes.ts'
+import { OverlayOpen, type ReadLater } from './overlay-open.ts'
 import { OverlayWork } from './overlay-work.ts'
-import { answerNames, getXattr, listXattrs, removeXattr, setXattr } from './xattrs.ts'
-
-/** A read of the image's data that must be fetched. */
-export type ReadLater = (read: { ino: number; offset: number; count: number; low: number; high: number }) => void
+import { OverlayXattrs } from './overlay-xattrs.ts'
 
 export interface OverlayParts {
   readonly slot: number
@@ -70,27 +43,21 @@ export interface OverlayParts {
   readonly onRead: (bytes: number) => void
 }
 
-/** All changes go through this mount, so the kernel knows of them; the limit is for what people do in the upper directory by hand. */
-const BELIEVED_SECONDS = 5
-
 /**
  * An image that can be written to: what is changed is copied to an upper directory of the host first, in the form of overlayfs. Files of the image are read by the engine, those of the upper directory by their
  * descriptors.
  */
 export class OverlayTree implements FileServer {
-  readonly #parts: OverlayParts
   readonly #lower: OverlayLower
   readonly #work: OverlayWork
   readonly #nodes: OverlayNodes
   readonly #copy: OverlayCopy
   readonly #changes: OverlayChanges
-  readonly #open = new OpenFiles<OverlayNode>()
-  readonly #listings = new Map<number, OverlayListing>()
-  readonly #attributes = new WireAttributes()
+  readonly #open: OverlayOpen
+  readonly #xattrs: OverlayXattrs
 
   /** Throws KernelError, RafsError, or an error of the file system. */
   constructor(parts: OverlayParts) {
-    this.#parts = parts
     const { slot, upper } = parts
     const lower = new OverlayLower(parts.image)
     const work = new OverlayWork(parts.work, upper)
@@ -109,6 +76,8 @@ export class OverlayTree implements FileServer {
     this.#work = work
     this.#copy = new OverlayCopy({ nodes: this.#nodes, lower, work, fetch: parts.fetch })
     this.#changes = new OverlayChanges({ nodes: this.#nodes, lower, work, copy: this.#copy })
+    this.#xattrs = new OverlayXattrs(this.#nodes, lower, this.#copy)
+    this.#open = new OverlayOpen({ ...parts, nodes: this.#nodes, lower, copy: this.#copy, changes: this.#changes })
   }
 
   setOwnDevice(device: string): void {
@@ -177,7 +146,7 @@ export class OverlayTree implements FileServer {
   }
 
   answerRoot(reply: FileReply): number {
-    return this.#entry(this.#nodes.root, reply)
+    return this.#nodes.entry(this.#nodes.root, reply)
   }
 
   answer(request: FileRequest, reply: FileReply): number {
@@ -185,37 +154,10 @@ export class OverlayTree implements FileServer {
     const node = this.#nodes.get(request.node)
     if (node === undefined) return -ERRNO.ESTALE
     switch (request.opcode) {
-      case OPCODE.READ:
-        return this.#read(node, request, reply)
-      case FILE_OPCODE.WRITE:
-        return this.#withUpper(node, request, (fd) => writeOpen(fd, request, reply))
-      case FILE_OPCODE.FALLOCATE:
-        return this.#withUpper(node, request, (fd) => allocateOpen(fd, request))
       case OPCODE.GETATTR:
-        return this.#getattr(node, reply)
+        return this.#nodes.attributes(node, reply)
       case FILE_OPCODE.SETATTR:
         return this.#setattr(node, request, reply)
-      case OPCODE.OPEN:
-        return this.#openFile(node, request, reply)
-      case OPCODE.OPENDIR:
-        return this.#openDirectory(node, reply)
-      case OPCODE.RELEASE:
-        return this.#open.release(handleOf(request))
-      case OPCODE.RELEASEDIR:
-        this.#listings.delete(handleOf(request))
-        return this.#open.release(handleOf(request))
-      case OPCODE.READDIR:
-      case OPCODE.READDIRPLUS:
-        return this.#readDirectory(node, request, reply)
-      case OPCODE.FLUSH:
-        return 0
-      case FILE_OPCODE.FSYNC:
-      case FILE_OPCODE.FSYNCDIR:
-        return this.#sync(node, request)
-      case OPCODE.LSEEK:
-        return this.#seek(node, request, reply)
-      case FILE_OPCODE.COPY_FILE_RANGE:
-        return this.#copyRange(request, reply)
       case OPCODE.STATFS: {
         const found = new Uint8Array(120)
         const failed = statFileSystem(this.#nodes.files.directoryFd, found)
@@ -224,7 +166,7 @@ export class OverlayTree implements FileServer {
       case OPCODE.IOCTL:
         return -ERRNO.ENOTTY
       default:
-        return this.#answerByName(node, request, reply)
+        return this.#open.answer(node, request, reply) ?? this.#answerByName(node, request, reply)
     }
   }
 
@@ -235,12 +177,12 @@ export class OverlayTree implements FileServer {
       case OPCODE.READLINK:
         return this.#readlink(node, reply)
       case OPCODE.GETXATTR:
-        return this.#getXattr(node, request, reply)
+        return this.#xattrs.get(node, request, reply)
       case OPCODE.LISTXATTR:
-        return this.#listXattrs(node, request, reply)
+        return this.#xattrs.list(node, request, reply)
       case FILE_OPCODE.SETXATTR:
       case FILE_OPCODE.REMOVEXATTR:
-        return this.#changeXattr(node, request)
+        return this.#xattrs.change(node, request)
       case FILE_OPCODE.MKDIR:
         return this.#make(node, request.name(MKDIR_IN.size), request, reply, (directory, name) =>
           makeDirectory(directory, name, request.word(MKDIR_IN.mode) & 0o7777),
@@ -267,48 +209,29 @@ export class OverlayTree implements FileServer {
           : this.#changes.rename(node, move.name, move.to, move.newName, move.flags)
       }
       case FILE_OPCODE.CREATE:
-        return this.#create(node, request, reply)
+        return this.#open.create(node, request, reply)
       default:
         return -ERRNO.ENOSYS
     }
   }
 
-  #entry(node: OverlayNode, reply: FileReply): number {
-    const failed = this.#nodes.describe(node, this.#attributes)
-    if (failed < 0) return failed
-    node.lookups++
-    return reply.entry(entryOf(this.#parts.slot, node.id, BELIEVED_SECONDS), this.#attributes)
-  }
-
   #lookup(directory: OverlayNode, request: FileRequest, reply: FileReply): number {
     const name = request.name(0)
     if (name === undefined)
-      return Buffer.from(request.text(0)).toString() === '.\0' ? this.#entry(directory, reply) : -ERRNO.ESTALE
+      return Buffer.from(request.text(0)).toString() === '.\0' ? this.#nodes.entry(directory, reply) : -ERRNO.ESTALE
     if (name.length > NAME_MAX + 1) return -ERRNO.ENAMETOOLONG
     const found = this.#nodes.find(directory, name)
-    return typeof found === 'object' ? this.#entry(found, reply) : (found ?? -ERRNO.ENOENT)
-  }
-
-  #getattr(node: OverlayNode, reply: FileReply): number {
-    const failed = this.#nodes.describe(node, this.#attributes)
-    return failed < 0 ? failed : reply.attributes(BELIEVED_SECONDS, this.#attributes)
+    return typeof found === 'object' ? this.#nodes.entry(found, reply) : (found ?? -ERRNO.ENOENT)
   }
 
   #setattr(node: OverlayNode, request: FileRequest, reply: FileReply): number {
     const valid = request.word(SETATTR_IN.valid)
     if ((valid & SET.SIZE) !== 0 && node.type !== TYPE.FILE) return -ERRNO.EINVAL
-    const fd = this.#raised(node)
+    const fd = this.#copy.raised(node)
     if (fd < 0) return fd
-    const open = (valid & SET.HANDLE) === 0 ? undefined : this.#open.get(request.number(SETATTR_IN.handle))
-    const writer = open === undefined || open.fd < 0 ? undefined : open.fd
+    const writer = (valid & SET.HANDLE) === 0 ? undefined : this.#open.fd(request.number(SETATTR_IN.handle))
     const failed = setAttributes(request, fd, node.type, writer)
-    return failed < 0 ? failed : this.#getattr(node, reply)
-  }
-
-  /** A descriptor that names the upper file, which there is from now on; or minus an errno. */
-  #raised(node: OverlayNode): number {
-    const failed = this.#copy.raise(node)
-    return failed < 0 ? failed : this.#nodes.files.fd(node.upper as HostFile)
+    return failed < 0 ? failed : this.#nodes.attributes(node, reply)
   }
 
   #readlink(node: OverlayNode, reply: FileReply): number {
@@ -317,42 +240,6 @@ export class OverlayTree implements FileServer {
       return node.lower === undefined ? -ERRNO.ESTALE : reply.data(this.#lower.readlink(node.lower))
     const fd = this.#nodes.files.fd(node.upper)
     return fd < 0 ? fd : readLink(fd, reply.room(4096))
-  }
-
-  #getXattr(node: OverlayNode, request: FileRequest, reply: FileReply): number {
-    const name = request.text(XATTR_IN.size).subarray(0, -1)
-    if (isPrivate(name)) return -ERRNO.ENODATA
-    if (node.upper !== undefined) {
-      const fd = this.#nodes.files.fd(node.upper)
-      return fd < 0 ? fd : getXattr(fd, request, reply)
-    }
-    const found = this.#lowerXattrs(node).find((xattr) => Buffer.compare(xattr.name, name) === 0)
-    const room = request.word(XATTR_IN.count)
-    if (found === undefined) return -ERRNO.ENODATA
-    if (room === 0) return reply.count(found.value.length)
-    return found.value.length > room ? -ERRNO.ERANGE : reply.data(found.value)
-  }
-
-  #listXattrs(node: OverlayNode, request: FileRequest, reply: FileReply): number {
-    if (node.upper !== undefined) {
-      const fd = this.#nodes.files.fd(node.upper)
-      return fd < 0 ? fd : listXattrs(fd, request, reply, isPrivate)
-    }
-    const names = this.#lowerXattrs(node).flatMap(({ name }) => (isPrivate(name) ? [] : [name, NUL]))
-    return answerNames(Buffer.concat(names), request.word(XATTR_IN.count), reply)
-  }
-
-  #lowerXattrs(node: OverlayNode): ReturnType<OverlayLower['xattrs']> {
-    return node.lower === undefined ? [] : this.#lower.xattrs(node.lower)
-  }
-
-  #changeXattr(node: OverlayNode, request: FileRequest): number {
-    const isSet = request.opcode === FILE_OPCODE.SETXATTR
-    const name = request.text(isSet ? XATTR_IN.size : 0).subarray(0, -1)
-    if (isPrivate(name)) return -ERRNO.EPERM
-    const fd = this.#raised(node)
-    if (fd < 0) return fd
-    return isSet ? setXattr(fd, request) : removeXattr(fd, request)
   }
 
   #make(
@@ -366,7 +253,7 @@ export class OverlayTree implements FileServer {
     const made = this.#changes.make(parent, name, request, make)
     if (made < 0) return made
     const found = this.#nodes.find(parent, name)
-    return typeof found === 'object' ? this.#entry(found, reply) : (found ?? -ERRNO.ENOENT)
+    return typeof found === 'object' ? this.#nodes.entry(found, reply) : (found ?? -ERRNO.ENOENT)
   }
 
   #makeNode(parent: OverlayNode, request: FileRequest, reply: FileReply): number {
@@ -381,136 +268,14 @@ export class OverlayTree implements FileServer {
   #link(parent: OverlayNode, request: FileRequest, reply: FileReply): number {
     const node = this.#nodes.get(request.nodeAt(LINK_IN.node))
     if (node === undefined) return -ERRNO.ESTALE
-    const fd = this.#raised(node)
+    const fd = this.#copy.raised(node)
     if (fd < 0) return fd
     return this.#make(parent, request.name(LINK_IN.size), request, reply, (directory, name) =>
       linkFd(fd, directory, name),
     )
   }
-
-  #openFile(node: OverlayNode, request: FileRequest, reply: FileReply): number {
-    if (node.type !== TYPE.FILE) return -ERRNO.EINVAL
-    const flags = request.word(OPEN_IN.flags)
-    const file: OpenFile<OverlayNode> = { node, fd: -1, flags }
-    const failed = this.#reach(file)
-    return failed < 0 ? failed : reply.opened(this.#open.add(file), OPENED.KEEP_CACHE)
-  }
-
-  /** Opens the upper file, once there is one. 0 or minus an errno. */
-  #reach(file: OpenFile<OverlayNode>): number {
-    if (file.fd >= 0 || file.node.upper === undefined) return 0
-    const path = this.#nodes.files.fd(file.node.upper)
-    const fd = path < 0 ? path : reopen(path, hostFlags(file.flags))
-    if (fd < 0) return fd
-    file.fd = fd
-    return 0
-  }
-
-  #create(parent: OverlayNode, request: FileRequest, reply: FileReply): number {
-    const name = request.name(CREATE_IN.size)
-    if (name === undefined) return -ERRNO.EINVAL
-    const flags = request.word(CREATE_IN.flags)
-    const mode = request.word(CREATE_IN.mode) & 0o7777
-    const fd = this.#changes.make(parent, name, request, (directory, at) =>
-      openAt(directory, at, hostFlags(flags) | O.CREAT | O.EXCL, mode),
-    )
-    if (fd < 0 && (fd !== -ERRNO.EEXIST || (flags & O.EXCL) !== 0)) return fd
-    const found = this.#nodes.find(parent, name)
-    if (typeof found !== 'object' || found.type !== TYPE.FILE) {
-      if (fd >= 0) closeFd(fd)
-      return typeof found === 'object' ? -ERRNO.EINVAL : (found ?? -ERRNO.ENOENT)
-    }
-    const file: OpenFile<OverlayNode> = { node: found, fd, flags }
-    const failed = this.#reach(file)
-    if (failed < 0) return failed
-    const entry = this.#entry(found, reply)
-    if (entry < 0) return entry
-    return reply.opened(this.#open.add(file), OPENED.KEEP_CACHE, entry)
-  }
-
-  #read(node: OverlayNode, request: FileRequest, reply: FileReply): number {
-    if (node.upper !== undefined) return this.#withOpen(node, request, O.RDONLY, (fd) => readOpen(fd, request, reply))
-    if (node.lower === undefined) return -ERRNO.ESTALE
-    const offset = request.number(READ_IN.offset)
-    const count = reply.room(request.word(READ_IN.count)).length
-    const bytes = this.#lower.read(node.lower, offset, count, reply.bodyAddress)
-    if (bytes !== undefined) {
-      this.#parts.onRead(bytes)
-      return bytes
-    }
-    this.#parts.readLater({ ino: node.lower, offset, count, low: request.uniqueLow, high: request.uniqueHigh })
-    return ANSWERED_ELSEWHERE
-  }
-
-  #withUpper(node: OverlayNode, request: FileRequest, act: (fd: number) => number): number {
-    const raised = this.#copy.raise(node)
-    return raised < 0 ? raised : this.#withOpen(node, request, O.WRONLY, act)
-  }
-
-  /** Works with the open file of the request's handle; where the session has no handles, with the node's, opened for this call. */
-  #withOpen(node: OverlayNode, request: FileRequest, flags: number, act: (fd: number) => number): number {
-    const handle = handleOf(request)
-    const file = this.#open.get(handle)
-    if (file === undefined && handle !== 0) return -ERRNO.EBADF
-    const used = file ?? { node, fd: -1, flags }
-    const failed = this.#reach(used)
-    if (failed < 0) return failed
-    const result = act(used.fd)
-    if (file === undefined) closeFd(used.fd)
-    return result
-  }
-
-  #sync(node: OverlayNode, request: FileRequest): number {
-    return node.upper === undefined ? 0 : this.#withOpen(node, request, O.RDONLY, (fd) => syncOpen(fd, request))
-  }
-
-  #seek(node: OverlayNode, request: FileRequest, reply: FileReply): number {
-    if (node.upper !== undefined) return this.#withOpen(node, request, O.RDONLY, (fd) => seekOpen(fd, request, reply))
-    if (node.lower === undefined) return -ERRNO.ESTALE
-    this.#lower.look(node.lower)
-    const { size } = this.#lower.of
-    const offset = request.number(8)
-    if (offset >= size) return -ERRNO.ENXIO
-    return reply.offset(request.word(16) === SEEK_DATA ? offset : size)
-  }
-
-  /** From a file of the image the kernel copies by reading. */
-  #copyRange(request: FileRequest, reply: FileReply): number {
-    const from = this.#open.get(request.number(COPY_IN.handle))
-    const to = this.#open.get(request.number(COPY_IN.toHandle))
-    if (from === undefined || to === undefined) return -ERRNO.EBADF
-    if (request.topAt(COPY_IN.toNode) !== request.nodeTop || from.node.upper === undefined) return -ERRNO.EXDEV
-    const raised = this.#copy.raise(to.node)
-    const failed = raised < 0 ? raised : Math.min(this.#reach(from), this.#reach(to))
-    return failed < 0 ? failed : copyOpen(from.fd, to.fd, request, reply)
-  }
-
-  #openDirectory(node: OverlayNode, reply: FileReply): number {
-    const handle = this.#open.add({ node, fd: -1, flags: O.RDONLY })
-    this.#listings.set(handle, new OverlayListing())
-    return reply.opened(handle, 0)
-  }
-
-  #readDirectory(node: OverlayNode, request: FileRequest, reply: FileReply): number {
-    const described = this.#nodes.describe(node, this.#attributes)
-    if (described < 0) return described
-    const listing = this.#listings.get(handleOf(request)) ?? new OverlayListing()
-    return listing.answer(request, reply, {
-      isPlus: request.opcode === OPCODE.READDIRPLUS,
-      self: this.#nodes.number(node),
-      read: () => mergedNames(this.#nodes, this.#lower, node),
-      look: (name) => {
-        const found = this.#nodes.find(node, name)
-        if (typeof found !== 'object' || this.#nodes.describe(found, this.#attributes) < 0) return undefined
-        found.lookups++
-        return { answer: entryOf(this.#parts.slot, found.id, BELIEVED_SECONDS), attributes: this.#attributes }
-      },
-    })
-  }
 }
 
-const NUL = Buffer.alloc(1)
-const SEEK_DATA = 3
 const NAME_MAX = 255
 
 /** The errno that a failed preparation is answered with; undefined = an error of another kind. */

@@ -1,0 +1,118 @@
+import { closeFd, type FileReply, type HostFile, HostFiles, TYPE, WireAttributes } from '../../kernel/index.ts'
+import { entryOf, InodeNumbers, ROOT_NODE } from './file-server.ts'
+
+/** A file that the kernel knows. */
+export interface HostNode {
+  readonly id: number
+  readonly file: HostFile
+  lookups: number
+  /** Change time and size that the kernel was told last. */
+  told: string
+}
+
+/** Seconds that the kernel may believe what it was told: the host's files change behind it. */
+const BELIEVED_SECONDS = 5
+
+/** The nodes of one shared directory, found by what they are: all names of a file lead to one node. */
+export class HostNodes {
+  readonly files: HostFiles
+  readonly root: HostNode
+  readonly #slot: number
+  readonly #numbers: InodeNumbers
+  readonly #byId = new Map<number, HostNode>()
+  readonly #byKey = new Map<string, HostNode>()
+  readonly #attributes = new WireAttributes()
+  #last = ROOT_NODE
+
+  /** Throws KernelError when the directory cannot be opened. */
+  constructor(slot: number, directory: string) {
+    this.#slot = slot
+    this.files = new HostFiles(directory)
+    this.#numbers = new InodeNumbers(slot)
+    this.root = { id: ROOT_NODE, file: this.files.root, lookups: 1, told: '' }
+    this.#byId.set(this.root.id, this.root)
+    this.#byKey.set(this.root.file.key, this.root)
+  }
+
+  get(id: number): HostNode | undefined {
+    return this.#byId.get(id)
+  }
+
+  forget(id: number, lookups: number): void {
+    const node = this.#byId.get(id)
+    if (node === undefined || node === this.root) return
+    node.lookups -= lookups
+    if (node.lookups > 0) return
+    this.#byId.delete(id)
+    if (this.#byKey.get(node.file.key) === node) this.#byKey.delete(node.file.key)
+    this.files.close(node.file)
+  }
+
+  /** The node of the file whose attributes stand in the files' stat, known once more. Takes over the descriptor. */
+  know(fd: number): HostNode {
+    const { stat } = this.files
+    const known = this.#byKey.get(stat.key)
+    if (known !== undefined && known.file.type === stat.type) {
+      this.files.again(known.file, fd)
+      known.lookups++
+      return known
+    }
+    const node: HostNode = { id: ++this.#last, file: this.files.adopt(fd), lookups: 1, told: '' }
+    this.#byId.set(node.id, node)
+    this.#byKey.set(node.file.key, node)
+    return node
+  }
+
+  /** The attributes that stand in the files' stat, as the kernel is told them; valid until the next call. */
+  describe(node: HostNode): WireAttributes {
+    const { stat } = this.files
+    node.told = stat.version
+    this.#attributes.fromHost(stat)
+    this.#numbers.fill(this.#attributes, stat.device, stat.inoLow, stat.inoHigh)
+    return this.#attributes
+  }
+
+  /** Does the file look otherwise than the kernel was told? Its attributes stand in the files' stat. */
+  hasChanged(node: HostNode): boolean {
+    return this.files.stat.version !== node.told
+  }
+
+  /** The number that users see, of a file on the device of `beside`. */
+  number(beside: HostNode, low: number, high: number): [low: number, high: number] {
+    return this.#numbers.words(beside.file.device, low, high)
+  }
+
+  entryOf(node: HostNode): ReturnType<typeof entryOf> {
+    return entryOf(this.#slot, node.id, BELIEVED_SECONDS)
+  }
+
+  /** An entry of the file that a lookup found: its descriptor, or minus an errno. */
+  found(fd: number, reply: FileReply): number {
+    if (fd < 0) return fd
+    const node = this.know(fd)
+    return reply.entry(this.entryOf(node), this.describe(node))
+  }
+
+  /** An entry of a node that is known. */
+  again(node: HostNode, reply: FileReply): number {
+    const failed = this.files.look(node.file)
+    if (failed < 0) return failed
+    node.lookups++
+    return reply.entry(this.entryOf(node), this.describe(node))
+  }
+
+  /** The answer to GETATTR after the files' stat was filled, or what that failed with. */
+  attributes(node: HostNode, looked: number, reply: FileReply): number {
+    return looked < 0 ? looked : reply.attributes(BELIEVED_SECONDS, this.describe(node))
+  }
+
+  /** A file that somebody may have open is kept reachable, whatever becomes of its names. */
+  keep(directory: HostFile, name: Uint8Array): void {
+    const fd = this.files.lookup(directory, name)
+    if (fd < 0) return
+    const known = this.#byKey.get(this.files.stat.key)
+    closeFd(fd)
+    if (known !== undefined && (known.file.type === TYPE.DIRECTORY || this.files.stat.nlink < 2))
+      this.files.pin(known.file)
+  }
+}

@@ -1,0 +1,232 @@
+import {
+  closeFd,
+  COPY_IN,
+  CREATE_IN,
+  ERRNO,
+  FILE_OPCODE,
+  type FileReply,
+  type FileRequest,
+  O,
+  OPCODE,
+  OPEN_IN,
+  OPENED,
+  openAt,
+  READ_IN,
+  reopen,
+  TYPE,
+} from '../../kernel/index.ts'
+import { ANSWERED_ELSEWHERE } from './file-server.ts'
+import {
+  allocateOpen,
+  copyOpen,
+  handleOf,
+  hostFlags,
+  type OpenFile,
+  OpenFiles,
+  readOpen,
+  seekOpen,
+  syncOpen,
+  writeOpen,
+} from './open-files.ts'
+import type { OverlayChanges } from './overlay-changes.ts'
+import type { OverlayCopy } from './overlay-copy.ts'
+import { mergedNames, OverlayListing } from './overlay-listing.ts'
+import type { OverlayLower } from './overlay-lower.ts'
+import type { OverlayNode, OverlayNodes } from './overlay-nodes.ts'
+
+/** A read of the image's data that must be fetched. */
+export type ReadLater = (read: { ino: number; offset: number; count: number; low: number; high: number }) => void
+
+/** The open files and directories of one overlay. A file of the image is open without a descriptor; it gets one when it has been copied. */
+export class OverlayOpen {
+  readonly #nodes: OverlayNodes
+  readonly #lower: OverlayLower
+  readonly #copy: OverlayCopy
+  readonly #changes: OverlayChanges
+  readonly #readLater: ReadLater
+  readonly #onRead: (bytes: number) => void
+  readonly #open = new OpenFiles<OverlayNode>()
+  readonly #listings = new Map<number, OverlayListing>()
+
+  constructor(parts: {
+    readonly nodes: OverlayNodes
+    readonly lower: OverlayLower
+    readonly copy: OverlayCopy
+    readonly changes: OverlayChanges
+    readonly readLater: ReadLater
+    readonly onRead: (bytes: number) => void
+  }) {
+    this.#nodes = parts.nodes
+    this.#lower = parts.lower
+    this.#copy = parts.copy
+    this.#changes = parts.changes
+    this.#readLater = parts.readLater
+    this.#onRead = parts.onRead
+  }
+
+  /** The descriptor of a handle, if it has one. */
+  fd(handle: number): number | undefined {
+    const fd = this.#open.get(handle)?.fd
+    return fd === undefined || fd < 0 ? undefined : fd
+  }
+
+  end(): void {
+    this.#open.end()
+  }
+
+  /** Answers what works with open files; undefined when the request is something else. */
+  answer(node: OverlayNode, request: FileRequest, reply: FileReply): number | undefined {
+    switch (request.opcode) {
+      case OPCODE.READ:
+        return this.#read(node, request, reply)
+      case FILE_OPCODE.WRITE:
+        return this.#withUpper(node, request, (fd) => writeOpen(fd, request, reply))
+      case FILE_OPCODE.FALLOCATE:
+        return this.#withUpper(node, request, (fd) => allocateOpen(fd, request))
+      case OPCODE.OPEN:
+        return this.#openFile(node, request, reply)
+      case OPCODE.OPENDIR:
+        return this.#openDirectory(node, reply)
+      case OPCODE.RELEASE:
+        return this.#open.release(handleOf(request))
+      case OPCODE.RELEASEDIR:
+        this.#listings.delete(handleOf(request))
+        return this.#open.release(handleOf(request))
+      case OPCODE.READDIR:
+      case OPCODE.READDIRPLUS:
+        return this.#readDirectory(node, request, reply)
+      case OPCODE.FLUSH:
+        return 0
+      case FILE_OPCODE.FSYNC:
+      case FILE_OPCODE.FSYNCDIR:
+        return this.#sync(node, request)
+      case OPCODE.LSEEK:
+        return this.#seek(node, request, reply)
+      case FILE_OPCODE.COPY_FILE_RANGE:
+        return this.#copyRange(request, reply)
+      default:
+        return undefined
+    }
+  }
+
+  #openFile(node: OverlayNode, request: FileRequest, reply: FileReply): number {
+    if (node.type !== TYPE.FILE) return -ERRNO.EINVAL
+    const flags = request.word(OPEN_IN.flags)
+    const file: OpenFile<OverlayNode> = { node, fd: -1, flags }
+    const failed = this.#reach(file)
+    return failed < 0 ? failed : reply.opened(this.#open.add(file), OPENED.KEEP_CACHE)
+  }
+
+  /** Opens the upper file, once there is one. 0 or minus an errno. */
+  #reach(file: OpenFile<OverlayNode>): number {
+    if (file.fd >= 0 || file.node.upper === undefined) return 0
+    const path = this.#nodes.files.fd(file.node.upper)
+    const fd = path < 0 ? path : reopen(path, hostFlags(file.flags))
+    if (fd < 0) return fd
+    file.fd = fd
+    return 0
+  }
+
+  /** CREATE. */
+  create(parent: OverlayNode, request: FileRequest, reply: FileReply): number {
+    const name = request.name(CREATE_IN.size)
+    if (name === undefined) return -ERRNO.EINVAL
+    const flags = request.word(CREATE_IN.flags)
+    const mode = request.word(CREATE_IN.mode) & 0o7777
+    const fd = this.#changes.make(parent, name, request, (directory, at) =>
+      openAt(directory, at, hostFlags(flags) | O.CREAT | O.EXCL, mode),
+    )
+    if (fd < 0 && (fd !== -ERRNO.EEXIST || (flags & O.EXCL) !== 0)) return fd
+    const found = this.#nodes.find(parent, name)
+    if (typeof found !== 'object' || found.type !== TYPE.FILE) {
+      if (fd >= 0) closeFd(fd)
+      return typeof found === 'object' ? -ERRNO.EINVAL : (found ?? -ERRNO.ENOENT)
+    }
+    const file: OpenFile<OverlayNode> = { node: found, fd, flags }
+    const failed = this.#reach(file)
+    if (failed < 0) return failed
+    const entry = this.#nodes.entry(found, reply)
+    if (entry < 0) return entry
+    return reply.opened(this.#open.add(file), OPENED.KEEP_CACHE, entry)
+  }
+
+  #read(node: OverlayNode, request: FileRequest, reply: FileReply): number {
+    if (node.upper !== undefined) return this.#withOpen(node, request, O.RDONLY, (fd) => readOpen(fd, request, reply))
+    if (node.lower === undefined) return -ERRNO.ESTALE
+    const offset = request.number(READ_IN.offset)
+    const count = reply.room(request.word(READ_IN.count)).length
+    const bytes = this.#lower.read(node.lower, offset, count, reply.bodyAddress)
+    if (bytes !== undefined) {
+      this.#onRead(bytes)
+      return bytes
+    }
+    this.#readLater({ ino: node.lower, offset, count, low: request.uniqueLow, high: request.uniqueHigh })
+    return ANSWERED_ELSEWHERE
+  }
+
+  #withUpper(node: OverlayNode, request: FileRequest, act: (fd: number) => number): number {
+    const raised = this.#copy.raise(node)
+    return raised < 0 ? raised : this.#withOpen(node, request, O.WRONLY, act)
+  }
+
+  /** Works with the open file of the request's handle; where the session has no handles, with the node's, opened for this call. */
+  #withOpen(node: OverlayNode, request: FileRequest, flags: number, act: (fd: number) => number): number {
+    const handle = handleOf(request)
+    const file = this.#open.get(handle)
+    if (file === undefined && handle !== 0) return -ERRNO.EBADF
+    const used = file ?? { node, fd: -1, flags }
+    const failed = this.#reach(used)
+    if (failed < 0) return failed
+    const result = act(used.fd)
+    if (file === undefined) closeFd(used.fd)
+    return result
+  }
+
+  #sync(node: OverlayNode, request: FileRequest): number {
+    return node.upper === undefined ? 0 : this.#withOpen(node, request, O.RDONLY, (fd) => syncOpen(fd, request))
+  }
+
+  #seek(node: OverlayNode, request: FileRequest, reply: FileReply): number {
+    if (node.upper !== undefined) return this.#withOpen(node, request, O.RDONLY, (fd) => seekOpen(fd, request, reply))
+    if (node.lower === undefined) return -ERRNO.ESTALE
+    this.#lower.look(node.lower)
+    const { size } = this.#lower.of
+    const offset = request.number(8)
+    if (offset >= size) return -ERRNO.ENXIO
+    return reply.offset(request.word(16) === SEEK_DATA ? offset : size)
+  }
+
+  /** From a file of the image the kernel copies by reading. */
+  #copyRange(request: FileRequest, reply: FileReply): number {
+    const from = this.#open.get(request.number(COPY_IN.handle))
+    const to = this.#open.get(request.number(COPY_IN.toHandle))
+    if (from === undefined || to === undefined) return -ERRNO.EBADF
+    if (request.topAt(COPY_IN.toNode) !== request.nodeTop || from.node.upper === undefined) return -ERRNO.EXDEV
+    const raised = this.#copy.raise(to.node)
+    const failed = raised < 0 ? raised : Math.min(this.#reach(from), this.#reach(to))
+    return failed < 0 ? failed : copyOpen(from.fd, to.fd, request, reply)
+  }
+
+  #openDirectory(node: OverlayNode, reply: FileReply): number {
+    const handle = this.#open.add({ node, fd: -1, flags: O.RDONLY })
+    this.#listings.set(handle, new OverlayListing())
+    return reply.opened(handle, 0)
+  }
+
+  #readDirectory(node: OverlayNode, request: FileRequest, reply: FileReply): number {
+    const described = this.#nodes.describe(node)
+    if (described < 0) return described
+    const listing = this.#listings.get(handleOf(request)) ?? new OverlayListing()
+    return listing.answer(request, reply, {
+      isPlus: request.opcode === OPCODE.READDIRPLUS,
+      self: this.#nodes.number(node),
+      read: () => mergedNames(this.#nodes, this.#lower, node),
+      look: (name) => {
+        const found = this.#nodes.find(node, name)
+        return typeof found === 'object' ? this.#nodes.listed(found) : undefined
+      },
+    })
+  }
+}
+
+const SEEK_DATA = 3
