@@ -1,11 +1,31 @@
 import { type FSWatcher, fstatSync, watch } from 'node:fs'
 import { KernelError, seekData, seekHole } from '../kernel/index.ts'
+import type { TrustedChunks } from './trusted-chunks.ts'
 
 /** After the last change: holes are looked for when the writing is over. */
 const QUIET_MS = 100
 
 /** What is no longer there: all may be gone, or the parts that are holes now, `[from, to)` in the order of the file. */
 export type Lost = 'all' | ReadonlyArray<readonly [from: number, to: number]>
+
+/** Trusted chunks that lie in what is lost, even in part. */
+export function lostChunks({ trusted, offsets, sizes }: TrustedChunks, lost: Lost): number[] {
+  const gone: number[] = []
+  let hole = 0
+  // Chunks lie in the order of their numbers, mostly; where they do not, the search starts again.
+  for (let chunk = 0; chunk < trusted.length; chunk += 1) {
+    if (trusted[chunk] !== 1) continue
+    if (lost === 'all') {
+      gone.push(chunk)
+      continue
+    }
+    const [from, to] = [offsets[chunk] ?? 0, (offsets[chunk] ?? 0) + (sizes[chunk] ?? 0)]
+    if ((lost[hole - 1]?.[1] ?? 0) > from) hole = 0
+    while (hole < lost.length && (lost[hole]?.[1] ?? 0) <= from) hole += 1
+    if ((lost[hole]?.[0] ?? Number.POSITIVE_INFINITY) < to) gone.push(chunk)
+  }
+  return gone
+}
 
 /**
  * Notices that somebody else cut a data file, also when it has its length again: bytes that were verified read as zeros then. A shorter file, and one that takes less of the disk than before, is told at once;

@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, ftruncateSync, read, write } from 'node:fs'
+import { closeSync, fstatSync, ftruncateSync } from 'node:fs'
 import type { ChunkInfo, VerifiedChunk } from '../blob/index.ts'
 import { copyFileRange, KernelError, lockFile, tryLockFile } from '../kernel/index.ts'
 import { cachePath } from './cache-files.ts'
@@ -6,8 +6,10 @@ import type { ChunkCache, FileTwin } from './chunk-cache.ts'
 import { type CacheForm, ChunkPages, pagesOf, type StoredUnit } from './chunk-form.ts'
 import { ChunkMap, type MapLock } from './chunk-map.ts'
 import { type DataFile, openDataFile } from './data-file.ts'
-import { DataWatch, type Lost } from './data-watch.ts'
+import { DataWatch, type Lost, lostChunks } from './data-watch.ts'
 import { CacheError, cacheError } from './errors.ts'
+import { readSome, writeSome } from './file-io.ts'
+import { OpenCache } from './open-caches.ts'
 import { evictChunks, EvictionHand } from './evict-chunks.ts'
 import {
   type ChunkPlace,
@@ -95,6 +97,9 @@ class DiskChunkCache implements ChunkCache {
   readonly #stores = new Map<number, Promise<void>>()
   /** Writes of stored bytes under way: a batch or slice is written once for all its chunks that came together. */
   readonly #units = new Map<string, Promise<void>>()
+  readonly #open: OpenCache
+  /** Writes of others when a chunk's bytes were read to be verified. */
+  readonly #readAt = new Map<number, number>()
   readonly #hand = new EvictionHand()
   #watch: DataWatch | undefined
   #reads = 0
@@ -110,6 +115,7 @@ class DiskChunkCache implements ChunkCache {
     this.blobId = options.blobId
     this.dataFd = data.fd
     this.chunks = createTrustedChunks(options.chunkCount)
+    this.#open = OpenCache.enter(data.fd, this.chunks)
     this.kind = options.form?.kind ?? 'plain'
     this.isNew = data.isNew
     this.trusts = this.kind === 'plain' && options.isAlwaysVerified !== true
@@ -151,8 +157,11 @@ class DiskChunkCache implements ChunkCache {
   }
 
   async readPlain(chunk: ChunkInfo, into: Uint8Array, way: number): Promise<boolean> {
-    const { uncompressedOffset, digest } = chunk
-    if (this.#pages === undefined) return await this.readUnverified(uncompressedOffset, into)
+    const { index, uncompressedOffset, digest } = chunk
+    if (this.#pages === undefined) {
+      this.#readAt.set(index, this.#open.foreignWrites)
+      return await this.readUnverified(uncompressedOffset, into)
+    }
     const key = Uint8Array.from(digest)
     const pages = new Uint8Array(pagesOf(into.length))
     if (!(await this.readUnverified(uncompressedOffset, pages))) return false
@@ -162,11 +171,15 @@ class DiskChunkCache implements ChunkCache {
 
   trust(chunk: ChunkInfo, bytes: VerifiedChunk): void {
     this.#checkChunk(chunk, bytes)
-    if (this.trusts) this.#trust(chunk)
+    // What another wrote since its bytes were read may be there now: it is still only a claim.
+    const isUnchanged = (this.#readAt.get(chunk.index) ?? this.#open.foreignWrites) === this.#open.foreignWrites
+    this.#readAt.delete(chunk.index)
+    if (this.trusts && isUnchanged) this.#trust(chunk)
   }
 
   distrust(chunk: number): void {
     if (this.#closed !== undefined || !(chunk >= 0 && chunk < this.#count)) return
+    this.#readAt.delete(chunk)
     distrustChunks(this.chunks, [chunk])
     this.#map.clear(chunk)
   }
@@ -217,12 +230,28 @@ class DiskChunkCache implements ChunkCache {
     if (this.#map.isClearing(index)) await this.#map.settled()
     try {
       if (this.kind === 'stored') await this.#writeUnit(offset, bytes)
-      else await this.#put(offset, bytes, twin)
+      else await this.#writeOwn(chunk, { offset, bytes }, twin)
     } catch (error) {
       throw cacheError(error, `cannot write chunk ${index} to ${this.path}`)
     }
-    if (this.trusts) this.#trust(chunk)
     await this.#map.set(index)
+  }
+
+  /** Trust comes before the end of the write as others see it: from then on they look at that. */
+  async #writeOwn(chunk: ChunkPlace, { offset, bytes }: StoredUnit, twin: FileTwin | undefined): Promise<void> {
+    const range = { offset, length: bytes.length }
+    const isWritten = await this.#open.write(range, async () => {
+      await this.#put(offset, bytes, twin)
+      if (this.trusts) this.#trust(chunk)
+    })
+    if (isWritten) return
+    const found = new Uint8Array(bytes.length)
+    if (!(await this.readUnverified(offset, found)) || Buffer.compare(found, bytes) !== 0)
+      throw new CacheError(
+        'IN_USE',
+        `${this.path} has other bytes at ${offset}, which another mount shows; two images disagree on blob ${this.blobId}, or their caches on encryption`,
+      )
+    if (this.trusts) this.#trust(chunk)
   }
 
   /** Stored bytes of one place are the same, however many chunks come from them. */
@@ -259,21 +288,7 @@ class DiskChunkCache implements ChunkCache {
 
   /** Takes trust back; the claims stay, and are verified when somebody reads them. */
   #lost(lost: Lost): void {
-    const { trusted, offsets, sizes } = this.chunks
-    const gone: number[] = []
-    let hole = 0
-    // Chunks lie in the order of their numbers, mostly; where they do not, the search starts again.
-    for (let chunk = 0; chunk < trusted.length; chunk += 1) {
-      if (trusted[chunk] !== 1) continue
-      if (lost === 'all') {
-        gone.push(chunk)
-        continue
-      }
-      const [from, to] = [offsets[chunk] ?? 0, (offsets[chunk] ?? 0) + (sizes[chunk] ?? 0)]
-      if ((lost[hole - 1]?.[1] ?? 0) > from) hole = 0
-      while (hole < lost.length && (lost[hole]?.[1] ?? 0) <= from) hole += 1
-      if ((lost[hole]?.[0] ?? Number.POSITIVE_INFINITY) < to) gone.push(chunk)
-    }
+    const gone = lostChunks(this.chunks, lost)
     if (gone.length > 0) distrustChunks(this.chunks, gone)
   }
 
@@ -294,6 +309,7 @@ class DiskChunkCache implements ChunkCache {
     await Promise.allSettled(this.#stores.values()) // who asked for a store has its error
     if (this.#reads > 0) await new Promise<void>((resolve) => (this.#readsDone = resolve))
     this.#watch?.close()
+    this.#open.leave()
     await this.#map.close()
     closeSync(this.dataFd)
   }
@@ -316,16 +332,4 @@ class DiskChunkCache implements ChunkCache {
       `${facts} is not in blob ${this.blobId} of ${this.#count} chunks, ${this.#size} bytes`,
     )
   }
-}
-
-function readSome(fd: number, into: Uint8Array, from: number, position: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    read(fd, into, from, into.length - from, position, (error, count) => (error ? reject(error) : resolve(count)))
-  })
-}
-
-function writeSome(fd: number, bytes: Uint8Array, from: number, position: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    write(fd, bytes, from, bytes.length - from, position, (error, count) => (error ? reject(error) : resolve(count)))
-  })
 }

@@ -1,7 +1,7 @@
 /**
  * `BAD_OPTION`: a blob id, count or size that no blob has. `NO_SPACE`: the disk, the quota or a file size limit is reached. `READ_ONLY`: the place may not be written.
  * `WRONG_SIZE`: a file is there that cannot belong to this blob. `BAD_MAP`: a chunk map that cannot be brought into order. `OUT_OF_RANGE`: a chunk outside the blob.
- * `CLOSED`: used after `close`. `IO`: everything else that the file system reported.
+ * `IN_USE`: other bytes are there, which another mount of this process shows. `CLOSED`: used after `close`. `IO`: everything else that the file system reported.
  */
 export type CacheErrorCode =
   | 'BAD_OPTION'
@@ -10,6 +10,7 @@ export type CacheErrorCode =
   | 'WRONG_SIZE'
   | 'BAD_MAP'
   | 'OUT_OF_RANGE'
+  | 'IN_USE'
   | 'CLOSED'
   | 'IO'
 

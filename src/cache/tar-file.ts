@@ -1,6 +1,7 @@
-import { closeSync, constants, fstatSync, openSync, read } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync } from 'node:fs'
 import { cachePath } from './cache-files.ts'
 import { CacheError, cacheError } from './errors.ts'
+import { readSome } from './file-io.ts'
 
 /**
  * The plain tar that is a blob of a tarfs image. Who prepares such an image puts it into the cache's folder, under the blob's id and without a suffix, before it is mounted. Nothing tells the
@@ -72,10 +73,4 @@ export class TarFile {
     if (this.#reads > 0) await new Promise<void>((resolve) => (this.#readsDone = resolve))
     closeSync(this.fd)
   }
-}
-
-function readSome(fd: number, into: Uint8Array, from: number, position: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    read(fd, into, from, into.length - from, position, (error, count) => (error ? reject(error) : resolve(count)))
-  })
 }
