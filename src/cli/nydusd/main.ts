@@ -2,12 +2,9 @@ import { Command, CommanderError } from 'commander'
 import { runDaemon, versionInfo } from '../../daemon/index.ts'
 import { readCommandLine, UsageError } from '../command-line.ts'
 import { addCompletion } from '../completion.ts'
-import { describeError, ExitError, exitCodeOf } from '../output.ts'
+import { describeError, exitCodeOf } from '../output.ts'
 import { addFuseOptions, type Flags, runOptions } from './options.ts'
 import { addServices } from './services.ts'
-
-/** Services of the original that this version has not. */
-const LATER: ReadonlyMap<string, string> = new Map([['singleton', 'Host fscache services (not in this version)']])
 
 const EXAMPLES = `
 Examples:
@@ -35,21 +32,9 @@ function program(): Command {
   root.action(run)
   const fuse = root.command('fuse').description('Serve by FUSE; the same as without a command').action(run)
   addFuseOptions(fuse)
-  for (const [name, text] of LATER)
-    root
-      .command(name)
-      .description(text)
-      .action(() => refuse(name))
   addServices(root)
   addCompletion(root)
   return root
-}
-
-function refuse(service: string): never {
-  throw new ExitError(
-    1,
-    `this version of nydusd has no service "${service}"; it mounts by FUSE: nydusd --mountpoint DIRECTORY`,
-  )
 }
 
 /** Byte for byte in upstream's layout, which its clients take apart. */
@@ -61,7 +46,6 @@ function versionText(): string {
 /** Runs the command line; errors are printed and become the exit code. */
 export async function main(argv: readonly string[]): Promise<void> {
   try {
-    if (LATER.has(argv[0] ?? '')) refuse(argv[0] ?? '')
     const root = program()
     await root.parseAsync(readCommandLine(root, argv), { from: 'user' })
   } catch (error) {

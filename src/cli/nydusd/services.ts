@@ -17,6 +17,7 @@ interface ServiceFlags extends Flags {
   /** There for the services that ask for it. */
   readonly sock: string
   readonly threads?: number
+  readonly fscache?: string
 }
 
 /** What the options of `virtiofs` must obey together. */
@@ -61,14 +62,25 @@ const NBD_RULES: Rules = {
   ],
 }
 
+/** And of `singleton`. */
+const SINGLETON_RULES: Rules = {
+  conflicts: [],
+  needs: new Map<string, readonly string[]>([['--fscache-tag', ['--fscache']], ...SUPERVISED]),
+  lacking: (has) => [...(has('--fscache-tag') && !has('--fscache') ? ['--fscache'] : []), ...lackingOfSupervised(has)],
+}
+
 /** Adds the services that mount nothing. */
 export function addServices(root: Command): void {
-  const [virtiofs, uffd, nbd] = [root.command('virtiofs'), root.command('uffd'), root.command('nbd')]
-  setRules(virtiofs, VIRTIOFS_RULES)
-  setRules(uffd, UFFD_RULES)
-  setRules(nbd, NBD_RULES)
+  addVirtioFs(root.command('virtiofs'))
+  addUffd(root.command('uffd'))
+  addNbd(root.command('nbd'))
+  addSingleton(root.command('singleton'))
+}
+
+function addVirtioFs(command: Command): void {
+  setRules(command, VIRTIOFS_RULES)
   addOptions(
-    virtiofs
+    command
       .description('Serve images as a file system of a virtual machine (virtio-fs, by vhost-user)')
       .action(async (flags: ServiceFlags) => await (await services()).runVirtioFs(virtioFsOptions(flags))),
     [
@@ -85,8 +97,12 @@ export function addServices(root: Command): void {
       new Option('-s, --shared-dir <shared-dir>', 'Refused: directories are shared by FUSE only'),
     ],
   )
+}
+
+function addUffd(command: Command): void {
+  setRules(command, UFFD_RULES)
   addOptions(
-    uffd
+    command
       .description('Serve an image as a disk in the memory of virtual machines, by their page faults (userfaultfd)')
       .action(async (flags: ServiceFlags) => await (await services()).runUffd(uffdOptions(flags))),
     [
@@ -97,8 +113,12 @@ export function addServices(root: Command): void {
       threads('Taken, without effect: one thread serves [default: 4]'),
     ],
   )
+}
+
+function addNbd(command: Command): void {
+  setRules(command, NBD_RULES)
   addOptions(
-    nbd
+    command
       .description('Serve an image as a network block device of the kernel')
       .argument('<DEVICE>', 'NBD device node, like /dev/nbd0')
       .action(async (device: string, flags: ServiceFlags) => {
@@ -109,6 +129,21 @@ export function addServices(root: Command): void {
       new Option('-D, --localfs-dir <localfs-dir>', 'Directory of blobs, and of the cache; with --bootstrap'),
       new Option('-C, --config <config>', 'In their place: a blob cache entry, JSON or TOML'),
       threads('Connections to the driver [default: 4]'),
+    ],
+  )
+}
+
+function addSingleton(command: Command): void {
+  setRules(command, SINGLETON_RULES)
+  addOptions(
+    command
+      .description('Keep a registry of images and their blobs, for drivers of the kernel')
+      .action(async (flags: ServiceFlags) => await (await services()).runSingleton(singletonOptions(flags))),
+    [
+      new Option('-C, --config <config>', 'JSON file with "blobs", an array of blob cache entries'),
+      new Option('-F, --fscache <fscache-dir>', 'Refused: the cachefiles of the kernel are not served'),
+      new Option('--fscache-tag <fscache-tag>', 'Goes with --fscache'),
+      new Option('--fscache-threads <fscache-threads>', 'Taken, without effect').argParser(parseThreads),
     ],
   )
 }
@@ -160,6 +195,10 @@ function commonOptions(flags: ServiceFlags): Services.ServiceOptions {
       rotationMib: wholeNumber(flags.logRotationSize, '--log-rotation-size', 0),
     },
   }
+}
+
+function singletonOptions(flags: ServiceFlags): Services.SingletonRunOptions {
+  return { ...commonOptions(flags), config: flags.config, fscache: flags.fscache }
 }
 
 function virtioFsOptions(flags: ServiceFlags): Services.VirtioFsRunOptions {
