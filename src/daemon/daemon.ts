@@ -446,6 +446,7 @@ export class Daemon {
       this.#warnOfCache(slot)
       return
     }
+    if (this.#state === 'STOPPED') return // it was taken back by the kernel, for the next daemon, or its asker is told by the unmount
     this.#counters.readFailed(slot)
     const path = this.#mounts.bySlot(slot)?.path ?? 'an unmounted image'
     const text = `cannot read inode ${ino} of ${path}: ${messageOf(end.error)}`

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { closeSync, readdirSync, readFileSync, readlinkSync, writeSync } from 'node:fs'
+import { closeSync, writeSync } from 'node:fs'
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -16,6 +16,7 @@ import {
   type TestDaemon,
 } from '../testing.ts'
 import { KeptFile } from './kept-file.ts'
+import { processesIn } from './test-processes.ts'
 
 const skip = whyNoFuse() ?? false
 const IMAGE = carriedImage('v6-tar-none-c64k')
@@ -30,10 +31,7 @@ class Kept extends Scratch {
   }
 
   pids(program: 'sh' | 'node'): number[] {
-    return readdirSync('/proc')
-      .filter((name) => /^\d+$/.test(name) && linkOf(name, 'cwd') === this.path)
-      .filter((name) => (linkOf(name, 'exe') === process.execPath) === (program === 'node') && !isZombie(name))
-      .map(Number)
+    return processesIn(this.path, program === 'sh' ? 'keeper' : 'daemon')
   }
 
   /** The daemon in the place of `before`, when its API answers. */
@@ -67,22 +65,6 @@ class Kept extends Scratch {
       await sleep(20)
     }
     await super[Symbol.asyncDispose]()
-  }
-}
-
-function linkOf(pid: string, what: 'cwd' | 'exe'): string {
-  try {
-    return readlinkSync(`/proc/${pid}/${what}`)
-  } catch {
-    return '' // it has ended
-  }
-}
-
-function isZombie(pid: string): boolean {
-  try {
-    return readFileSync(`/proc/${pid}/stat`, 'latin1').includes(') Z ')
-  } catch {
-    return true // it has ended
   }
 }
 

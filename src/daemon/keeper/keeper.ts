@@ -18,7 +18,8 @@ const FILE_NAME = 'nydusd state'
 const VARIABLE = 'NYDUSD_KEPT'
 /** Starts of daemons, one after another, none of which went well. */
 export const MOST_STARTS = 10
-const WELL_MS = 300
+/** Served for so long, it counts as well: one that a request kills again and again does not come so far. */
+const WELL_MS = 100
 const PARENT_ENDED = 12 // SIGUSR2
 const KEEPER_PAUSE_MS = 1_000
 /** `off`: as `--no-keeper`, for programs that start any nydusd, also the original, and look after it themselves. */

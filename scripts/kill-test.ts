@@ -1,0 +1,57 @@
+/**
+ * The bar for failover: `npm run kill-test [KILLS [UPGRADES [READERS]]]`, 200 kills and 50 upgrades under 8 readers without more. Prints what readers saw, and ends with 1 for a wrong byte or an error; pauses above
+ * a second, and above 300 ms in one of a hundred reads, are for a machine that does nothing else.
+ */
+import { join } from 'node:path'
+import { runStorm, type StormReport } from '../test/kill/storm.ts'
+
+const [kills = 200, upgrades = 50, readers = 8] = process.argv.slice(2).map(Number)
+const MOST_MS = 1_000
+const MOST_P99_MS = 300
+const bin = (tool: string): string[] => [join(import.meta.dirname, '../bin', tool)]
+
+function percentile(sorted: readonly number[], part: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? 0
+}
+
+/** Of all reads of all readers. */
+function latencyMs(report: StormReport, part: number): number {
+  const counts = report.reports.reduce<number[]>(
+    (sum, { latencies }) => latencies.map((count, ms) => count + (sum[ms] ?? 0)),
+    [],
+  )
+  let left = counts.reduce((sum, count) => sum + count, 0) * part
+  return counts.findIndex((count) => (left -= count) < 0)
+}
+
+function show(report: StormReport): boolean {
+  const sum = (of: (one: StormReport['reports'][number]) => number): number =>
+    report.reports.reduce((total, one) => total + of(one), 0)
+  const pauses = [...report.pausesMs].sort((a, b) => a - b)
+  const wrong = report.reports.flatMap((one) => one.wrong)
+  const errors = report.reports.flatMap((one) => one.errors)
+  const [longest, p99] = [percentile(pauses, 1), latencyMs(report, 0.99)]
+  console.log(`${report.interruptions} ${report.what} under ${report.reports.length} readers`)
+  console.log(
+    `  ${sum((one) => one.reads)} reads, ${Math.round(sum((one) => one.bytes) / 2 ** 20)} MiB, ${wrong.length} wrong, ${errors.length} failed`,
+  )
+  console.log(`  reads: p50 ${latencyMs(report, 0.5)} ms, p99 ${p99} ms, p99.9 ${latencyMs(report, 0.999)} ms`)
+  console.log(
+    `  pause of one: median ${Math.round(percentile(pauses, 0.5))} ms, p99 ${Math.round(percentile(pauses, 0.99))} ms, longest ${Math.round(longest)} ms`,
+  )
+  for (const line of [...wrong, ...errors]) console.log(`  ${line}`)
+  if (longest > MOST_MS || p99 >= MOST_P99_MS)
+    console.log(`  slower than the bar: ${MOST_MS} ms, p99 ${MOST_P99_MS} ms`)
+  return wrong.length + errors.length === 0
+}
+
+const reports = await runStorm({
+  nydusd: bin('nydusd'),
+  nydusImage: bin('nydus-image'),
+  kills,
+  upgrades,
+  readers,
+  megabytes: 32,
+  tell: (line) => process.stderr.isTTY && process.stderr.write(`\r${line}   `),
+})
+process.exitCode = reports.map(show).every(Boolean) ? 0 : 1
