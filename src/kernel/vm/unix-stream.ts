@@ -16,6 +16,7 @@ const MSG_NOSIGNAL = 0x4000
 const MSG_CMSG_CLOEXEC = 0x4000_0000
 const ERRNO = { EINTR: 4, EAGAIN: 11, ENAMETOOLONG: 36, ECONNABORTED: 103, EMFILE: 24, ENFILE: 23 } as const
 const BACKLOG = 128
+const FULL_PAUSE_MS = 100
 /** `sun_path` has 108 bytes, the last one NUL. */
 const MAX_PATH_BYTES = 107
 /** name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48: 56 bytes. */
@@ -139,16 +140,32 @@ export class UnixStream {
 export class UnixListener {
   readonly #fd: number
   readonly #poll: PollHandle
+  #isClosed = false
 
   private constructor(fd: number, onConnection: (stream: UnixStream) => void) {
     this.#fd = fd
-    this.#poll = watch(fd, { readable: true }, () => {
+    const accept = (): void => {
       for (;;) {
         const connection = calls().accept4(fd, 0, 0, NONBLOCK_CLOEXEC)
-        if (connection >= 0) onConnection(new UnixStream(connection))
-        else if (libc().errno() !== ERRNO.EINTR && libc().errno() !== ERRNO.ECONNABORTED) return
+        if (connection >= 0) {
+          onConnection(new UnixStream(connection))
+          continue
+        }
+        const errno = libc().errno()
+        if (errno === ERRNO.EINTR || errno === ERRNO.ECONNABORTED) continue
+        if (errno === ERRNO.EMFILE || errno === ERRNO.ENFILE) this.#pause(accept)
+        return
       }
-    })
+    }
+    this.#poll = watch(fd, { readable: true }, accept)
+  }
+
+  /** No descriptor is free: who wants to connect waits, and this process does not spin. */
+  #pause(accept: () => void): void {
+    this.#poll.stop()
+    setTimeout(() => {
+      if (!this.#isClosed) this.#poll.start({ readable: true }, accept)
+    }, FULL_PAUSE_MS).unref()
   }
 
   /** The socket gets mode 0600. Throws KernelError. */
@@ -170,6 +187,7 @@ export class UnixListener {
   }
 
   close(): void {
+    this.#isClosed = true
     this.#poll.close()
     closeSync(this.#fd)
   }
