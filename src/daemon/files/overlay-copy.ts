@@ -75,6 +75,7 @@ export class OverlayCopy {
         offset += piece.length
       }
       check(await syncLater(fd))
+      if (this.#work.fd < 0) throw new CopyError(ERRNO.ESTALE) // unmounted meanwhile
       node.copy = { fd, name }
     } catch (error) {
       closeFd(fd)

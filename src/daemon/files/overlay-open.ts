@@ -133,21 +133,34 @@ export class OverlayOpen {
     if (name === undefined) return -ERRNO.EINVAL
     const flags = request.word(CREATE_IN.flags)
     const mode = request.word(CREATE_IN.mode) & 0o7777
-    const fd = this.#changes.make(parent, name, request, (directory, at) =>
-      openAt(directory, at, hostFlags(flags) | O.CREAT | O.EXCL, mode),
-    )
-    if (fd < 0 && (fd !== -ERRNO.EEXIST || (flags & O.EXCL) !== 0)) return fd
+    let opened = -1
+    const made = this.#changes.make(parent, name, request, (directory, at) => {
+      opened = openAt(directory, at, hostFlags(flags) | O.CREAT | O.EXCL, mode)
+      return opened
+    })
+    const answered =
+      made < 0 && (made !== -ERRNO.EEXIST || (flags & O.EXCL) !== 0)
+        ? made
+        : this.#created(parent, name, { fd: made < 0 ? -1 : opened, flags }, reply)
+    if (answered < 0 && opened >= 0) closeFd(opened)
+    return answered
+  }
+
+  /** The answer to CREATE, of a file that is there; `fd` -1 = it was there before. */
+  #created(
+    parent: OverlayNode,
+    name: Uint8Array,
+    { fd, flags }: { readonly fd: number; readonly flags: number },
+    reply: FileReply,
+  ): number {
     const found = this.#nodes.find(parent, name)
-    if (typeof found !== 'object' || found.type !== TYPE.FILE) {
-      if (fd >= 0) closeFd(fd)
-      return typeof found === 'object' ? -ERRNO.EINVAL : (found ?? -ERRNO.ENOENT)
-    }
+    if (typeof found !== 'object') return found ?? -ERRNO.ENOENT
+    if (found.type !== TYPE.FILE) return -ERRNO.EINVAL
     const file: OpenFile<OverlayNode> = { node: found, fd, flags }
     const failed = this.#reach(file)
     if (failed < 0) return failed
     const entry = this.#nodes.entry(found, reply)
-    if (entry < 0) return entry
-    return reply.opened(this.#open.add(file), OPENED.KEEP_CACHE, entry)
+    return entry < 0 ? entry : reply.opened(this.#open.add(file), OPENED.KEEP_CACHE, entry)
   }
 
   #read(node: OverlayNode, request: FileRequest, reply: FileReply): number {

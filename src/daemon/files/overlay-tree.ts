@@ -210,6 +210,8 @@ export class OverlayTree implements FileServer {
       }
       case FILE_OPCODE.CREATE:
         return this.#open.create(node, request, reply)
+      case FILE_OPCODE.TMPFILE:
+        return -ERRNO.EOPNOTSUPP // ENOSYS would end it for shared directories of the session too
       default:
         return -ERRNO.ENOSYS
     }

@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, rmSync, statSync } from 'node:fs'
+import { mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import {
   closeFd,
@@ -26,9 +26,17 @@ const DIRECTORY = 4
 export class OverlayWork {
   readonly #files: HostFiles
   #last = 0
+  #hasEnded = false
 
   /** Throws KernelError or an error of the file system: both directories must be there, on one file system, and no other daemon may work in them. */
   constructor(workDirectory: string, upperDirectory: string) {
+    mkdirSync(workDirectory, { recursive: true })
+    if (areNested(workDirectory, upperDirectory))
+      throw new KernelError(
+        'rename',
+        ERRNO.EINVAL,
+        `"work_dir" (${workDirectory}) and "upper_dir" (${upperDirectory}) must lie beside each other`,
+      )
     const folder = join(workDirectory, FOLDER)
     mkdirSync(folder, { recursive: true, mode: 0o700 })
     if (statSync(folder).dev !== statSync(upperDirectory).dev)
@@ -51,7 +59,7 @@ export class OverlayWork {
 
   /** A descriptor of the place, for the calls with names. */
   get fd(): number {
-    return this.#files.directoryFd
+    return this.#hasEnded ? -1 : this.#files.directoryFd // its number may be another file's by then
   }
 
   /** A name that nothing there has. */
@@ -93,8 +101,15 @@ export class OverlayWork {
   }
 
   end(): void {
-    this.#files.end()
+    if (!this.#hasEnded) this.#files.end()
+    this.#hasEnded = true
   }
+}
+
+/** Is one of the directories in the other, or are they one? */
+function areNested(one: string, other: string): boolean {
+  const [a, b] = [`${realpathSync(one)}/`, `${realpathSync(other)}/`]
+  return a.startsWith(b) || b.startsWith(a)
 }
 
 /** Removes all but directories from a directory: deletion marks, where nothing else is left. */

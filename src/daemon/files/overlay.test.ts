@@ -221,9 +221,10 @@ test('a full upper directory is told, and leaves the file as it was', { skip, ti
   const small = scratch.folder('small')
   await mountTmpfs(small, 32 << 10)
   try {
-    mkdirSync(join(small, 'upper'))
-    symlinkSync(join(small, 'upper'), join(scratch.path, 'upper'))
-    symlinkSync(small, join(scratch.path, 'work'))
+    for (const name of ['upper', 'work']) {
+      mkdirSync(join(small, name))
+      symlinkSync(join(small, name), join(scratch.path, name))
+    }
     const daemon = await start(scratch)
     const before = readFileSync(join(scratch.mnt, 'sizes/65536'))
     assert.equal(
@@ -231,7 +232,7 @@ test('a full upper directory is told, and leaves the file as it was', { skip, ti
       'ENOSPC',
     )
     assert.deepEqual(readFileSync(join(scratch.mnt, 'sizes/65536')), before)
-    assert.deepEqual([readdirSync(join(small, 'nydusd')), readdirSync(join(small, 'upper'))], [[], []])
+    assert.deepEqual([readdirSync(join(small, 'work/nydusd')), readdirSync(join(small, 'upper'))], [[], []])
     writeFileSync(join(scratch.mnt, 'fits'), 'small')
     assert.equal(readFileSync(join(small, 'upper/fits'), 'utf8'), 'small')
     assert.equal(await daemon.stop(), 0)
@@ -261,6 +262,10 @@ test('an overlay of the API, beside others; what does not go together is refused
     JSON.stringify({ ...parsed, overlay: { upper_dir: join(scratch.path, 'upper'), work_dir: '/dev/shm' } }),
   )
   assert.deepEqual([elsewhere.status, /must lie on the file system/.test(elsewhere.text)], [500, true])
+  const nested = { upper_dir: join(scratch.path, 'upper'), work_dir: join(scratch.path, 'upper/work') }
+  const within = await post('/b', JSON.stringify({ ...parsed, overlay: nested }))
+  assert.deepEqual([within.status, /must lie beside each other/.test(within.text)], [500, true])
+  rmSync(nested.work_dir, { recursive: true })
   const missing = await post('/b', JSON.stringify({ ...parsed, overlay: { upper_dir: '', work_dir: '' } }))
   assert.deepEqual([missing.status, /workdir and upperdir must be specified/.test(missing.text)], [500, true])
   assert.equal((await post('/plain', settings(scratch, false))).status, 204)
