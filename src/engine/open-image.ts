@@ -6,6 +6,7 @@ import { CacheLimit } from './cache-limit.ts'
 import { type Clock, SYSTEM_CLOCK } from './clock.ts'
 import type { DecodePool } from './decode-pool.ts'
 import { EngineError } from './errors.ts'
+import { FailedChunks } from './failed-chunks.ts'
 import { fetchRange, rangeOf, readClaimed } from './fetch.ts'
 import { GrowBudget } from './grow-budget.ts'
 import { ImageBlob } from './image-blob.ts'
@@ -82,6 +83,7 @@ class OpenImage implements ImageReader {
   readonly #claims = pLimit(CLAIMS)
   readonly #closing = new AbortController()
   readonly #work = new Set<Promise<void>>()
+  readonly #failed = new FailedChunks()
   #isFlushPlanned = false
   #closed: Promise<void> | undefined
 
@@ -119,18 +121,23 @@ class OpenImage implements ImageReader {
     if (this.#closed !== undefined) throw closed()
     this.counters.demandReads++
     const read: ActiveRead = { into, isOver: false }
+    const [beganAt, wanted] = [this.#clock.now(), partsOf(spans, count)]
     const deadline = AbortSignal.timeout(this.#limits.readDeadlineMs)
     const { promise: ended, reject } = Promise.withResolvers<never>()
     const onAbort = (): void =>
       reject(new EngineError('ABORTED', 'the reader no longer waits', { cause: signal.reason }))
-    const onDeadline = (): void =>
-      reject(new EngineError('TIMEOUT', `the data did not come in ${this.#limits.readDeadlineMs} ms`))
+    const onDeadline = (): void => {
+      const late = new EngineError('TIMEOUT', `the data did not come in ${this.#limits.readDeadlineMs} ms`)
+      for (const { blobIndex, chunk } of wanted)
+        if (this.#blobs[blobIndex]?.isHere(chunk) === false) this.#noteFailure(blobIndex, [chunk], late, beganAt)
+      reject(late)
+    }
     if (signal.aborted) onAbort()
     this.#schedule.readBegins()
     signal.addEventListener('abort', onAbort, { once: true })
     deadline.addEventListener('abort', onDeadline, { once: true })
     try {
-      const parts = partsOf(spans, count).map((part) => this.#part(part, read))
+      const parts = wanted.map((part) => this.#part(part, read))
       await Promise.race([Promise.all(parts), ended]) // a read has as many parts as fit into 1 MiB
     } catch (error) {
       this.counters.failedReads++
@@ -192,6 +199,9 @@ class OpenImage implements ImageReader {
         continue
       }
       const underWay = blob.inFlight.get(part.chunk)
+      const failure =
+        underWay === undefined ? this.#failed.recent(blob.index, part.chunk, this.#clock.now()) : undefined
+      if (failure !== undefined) throw failure
       const chunk = underWay ?? this.#begin(blob, part.chunk)
       try {
         await chunk.wait(read, part)
@@ -310,11 +320,13 @@ class OpenImage implements ImageReader {
     const left = new Set(range.chunks)
     const bad: ChunkInfo[] = []
     const signal = this.#deadline()
+    const beganAt = this.#clock.now()
     const parts = { decoders: this.#decoders, buffers: this.#buffers, signal, purpose }
     let failure: EngineError | undefined
     try {
       await fetchRange(blob, range, parts, {
         onChunk: async (info, bytes, stored) => {
+          this.#failed.clear()
           await this.#keep(blob, info, bytes, stored)
           left.delete(info.index)
         },
@@ -327,6 +339,7 @@ class OpenImage implements ImageReader {
       })
     } catch (error) {
       failure = this.#failure(blob, error)
+      if (purpose === 'demand') this.#noteFailure(blob.index, left, failure, beganAt)
       for (const index of left) this.#fail(blob, index, failure)
     }
     // Perhaps a mirror, or a bit on the way: asked for once more, alone.
@@ -339,6 +352,10 @@ class OpenImage implements ImageReader {
     if (this.#closing.signal.aborted) return closed()
     const code = error instanceof Error && 'code' in error && error.code === 'TIMEOUT' ? 'TIMEOUT' : 'BACKEND'
     return new EngineError(code, `cannot read blob ${blob.info.id}`, { cause: error })
+  }
+
+  #noteFailure(blob: number, chunks: Iterable<number>, error: EngineError, beganAt: number): void {
+    this.#failed.note(blob, chunks, error, beganAt, this.#clock.now())
   }
 
   /** Verified bytes: to the readers' buffers, to the cache, and then the readers are told. */

@@ -157,9 +157,16 @@ export class Authorizer {
   }
 
   #renew(target: AuthTarget, state: HostState, slot: TokenSlot, challenge: Challenge): Promise<Token> {
-    slot.flight ??= this.#fetch(target, state, slot, challenge).finally(() => {
-      slot.flight = undefined
-    })
+    slot.flight ??= this.#fetch(target, state, slot, challenge)
+      .catch((error: unknown) => {
+        // Perhaps the registry names another token server by now: it is asked again, unless the old token still does.
+        const holds = slot.token !== undefined && this.#options.clock.now() < slot.token.expiresAt
+        if (!holds && state.challenge === challenge) state.challenge = undefined
+        throw error
+      })
+      .finally(() => {
+        slot.flight = undefined
+      })
     return slot.flight
   }
 

@@ -27,9 +27,8 @@ export class Endpoint {
   #scheme: 'http' | 'https'
   /** False while HTTPS is only a first guess. */
   #decided: boolean
-  /** The first request runs alone: it learns scheme and challenge for all that wait. */
-  first: Promise<unknown> | undefined
   known = false
+  #first: PromiseWithResolvers<void> | undefined
 
   constructor(parts: EndpointParts) {
     this.host = parts.host
@@ -91,8 +90,23 @@ export class Endpoint {
     if (!this.#decided) this.#scheme = 'https'
   }
 
+  /** The first request runs alone: it learns scheme and challenge for all that wait. Resolves when it was answered, or failed; undefined when there is none. */
+  get first(): Promise<void> | undefined {
+    return this.#first?.promise
+  }
+
+  firstBegins(): void {
+    this.#first = Promise.withResolvers()
+  }
+
+  firstEnds(): void {
+    this.#first?.resolve()
+    this.#first = undefined
+  }
+
   answered(): void {
     this.#decided = true
     this.known = true
+    this.firstEnds()
   }
 }

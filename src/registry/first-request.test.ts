@@ -31,3 +31,30 @@ test('a caller who gives up while the first request to a registry hangs is told,
   await client.close()
   silent.close()
 })
+
+test('who waits for the first request to a registry waits for its answer, not for its body', {
+  timeout: 20_000,
+}, async () => {
+  const head = 'HTTP/1.1 206 OK\r\nContent-Range: bytes 0-7/99\r\nContent-Length: 8\r\n\r\n'
+  let asked = 0
+  const slow = createServer((socket) => {
+    socket.on('data', () => socket.write(asked++ === 0 ? head : `${head}01234567`)).on('error', () => {})
+  })
+  slow.listen(0, '127.0.0.1')
+  await once(slow, 'listening')
+  const { port } = slow.address() as AddressInfo
+  const client = new RegistryClient({ credentials: anonymous(), plainHttp: 'always' })
+  const repository = client.repository(parseReference(`127.0.0.1:${port}/a/b:c`))
+  const patient = new AbortController()
+  const read = async (signal?: AbortSignal): Promise<string> => {
+    const bytes = new Uint8Array(8)
+    await repository.readRange(sha256Digest('0'.repeat(64)), 0, bytes, signal === undefined ? {} : { signal })
+    return Buffer.from(bytes).toString()
+  }
+  const first = assert.rejects(read(patient.signal), { code: 'ABORTED' })
+  assert.equal(await read(), '01234567')
+  patient.abort()
+  await first
+  await client.close()
+  slow.close()
+})

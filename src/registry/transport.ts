@@ -83,7 +83,12 @@ export class Transport {
 
   /** As `send`, but the body of an accepted answer goes into the sink that `accept` gives. Not retried: what is filled is the caller's knowledge. */
   sendInto(request: RegistryRequest, accept: Accept): Promise<RegistryAnswer> {
-    return this.#once(request, () => this.#authorised(request, (wire) => this.#http.requestInto(wire, accept)))
+    const told: Accept = (status, headers) => {
+      const sink = accept(status, headers)
+      if (sink !== undefined) request.endpoint.answered() // others need not wait for this body
+      return sink
+    }
+    return this.#once(request, () => this.#authorised(request, (wire) => this.#http.requestInto(wire, told)))
   }
 
   /** As `sendInto`, to a place outside of the registry that it redirected us to before: no login. */
@@ -148,16 +153,11 @@ export class Transport {
     // `first` never rejects: what is thrown here is the end of this caller's patience, and going round again would never end.
     while (!endpoint.known && endpoint.first !== undefined) await abortable(endpoint.first, this.#signal(request))
     if (endpoint.known) return this.#answerRefusals(request, exchange)
-    const first = this.#findScheme(request, exchange)
-    const done = first.then(
-      () => {},
-      () => {},
-    )
-    endpoint.first = done
+    endpoint.firstBegins()
     try {
-      return await first
+      return await this.#findScheme(request, exchange)
     } finally {
-      endpoint.first = undefined
+      endpoint.firstEnds()
     }
   }
 
@@ -290,6 +290,7 @@ function statusError(request: RegistryRequest, status: number, detail: string): 
   if (status === 404) return new RegistryError('NOT_FOUND', `${said}; check the name`, options)
   if (status === 405 || status === 501)
     return new RegistryError('UNSUPPORTED', `${said}; the registry does not allow this`, options)
+  if (status === 408) return new RegistryError('TIMEOUT', `${said}; try again later`, options)
   if (status === 429) return new RegistryError('THROTTLED', `${said}; wait, or log in for a higher limit`, options)
   if (status >= 500) return new RegistryError('UNAVAILABLE', `${said}; try again later`, options)
   if (status >= 400) return new RegistryError('REFUSED', said, options)
