@@ -27,7 +27,7 @@ const KEEPER_PAUSE_MS = 1_000
 const SWITCH = 'NYDUSD_KEEPER'
 
 /**
- * Waits until the daemon that started it is gone, whose end of descriptor 5 closes then; starts the command line, which takes over; again, when that one dies. USR1 tells that one went well. A
+ * Waits until the daemon that started it is gone, whose end of descriptor 5 closes then; starts the command line, which takes over; again, when that one dies, after the third time with pauses: a fault that comes back with every request would keep the machine busy. USR1 tells that one went well. A
  * daemon that ends in order kills its keeper first, or ends with 0.
  */
 const SCRIPT = `
@@ -38,6 +38,7 @@ read -r x <&5
 exec 5<&-
 while [ $n -lt ${MOST_STARTS} ]; do
   n=$((n + 1))
+  [ $n -gt 3 ] && sleep 1
   (${VARIABLE}=$n exec "$@" </dev/null 2>&6 6>&-) && exit 0
 done`
 

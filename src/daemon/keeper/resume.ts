@@ -1,14 +1,9 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { exitNow } from '../../kernel/index.ts'
 import { Daemon, type DaemonOptions } from '../daemon.ts'
 import { messageOf } from '../errors.ts'
 import { isMounted } from '../mount-point.ts'
 import { type Kept, MOST_STARTS } from './keeper.ts'
 
-/** Starts that are not delayed. A fault that comes back with every request would keep the machine busy otherwise. */
-const FREE_STARTS = 3
-const FIRST_PAUSE_MS = 100
-const LONGEST_PAUSE_MS = 5_000
 /** So often all images must open; afterwards those that do not are left out. */
 const STRICT_STARTS = 2
 
@@ -21,7 +16,6 @@ export async function resumeDaemon(kept: Kept, options: DaemonOptions): Promise<
     log.info(`${at} was unmounted meanwhile: there is nothing to go on with`)
     exitNow(0)
   }
-  await sleep(pauseMs(kept.starts))
   const daemon = Daemon.waiting(options)
   try {
     if (left < 0) throw new Error('daemons died too often')
@@ -38,8 +32,4 @@ export async function resumeDaemon(kept: Kept, options: DaemonOptions): Promise<
     daemon.detachNow()
     return exitNow(0)
   }
-}
-
-function pauseMs(starts: number): number {
-  return starts <= FREE_STARTS ? 0 : Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (starts - FREE_STARTS - 1))
 }
