@@ -3,16 +3,25 @@ import type { ChunkDedup } from '../cache/index.ts'
 import { DecodePool } from '../engine/index.ts'
 import { type FuseWishes, UNCHANGING } from '../kernel/index.ts'
 import type { BackendMetricsJson } from '../backend/index.ts'
-import { parseConfig } from './config/document.ts'
 import type { Config } from './config/schema.ts'
-import { settingsOf, withoutSecrets } from './config/settings.ts'
+import { withoutSecrets } from './config/settings.ts'
+import { cacheMetricsJson } from './cache-metrics.ts'
 import { DaemonError, messageOf } from './errors.ts'
 import { EventLog } from './events.ts'
 import { FileMetrics } from './file-counters.ts'
 import { FilesThread } from './files/files-thread.ts'
-import type { ImageRequest, MountedImage } from './image.ts'
+import type { ImageRequest } from './image.ts'
+import {
+  fileSystemType,
+  fromApi,
+  fromRecord,
+  ImageRequests,
+  type InitialMount,
+  type MountRequest,
+} from './image-requests.ts'
+import { ReadReports } from './read-reports.ts'
 import { LateReads } from './late-reads.ts'
-import { dynamicNotice, liveProxy, schedulerNotice } from './live-proxy.ts'
+import { dynamicNotice } from './live-proxy.ts'
 import type { Log } from './log.ts'
 import { FileSystemCounters, FileSystemMetrics, type FileSystemMetricsJson } from './metrics.ts'
 import { type Mount, MountTable, notRemounted, type Share } from './mounts.ts'
@@ -22,18 +31,6 @@ import { drainRequests, type FailoverPolicy } from './handover/drain.ts'
 import { connectionOf, optionsOf } from './handover/session-facts.ts'
 import { decodeState, encodeState, type MountRecord, type SessionState } from './handover/session-state.ts'
 import { type HandedOver, receiveFromSupervisor, sendToSupervisor } from './handover/supervisor.ts'
-
-/** What to mount at the start. */
-export interface InitialMount {
-  /** Place inside the session. */
-  readonly path: string
-  readonly source: string
-  /** The configuration document. */
-  readonly document: string
-  readonly prefetchFiles: readonly string[]
-  /** In the place of the document's registry login. */
-  readonly auth?: string | undefined
-}
 
 export interface DaemonOptions {
   /** The host's directory; must be free: `prepareMountPoint`. */
@@ -58,22 +55,10 @@ export interface DaemonOptions {
   readonly onEnd: (why: 'unmounted' | Error) => void
 }
 
-/** A request of the API to mount. */
-export interface MountRequest {
-  readonly source: string
-  readonly fs_type: string
-  readonly config: string
-  readonly prefetch_files: readonly string[] | null
-}
-
 type Inheritance = Pick<SessionState, 'connection' | 'options'>
 
 /** Memory for answers that wait for data. */
 const LATE_BYTES = 64 << 20
-const RAFS_TYPE = 'rafs'
-/** The login that the API may change while mounts use it. */
-const AUTH_KEY = 'registry_auth'
-
 /** One FUSE session and the images in it. */
 export class Daemon {
   readonly options: DaemonOptions
@@ -87,7 +72,8 @@ export class Daemon {
   readonly #late: LateReads
   readonly #session: Session
   #files: FilesThread | undefined
-  readonly #cacheWarned = new WeakSet<MountedImage>()
+  readonly #reports: ReadReports
+  readonly #requests: ImageRequests
   #state: DaemonState = 'INIT'
   /** Set in a daemon that goes on with another's session. */
   #inherited: Inheritance | undefined
@@ -96,6 +82,8 @@ export class Daemon {
   private constructor(options: DaemonOptions) {
     this.options = options
     const { log, at, threads, writable } = options
+    this.#requests = new ImageRequests(options, this.dynamic)
+    this.#reports = new ReadReports(this.#counters, this.events, log)
     const openSession = options.openSession ?? ((of: FuseSessionOptions): Session => new FuseSession(of))
     this.#session = openSession({
       at,
@@ -122,7 +110,10 @@ export class Daemon {
         return await mount.image.read(read.ino, read.offset, into, deadlineMs)
       },
       answer: (read, message, bytes, errno) => this.#session.answer(read, message, bytes, errno),
-      onDone: (read, end) => this.#readDone(read.slot, read.ino, end),
+      onDone: (read, end) => {
+        if (end.error === undefined || this.#state !== 'STOPPED')
+          this.#reports.done(this.#mounts.bySlot(read.slot), read, end)
+      },
     })
   }
 
@@ -132,7 +123,7 @@ export class Daemon {
     try {
       const { initial, share } = options
       if (share !== undefined) await daemon.#mounts.share(share.path, share.directory)
-      if (initial !== undefined) await daemon.#mounts.mount(initial.path, daemon.#imageRequest(initial.path, initial))
+      if (initial !== undefined) await daemon.#mounts.mount(initial.path, daemon.#requests.of(initial.path, initial))
       await daemon.#session.mount(daemon.#mounts.served)
       daemon.#step('Mount')
       daemon.#step('Start')
@@ -216,7 +207,8 @@ export class Daemon {
 
   /** Throws DaemonError. */
   async mount(path: string, request: MountRequest): Promise<void> {
-    if (typeOf(request.fs_type) === 'rafs') await this.#mounts.mount(path, this.#imageRequest(path, fromApi(request)))
+    if (fileSystemType(request.fs_type) === 'rafs')
+      await this.#mounts.mount(path, this.#requests.of(path, fromApi(request)))
     else await this.#mounts.share(path, request.source)
     this.options.log.info(`mounted ${request.source} at ${path}`)
     await this.options.onChange?.()
@@ -224,8 +216,9 @@ export class Daemon {
 
   /** Throws DaemonError. */
   async remount(path: string, request: MountRequest): Promise<void> {
-    if (typeOf(request.fs_type) !== 'rafs' || this.shares.some((share) => share.path === path)) throw notRemounted(path)
-    await this.#mounts.remount(path, this.#imageRequest(path, fromApi(request)))
+    if (fileSystemType(request.fs_type) !== 'rafs' || this.shares.some((share) => share.path === path))
+      throw notRemounted(path)
+    await this.#mounts.remount(path, this.#requests.of(path, fromApi(request)))
     this.options.log.info(`remounted ${request.source} at ${path}`)
     await this.options.onChange?.()
   }
@@ -257,30 +250,9 @@ export class Daemon {
     return mount.image.metrics.toJSON()
   }
 
-  /** What upstream's `metrics/blobcache` tells; what we do not count stays 0. */
+  /** What upstream's `metrics/blobcache` tells. */
   cacheMetrics(mount: Mount): Record<string, unknown> {
-    const { image } = mount
-    const { counters } = image.reader
-    const { hits, reads } = this.cacheHits(mount)
-    return {
-      underlying_files: image.loaded.bootstrap.blobs.map(({ id }) => `${id}.blob.data`),
-      store_path: image.settings.cacheDirectory ?? '',
-      partial_hits: hits,
-      whole_hits: 0,
-      total: reads,
-      entries_count: counters.chunksVerified,
-      prefetch_data_amount: counters.prefetchBytes,
-      prefetch_requests_count: counters.prefetchRequests,
-      prefetch_workers: image.settings.prefetch.enabled ? image.settings.prefetch.requests : 0,
-      prefetch_unmerged_chunks: counters.prefetchChunks,
-      prefetch_cumulative_time_millis: counters.prefetchMs,
-      prefetch_begin_time_secs: Math.floor(counters.prefetchBeganAt / 1000),
-      prefetch_begin_time_millis: counters.prefetchBeganAt % 1000,
-      prefetch_end_time_secs: Math.floor(counters.prefetchEndedAt / 1000),
-      prefetch_end_time_millis: counters.prefetchEndedAt % 1000,
-      buffered_backend_size: 0,
-      data_all_ready: false,
-    }
+    return cacheMetricsJson(mount.image, this.cacheHits(mount))
   }
 
   /** The configuration of a mount as anybody may see it. */
@@ -335,7 +307,7 @@ export class Daemon {
   }
 
   #restoredRequest(record: MountRecord): ImageRequest {
-    const request = this.#imageRequest(record.path, fromRecord(record))
+    const request = this.#requests.of(record.path, fromRecord(record))
     if (request.config.overlay !== null) throw notLasting()
     return request
   }
@@ -404,88 +376,12 @@ export class Daemon {
   #metricsOf(mount: Mount): FileSystemMetrics {
     return new FileSystemMetrics(this.#allCounters, mount.slot)
   }
-
-  #imageRequest(path: string, from: Omit<InitialMount, 'path'>): ImageRequest {
-    const { config: written, unknownKeys } = parseConfig(from.document, `of mount ${path}`)
-    const config = from.auth === undefined ? written : withAuth(written, from.auth)
-    const { log } = this.options
-    if (unknownKeys.length > 0)
-      log.warn(`configuration of ${path}: unknown keys, without effect: ${unknownKeys.join(', ')}`)
-    const { ignored } = settingsOf(config)
-    if (ignored.length > 0) log.warn(`configuration of ${path}: without effect in this version: ${ignored.join(', ')}`)
-    const notice = schedulerNotice(config)
-    if (notice !== undefined) log.warn(`configuration of ${path}: ${notice}`)
-    return {
-      source: from.source,
-      document: config === written ? from.document : undefined,
-      config,
-      prefetchFiles: from.prefetchFiles,
-      threads: this.options.threads,
-      dedup: this.options.dedup,
-      currentAuth: () => this.dynamic.get(`${path}:${AUTH_KEY}`) || undefined,
-      proxy: liveProxy(path, this.dynamic, (text) => log.warn(`${path}: ${text}`)),
-    }
-  }
-
-  /** Says once a mount that its cache takes no more: nobody would notice otherwise, since reads go on. */
-  #warnOfCache(slot: number): void {
-    const mount = this.#mounts.bySlot(slot)
-    const directory = mount?.image.settings.cacheDirectory
-    if (mount === undefined || directory === undefined) return
-    if (mount.image.reader.counters.chunksUncached === 0 || this.#cacheWarned.has(mount.image)) return
-    this.#cacheWarned.add(mount.image)
-    this.options.log.warn(
-      `the cache of ${mount.path} in ${directory} takes no more: reads go on without it, and what is read again is fetched again; free space there, or name another directory`,
-    )
-  }
-
-  #readDone(slot: number, ino: number, end: { bytes: number; latencyMs: number; error: unknown }): void {
-    this.#mounts.bySlot(slot)?.image.files?.read(ino, end.error === undefined ? end.bytes : -1)
-    if (end.error === undefined) {
-      this.#counters.read(slot, end.bytes, end.latencyMs * 1000, false)
-      this.#warnOfCache(slot)
-      return
-    }
-    if (this.#state === 'STOPPED') return // it was taken back by the kernel, for the next daemon, or its asker is told by the unmount
-    this.#counters.readFailed(slot)
-    const path = this.#mounts.bySlot(slot)?.path ?? 'an unmounted image'
-    const text = `cannot read inode ${ino} of ${path}: ${messageOf(end.error)}`
-    this.events.add(text)
-    this.options.log.error(text)
-  }
-}
-
-function withAuth(config: Config, auth: string): Config {
-  const { backend } = config
-  if (backend === null || backend.registry === null) return config
-  return { ...config, backend: { ...backend, registry: { ...backend.registry, auth } } }
-}
-
-function fromApi(request: MountRequest): Omit<InitialMount, 'path'> {
-  return { source: request.source, document: request.config, prefetchFiles: request.prefetch_files ?? [] }
 }
 
 function notLasting(): DaemonError {
   return new DaemonError(
     'HANDOVER',
     'sessions that are written to, or have shared directories, cannot change their daemon: only images can',
-  )
-}
-
-function fromRecord({ source, document, prefetchFiles }: MountRecord): Omit<InitialMount, 'path'> {
-  return { source, document, prefetchFiles: prefetchFiles ?? [] }
-}
-
-/** What the API calls file systems. Throws DaemonError 'BAD_REQUEST'. */
-function typeOf(type: string): 'rafs' | 'passthrough' {
-  if (type === RAFS_TYPE) return 'rafs'
-  if (['passthrough', 'passthroughfs', 'passthrough_fs'].includes(type)) return 'passthrough'
-  throw new DaemonError(
-    'BAD_REQUEST',
-    `${JSON.stringify(type.slice(0, 100))} is no file system type; rafs and passthrough_fs are`,
-    {
-      wire: `invalid argument \`only 'rafs' and 'passthrough_fs' are supported, but ${type} was specified\``,
-    },
   )
 }
 

@@ -5,6 +5,13 @@ import type { LateRead } from './transports/fuse-handler.ts'
 /** A reply header stands before the data. */
 const HEADER = 16
 
+/** How a read ended; `error` undefined = answered with `bytes`. */
+export interface LateReadEnd {
+  readonly bytes: number
+  readonly latencyMs: number
+  readonly error: unknown
+}
+
 export interface LateReadParts {
   /** Fills `into` with the file's bytes and gives their number; at most `deadlineMs` later it settles. */
   readonly fill: (read: LateRead, into: Uint8Array, deadlineMs: number) => Promise<number>
@@ -12,7 +19,7 @@ export interface LateReadParts {
   readonly deadlineMs: (read: LateRead) => number
   readonly answer: (read: LateRead, message: Buffer, bytes: number, errno: number) => void
   /** Told of each end; `error` undefined = answered with `bytes`. */
-  readonly onDone: (read: LateRead, end: { bytes: number; latencyMs: number; error: unknown }) => void
+  readonly onDone: (read: LateRead, end: LateReadEnd) => void
   /** Memory for answers under way; reads beyond wait their turn, first come first served. */
   readonly budgetBytes: number
 }

@@ -1,5 +1,5 @@
 import { faultAtEnd, faultText, findFault } from './json-text.ts'
-import type { MountRequest } from '../daemon.ts'
+import type { MountRequest } from '../image-requests.ts'
 import { LOG_LEVELS, type LogLevel } from '../log.ts'
 
 /** A body that cannot be used; `wire` is the text of the answer. */
