@@ -36,7 +36,12 @@ export class MirrorState {
 
   /** False while it rests. After that one failure sends it to rest again, one success makes it well. */
   get healthy(): boolean {
-    return this.#clock.now() >= this.#restsUntil
+    const leftMs = this.#restsUntil - this.#clock.now()
+    return leftMs <= 0 || leftMs > this.#cooldownMs // somebody set the clock back: it must not rest for as long as that
+  }
+
+  get #cooldownMs(): number {
+    return this.#mirror.cooldownMs ?? 5_000
   }
 
   succeeded(): void {
@@ -52,7 +57,6 @@ export class MirrorState {
     )
       return
     this.#failures += 1
-    if (this.#failures >= (this.#mirror.failureLimit ?? 5))
-      this.#restsUntil = this.#clock.now() + (this.#mirror.cooldownMs ?? 5_000)
+    if (this.#failures >= (this.#mirror.failureLimit ?? 5)) this.#restsUntil = this.#clock.now() + this.#cooldownMs
   }
 }
