@@ -41,6 +41,7 @@ export class ApiServer<D extends Served = Daemon> {
   readonly #server: Server
   /** Every connection, and its requests that are not answered yet. */
   readonly #clients = new Map<Socket, Client>()
+  #inode = 0n
 
   private constructor(options: ApiServerOptions<D>) {
     this.#options = options
@@ -88,15 +89,21 @@ export class ApiServer<D extends Served = Daemon> {
       )
     }
     chmodSync(socketPath, 0o600)
+    api.#inode = lstatSync(socketPath, { bigint: true }).ino
     return api
   }
 
-  /** Hangs up on everybody and removes the socket. */
+  /** Hangs up on everybody and removes the socket; not another daemon's, who took its place. */
   async close(): Promise<void> {
-    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()))
     for (const socket of this.#clients.keys()) socket.destroy()
-    await closed
+    // Closing would remove whatever has the name now; and nobody comes to a socket without a name.
+    if (!this.#hasName()) return void this.#server.unref()
+    await new Promise<void>((resolve) => this.#server.close(() => resolve()))
     rmSync(this.#options.socketPath, { force: true })
+  }
+
+  #hasName(): boolean {
+    return lstatSync(this.#options.socketPath, { bigint: true, throwIfNoEntry: false })?.ino === this.#inode
   }
 
   #admit(socket: Socket): void {

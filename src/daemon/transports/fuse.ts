@@ -6,6 +6,7 @@ import {
   detachNow,
   forgetEntry,
   forgetListing,
+  fuseConnection,
   FuseControl,
   type FuseNode,
   type FuseSessionFacts,
@@ -78,6 +79,8 @@ export class FuseSession {
   #seenRequests = 0
   #ending = false
   #closed = false
+  /** The kernel ended it: nothing of it is mounted anywhere. */
+  #isOver = false
 
   /** Starts the first thread, which waits for the mount: that takes as long as opening an image, which the caller does meanwhile. */
   constructor(options: FuseSessionOptions) {
@@ -209,7 +212,7 @@ export class FuseSession {
   async unmount(): Promise<void> {
     this.#ending = true
     clearInterval(this.#watch)
-    if (this.#fd === 0) return
+    if (this.#fd === 0 || !(await this.#isAtPoint())) return
     try {
       await unmount(this.at)
     } catch (error) {
@@ -217,6 +220,17 @@ export class FuseSession {
       this.#options.log.warn(`${this.at} is in use; it is detached, and its users will see errors`)
       await unmount(this.at, true)
     }
+  }
+
+  /**
+   * Is what stands at the mount point this session? It may have been detached, with somebody still in it, and another daemon have mounted there since.
+   * Where the kernel does not tell, it is taken for this one.
+   */
+  async #isAtPoint(): Promise<boolean> {
+    const own = fuseConnection(this.#fd)
+    if (own === undefined) return true
+    const there = (await readMountInfo()).findLast(({ at }) => at === this.at)
+    return there?.device === `${own >> 20}:${own & 0xf_ffff}`
   }
 
   /** Closes the device, which ends the session for its last users too. Only when no thread serves any more. */
@@ -231,7 +245,7 @@ export class FuseSession {
 
   /** For the last moments of a process that fails: no mount of a dead daemon stays. */
   detachNow(): void {
-    if (this.#fd !== 0) detachNow(this.at)
+    if (this.#fd !== 0 && !this.#isOver) detachNow(this.at)
   }
 
   get #isOpen(): boolean {
@@ -286,7 +300,8 @@ export class FuseSession {
         return
       case 'end':
         for (const member of this.#members) member.isServing = false
-        if (message.why === 'unmounted' && !this.#ending) this.#ended('unmounted')
+        this.#isOver ||= message.why === 'unmounted'
+        if (this.#isOver && !this.#ending) this.#ended('unmounted')
         return
       default:
         message satisfies never
