@@ -140,26 +140,27 @@ export class Bench implements AsyncDisposable {
     for (const name of ['cni', 'certs', 'nydus']) mkdirSync(join(path, name))
     for (const name of ['nydusd', 'nydusd-new']) symlinkSync(join(root, 'bin/nydusd'), join(path, name))
     const cri = 'plugins."io.containerd.grpc.v1.cri"'
+    const { snapshotter, nydusd, containerd } = this.#shown()
+    const document = JSON.parse(nydusd) as { device: { backend: { config: Record<string, unknown> } } }
+    document.device.backend.config['scheme'] = 'http'
+    writeFileSync(join(path, 'nydusd.json'), JSON.stringify(document))
+    const more = '[log]\nlog_to_stdout = true\nlevel = "debug"\n[snapshot]\nsync_remove = true\n'
+    const metrics = 'collect_interval = "1s"\nhung_io_interval = "1s"\n'
+    writeFileSync(join(path, 'snapshotter.toml'), `${snapshotter}${metrics}${more}`)
     writeFileSync(
       join(path, 'containerd.toml'),
-      `version = 2
-root = "${path}/root"
+      `root = "${path}/root"
 state = "${path}/state"
+${containerd}
 [grpc]
   address = "${path}/c.sock"
 [ttrpc]
   address = "${path}/c.sock.ttrpc"
-[proxy_plugins.nydus]
-  type = "snapshot"
-  address = "${path}/s.sock"
 [plugins."io.containerd.internal.v1.opt"]
   path = "${path}/opt"
 [${cri}]
   disable_apparmor = true
   restrict_oom_score_adj = true
-  [${cri}.containerd]
-    snapshotter = "nydus"
-    disable_snapshot_annotations = false
   [${cri}.registry]
     config_path = "${path}/certs"
   [${cri}.cni]
@@ -167,45 +168,27 @@ state = "${path}/state"
     conf_dir = "${path}/cni"
 `,
     )
-    writeFileSync(
-      join(path, 'nydusd.json'),
-      JSON.stringify({
-        device: {
-          backend: { type: 'registry', config: { scheme: 'http', timeout: 5, connect_timeout: 5, retry_limit: 2 } },
-          cache: { type: 'blobcache' },
-        },
-        mode: 'direct',
-        digest_validate: false,
-        enable_xattr: true,
-        fs_prefetch: { enable: false, prefetch_all: false },
-      }),
+  }
+
+  /** The configurations of the handbook, with the names of this bench. */
+  #shown(): { snapshotter: string; nydusd: string; containerd: string } {
+    const { path } = this
+    const page = readFileSync(join(root, 'docs/running-containers.md'), 'utf8')
+    const section = page.slice(page.indexOf("## With upstream's snapshotter"))
+    const blocks = [...section.matchAll(/^```(?:toml|json)\n(.*?)^```$/gms)].map(([, text = '']) =>
+      text
+        .replaceAll('/var/lib/containerd/io.containerd.snapshotter.v1.nydus', `${path}/nydus`)
+        .replaceAll('/run/containerd-nydus/containerd-nydus-grpc.sock', `${path}/s.sock`)
+        .replaceAll('/run/containerd-nydus/system.sock', `${path}/system.sock`)
+        .replaceAll('/opt/nydus-node/bin/nydusd', `${path}/nydusd`)
+        .replaceAll('/etc/nydus/nydusd-config.json', `${path}/nydusd.json`)
+        .replaceAll('127.0.0.1:9110', `127.0.0.1:${this.metricsPort}`)
+        .replaceAll('daemon_mode = "shared"', `daemon_mode = "${this.#options.mode}"`)
+        .replaceAll('recover_policy = "failover"', `recover_policy = "${this.#options.recover}"`),
     )
-    writeFileSync(
-      join(path, 'snapshotter.toml'),
-      `version = 1
-root = "${path}/nydus"
-address = "${path}/s.sock"
-daemon_mode = "${this.#options.mode}"
-[system]
-enable = true
-address = "${path}/system.sock"
-[daemon]
-nydusd_path = "${path}/nydusd"
-nydusd_config = "${path}/nydusd.json"
-fs_driver = "fusedev"
-recover_policy = "${this.#options.recover}"
-failover_policy = "resend"
-[log]
-log_to_stdout = true
-level = "debug"
-[metrics]
-address = "127.0.0.1:${this.metricsPort}"
-collect_interval = "1s"
-hung_io_interval = "1s"
-[snapshot]
-sync_remove = true
-`,
-    )
+    assert.equal(blocks.length, 3)
+    const [snapshotter = '', nydusd = '', containerd = ''] = blocks
+    return { snapshotter, nydusd, containerd }
   }
 
   /** Of the snapshotter; no other bench has it while this one runs. */

@@ -69,6 +69,9 @@ function tryToml(document: string): unknown {
 
 type Table = Readonly<Record<string, unknown>>
 
+/** containerd-nydus-grpc writes it into each configuration; it is of times when localfs had it. */
+const ALWAYS_WRITTEN = new Set(['device.backend.config.readahead'])
+
 function isTable(value: unknown): value is Table {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
@@ -80,6 +83,7 @@ function unknownKeys(schema: unknown, value: unknown, at: string): string[] {
   return Object.entries(value).flatMap(([key, inner]) => {
     const path = at === '' ? key : `${at}.${key}`
     const known = Object.hasOwn(entries, key) ? entries[key] : undefined
+    if (known === undefined && inner === false && ALWAYS_WRITTEN.has(path)) return []
     return known === undefined ? [path] : unknownKeys(known, inner, path)
   })
 }
