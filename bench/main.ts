@@ -7,6 +7,7 @@ import { benchDaemon } from './daemon.ts'
 import { benchEngine } from './engine.ts'
 import { benchImage } from './image.ts'
 import { conditions } from './measure.ts'
+import { benchMany } from './many.ts'
 import { benchMounted } from './mounted.ts'
 import { OURS, peerTools } from './peers.ts'
 import { Report } from './report.ts'
@@ -21,6 +22,7 @@ const PARTS: Readonly<Record<string, Part>> = {
   mounted: { run: benchMounted, mounts: true },
   start: { run: benchStart, mounts: true },
   daemon: { run: benchDaemon, mounts: true },
+  many: { run: benchMany, mounts: true },
   builder: { run: benchBuilder, mounts: false },
   image: { run: benchImage, mounts: false },
   engine: { run: benchEngine, mounts: false },
