@@ -19,6 +19,8 @@ const SCHEMA = [
   )`,
   'CREATE INDEX IF NOT EXISTS ChunkIndex ON Chunks(ChunkId)',
 ]
+/** Views and triggers would run whatever somebody wrote there, also without an end. */
+const FOREIGN = "SELECT name FROM sqlite_schema WHERE type IN ('view', 'trigger') LIMIT 1"
 const FIND = `SELECT FilePath, ChunkOffset FROM Chunks INDEXED BY ChunkIndex
   JOIN Blobs ON Chunks.BlobId = Blobs.BlobId WHERE ChunkId = ? ORDER BY Blobs.BlobId LIMIT ?`
 const ADD_CHUNK = `INSERT OR IGNORE INTO Chunks (ChunkId, ChunkOffset, BlobId)
@@ -76,6 +78,8 @@ export class ChunkDedup {
     try {
       database = new DatabaseSync(path, { timeout: OPEN_BUSY_MS, allowExtension: false })
       database.exec('PRAGMA trusted_schema = OFF; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL')
+      const foreign = database.prepare(FOREIGN).get()
+      if (foreign !== undefined) throw new Error(`it has ${JSON.stringify(foreign['name'])}, which is no table`)
       for (const sql of SCHEMA) database.exec(sql)
       const dedup = new ChunkDedup(database)
       database.exec('PRAGMA busy_timeout = 0')
@@ -83,7 +87,7 @@ export class ChunkDedup {
     } catch (error) {
       database?.close()
       const reason = error instanceof Error ? error.message : String(error)
-      const step = 'give --dedup-db a file in a directory that may be written'
+      const step = 'give --dedup-db another file, in a directory that may be written'
       throw new CacheError('IO', `cannot use the deduplication database ${path}: ${reason}; ${step}`, { cause: error })
     }
   }

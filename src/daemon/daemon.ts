@@ -172,7 +172,7 @@ export class Daemon {
       for (const [key, value] of session.settings) this.dynamic.set(key, value)
       await this.#mounts.restore(session, (record) => this.#restoredRequest(record), onFailure)
       this.#step('Takeover')
-      this.#session.adopt(device)
+      this.#session.adopt(device, session.connection)
       this.#inherited = session
     } catch (error) {
       closeSync(device)
@@ -293,6 +293,11 @@ export class Daemon {
     const { device } = this.#session
     if (device !== undefined) await this.#drain(device)
     this.#mounts.prefetch()
+  }
+
+  /** Is this session what stands at the mount point? */
+  get isMounted(): boolean {
+    return this.#session.isAtPoint
   }
 
   /** For the last moments of a process that fails. */

@@ -1,12 +1,11 @@
-import { readlink, realpath, stat, statfs } from 'node:fs/promises'
+import { readlink, realpath, stat } from 'node:fs/promises'
 import { basename, dirname, join, resolve } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { readMountInfo, unmount, whyNoFuse } from '../kernel/index.ts'
+import { isDead } from './dead-mount.ts'
 import { DaemonError, messageOf } from './errors.ts'
 import type { Log } from './log.ts'
 import { MOUNT_SOURCE } from './transports/fuse.ts'
 
-const STAT_DEADLINE_MS = 2_000
 const MAX_LEFTOVERS = 16
 
 /**
@@ -40,10 +39,12 @@ export async function mountPointName(path: string): Promise<string> {
   return join(await realpath(dirname(whole)), basename(whole))
 }
 
-/** Has a nydusd mounted at this real name? */
-export async function isMounted(at: string): Promise<boolean> {
+/** Has a nydusd mounted at this real name? With a number of a session, in the kernel's own form: that one? */
+export async function isMounted(at: string, connection?: bigint): Promise<boolean> {
   const entry = (await readMountInfo()).findLast((mount) => mount.at === at)
-  return entry !== undefined && entry.type.startsWith('fuse') && entry.source === MOUNT_SOURCE
+  if (entry === undefined || !entry.type.startsWith('fuse')) return false
+  if (connection === undefined) return entry.source === MOUNT_SOURCE
+  return entry.device === `${connection >> 20n}:${connection & 0xf_ffffn}`
 }
 
 /** Only mounts that answer nobody are taken away: another daemon's would be lost with its users. */
@@ -58,22 +59,5 @@ async function detachLeftovers(at: string, log: Log): Promise<void> {
       )
     log.warn(`${at} has the mount of a daemon that is gone; it is detached`)
     await unmount(at, true)
-  }
-}
-
-/**
- * A mount whose server hangs does not answer either, but is alive. The question is one that the kernel never answers by itself: it remembers the attributes of a dead mount's root, so
- * `stat` would say that all is well.
- */
-async function isDead(at: string): Promise<boolean> {
-  const timer = new AbortController()
-  try {
-    const asked = statfs(at).then(
-      () => false,
-      (error: NodeJS.ErrnoException) => error.code === 'ENOTCONN' || error.code === 'ECONNABORTED',
-    )
-    return await Promise.race([asked, sleep(STAT_DEADLINE_MS, false, { signal: timer.signal })])
-  } finally {
-    timer.abort()
   }
 }

@@ -9,7 +9,7 @@ import type { InitialMount } from './image-requests.ts'
 import { DaemonError, messageOf } from './errors.ts'
 import { Log, type LogLevel } from './log.ts'
 import type { FailoverPolicy } from './handover/drain.ts'
-import { type Kept, Keeper, keepersAreOn, takeKept } from './keeper/keeper.ts'
+import { endKeeper, type Kept, Keeper, keepersAreOn, takeKept } from './keeper/keeper.ts'
 import { resumeDaemon } from './keeper/resume.ts'
 import { isMounted, mountPointName, prepareMountPoint } from './mount-point.ts'
 import { startServingThread } from './serving-thread/index.ts'
@@ -74,7 +74,7 @@ export async function runDaemon(options: RunOptions): Promise<never> {
     end.resolve({ kind: 'stop', why: signal })
     giveUpStart ??= setTimeout(() => {
       log.error(`nydusd stops: ${signal}, before it had started`)
-      if (kept !== undefined) process.kill(process.ppid, 'SIGKILL')
+      if (kept !== undefined) endKeeper(kept.keeper)
       exitNow(1)
     }, START_GRACE_MS)
   }
@@ -159,6 +159,8 @@ async function listen(
   if (options.apiSocket === undefined) return undefined
   try {
     if (kept !== undefined) await checkSocket(options.apiSocket)
+    // Whoever unmounted it meanwhile may be starting another daemon, which gets the socket.
+    if (kept !== undefined && !daemon.isMounted) return undefined
     return await ApiServer.listen({ socketPath: options.apiSocket, daemon, routes: ROUTES, onExit })
   } catch (error) {
     if (kept !== undefined) {

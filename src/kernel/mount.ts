@@ -1,10 +1,11 @@
-import { closeSync } from 'node:fs'
+import { closeSync, readFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { KernelError } from './errors.ts'
 import { cPath, later, libc } from './syscall.ts'
 
 const MS = { RDONLY: 1, NOSUID: 2, NODEV: 4, NOATIME: 1024 } as const
 const MNT_DETACH = 2
+const MOUNT_TABLE = '/proc/self/mountinfo'
 const O_RDWR_CLOEXEC = 2 | 0o2000000
 
 /** What the mount table shows, and what the kernel may ask. */
@@ -103,9 +104,18 @@ export interface MountEntry {
 
 /** The mount table of this process, topmost mounts last. Never touches the mounts themselves (a dead one would hang). */
 export async function readMountInfo(): Promise<MountEntry[]> {
+  return entriesOf(await readFile(MOUNT_TABLE, 'latin1'))
+}
+
+/** The same at once, for decisions that nothing may come between. */
+export function readMountInfoNow(): MountEntry[] {
+  return entriesOf(readFileSync(MOUNT_TABLE, 'latin1'))
+}
+
+function entriesOf(table: string): MountEntry[] {
   const unescape = (text: string): string =>
     text.replaceAll(/\\([0-7]{3})/g, (_all, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)))
-  const lines = (await readFile('/proc/self/mountinfo', 'latin1')).trimEnd().split('\n')
+  const lines = table.trimEnd().split('\n')
   return lines.map((line) => {
     const [left = '', right = ''] = line.split(' - ')
     const fields = left.split(' ')

@@ -15,7 +15,7 @@ import { KeptFile } from './kept-file.ts'
 const DEVICE = 3
 const FILE = 4
 const FILE_NAME = 'nydusd state'
-/** Tells a daemon that a keeper started it, and for which time since one went well. */
+/** Tells a daemon which keeper started it, and for which time since one went well: `<count>:<pid>`. */
 const VARIABLE = 'NYDUSD_KEPT'
 /** Starts of daemons, one after another, none of which went well. */
 export const MOST_STARTS = 10
@@ -39,7 +39,7 @@ exec 5<&-
 while [ $n -lt ${MOST_STARTS} ]; do
   n=$((n + 1))
   [ $n -gt 3 ] && sleep 1
-  (${VARIABLE}=$n exec "$@" </dev/null 2>&6 6>&-) && exit 0
+  (${VARIABLE}=$n:$$ exec "$@" </dev/null 2>&6 6>&-) && exit 0
 done`
 
 /** Does the environment want keepers? */
@@ -51,19 +51,26 @@ export function keepersAreOn(): boolean {
 export interface Kept {
   /** How many daemons were started since the last one that went well; this one is the last of them. */
   readonly starts: number
+  /** Pid of the keeper, which may be gone: whoever is the parent then is somebody else. */
+  readonly keeper: number
   readonly device: number
   readonly file: KeptFile
 }
 
 /** To be asked once, before anything else is started: nobody may inherit what is found. */
 export function takeKept(): Kept | undefined {
-  const starts = Number(process.env[VARIABLE] ?? 0)
+  const [starts = 0, keeper = 0] = (process.env[VARIABLE] ?? '').split(':').map(Number)
   delete process.env[VARIABLE]
-  if (!(starts > 0)) return undefined
+  if (!(starts > 0 && keeper > 0)) return undefined
   if (linkOf(DEVICE) !== '/dev/fuse' || !linkOf(FILE).startsWith(`/memfd:${FILE_NAME}`)) return undefined
   closeOnExec(DEVICE)
   closeOnExec(FILE)
-  return { starts, device: DEVICE, file: new KeptFile(FILE) }
+  return { starts, keeper, device: DEVICE, file: new KeptFile(FILE) }
+}
+
+/** Kills the keeper that started this daemon, if it is still there. */
+export function endKeeper(keeper: number): void {
+  if (process.ppid === keeper) process.kill(keeper, 'SIGKILL')
 }
 
 /** Where the launcher has the program's compiled code; the program takes that out of its environment, and a start without it is slower. */
@@ -106,7 +113,7 @@ export class Keeper {
     this.#log = parts.log
     if (parts.kept === undefined) return
     this.#file = parts.kept.file
-    this.#parent = process.ppid
+    this.#parent = parts.kept.keeper
   }
 
   /** Starts it, if there is none. What fails is logged: without a keeper all goes on, until the daemon dies. */
@@ -115,7 +122,7 @@ export class Keeper {
       return this.#end('shared directories and what is written are not brought back when this daemon dies')
     try {
       this.#file ??= new KeptFile(memoryFile(FILE_NAME))
-      this.#file.write(await this.#state())
+      await this.#keep(this.#file)
       if (this.#ended) return
       if (this.#parent === undefined) this.#spawn(this.#file)
       else this.#watchParent(this.#parent)
@@ -129,15 +136,21 @@ export class Keeper {
     if (this.#ended || this.#file === undefined) return
     if (!this.#isLasting()) return this.#end('with a shared directory, this daemon is not brought back when it dies')
     try {
-      this.#file.write(await this.#state())
+      await this.#keep(this.#file)
     } catch (error) {
       this.#log.warn(`the keeper has an old state: ${messageOf(error)}`)
     }
   }
 
+  /** Its end may come meanwhile: the number of the file may be another one's then. */
+  async #keep(file: KeptFile): Promise<void> {
+    const state = await this.#state()
+    if (!this.#ended) file.write(state)
+  }
+
   /** Would it bring this daemon back? */
   get isThere(): boolean {
-    return !this.#ended && (this.#child?.exitCode === null || this.#parent !== undefined)
+    return !this.#ended && (this.#child?.exitCode === null || process.ppid === this.#parent)
   }
 
   #end(why: string): void {
@@ -150,8 +163,7 @@ export class Keeper {
     if (this.#ended) return
     this.#ended = true
     this.#child?.kill('SIGKILL')
-    const parent = this.#parent
-    if (parent !== undefined && process.ppid === parent) process.kill(parent, 'SIGKILL')
+    if (this.#parent !== undefined) endKeeper(this.#parent)
     if (this.#file !== undefined) closeSync(this.#file.fd)
   }
 

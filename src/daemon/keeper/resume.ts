@@ -1,6 +1,8 @@
-import { exitNow } from '../../kernel/index.ts'
+import { detachNow, exitNow, fuseConnection, isFuseOver } from '../../kernel/index.ts'
+import { isDead } from '../dead-mount.ts'
 import { Daemon, type DaemonOptions } from '../daemon.ts'
 import { messageOf } from '../errors.ts'
+import { decodeState } from '../handover/session-state.ts'
 import { isMounted } from '../mount-point.ts'
 import { type Kept, MOST_STARTS } from './keeper.ts'
 
@@ -12,8 +14,11 @@ export async function resumeDaemon(kept: Kept, options: DaemonOptions): Promise<
   const { at, log } = options
   const left = kept.file.takeRestart()
   log.warn(`the daemon before died; its keeper started this one (try ${kept.starts} of ${MOST_STARTS})`)
-  if (!(await isMounted(at))) {
-    log.info(`${at} was unmounted meanwhile: there is nothing to go on with`)
+  const connection = connectionOf(kept)
+  const isOver = isFuseOver(kept.device)
+  if (isOver || !(await isMounted(at, connection))) {
+    if (isOver && (await isMounted(at, connection)) && (await isDead(at))) detachNow(at) // somebody aborted it
+    log.info(`${at} was unmounted or aborted meanwhile: there is nothing to go on with`)
     exitNow(0)
   }
   const daemon = Daemon.waiting(options)
@@ -29,7 +34,18 @@ export async function resumeDaemon(kept: Kept, options: DaemonOptions): Promise<
     log.error(`cannot go on with ${at}: ${messageOf(error)}`)
     if (left >= 0 && kept.starts < MOST_STARTS) return exitNow(1)
     log.error(`${at} is given up and detached; its users see errors from now on`)
-    daemon.detachNow()
+    if (await isMounted(at, connection)) detachNow(at)
     return exitNow(0)
+  }
+}
+
+/** Which session it is; another daemon may have mounted at the same place since. Undefined when neither the kernel nor the state tells. */
+function connectionOf({ device, file }: Kept): bigint | undefined {
+  const told = fuseConnection(device)
+  if (told !== undefined) return BigInt(told)
+  try {
+    return decodeState(file.read()).connection
+  } catch {
+    return undefined // told when it is restored
   }
 }

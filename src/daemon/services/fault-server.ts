@@ -59,6 +59,14 @@ export class FaultServer {
 
   /** Tells of everything that is at hand, so that it never faults. */
   async prefault(): Promise<void> {
+    try {
+      await this.#prefault()
+    } catch (error) {
+      this.#options.onError(`cannot tell of what is at hand, which is left to faults: ${messageOf(error)}`)
+    }
+  }
+
+  async #prefault(): Promise<void> {
     const { disk, regions } = this.#options
     for (const region of regions) {
       const end = Math.min(region.size, disk.size - region.offset)

@@ -32,12 +32,13 @@ async function serve(scratch: Scratch) {
   return {
     blobs,
     disk: opened.disk,
+    closeImage: opened.close,
     /** Read by another way than faults. */
     wanted: await contentOf(reference),
     connect: () => new UffdClient(socketPath),
     [Symbol.asyncDispose]: async () => {
       server.close()
-      await opened.close()
+      await opened.close().catch(() => undefined) // a test may have closed it
       await reference.close()
     },
   }
@@ -123,6 +124,24 @@ test('what is at hand is told of before anybody faults', { skip, timeout: 60_000
   assert.equal(told(), atHand)
   assert.ok((await client.touch(0, wanted.length)).equals(wanted))
   assert.equal(told(), atHand)
+})
+
+test('what cannot be told beforehand ends nobody', { skip, timeout: 60_000 }, async () => {
+  await using scratch = new Scratch()
+  await using served = await serve(scratch)
+  const { disk, wanted, connect, closeImage } = served
+  await disk.read(0, Buffer.alloc(disk.size), new AbortController().signal)
+  await closeImage() // its files are gone
+  const failures: unknown[] = []
+  const failed = (error: unknown): unknown => failures.push(error)
+  process.on('unhandledRejection', failed)
+  await using client = connect()
+  client.handshake(wanted.length, 4096, (region) => ({ type: 0, regions: [region], policy: 0, enable_prefault: true }))
+  await client.stat()
+  await sleep(100)
+  process.off('unhandledRejection', failed)
+  assert.deepEqual(failures, [])
+  assert.ok(!client.isOver)
 })
 
 test('a page whose data cannot be had waits until it can be', { skip, timeout: 60_000 }, async () => {

@@ -1,4 +1,3 @@
-import { rmSync } from 'node:fs'
 import { type FuseNode, KernelError } from '../../kernel/index.ts'
 import { FuseQueue, UnixListener, type UnixStream, VhostSession } from '../../kernel/vm/index.ts'
 import { DaemonError, messageOf } from '../errors.ts'
@@ -96,8 +95,7 @@ export class VirtioFsSession implements Session {
   }
 
   stopServing(): Promise<void> {
-    if (this.#listener !== undefined) rmSync(this.at, { force: true })
-    this.#listener?.close()
+    this.#listener?.close('with its name')
     this.#listener = undefined
     this.#machine?.close()
     this.#machine = undefined
@@ -116,6 +114,9 @@ export class VirtioFsSession implements Session {
   detachNow(): void {
     // a socket of a dead daemon is replaced by the next one
   }
+
+  /** Nobody else can have a part in it. */
+  readonly isAtPoint = true
 
   get threads(): number {
     return this.#listener === undefined ? 0 : 1

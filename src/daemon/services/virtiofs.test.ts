@@ -202,6 +202,24 @@ test('what no driver or monitor sends ends the session, and the next machine is 
   assert.equal(await daemon.stop(), 0)
 })
 
+test('a daemon that ends leaves the socket alone that another one has put in the place of its own', {
+  timeout: 60_000,
+}, async () => {
+  await using scratch = new Scratch()
+  const { daemon, socket } = await start(scratch)
+  const api = join(scratch.path, 'other.sock')
+  const args = ['virtiofs', '--sock', socket, '-B', IMAGE.bootstrap, '-D', join(scratch.path, 'blobs'), '-A', api]
+  const other = new TestDaemon([...args, '--rlimit-nofile', '0'], api, { cwd: scratch.path, env: {} })
+  try {
+    await other.ready()
+    assert.equal(await daemon.stop(), 0)
+    await using driver = new VirtioFsDriver(socket)
+    await init(driver)
+  } finally {
+    await other.kill()
+  }
+})
+
 test('damaged FUSE requests get an error or nothing, and the next one its answer', { timeout: 60_000 }, async () => {
   await using scratch = new Scratch()
   const { daemon, socket } = await start(scratch)

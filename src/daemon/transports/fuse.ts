@@ -7,6 +7,7 @@ import {
   forgetEntry,
   forgetListing,
   fuseConnection,
+  isFuseOver,
   FuseControl,
   type FuseNode,
   type FuseSessionFacts,
@@ -15,10 +16,12 @@ import {
   MAX_READ_BYTES,
   mountFuse,
   readMountInfo,
+  readMountInfoNow,
   setReadAhead,
   unmount,
   waitInReads,
 } from '../../kernel/index.ts'
+import { isDead } from '../dead-mount.ts'
 import { DaemonError, messageOf } from '../errors.ts'
 import type { FilesThread } from '../files/files-thread.ts'
 import type { FuseWorkerData, FuseWorkerMessage, FuseWorkerNews } from '../fuse-worker.ts'
@@ -67,6 +70,8 @@ export class FuseSession {
   readonly counters: FileSystemCounters[] = []
   /** 0 = not mounted yet. */
   #fd = 0
+  /** Number of an adopted session; for kernels that do not tell it. */
+  #adopted: number | undefined
   readonly #options: FuseSessionOptions
   readonly #control: FuseControl
   readonly #state: ServingState
@@ -113,8 +118,9 @@ export class FuseSession {
   }
 
   /** Takes another daemon's session, in the place of {@link mount}. Nobody is answered before {@link serve}. */
-  adopt(device: number): void {
+  adopt(device: number, connection: bigint): void {
     this.#fd = device
+    this.#adopted = Number(connection)
   }
 
   /** Lets the threads answer the requests of an adopted session, with this tree in it. */
@@ -212,7 +218,7 @@ export class FuseSession {
   async unmount(): Promise<void> {
     this.#ending = true
     clearInterval(this.#watch)
-    if (this.#fd === 0 || !(await this.#isAtPoint())) return
+    if (!this.#hasPoint() || (isFuseOver(this.#fd) && !(await isDead(this.at)))) return
     try {
       await unmount(this.at)
     } catch (error) {
@@ -226,10 +232,16 @@ export class FuseSession {
    * Is what stands at the mount point this session? It may have been detached, with somebody still in it, and another daemon have mounted there since.
    * Where the kernel does not tell, it is taken for this one.
    */
-  async #isAtPoint(): Promise<boolean> {
-    const own = fuseConnection(this.#fd)
+  get isAtPoint(): boolean {
+    return this.#hasPoint() && !isFuseOver(this.#fd)
+  }
+
+  /** By its number, which another session may have when this one is over. */
+  #hasPoint(): boolean {
+    if (!this.#isOpen) return false
+    const own = fuseConnection(this.#fd) ?? this.#adopted
     if (own === undefined) return true
-    const there = (await readMountInfo()).findLast(({ at }) => at === this.at)
+    const there = readMountInfoNow().findLast(({ at }) => at === this.at)
     return there?.device === `${own >> 20}:${own & 0xf_ffff}`
   }
 
@@ -243,9 +255,9 @@ export class FuseSession {
     }
   }
 
-  /** For the last moments of a process that fails: no mount of a dead daemon stays. */
+  /** For the last moments of a process that fails: no mount of a dead daemon stays, and none of another one goes. */
   detachNow(): void {
-    if (this.#fd !== 0 && !this.#isOver) detachNow(this.at)
+    if (!this.#isOver && this.isAtPoint) detachNow(this.at)
   }
 
   get #isOpen(): boolean {

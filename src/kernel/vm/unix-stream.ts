@@ -139,11 +139,15 @@ export class UnixStream {
 /** A socket that is listened on. What lay at its path and was a socket is replaced. */
 export class UnixListener {
   readonly #fd: number
+  readonly #path: string
+  readonly #inode: bigint | undefined
   readonly #poll: PollHandle
   #isClosed = false
 
-  private constructor(fd: number, onConnection: (stream: UnixStream) => void) {
+  private constructor(fd: number, path: string, onConnection: (stream: UnixStream) => void) {
     this.#fd = fd
+    this.#path = path
+    this.#inode = inodeOf(path)
     const accept = (): void => {
       for (;;) {
         const connection = calls().accept4(fd, 0, 0, NONBLOCK_CLOEXEC)
@@ -183,14 +187,20 @@ export class UnixListener {
     } finally {
       process.umask(mask)
     }
-    return new UnixListener(fd, onConnection)
+    return new UnixListener(fd, path, onConnection)
   }
 
-  close(): void {
+  /** `with its name` removes the socket; not another daemon's, who took its place. */
+  close(name?: 'with its name'): void {
+    if (name !== undefined && this.#inode !== undefined && inodeOf(this.#path) === this.#inode) rmSync(this.#path)
     this.#isClosed = true
     this.#poll.close()
     closeSync(this.#fd)
   }
+}
+
+function inodeOf(path: string): bigint | undefined {
+  return lstatSync(path, { bigint: true, throwIfNoEntry: false })?.ino
 }
 
 /** Connects to a listening socket. Throws KernelError. */
