@@ -13,6 +13,7 @@ import {
   OPCODE,
   serveFuse,
 } from '../kernel/index.ts'
+import { DroppedMemory } from './dropped-memory.ts'
 import { messageOf } from './errors.ts'
 import type { ForwardedRequest } from './files/messages.ts'
 import { FileSystemCounters } from './metrics.ts'
@@ -62,10 +63,11 @@ function main(data: FuseWorkerData): void {
     exchangesOpens: wishes.exchangesOpens,
   })
   files.update(data.tree)
+  const dropped = new DroppedMemory()
   const takeNews = (): void => {
     for (let news = receiveMessageOnPort(data.news); news !== undefined; news = receiveMessageOnPort(data.news)) {
       const message = news.message as FuseWorkerNews
-      if ('tree' in message) files.update(message.tree)
+      if ('tree' in message) dropped.add(files.update(message.tree))
       else filesThread = message.files
     }
   }
@@ -74,6 +76,12 @@ function main(data: FuseWorkerData): void {
     if (state.generation === seen) return
     seen = state.generation
     takeNews()
+  }
+  const lookForNews = (): void => {
+    if (state.generation === seen) return
+    state.enter(worker)
+    refresh()
+    state.leave(worker, seen)
   }
   const why = serveFuse({
     fd: state.waitForDevice(),
@@ -89,12 +97,9 @@ function main(data: FuseWorkerData): void {
       }
     },
     wishes,
+    onWake: lookForNews,
     onForget: (request) => {
-      if (state.generation !== seen) {
-        state.enter(worker)
-        refresh()
-        state.leave(worker, seen)
-      }
+      lookForNews()
       if (filesThread === undefined) return
       if (request.opcode === OPCODE.BATCH_FORGET || request.nodeTop !== 0) forward(request.nodeTop, request, false)
     },

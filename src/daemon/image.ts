@@ -39,6 +39,8 @@ const WAIT_THAT_COUNTS_MS = 100
 /** The main thread's number among the tables of recorded files; serving threads come after it. */
 const MAIN_THREAD = 0
 
+let lastId = 0
+
 /** An open image: its metadata, and the engine that reads its data. The one who opened it closes it. */
 export class MountedImage {
   readonly request: ImageRequest
@@ -50,6 +52,7 @@ export class MountedImage {
   readonly recording: FileRecording | undefined
   /** The table of the main thread, which answers late reads. */
   readonly files: FileCounters | undefined
+  readonly #id = ++lastId
   readonly #closing = new AbortController()
   readonly #closeBackend: () => Promise<void>
   /** Free span lists: reads come and go, and each needs one only until the engine has looked at it. */
@@ -117,7 +120,7 @@ export class MountedImage {
   /** As serving threads need it. */
   served(slot: number): ServedImage {
     const { bytes, inlinedBlobId } = this.loaded
-    return { slot, bytes, inlinedBlobId, hot: this.reader.hot, recording: this.recording }
+    return { id: this.#id, slot, bytes, inlinedBlobId, hot: this.reader.hot, recording: this.recording }
   }
 
   /** Reads a file's bytes, clipped to its size; gives their number. Throws EngineError or RafsError, at the latest after `deadlineMs` or the configured deadline. */

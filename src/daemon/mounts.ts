@@ -1,5 +1,6 @@
 import type { DecodePool } from '../engine/index.ts'
 import type { FuseNode } from '../kernel/index.ts'
+import { DroppedMemory } from './dropped-memory.ts'
 import { DaemonError } from './errors.ts'
 import type { FilesThread } from './files/files-thread.ts'
 import { type ImageRequest, MountedImage } from './image.ts'
@@ -48,6 +49,7 @@ export class MountTable {
   readonly #shares = new Map<string, Share>()
   readonly #onFree: (slot: number) => void
   readonly #files: () => Promise<FilesThread>
+  readonly #dropped = new DroppedMemory()
   #listener: TreeListener | undefined
   #lastSlot = 0
   #turn: Promise<unknown> = Promise.resolve()
@@ -80,7 +82,8 @@ export class MountTable {
   }
 
   bySlot(slot: number): Mount | undefined {
-    return this.all.find((mount) => mount.slot === slot)
+    for (const mount of this.#mounts.values()) if (mount.slot === slot) return mount
+    return undefined
   }
 
   /** From now on changes are told to it. */
@@ -160,7 +163,8 @@ export class MountTable {
       await this.#takeOut(path, node)
       if (isOverlay(image)) await (await this.#files()).detach(slot)
       await image.close()
-      return await this.#forget(way, rootNames(image))
+      await this.#forget(way, rootNames(image))
+      this.#dropped.add(image.loaded.bytes.length)
     })
   }
 
@@ -251,6 +255,7 @@ export class MountTable {
     await this.#publish()
     await this.#forget([], rootNames(image))
     await old.image.close()
+    this.#dropped.add(old.image.loaded.bytes.length)
     image.prefetch()
   }
 

@@ -16,6 +16,8 @@ import { answerExchanged } from './exchanged.ts'
 
 /** A mounted image as serving threads get it. */
 export interface ServedImage {
+  /** Of this opening of the image; what comes through a port is another object each time. */
+  readonly id: number
   readonly slot: number
   readonly bytes: Uint8Array<SharedArrayBuffer>
   readonly inlinedBlobId: string | undefined
@@ -104,18 +106,21 @@ export class FuseFileSystem {
     this.#exchangesOpens = parts.exchangesOpens
   }
 
-  /** Takes over what is mounted now; images that were there stay open. */
-  update(tree: ServedTree): void {
+  /** Takes over what is mounted now; images that were there stay open. Gives the bytes of metadata that are no longer used. */
+  update(tree: ServedTree): number {
     const before = [...this.#images]
     this.#images.length = 0
+    let dropped = before.reduce((sum, image) => sum + (image?.of.bytes.length ?? 0), 0)
     for (const of of tree.images) {
       const known = before[of.slot]
-      this.#images[of.slot] = known?.of.bytes === of.bytes && known.of.hot === of.hot ? known : open(of, this.#thread)
+      if (known?.of.id === of.id) dropped -= known.of.bytes.length
+      this.#images[of.slot] = known?.of.id === of.id ? known : open(of, this.#thread)
     }
     this.#files.clear()
     for (const slot of tree.files) this.#files.add(slot)
     this.#pseudo = new Map(tree.pseudo.map((node) => [node.ino, node]))
     this.#rootSlot = this.#pseudo.get(PSEUDO_ROOT)?.slot ?? 0
+    return dropped
   }
 
   /** Body length, minus an errno, or ANSWER_LATER, as `FuseHandler` wants it. */

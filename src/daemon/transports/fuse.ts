@@ -185,6 +185,8 @@ export class FuseSession {
     this.#tree = tree
     for (const { news } of this.#members) news.postMessage({ tree } satisfies FuseWorkerNews)
     const generation = this.#state.advance()
+    // one that has no requests would keep what is unmounted now
+    if (this.#fd !== 0) this.#control.wake()
     const deadline = performance.now() + NEWS_DEADLINE_MS
     while (this.#members.some((member, worker) => member.isServing && this.#state.isBusyBefore(worker, generation))) {
       if (performance.now() > deadline)

@@ -27,6 +27,13 @@ export class FuseControl {
     Atomics.store(this.words, FIRST_THREAD + worker, thread)
   }
 
+  /** Makes serving threads that wait for a request look up from it, once. One that is about to wait may not notice. */
+  wake(): void {
+    installWakeHandler()
+    for (const thread of this.words.subarray(FIRST_THREAD))
+      if (thread > 0) libc().tgkill(process.pid, thread, WAKE_SIGNAL)
+  }
+
   /**
    * Makes all serving threads leave their loop, each after the request in hand, and waits until they have. The mount stays, and unread requests stay queued in
    * the kernel. Throws KernelError 'ETIMEDOUT' when a thread does not come.

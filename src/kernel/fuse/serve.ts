@@ -25,6 +25,8 @@ export interface FuseServing {
   readonly handler: FuseHandler
   readonly wishes: FuseWishes
   readonly onInit: (facts: FuseSessionFacts) => void
+  /** Between two requests, after {@link FuseControl.wake}. */
+  readonly onWake?: () => void
   /** FORGET and BATCH_FORGET, for file systems that count lookups. */
   readonly onForget: (request: FuseRequest) => void
   /** Told of a handler that threw, after its request was answered with EIO. */
@@ -52,8 +54,11 @@ export function serveFuse(serving: FuseServing): 'unmounted' | 'stopped' {
       const read = c.read(fd, requestAddress, request.bytes.length)
       if (read < 0) {
         const errno = c.errno()
-        // EINTR: the control may want us to stop; ENOENT: the request was taken back
-        if (errno === ERRNO.EINTR || errno === ERRNO.ENOENT) continue
+        if (errno === ERRNO.EINTR) {
+          if (!control.isStopping) serving.onWake?.()
+          continue
+        }
+        if (errno === ERRNO.ENOENT) continue // the request was taken back
         if (errno === ERRNO.EAGAIN) {
           waitForRequest(fd)
           continue
