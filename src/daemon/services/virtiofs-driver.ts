@@ -1,5 +1,5 @@
 /** For tests: the driver of a virtual machine, and its monitor, as far as the device sees them. Written from docs/formats/vhost-user.md. */
-import { closeSync, readSync } from 'node:fs'
+import { closeSync, ftruncateSync, readSync } from 'node:fs'
 import { connectStream, countEvent, eventCounter, sharedMemory, type UnixStream } from '../../kernel/vm/index.ts'
 
 const GUEST_BASE = 0x1000_0000
@@ -101,7 +101,9 @@ export class VirtioFsDriver implements AsyncDisposable {
     return { features, protocol, queues }
   }
 
-  async setMemory(): Promise<void> {
+  /** `cut`: the file is cut to so many bytes before. */
+  async setMemory(cut?: number): Promise<void> {
+    if (cut !== undefined) ftruncateSync(this.#memoryFd, cut)
     const parts = this.#options.regions === 1 ? [this.#size] : [this.#size / 2, this.#size / 2]
     const table = Buffer.alloc(8 + 32 * parts.length)
     table.writeUInt32LE(parts.length, 0)

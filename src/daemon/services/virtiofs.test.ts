@@ -182,6 +182,14 @@ test('what no driver or monitor sends ends the session, and the next machine is 
     ['a cut message', (driver) => driver.message(2, Buffer.alloc(3))],
     ['a huge message', (driver) => driver.message(5, Buffer.alloc(5000))],
     ['unknown features', (driver) => driver.message(2, u64(1n << 50n))],
+    [
+      'memory that goes beyond its file',
+      async (driver) => {
+        await driver.start()
+        await driver.setMemory(1 << 20)
+        driver.kick(1)
+      },
+    ],
     ['memory without descriptors', (driver) => driver.message(5, Buffer.from([3, 0, 0, 0, 0, 0, 0, 0]))],
     ['a queue that is not there', (driver) => driver.message(8, Buffer.from([7, 0, 0, 0, 16, 0, 0, 0]))],
     ['a queue of no power of two', (driver) => driver.message(8, Buffer.from([1, 0, 0, 0, 15, 0, 0, 0]))],

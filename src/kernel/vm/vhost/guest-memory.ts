@@ -1,3 +1,4 @@
+import { fstatSync } from 'node:fs'
 import { KernelError } from '../../errors.ts'
 import { check } from '../../syscall.ts'
 import { calls } from '../calls.ts'
@@ -34,6 +35,7 @@ export class GuestMemory {
     try {
       for (const region of regions) {
         const { fd, fileOffset, size } = region
+        checkFile(region)
         const mapping = check(
           calls().mmap(0, fileOffset + size, PROT_READ_WRITE, MAP_SHARED_NORESERVE, fd, 0),
           'mmap',
@@ -68,6 +70,13 @@ export class GuestMemory {
   close(): void {
     for (const { mapping, fileOffset, size } of this.#regions) calls().munmap(mapping, fileOffset + size)
   }
+}
+
+/** Whoever touches a mapping behind the end of its file is killed. */
+function checkFile({ fd, fileOffset, size }: MemoryRegion): void {
+  const file = fstatSync(fd)
+  if (file.isFile() && fileOffset + size > file.size)
+    throw new KernelError('vhost', EFAULT, `a region of ${size} bytes goes beyond its file, which has ${file.size}`)
 }
 
 function outside(address: number): KernelError {
