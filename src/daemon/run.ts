@@ -128,7 +128,7 @@ async function start(
     options.share === undefined
       ? undefined
       : { path: options.share.virtualMountPoint, directory: options.share.directory }
-  const dedup = options.dedupDb === undefined ? undefined : ChunkDedup.open(options.dedupDb)
+  const dedup = openDedup(options.dedupDb, kept, log)
   const common = { id, supervisor, failover, threads, writable, dedup, ...told }
   const waiting = { initial: undefined, share: undefined }
   if (kept !== undefined)
@@ -142,6 +142,18 @@ async function start(
   }
   const [at, initial] = await Promise.all([prepareMountPoint(options.mountPoint, log), initialMount(options)])
   return await Daemon.start({ ...common, at, initial, share })
+}
+
+/** Throws CacheError, but in a daemon that is brought back: its readers wait, and can do without. */
+function openDedup(path: string | undefined, kept: Kept | undefined, log: Log): ChunkDedup | undefined {
+  if (path === undefined) return undefined
+  try {
+    return ChunkDedup.open(path)
+  } catch (error) {
+    if (kept === undefined) throw error
+    log.error(`there is no deduplication from now on, and reads go on: ${messageOf(error)}`)
+    return undefined
+  }
 }
 
 /** A mount and a socket that nobody answers: their daemon was killed, and its supervisor has what is needed to go on. */

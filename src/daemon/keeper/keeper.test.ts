@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { closeSync, writeSync } from 'node:fs'
+import { closeSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -148,6 +148,23 @@ for (const end of ['exit by the API', 'an unmount from outside'] as const)
     await kept.isGone()
     await assert.rejects(promisify(execFile)('ls', [join(kept.mnt, 'x')]))
   })
+
+test('a deduplication database that is damaged when the daemon dies does not keep it from coming back', {
+  skip,
+  timeout: 60_000,
+}, async () => {
+  await using kept = new Kept()
+  const database = join(kept.path, 'cas.db')
+  const first = await kept.start(['--dedup-db', database])
+  await kept.mount('/a')
+  await kept.keeper()
+  for (const suffix of ['', '-wal', '-shm']) rmSync(database + suffix, { force: true })
+  writeFileSync(database, 'this is no database'.repeat(99))
+  first.child.kill('SIGKILL')
+  await kept.next(first.child.pid ?? 0)
+  assert.equal((await read(join(kept.mnt, 'a/sizes/65536'))).length, 65_536)
+  assert.match(first.log, /no deduplication from now on/)
+})
 
 test('with a shared directory there is no keeper, and no wrong file after a death', {
   skip,
