@@ -157,3 +157,19 @@ test('wrong intervals are refused', async () => {
     assert.match(stderr, /^Error: Invalid interval input\. /)
   }
 })
+
+test('completion needs no socket', async () => {
+  const shells = ['bash', 'zsh', 'fish']
+  const ran = await runAllOf(
+    'nydusctl',
+    [...shells.map((shell) => ['completion', shell]), ['completion'], ['info']],
+    import.meta.dirname,
+  )
+  assert.deepEqual(
+    ran.map(({ exit }) => exit),
+    [0, 0, 0, 2, 2],
+  )
+  for (const { stdout } of ran.slice(0, 3)) assert.match(stdout, /umount/)
+  assert.match(ran[3]?.stderr ?? '', /^error: .*\n {2}<shell>\n\nUsage: nydusctl completion <shell>\n/)
+  assert.match(ran[4]?.stderr ?? '', /^error: .*\n {2}--sock <sock>\n\nUsage: nydusctl --sock <sock>\n/)
+})

@@ -197,7 +197,7 @@ class CommandLine {
   /** What the tool itself must be given before a command. */
   #checkTool(): void {
     const { always = [], optionsExcludeCommands } = rulesOf(this.#root)
-    if (this.#command === this.#root || optionsExcludeCommands === true) return
+    if (this.#command === this.#root || optionsExcludeCommands === true || this.#standsAlone()) return
     const lacking = this.#root.options.filter((option) => always.includes(nameOf(option)) && !this.#given.has(option))
     if (lacking.length === 0) return
     const list = lacking.map((option) => `\n  ${placeOf(option)}`).join('')
@@ -205,6 +205,10 @@ class CommandLine {
       `the following required arguments were not provided:${list}`,
       ['Usage:', this.#root.name(), ...lacking.map(placeOf)].join(' '),
     )
+  }
+
+  #standsAlone(): boolean {
+    return rulesOf(this.#command).standsAlone === true
   }
 
   /** The position of an option or `<OPERAND>` among those that were given; -1 for none. */
@@ -265,7 +269,7 @@ class CommandLine {
 
   /** The tool, what it must be given before a command, and the command. */
   #name(): string {
-    const before = this.#path.length === 0 ? [] : (rulesOf(this.#root).always ?? [])
+    const before = this.#path.length === 0 || this.#standsAlone() ? [] : (rulesOf(this.#root).always ?? [])
     const places = before.map((name) => {
       const option = this.#root.options.find((candidate) => nameOf(candidate) === name)
       return option === undefined ? name : placeOf(option)

@@ -12,6 +12,8 @@ export interface Rules {
   readonly needs?: ReadonlyMap<string, readonly string[]>
   /** An option of the tool itself leaves no place for a command behind it. */
   readonly optionsExcludeCommands?: boolean
+  /** A command for which the tool needs not be told what its others must be (`always` of the tool). */
+  readonly standsAlone?: boolean
   /** Usage lines of the tool, where the usual form does not tell it. */
   readonly usage?: string
 }

@@ -1,4 +1,5 @@
 import { Argument, type Command, type Option } from 'commander'
+import { setRules } from './command-rules.ts'
 
 const SHELLS = ['bash', 'zsh', 'fish'] as const
 type Shell = (typeof SHELLS)[number]
@@ -24,7 +25,7 @@ interface Flag {
 
 /** Adds `completion SHELL` to a tool: it prints a script that completes all the tool's commands and flags. To be called when the commands are there. */
 export function addCompletion(root: Command): void {
-  root
+  const completion = root
     .command('completion')
     .description('Print a script that completes this command line in bash, zsh or fish')
     .addArgument(new Argument('<shell>', 'shell that will read the script').choices(SHELLS))
@@ -35,6 +36,7 @@ export function addCompletion(root: Command): void {
     .action((shell: Shell) => {
       process.stdout.write(completionScript(root, shell))
     })
+  setRules(completion, { conflicts: [], lacking: () => [], standsAlone: true })
 }
 
 export function completionScript(root: Command, shell: Shell): string {

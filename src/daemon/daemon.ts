@@ -355,7 +355,13 @@ export class Daemon {
         readImage: (slot, ino, offset, count) => this.#readImage(slot, ino, offset, count),
         onFailure: this.options.onEnd,
       })
-      await this.#session.useFiles(this.#files)
+      try {
+        await this.#session.useFiles(this.#files)
+      } catch (error) {
+        this.#files.end()
+        this.#files = undefined // the next one is refused too
+        throw error
+      }
     }
     return this.#files
   }

@@ -205,7 +205,7 @@ function virtioFsOptions(flags: ServiceFlags): Services.VirtioFsRunOptions {
   if (flags.sharedDir !== undefined)
     throw new ExitError(
       1,
-      'this version of nydusd does not share directories by virtio-fs; it does by FUSE: --shared-dir',
+      'nydusd does not share directories by virtio-fs; it does by FUSE: nydusd --mountpoint DIRECTORY --shared-dir DIRECTORY',
     )
   return { ...commonOptions(flags), socketPath: flags.sock, image: imageOf(flags) }
 }

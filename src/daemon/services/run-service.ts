@@ -19,13 +19,14 @@ export interface ServiceParts<D extends Running> {
   /** Resolves when the service answers; rejects when it cannot, and has left nothing then. `onEnd`: it ended by itself. */
   readonly start: (log: Log, onEnd: (why: string | Error) => void) => Promise<D>
   readonly routes: ReadonlyArray<Route<D>>
-  /** For the log: where it serves. */
-  readonly at: string
+  /** For the log: where it serves; undefined = by its API only. */
+  readonly at: string | undefined
 }
 
 const STOP_DEADLINE_MS = 4_500
 const START_GRACE_MS = 2_000
 const KEEP_CODE_MS = 2_000
+const ALIVE_MS = 2 ** 30
 const RELEASE_MS = [500, 2_500]
 
 /** Runs a service until a signal, the API or a failure ends it; ends the process. Rejects only when it does not start. */
@@ -47,10 +48,17 @@ export async function runService<D extends Running>(options: ServiceOptions, par
   const api = await listen(options, daemon, parts.routes, () => end.resolve('the API asks to exit'))
   setTimeout(flushCompileCache, KEEP_CODE_MS).unref()
   for (const ms of RELEASE_MS) setTimeout(releaseProgramPages, ms).unref()
-  log.info(`serving at ${parts.at}${options.apiSocket === undefined ? '' : `, API at ${options.apiSocket}`}`)
+  setInterval(() => undefined, ALIVE_MS) // a service without any socket waits for signals
+  log.info(placesOf(parts.at, options.apiSocket))
   const why = await end.promise
   clearTimeout(giveUpStart)
   return await finish(why, daemon, api, log)
+}
+
+function placesOf(at: string | undefined, apiSocket: string | undefined): string {
+  if (at === undefined)
+    return apiSocket === undefined ? 'serving nobody: there is no --apisock' : `serving at ${apiSocket}`
+  return apiSocket === undefined ? `serving at ${at}` : `serving at ${at}, API at ${apiSocket}`
 }
 
 async function listen<D extends Running>(

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -108,4 +109,13 @@ test('what it does not serve, it says', { timeout: 60_000 }, async () => {
     assert.equal(ended.code, code, ended.stderr)
     assert.match(ended.stderr, text)
   }
+})
+
+test('without a socket it stays until a signal ends it', { timeout: 60_000 }, async () => {
+  await using scratch = new Scratch()
+  const daemon = new TestDaemon(['singleton', '--rlimit-nofile', '0'], '', { cwd: scratch.path, env: {} })
+  while (!daemon.log.includes('serving')) await once(daemon.child.stderr ?? daemon.child, 'data')
+  assert.match(daemon.log, /serving nobody: there is no --apisock/)
+  assert.equal(await daemon.stop(), 0)
+  assert.match(daemon.log, /nydusd stops: SIGTERM/)
 })

@@ -33,7 +33,7 @@ export async function runSingleton(options: SingletonRunOptions): Promise<never>
     )
   const registry = new BlobRegistry()
   return await runService(options, {
-    at: options.apiSocket ?? 'no socket',
+    at: undefined,
     routes: [...SERVICE_ROUTES, ...blobRoutes(registry)],
     start: async (log) => {
       if (options.config !== undefined) await registerAll(registry, options.config, log)

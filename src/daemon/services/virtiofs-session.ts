@@ -72,9 +72,13 @@ export class VirtioFsSession implements Session {
   /** Throws DaemonError 'UNSUPPORTED'. */
   useFiles(): Promise<void> {
     return Promise.reject(
-      new DaemonError('UNSUPPORTED', 'directories cannot be shared by virtio-fs in this version; mount an image', {
-        wire: 'invalid argument `passthrough_fs is not supported over virtio-fs by this version`',
-      }),
+      new DaemonError(
+        'UNSUPPORTED',
+        'virtio-fs serves images as they are: neither directories (passthrough_fs) nor images with an overlay; these are for FUSE',
+        {
+          wire: 'invalid argument `passthrough_fs and overlay are not supported over virtio-fs`',
+        },
+      ),
     )
   }
 

@@ -269,6 +269,12 @@ test('the API mounts images for a machine, and refuses directories', { timeout: 
   })
   assert.equal(shared.status, 500)
   assert.match(shared.text, /not supported over virtio-fs/)
+  const upper = { upper_dir: scratch.folder('upper'), work_dir: scratch.folder('work') }
+  const written = await daemon.api('POST', '/api/v1/mount?mountpoint=/z', {
+    ...mount,
+    config: overlayConfig(scratch.cache, upper),
+  })
+  assert.deepEqual([written.status, /overlay are not supported over virtio-fs/.test(written.text)], [500, true])
   assert.equal((await daemon.json('/api/v1/daemon'))['state'], 'RUNNING')
   assert.equal((await daemon.api('PUT', '/api/v1/daemon/fuse/sendfd')).text, SENDFD)
   assert.equal((await daemon.api('DELETE', '/api/v1/mount?mountpoint=/x')).status, 204)
@@ -277,3 +283,13 @@ test('the API mounts images for a machine, and refuses directories', { timeout: 
   assert.deepEqual([refused.code, /does not share directories/.test(refused.stderr)], [1, true])
   assert.equal((await runNydusd(['virtiofs'])).code, 2)
 })
+
+function overlayConfig(cache: string, overlay: Record<string, string>): string {
+  return JSON.stringify({
+    version: 2,
+    backend: { type: 'localfs', localfs: { dir: CARRIED_BLOBS } },
+    cache: { type: 'blobcache', filecache: { work_dir: cache } },
+    rafs: {},
+    overlay,
+  })
+}
