@@ -5,6 +5,7 @@ import { closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, rmSync, statS
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { unmount } from '../src/kernel/index.ts'
 import { buildLocalImage, type LocalImage } from './local-image.ts'
@@ -47,7 +48,7 @@ class Daemon implements AsyncDisposable {
 
   async ready(): Promise<void> {
     const until = performance.now() + START_MS
-    while ((await this.#call('GET', '/api/v1/daemon').catch(() => 0)) !== 200) {
+    while ((await this.#call('GET', '/api/v1/daemon').catch(() => undefined))?.status !== 200) {
       if (performance.now() > until || this.#child.exitCode !== null) throw new Error('the daemon does not answer')
       await sleep(20)
     }
@@ -78,17 +79,16 @@ class Daemon implements AsyncDisposable {
   }
 
   async #expect(method: string, name: string, body?: string): Promise<void> {
-    const status = await this.#call(method, `/api/v1/mount?mountpoint=/${name}`, body)
-    if (status !== 204) throw new Error(`${method} of ${name} was answered ${status}`)
+    const { status, text: said } = await this.#call(method, `/api/v1/mount?mountpoint=/${name}`, body)
+    if (status !== 204) throw new Error(`${method} of ${name} was answered ${status}: ${said}`)
   }
 
-  async #call(method: string, path: string, body?: string): Promise<number> {
+  async #call(method: string, path: string, body?: string): Promise<{ status: number; text: string }> {
     const headers = body === undefined ? {} : { 'content-length': Buffer.byteLength(body) }
     const ask = request({ socketPath: join(this.work, 'api.sock'), method, path, headers, agent: false })
     ask.end(body)
     const [response] = await once(ask, 'response')
-    response.resume()
-    return response.statusCode
+    return { status: response.statusCode, text: await text(response) }
   }
 }
 

@@ -2,7 +2,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 
 /** What may lie about before it is worth a collection: about three milliseconds of the thread, on a heap as small as these are. */
-const COLLECT_BYTES = 32 << 20
+const COLLECT_BYTES = 16 << 20
 
 /**
  * Shared memory that a thread has let go of. It is freed when every thread has collected its views of it, and a thread that allocates nothing never would by itself: the metadata of images that were
