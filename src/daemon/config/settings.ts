@@ -196,7 +196,7 @@ function wrong(key: string, what: string): DaemonError {
 }
 
 function unsupported(key: string, instead: string): DaemonError {
-  const message = `cannot use the configuration: this version does not do "${key}"; ${instead}`
+  const message = `cannot use the configuration: this version does not do ${key}; ${instead}`
   return new DaemonError('UNSUPPORTED', message, {
     wire: `RAFS failed to handle request, Failed to configure device: ${message}\``,
   })
