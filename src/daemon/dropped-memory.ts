@@ -16,8 +16,8 @@ export class DroppedMemory {
     this.#bytes += bytes
     if (this.#bytes < COLLECT_BYTES) return
     this.#bytes = 0
-    setFlagsFromString('--expose-gc')
-    ;(runInNewContext('gc') as () => void)() // of a context made for it: this thread's own has none
-    setFlagsFromString('--no-expose-gc')
+    setFlagsFromString('--expose-gc') // for good: other threads do the same, at the same time perhaps
+    const collect = runInNewContext('globalThis.gc') as (() => void) | undefined // of a context made for it: this thread's own has none
+    collect?.()
   }
 }

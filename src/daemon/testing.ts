@@ -83,6 +83,12 @@ export class Scratch implements AsyncDisposable {
     return path
   }
 
+  /** Takes over a daemon that is to end with the test, whatever becomes of that. */
+  own(daemon: TestDaemon): TestDaemon {
+    this.#daemons.push(daemon)
+    return daemon
+  }
+
   /** Starts nydusd on `mnt` and waits until its API answers. */
   async nydusd(
     args: readonly string[],
@@ -95,8 +101,7 @@ export class Scratch implements AsyncDisposable {
       cwd: this.path,
       env,
     })
-    this.#daemons.push(daemon)
-    await daemon.ready()
+    await this.own(daemon).ready()
     return daemon
   }
 

@@ -52,7 +52,7 @@ test('the API registers and removes, with the texts that clients read', { timeou
   const config = join(scratch.path, 'blobs.json')
   writeFileSync(config, JSON.stringify({ blobs: [entryOf('first', scratch.cache)] }))
   const args = ['singleton', '-A', api, '-C', config, '--rlimit-nofile', '0', '--fscache-threads', '2']
-  const daemon = new TestDaemon(args, api, { cwd: scratch.path, env: {} })
+  const daemon = scratch.own(new TestDaemon(args, api, { cwd: scratch.path, env: {} }))
   await daemon.ready()
   const ask = async (method: string, query: string, body?: unknown): Promise<[number, string]> => {
     const { status, text } = await daemon.api(method, `/api/v2/blobs${query}`, body)
@@ -113,7 +113,7 @@ test('what it does not serve, it says', { timeout: 60_000 }, async () => {
 
 test('without a socket it stays until a signal ends it', { timeout: 60_000 }, async () => {
   await using scratch = new Scratch()
-  const daemon = new TestDaemon(['singleton', '--rlimit-nofile', '0'], '', { cwd: scratch.path, env: {} })
+  const daemon = scratch.own(new TestDaemon(['singleton', '--rlimit-nofile', '0'], '', { cwd: scratch.path, env: {} }))
   while (!daemon.log.includes('serving')) await once(daemon.child.stderr ?? daemon.child, 'data')
   assert.match(daemon.log, /serving nobody: there is no --apisock/)
   assert.equal(await daemon.stop(), 0)

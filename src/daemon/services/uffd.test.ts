@@ -227,7 +227,7 @@ test('the program serves, tells its state, takes a stale socket and ends at SIGT
     api,
   ]
   for (const way of ['SIGKILL', 'SIGTERM'] as const) {
-    const daemon = new TestDaemon(args, api, { cwd: scratch.path, env: {} })
+    const daemon = scratch.own(new TestDaemon(args, api, { cwd: scratch.path, env: {} }))
     await daemon.ready()
     assert.equal((await daemon.json('/api/v1/daemon'))['state'], 'RUNNING')
     const refused = await daemon.api('POST', '/api/v1/mount?mountpoint=/x', {

@@ -32,7 +32,7 @@ async function start(scratch: Scratch): Promise<{ readonly daemon: TestDaemon; r
   copyFileSync(join(CARRIED_BLOBS, BLOB), join(blobs, BLOB))
   const [socket, api] = [join(scratch.path, 'v.sock'), join(scratch.path, 'api.sock')]
   const args = ['virtiofs', '--sock', socket, '-B', IMAGE.bootstrap, '-D', blobs, '--rlimit-nofile', '0', '-A', api]
-  const daemon = new TestDaemon(args, api, { cwd: scratch.path, env: {} })
+  const daemon = scratch.own(new TestDaemon(args, api, { cwd: scratch.path, env: {} }))
   await daemon.ready()
   return { daemon, socket }
 }
@@ -217,7 +217,7 @@ test('a daemon that ends leaves the socket alone that another one has put in the
   const { daemon, socket } = await start(scratch)
   const api = join(scratch.path, 'other.sock')
   const args = ['virtiofs', '--sock', socket, '-B', IMAGE.bootstrap, '-D', join(scratch.path, 'blobs'), '-A', api]
-  const other = new TestDaemon([...args, '--rlimit-nofile', '0'], api, { cwd: scratch.path, env: {} })
+  const other = scratch.own(new TestDaemon([...args, '--rlimit-nofile', '0'], api, { cwd: scratch.path, env: {} }))
   try {
     await other.ready()
     assert.equal(await daemon.stop(), 0)
@@ -250,10 +250,11 @@ test('damaged FUSE requests get an error or nothing, and the next one its answer
 test('the API mounts images for a machine, and refuses directories', { timeout: 60_000 }, async () => {
   await using scratch = new Scratch()
   const [socket, api] = [join(scratch.path, 'v.sock'), join(scratch.path, 'api.sock')]
-  const daemon = new TestDaemon(
-    ['virtiofs', '--sock', socket, '--hybrid-mode', '-A', api, '--rlimit-nofile', '0'],
-    api,
-    { cwd: scratch.path, env: {} },
+  const daemon = scratch.own(
+    new TestDaemon(['virtiofs', '--sock', socket, '--hybrid-mode', '-A', api, '--rlimit-nofile', '0'], api, {
+      cwd: scratch.path,
+      env: {},
+    }),
   )
   await daemon.ready()
   await using driver = new VirtioFsDriver(socket)
