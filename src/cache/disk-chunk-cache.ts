@@ -284,6 +284,7 @@ class DiskChunkCache implements ChunkCache {
   #trust(chunk: ChunkPlace): void {
     this.#watch ??= new DataWatch(this.path, this.dataFd, this.#fileSize, (lost) => this.#lost(lost))
     trustChunk(this.chunks, chunk)
+    this.#open.shows(chunk.index)
   }
 
   /** Takes trust back; the claims stay, and are verified when somebody reads them. */

@@ -18,6 +18,8 @@ export class OpenCache {
   readonly #writes = new Map<Range, Promise<void>>()
   /** Writes of others that were begun. */
   #foreignWrites = 0
+  /** Chunks that were ever shown, by the stretch of the file that they lie in; made when somebody else first asks. */
+  #shown: Map<number, number[]> | undefined
 
   private constructor(chunks: TrustedChunks, all: Set<OpenCache>) {
     this.#chunks = chunks
@@ -46,12 +48,17 @@ export class OpenCache {
     return this.#foreignWrites
   }
 
+  /** To be told of each chunk that is trusted from now on. */
+  shows(chunk: number): void {
+    if (this.#shown !== undefined) this.#enterShown(this.#shown, chunk)
+  }
+
   /** Runs a write, unless another cache shows bytes of the range: then false. Waits for writes of others there. */
   async write(range: Range, act: () => Promise<void>): Promise<boolean> {
     if (this.#all.size > 1) {
       for (let other = this.#writing(range); other !== undefined; other = this.#writing(range))
         await other.catch(() => undefined) // its own caller has the error
-      for (const cache of this.#all) if (cache !== this && cache.#shows(range)) return false
+      for (const cache of this.#all) if (cache !== this && cache.#isShown(range)) return false
     }
     // From here to the end of the write nobody else begins one there.
     for (const cache of this.#all) if (cache !== this) cache.#foreignWrites += 1
@@ -73,17 +80,42 @@ export class OpenCache {
     return undefined
   }
 
-  #shows(range: Range): boolean {
-    const { trusted, offsets, sizes } = this.#chunks
-    for (let chunk = 0; chunk < trusted.length; chunk += 1) {
-      if (trusted[chunk] !== 1) continue
-      if (overlap(range, { offset: offsets[chunk] ?? 0, length: sizes[chunk] ?? 0 })) return true
+  #isShown(range: Range): boolean {
+    const { trusted } = this.#chunks
+    if (this.#shown === undefined) {
+      this.#shown = new Map()
+      for (let chunk = 0; chunk < trusted.length; chunk += 1)
+        if (trusted[chunk] === 1) this.#enterShown(this.#shown, chunk)
     }
+    for (const stretch of stretchesOf(range))
+      for (const chunk of this.#shown.get(stretch) ?? [])
+        if (trusted[chunk] === 1 && overlap(range, this.#rangeOf(chunk))) return true
     return false
+  }
+
+  #enterShown(shown: Map<number, number[]>, chunk: number): void {
+    for (const stretch of stretchesOf(this.#rangeOf(chunk))) {
+      const there = shown.get(stretch)
+      if (there === undefined) shown.set(stretch, [chunk])
+      else if (!there.includes(chunk)) there.push(chunk)
+    }
+  }
+
+  #rangeOf(chunk: number): Range {
+    const { offsets, sizes } = this.#chunks
+    return { offset: offsets[chunk] ?? 0, length: sizes[chunk] ?? 0 }
   }
 }
 
 const files = new Map<string, Set<OpenCache>>()
+
+/** A stretch has few chunks, even of small files; a chunk lies in few stretches, even of the largest. */
+const STRETCH_BYTES = 1 << 20
+
+function* stretchesOf({ offset, length }: Range): Generator<number> {
+  const last = Math.floor((offset + Math.max(length, 1) - 1) / STRETCH_BYTES)
+  for (let stretch = Math.floor(offset / STRETCH_BYTES); stretch <= last; stretch += 1) yield stretch
+}
 
 function overlap(a: Range, b: Range): boolean {
   return a.offset < b.offset + b.length && b.offset < a.offset + a.length
