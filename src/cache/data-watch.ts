@@ -1,9 +1,12 @@
 import { type FSWatcher, fstatSync, watch } from 'node:fs'
+import { setImmediate } from 'node:timers/promises'
 import { KernelError, seekData, seekHole } from '../kernel/index.ts'
 import type { TrustedChunks } from './trusted-chunks.ts'
 
 /** After the last change: holes are looked for when the writing is over. */
 const QUIET_MS = 100
+/** Pieces of the file looked at before other work gets a turn. */
+const SLICE = 1_000
 
 /** What is no longer there: all may be gone, or the parts that are holes now, `[from, to)` in the order of the file. */
 export type Lost = 'all' | ReadonlyArray<readonly [from: number, to: number]>
@@ -37,6 +40,8 @@ export class DataWatch {
   readonly #onLost: (lost: Lost) => void
   readonly #watcher: FSWatcher | undefined
   #blocks = 0
+  /** Grows with each change, and at the end: a look that began before it is of no use any more. */
+  #changes = 0
   #timer: NodeJS.Timeout | undefined
 
   constructor(path: string, fd: number, size: number, onLost: (lost: Lost) => void) {
@@ -58,6 +63,7 @@ export class DataWatch {
   }
 
   close(): void {
+    this.#changes += 1
     clearTimeout(this.#timer)
     this.#watcher?.close()
   }
@@ -67,14 +73,20 @@ export class DataWatch {
     const isLess = size < this.#size || blocks < this.#blocks
     this.#blocks = blocks
     if (isLess) this.#onLost('all')
+    this.#changes += 1
     clearTimeout(this.#timer)
-    this.#timer = setTimeout(() => this.#onLost(this.#holes()), QUIET_MS).unref()
+    this.#timer = setTimeout(() => void this.#look(), QUIET_MS).unref()
   }
 
-  #holes(): Lost {
+  async #look(): Promise<void> {
+    const changes = this.#changes
     const holes: Array<readonly [number, number]> = []
     try {
-      for (let at = 0; at < this.#size; ) {
+      for (let at = 0, pieces = 1; at < this.#size; pieces += 1) {
+        if (pieces % SLICE === 0) {
+          await setImmediate()
+          if (this.#changes !== changes) return
+        }
         const data = seekData(this.#fd, at) ?? this.#size
         if (data > at) holes.push([at, data])
         at = data < this.#size ? seekHole(this.#fd, data) : data
@@ -82,6 +94,6 @@ export class DataWatch {
     } catch (error) {
       if (!(error instanceof KernelError)) throw error // a file system that knows no holes has none
     }
-    return holes
+    this.#onLost(holes)
   }
 }
