@@ -27,5 +27,6 @@ export async function readCopy(
       await file.close()
     }
   }
+  parts.buffers.give(plain)
   return false
 }
