@@ -1,6 +1,6 @@
-import { BlobError } from '../blob/index.ts'
+import { BlobError, type BlobErrorCode } from '../blob/index.ts'
 import { CodecError } from '../codec/index.ts'
-import { RafsError } from '../rafs/index.ts'
+import { RafsError, type RafsErrorCode } from '../rafs/index.ts'
 import { TarError } from '../tar/index.ts'
 
 /** What can go wrong in the builder, for programs; the message is for people. */
@@ -9,7 +9,7 @@ export type BuilderErrorCode =
   | 'BAD_OPTION'
   /** An option asks for what this version does not do; the message names it. */
   | 'UNSUPPORTED'
-  /** The source cannot be read, or holds what no image can hold (a `..` path, a link to nothing, an unknown xattr prefix). */
+  /** The source cannot be read, or holds what no image can hold (a `..` path, a link to nothing). */
   | 'BAD_SOURCE'
   /** A file of the source changed while it was read. */
   | 'SOURCE_CHANGED'
@@ -40,9 +40,14 @@ export class BuilderError extends Error {
 /** An error of a room below as one of this room's, with the same message; others are given back as they are. */
 export function coded(error: unknown): unknown {
   if (error instanceof TarError) return new BuilderError('BAD_SOURCE', error.message, { cause: error })
-  if (error instanceof RafsError || error instanceof BlobError) {
-    return new BuilderError(error.code === 'TOO_LARGE' ? 'TOO_LARGE' : 'READBACK', error.message, { cause: error })
-  }
+  if (error instanceof RafsError || error instanceof BlobError)
+    return new BuilderError(codeOf(error.code), error.message, { cause: error })
   if (error instanceof CodecError) return new BuilderError('UNSUPPORTED', error.message, { cause: error })
   return error
+}
+
+function codeOf(code: RafsErrorCode | BlobErrorCode): BuilderErrorCode {
+  if (code === 'TOO_LARGE') return code
+  // What a full disk did is no bug of ours.
+  return code === 'NO_SPACE' ? 'OUTPUT' : 'READBACK'
 }
