@@ -5,10 +5,19 @@
 import { join } from 'node:path'
 import { runStorm, type StormReport } from '../test/kill/storm.ts'
 
-const [kills = 200, upgrades = 50, readers = 8] = process.argv.slice(2).map(Number)
+const [kills = 200, upgrades = 50, readers = 8] = process.argv.slice(2).map(countOf)
 const MOST_MS = 1_000
 const MOST_P99_MS = 300
 const bin = (tool: string): string[] => [join(import.meta.dirname, '../bin', tool)]
+
+function countOf(text: string): number {
+  const count = Number(text)
+  if (Number.isInteger(count) && count > 0) return count
+  console.error(
+    `kill-test: ${JSON.stringify(text)} is no number above 0; npm run kill-test [KILLS [UPGRADES [READERS]]]`,
+  )
+  return process.exit(2)
+}
 
 function percentile(sorted: readonly number[], part: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))] ?? 0

@@ -39,22 +39,27 @@ function readPiece(): void {
   const from = performance.now()
   let count = 0
   try {
-    const fd = openSync(join(mount, name), constants.O_RDONLY | constants.O_DIRECT)
-    count = readSync(fd, got, 0, MAX_PIECE, offset)
-    closeSync(fd)
+    count = readAt(join(mount, name), constants.O_RDONLY | constants.O_DIRECT, got, offset)
   } catch (error) {
     if (errors.length < MOST_TOLD) errors.push(`${name} at ${offset}: ${String(error)}`)
   }
   const ms = performance.now() - from
   latencies[Math.min(LONGEST_MS, Math.floor(ms))]++
   if (ms > SLOW_MS) slow.push([startedAt, ms])
-  const fd = openSync(join(source, name), 'r')
-  const right = readSync(fd, wanted, 0, MAX_PIECE, offset)
-  closeSync(fd)
+  const right = readAt(join(source, name), constants.O_RDONLY, wanted, offset)
   if ((count !== right || !got.subarray(0, count).equals(wanted.subarray(0, right))) && wrong.length < MOST_TOLD)
     wrong.push(`${name} at ${offset}: ${count} bytes, wanted ${right}`)
   reads++
   bytes += count
+}
+
+function readAt(path: string, flags: number, into: Buffer, offset: number): number {
+  const fd = openSync(path, flags)
+  try {
+    return readSync(fd, into, 0, MAX_PIECE, offset)
+  } finally {
+    closeSync(fd)
+  }
 }
 
 while (!end.signal.aborted) {

@@ -131,8 +131,7 @@ class Field extends Scratch {
 
   override async [Symbol.asyncDispose](): Promise<void> {
     for (let tries = 0; tries < 5; tries++) {
-      for (const pid of [...processesIn(this.#work, 'keeper'), ...processesIn(this.#work, 'daemon')])
-        process.kill(pid, 'SIGKILL')
+      for (const pid of [...processesIn(this.#work, 'keeper'), ...processesIn(this.#work, 'daemon')]) end(pid)
       await sleep(20)
     }
     for (const { child } of this.#readers) child.kill('SIGKILL')
@@ -191,6 +190,14 @@ class Field extends Scratch {
 
   #progress(what: string, count: number): void {
     if ((count + 1) % 10 === 0) this.#storm.tell(`${count + 1} ${what}`)
+  }
+}
+
+function end(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error // it has ended meanwhile
   }
 }
 
