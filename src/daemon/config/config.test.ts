@@ -167,9 +167,9 @@ test('nothing secret is left in a document that is shown', () => {
   Object.assign(document.device.backend.config, {
     registry_token: 'tok3n',
     proxy: { url: 'http://me:pa55@proxy:1', ping_url: 'http://me:pa55@proxy:1/ping' },
-    mirrors: [{ host: 'https://me:pa55@mirror', headers: { Authorization: 'Bearer tok3n' } }],
+    mirrors: [{ host: 'https://me:@pa55@mirror', headers: { Authorization: 'Bearer tok3n' } }],
   })
-  const external = [{ patch: {}, type: 'x', config: { key: 'tok3n' } }]
+  const external = [{ patch: { access_key_secret: 'tok3n' }, type: 'x', config: { key: 'tok3n' } }]
   const { config } = parseConfig(
     JSON.stringify({ ...document, device: { ...document.device, external_backends: external } }),
     'a',

@@ -145,7 +145,10 @@ function cacheDirectoryOf(cache: NonNullable<Config['cache']>): string | undefin
 function cacheFormOf({ compressed, validate, filecache }: NonNullable<Config['cache']>): ImageCacheForm {
   if (filecache?.enable_encryption !== true) return { compressed, validate, encryption: undefined }
   if (compressed)
-    throw wrong('cache.compressed', 'stored data is not encrypted: leave it false, or "enable_encryption"')
+    throw wrong(
+      'cache.compressed',
+      'what is kept as it is stored is not encrypted: leave it, or "cache.filecache.enable_encryption", false',
+    )
   const { encryption_key: hex, enable_convergent_encryption: convergent } = filecache
   const name = 'cache.filecache.encryption_key'
   if (!/^([0-9a-f]{2})*$/i.test(hex))
@@ -217,7 +220,7 @@ export function withoutSecrets(config: Config): Config {
       config.cache?.filecache == null
         ? config.cache
         : { ...config.cache, filecache: { ...config.cache.filecache, encryption_key: '' } },
-    external_backends: config.external_backends.map((external) => ({ ...external, config: {} })),
+    external_backends: config.external_backends.map(({ type }) => ({ type, config: {}, patch: {} })),
     backend: {
       ...backend,
       oss: backend.oss === null ? null : { ...proxied(backend.oss), ...bucket },
@@ -244,6 +247,7 @@ function registryWithoutSecrets(of: RegistryConfig): RegistryConfig {
   }
 }
 
+/** A login ends at the last @ before the path: passwords may have one too. */
 function withoutLogin(url: string): string {
-  return url.replace(/^([a-z]+:\/\/)[^/@]*@/i, '$1')
+  return url.replace(/^([a-z]+:\/\/)[^/?#]*@/i, '$1')
 }
