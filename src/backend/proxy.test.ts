@@ -18,7 +18,7 @@ import { patience, pattern, sha256 } from './conformance.ts'
 import { httpProxyBackend } from './http-proxy.ts'
 import { ossVerifier, s3Verifier, startObjectStore, unsignedOnly } from './object-store.ts'
 import { ossBackend } from './oss.ts'
-import { type ForwardProxyServer, type Passed, startForwardProxy } from './proxy-server.ts'
+import { type Passed, startForwardProxy } from './proxy-server.ts'
 import { registryBackend } from './registry.ts'
 import { withRetry } from './retry.ts'
 import { s3Backend } from './s3.ts'
@@ -230,18 +230,14 @@ test('a body that the proxy cuts is gone on with where it stopped', async () => 
 })
 
 test('a proxy that says nothing ends by the time-out', async () => {
-  await using place = await inStore('oss')
   await using proxy = await startForwardProxy()
   proxy.interfere = () => 'silence'
-  const backend = ossBackendOf(place, proxy)
+  const bucket = { scheme: 'http', endpoint: 'oss.invalid', bucket: 'images', prefix: '', ...KEYS }
+  const strict = through(proxy.url, { fallback: false })
+  const backend = ossBackend({ ...bucket, ...NETWORK, timeoutMs: 300, proxy: strict })
   await assert.rejects(readPart(backend), { code: 'TIMEOUT' })
   await backend.close()
 })
-
-function ossBackendOf(_place: Place, proxy: ForwardProxyServer): Backend {
-  const bucket = { scheme: 'http', endpoint: 'oss.invalid', bucket: 'images', prefix: '', ...KEYS }
-  return ossBackend({ ...bucket, ...NETWORK, timeoutMs: 300, proxy: through(proxy.url, { fallback: false }) })
-}
 
 test('a bucket’s own host name is what the proxy is asked for', async () => {
   await using store = await startObjectStore(ossVerifier(KEYS, ({ url }) => `/images${url ?? ''}`))
@@ -278,6 +274,20 @@ test('a login in the address is the proxy’s, and another address counts from t
   url = ''
   await readPart(backend)
   assert.deepEqual([one.passed.length, other.passed.length, place.count()], [1, 1, 3])
+  await backend.close()
+})
+
+test('an address that is none is refused, and the one before it can be set again', async () => {
+  await using place = await inStore('http-proxy')
+  await using proxy = await startForwardProxy()
+  let { url } = proxy
+  const backend = place.open(through(() => url, { fallback: false }))
+  await readPart(backend)
+  url = 'proxy:1'
+  await assert.rejects(readPart(backend), { code: 'BAD_OPTION', message: /"url" is no http/ })
+  ;({ url } = proxy)
+  await readPart(backend)
+  assert.equal(proxy.passed.length, 2)
   await backend.close()
 })
 
@@ -319,6 +329,7 @@ test('pings tell when to go round the proxy and when to come back, and stop when
   assert.equal(proxy.passed.length, before, 'gone round')
   // Idle: the pings end. The next request waits for a fresh one, since the last said that the proxy is ill.
   let last = -1
+  let idleChecks = 0
   await until('pings end', () => {
     const isSame = last === proxy.pings && idleChecks++ > 20
     if (last !== proxy.pings) idleChecks = 0
@@ -343,5 +354,3 @@ test('pings tell when to go round the proxy and when to come back, and stop when
   })
   await strict.close()
 })
-
-let idleChecks = 0

@@ -154,11 +154,11 @@ export class ForwardProxy {
   async #open(): Promise<Dispatcher> {
     const url = this.#options.url()
     if (this.#agent?.url !== url) {
+      if (!isProxyUrl(url))
+        throw new RegistryError('BAD_CONFIG', 'cannot use the proxy: its "url" is no http(s)://HOST[:PORT]')
       const old = this.#agent
       old?.opened.then((agent) => agent.close()).catch(() => undefined) // one that never opened has nothing to close
       if (old !== undefined) this.#health.forget()
-      if (!isProxyUrl(url))
-        throw new RegistryError('BAD_CONFIG', 'cannot use the proxy: its "url" is no http(s)://HOST[:PORT]')
       this.#agent = { url, opened: this.#parts.open(url) }
     }
     return this.#agent.opened
