@@ -22,6 +22,8 @@ interface HealthParts {
 
 /** The shortest pause: a configuration of 0 must not make a busy loop. */
 const MIN_INTERVAL_MS = 100
+/** The longest wait that a timer can: a longer one would be over at once. */
+const MAX_TIMER_MS = 2 ** 31 - 1
 
 /** A proxy is well until a ping says otherwise. Pings go on only while requests come. */
 export class ProxyHealth {
@@ -74,7 +76,8 @@ export class ProxyHealth {
     const { checkIntervalMs, checkPauseMs } = this.#options
     const idleMs = this.#parts.clock.now() - this.#usedAt
     if (this.#closing.signal.aborted || idleMs > checkPauseMs) return
-    this.#timer = setTimeout(() => void this.#next(url), Math.max(MIN_INTERVAL_MS, checkIntervalMs)).unref()
+    const pauseMs = Math.min(MAX_TIMER_MS, Math.max(MIN_INTERVAL_MS, checkIntervalMs))
+    this.#timer = setTimeout(() => void this.#next(url), pauseMs).unref()
   }
 
   /** Idle for long: the next request starts the pings again. */
@@ -85,7 +88,7 @@ export class ProxyHealth {
 
   async #ask(url: URL): Promise<void> {
     const { pingTimeoutMs, onNotice } = this.#options
-    const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(pingTimeoutMs)])
+    const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(Math.min(MAX_TIMER_MS, pingTimeoutMs))])
     let found: string
     try {
       const status = await this.#parts.ping(url, signal)
