@@ -13,21 +13,21 @@ const NYDUSD = read('docs/nydusd.md')
 
 /** What of a schema tells its keys; the library's own types have a form for each kind. */
 interface Shape {
-  readonly type?: string
-  readonly entries?: Readonly<Record<string, Shape>>
-  readonly wrapped?: Shape
-  readonly item?: Shape
-  readonly options?: readonly Shape[]
+  readonly type: string
+  readonly entries?: Readonly<Record<string, unknown>>
+  readonly wrapped?: unknown
+  readonly item?: unknown
+  readonly options?: readonly unknown[]
 }
 
 /** Paths of all keys of a schema that are no tables: `cache.filecache.work_dir`. */
-function keysOf(schema: Shape, path = ''): string[] {
-  if (schema.wrapped !== undefined) return keysOf(schema.wrapped, path)
-  if (schema.item !== undefined) return keysOf(schema.item, path)
-  if (schema.type === 'variant' || schema.type === 'union')
-    return [...new Set((schema.options ?? []).flatMap((option) => keysOf(option, path)))]
-  if (schema.entries === undefined) return [path]
-  return Object.entries(schema.entries).flatMap(([key, below]) => keysOf(below, path === '' ? key : `${path}.${key}`))
+function keysOf(schema: unknown, path = ''): string[] {
+  const { type, entries, wrapped, item, options = [] } = schema as Shape // a schema, or a part of one that is a schema
+  if (wrapped !== undefined) return keysOf(wrapped, path)
+  if (item !== undefined) return keysOf(item, path)
+  if (type === 'variant' || type === 'union') return [...new Set(options.flatMap((option) => keysOf(option, path)))]
+  if (entries === undefined) return [path]
+  return Object.entries(entries).flatMap(([key, below]) => keysOf(below, path === '' ? key : `${path}.${key}`))
 }
 
 /** Text under a heading, up to the next one of any level. */
