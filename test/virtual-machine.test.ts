@@ -4,8 +4,7 @@
  */
 import assert from 'node:assert/strict'
 import { execFile, spawnSync } from 'node:child_process'
-import { copyFileSync, globSync, mkdirSync, writeFileSync } from 'node:fs'
-import { readFileSync } from 'node:fs'
+import { copyFileSync, globSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { test } from 'node:test'
 import { promisify } from 'node:util'
@@ -63,7 +62,7 @@ test('Linux under QEMU mounts an image by virtio-fs and reads every file', {
   for (const blob of IMAGE.blobs) copyFileSync(join(CARRIED_BLOBS, blob), join(blobs, blob))
   const [socket, api] = [join(scratch.path, 'v.sock'), join(scratch.path, 'api.sock')]
   const args = ['virtiofs', '--sock', socket, '-B', IMAGE.bootstrap, '-D', blobs, '--rlimit-nofile', '0', '-A', api]
-  const daemon = new TestDaemon(args, api, { cwd: scratch.path, env: {} })
+  const daemon = scratch.own(new TestDaemon(args, api, { cwd: scratch.path, env: {} }))
   await daemon.ready()
   const [kernel = ''] = globSync('boot/vmlinuz-*', { cwd: KERNEL ?? '' })
   const machine = [
