@@ -46,10 +46,15 @@ export class FaultServer {
   constructor(fd: number, options: FaultServerOptions) {
     this.#options = options
     this.#faults = new UserFaults(fd)
-    this.#faults.listen(
-      (address) => this.#fault(address),
-      (why) => options.onEnd(why === undefined ? 'its userfaultfd has ended' : messageOf(why)),
-    )
+    try {
+      this.#faults.listen(
+        (address) => this.#fault(address),
+        (why) => options.onEnd(why === undefined ? 'its userfaultfd has ended' : messageOf(why)),
+      )
+    } catch (error) {
+      this.#faults.close()
+      throw error
+    }
   }
 
   close(): void {

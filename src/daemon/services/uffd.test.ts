@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { copyFileSync, existsSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, copyFileSync, existsSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -180,6 +180,33 @@ test('messages come joined, cut, or wrong', { skip, timeout: 60_000 }, async () 
   }
   await using alive = connect()
   assert.equal((await alive.stat()).type, 3)
+})
+
+test('what is no userfaultfd ends its own connection, leaves nothing open, and hurts nobody else', {
+  skip,
+  timeout: 60_000,
+}, async () => {
+  await using scratch = new Scratch()
+  await using served = await serve(scratch)
+  const { connect } = served
+  await using alive = connect()
+  assert.equal((await alive.stat()).type, 3)
+  const before = readdirSync('/proc/self/fd').length
+  for (const path of [IMAGE.bootstrap, scratch.path, '/dev/null']) {
+    const fd = openSync(path, 'r')
+    {
+      await using hostile = connect()
+      hostile.stream.send(Buffer.from('{"type":0,"regions":[]}'), [fd])
+      await assert.rejects(
+        hostile.next(() => false),
+        /hung up/,
+        path,
+      )
+    }
+    closeSync(fd)
+    assert.equal((await alive.stat()).type, 3)
+  }
+  assert.equal(readdirSync('/proc/self/fd').length, before)
 })
 
 test('documents are cut where they end', () => {

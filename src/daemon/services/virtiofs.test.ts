@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { copyFileSync, existsSync, readFileSync } from 'node:fs'
+import { closeSync, copyFileSync, existsSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -131,9 +131,11 @@ test('features, names that are not there, FORGET, OPEN and a queue that stops', 
 
 test('what no driver or monitor sends ends the session, and the next machine is served', {
   timeout: 60_000,
-}, async () => {
+}, async (t) => {
   await using scratch = new Scratch()
   const { daemon, socket } = await start(scratch)
+  const file = openSync(IMAGE.bootstrap, 'r')
+  t.after(() => closeSync(file))
   const descriptor = (address: bigint, length: number, flags: number, next: number): Buffer => {
     const bytes = Buffer.alloc(16)
     bytes.writeBigUInt64LE(address)
@@ -194,6 +196,7 @@ test('what no driver or monitor sends ends the session, and the next machine is 
     ['a queue that is not there', (driver) => driver.message(8, Buffer.from([7, 0, 0, 0, 16, 0, 0, 0]))],
     ['a queue of no power of two', (driver) => driver.message(8, Buffer.from([1, 0, 0, 0, 15, 0, 0, 0]))],
     ['a queue without kicks', (driver) => driver.message(12, u64(0x101n))],
+    ['a file in the place of kicks', (driver) => driver.message(12, u64(1n), [file])],
   ]
   for (const [what, act] of cases) {
     await using driver = new VirtioFsDriver(socket)

@@ -1,6 +1,7 @@
 /** System calls of this part of the room. A table of its own: who only mounts does not pay for it. */
+import { closeSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { bindCalls, type Native } from '../syscall.ts'
+import { bindCalls, check, type Native } from '../syscall.ts'
 
 interface Calls {
   socket: Native<[domain: number, type: number, protocol: number]>
@@ -19,6 +20,8 @@ interface Calls {
   memcpy: Native<[to: number, from: number, size: number]>
   eventfd: Native<[initial: number, flags: number]>
   memfd_create: Native<[name: string, flags: number]>
+  epoll_create1: Native<[flags: number]>
+  epoll_ctl: Native<[epoll: number, operation: number, fd: number, event: Uint8Array]>
   syscall: Native<[number: number, first: number]>
 }
 
@@ -38,6 +41,8 @@ const SIGNATURES: Readonly<Record<keyof Calls, string>> = {
   memcpy: 'uintptr_t memcpy(uintptr_t, uintptr_t, size_t)',
   eventfd: 'int eventfd(uint, int)',
   memfd_create: 'int memfd_create(const char*, uint)',
+  epoll_create1: 'int epoll_create1(int)',
+  epoll_ctl: 'int epoll_ctl(int, int, int, const void*)',
   syscall: 'long syscall(long, long)',
 }
 
@@ -82,11 +87,27 @@ export function viewMemory(address: number, size: number): ArrayBuffer {
   return native().view(BigInt(address), size)
 }
 
+const EPOLL_CLOEXEC = 0o2000000
+const EPOLL_CTL_ADD = 1
+const EPOLL_EVENT_BYTES = 16
+
+/** Files and the like are always ready, and the kernel does not watch them: KernelError 'EPERM'. Others give us descriptors, and the library aborts the process for such a one. */
+function checkWatchable(fd: number): void {
+  const epoll = check(calls().epoll_create1(EPOLL_CLOEXEC), 'epoll_create1', 'nothing can be watched')
+  try {
+    const added = calls().epoll_ctl(epoll, EPOLL_CTL_ADD, fd, Buffer.alloc(EPOLL_EVENT_BYTES))
+    check(added, 'epoll_ctl', `descriptor ${fd} is of a kind that cannot be watched`)
+  } finally {
+    closeSync(epoll)
+  }
+}
+
 /**
- * Calls back, on this thread's event loop, whenever one of the events is there. Its descriptor no longer waits in reads (O_NONBLOCK). The caller closes the handle, before the descriptor.
+ * Calls back, on this thread's event loop, whenever one of the events is there. Its descriptor no longer waits in reads (O_NONBLOCK). The caller closes the handle, before the descriptor. Throws KernelError.
  * The library calls past Node: what is thrown would stay in the engine until it aborts the process, and promises would not go on before the next event of another kind.
  */
 export function watch(fd: number, events: PollEvents, callback: PollCallback): PollHandle {
+  checkWatchable(fd)
   const handle = native().node.poll(fd, events, safely(callback))
   return {
     start: (wanted, next) => handle.start(wanted, safely(next)),

@@ -40,7 +40,7 @@ export class UserFaults {
     }
   }
 
-  /** Starts to tell of faults, by address; `onEnd` when there will be none any more. Once. */
+  /** Starts to tell of faults, by address; `onEnd` when there will be none any more. Once. Throws KernelError for a descriptor that tells nothing. */
   listen(onFault: (address: number) => void, onEnd: (why: KernelError | undefined) => void): void {
     this.#poll = watch(this.#fd, { readable: true }, () => this.#read(onFault, onEnd))
   }
