@@ -92,3 +92,17 @@ export function checkRange(what: string, offset: number, length: number): void {
   if (!Number.isSafeInteger(offset) || offset < 0 || !Number.isSafeInteger(offset + length))
     throw new BackendError('BAD_OPTION', `cannot ${what}: offset ${offset} is not in any blob`)
 }
+
+/** Ids come from images, and become file names and parts of URLs: they must lead nowhere else. Throws 'BAD_OPTION' for what is none. */
+export function checkBlobId(blobId: string): void {
+  if (!/^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$/.test(blobId))
+    throw new BackendError('BAD_OPTION', `cannot open blob ${JSON.stringify(blobId.slice(0, 300))}: it is no blob id`)
+}
+
+/** What the local file system threw, as this room's error. */
+export function fileFailure(what: string, error: unknown): BackendError {
+  if (error instanceof BackendError) return error
+  const { code, message } = error as NodeJS.ErrnoException
+  const known = code === 'EACCES' || code === 'EPERM' ? 'FORBIDDEN' : code === 'ENOENT' ? 'NOT_FOUND' : 'IO'
+  return new BackendError(known, `cannot ${what}: ${message}`, { cause: error })
+}

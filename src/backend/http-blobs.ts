@@ -1,7 +1,7 @@
 import type { BodySink, HttpAnswer, HttpHeaders, HttpOptions, HttpRequest, ProxyOptions } from '../registry/index.ts'
 import { checkCertificates, Http, RangeFill, retryAfterMs } from '../registry/index.ts'
 import type { Backend, BlobReader, ReadOptions } from './backend.ts'
-import { abortedRead, BackendError, type BackendErrorCode, checkRange } from './errors.ts'
+import { abortedRead, BackendError, type BackendErrorCode, checkBlobId, checkRange } from './errors.ts'
 import { fromRegistry } from './registry-failure.ts'
 
 /** A server that keeps each blob under a URL and answers HEAD, and GET with ranges: what its kind is about. */
@@ -50,7 +50,6 @@ export interface NetworkOptions {
 
 /** Requests to one server at once; the others wait their turn. */
 const CONNECTIONS = 32
-const BLOB_ID = /^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$/
 const CODES: Readonly<Record<number, BackendErrorCode>> = {
   401: 'UNAUTHORIZED',
   403: 'FORBIDDEN',
@@ -102,8 +101,7 @@ class HttpBlobs implements Backend {
   async open(blobId: string): Promise<BlobReader> {
     if (this.#closing.signal.aborted)
       throw new BackendError('CLOSED', `cannot open blob ${blobId}: the backend was closed`)
-    if (!BLOB_ID.test(blobId))
-      throw new BackendError('BAD_OPTION', `cannot open blob ${JSON.stringify(blobId.slice(0, 300))}: it is no blob id`)
+    checkBlobId(blobId)
     return new HttpBlobReader({
       server: this.#server,
       http: this.#http,

@@ -1,7 +1,7 @@
 import { type BigIntStats, closeSync, constants, fstatSync, openSync, readFileSync, readSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import type { Backend, BlobReader, ReadOptions } from './backend.ts'
-import { abortedRead, BackendError, checkRange } from './errors.ts'
+import { abortedRead, BackendError, checkBlobId, checkRange, fileFailure } from './errors.ts'
 import { type BlobPartition, readBlobPartitions } from './gpt.ts'
 
 /** A disk of blobs. */
@@ -40,7 +40,7 @@ export function localdiskBackend(options: LocaldiskOptions): Backend {
     const partitions = options.isWhole ? undefined : readBlobPartitions({ path, size, read })
     return new LocaldiskBackend({ path, identity, size, partitions })
   } catch (error) {
-    throw failure(`use disk ${path}`, error)
+    throw fileFailure(`use disk ${path}`, error)
   } finally {
     if (fd !== undefined) closeSync(fd)
   }
@@ -103,8 +103,7 @@ class LocaldiskBackend implements Backend {
   }
 
   #extentOf(blobId: string): Extent {
-    if (!/^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$/.test(blobId))
-      throw new BackendError('BAD_OPTION', `cannot open blob ${JSON.stringify(blobId.slice(0, 300))}: it is no blob id`)
+    checkBlobId(blobId)
     const { path, partitions, size } = this.#disk
     if (partitions === undefined) return { offset: 0, length: size }
     const whole = this.#byId.get(blobId)
@@ -127,7 +126,7 @@ class LocaldiskBackend implements Backend {
       throw new BackendError('IO', `cannot open blob ${blobId}: ${path} is another disk by now; mount anew`, NEVER)
     } catch (error) {
       await file?.close()
-      throw failure(`open blob ${blobId}`, error)
+      throw fileFailure(`open blob ${blobId}`, error)
     }
   }
 
@@ -169,7 +168,7 @@ class PartitionReader implements BlobReader {
       const at = extent.offset + compressedOffset + filled
       const { bytesRead } = await file.read(into, filled, wanted, at).catch((error: unknown) => {
         this.#check(what, options.signal)
-        throw failure(what, error)
+        throw fileFailure(what, error)
       })
       if (bytesRead === 0) throw new BackendError('TRUNCATED', `cannot ${what}: the disk ends at ${at}`, NEVER)
       filled += bytesRead
@@ -188,11 +187,4 @@ class PartitionReader implements BlobReader {
     if (this.#closing !== undefined) throw new BackendError('CLOSED', `cannot ${what}: it was closed`)
     if (signal.aborted) throw abortedRead(what, signal)
   }
-}
-
-function failure(what: string, error: unknown): BackendError {
-  if (error instanceof BackendError) return error
-  const { code, message } = error as NodeJS.ErrnoException
-  const known = code === 'EACCES' || code === 'EPERM' ? 'FORBIDDEN' : code === 'ENOENT' ? 'NOT_FOUND' : 'IO'
-  return new BackendError(known, `cannot ${what}: ${message}`, { cause: error })
 }

@@ -3,7 +3,7 @@ import type { FileHandle } from 'node:fs/promises'
 import { open, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Backend, BlobReader, ReadOptions } from './backend.ts'
-import { abortedRead, BackendError, checkRange } from './errors.ts'
+import { abortedRead, BackendError, checkBlobId, checkRange, fileFailure } from './errors.ts'
 
 /** Where blobs lie. At least one of `blobFile` and `dir`. */
 export interface LocalfsOptions {
@@ -76,9 +76,7 @@ class LocalfsBackend implements Backend {
   #places(blobId: string): string[] {
     const { blobFile = '', dir = '', altDirs = [] } = this.#options
     if (blobFile !== '') return [blobFile]
-    // The id comes from an image: it must not lead out of the folder.
-    if (!/^[A-Za-z0-9_][A-Za-z0-9._-]{0,254}$/.test(blobId))
-      throw new BackendError('BAD_OPTION', `cannot open blob ${JSON.stringify(blobId.slice(0, 300))}: it is no blob id`)
+    checkBlobId(blobId)
     return [dir, ...altDirs].map((folder) => join(folder, blobId))
   }
 }
@@ -89,7 +87,7 @@ async function sizeOf(path: string, blobId: string): Promise<number | undefined>
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     if (code === 'ENOENT' || code === 'ENOTDIR') return undefined
-    throw openFailure(error, blobId)
+    throw fileFailure(`open blob ${blobId}`, error)
   }
 }
 
@@ -103,15 +101,8 @@ async function openFile(path: string, blobId: string, onClose: (reader: FileRead
     return new FileReader({ file, path, blobId, openedSize: info.size, onClose })
   } catch (error) {
     await file?.close()
-    throw openFailure(error, blobId)
+    throw fileFailure(`open blob ${blobId}`, error)
   }
-}
-
-function openFailure(error: unknown, blobId: string): BackendError {
-  if (error instanceof BackendError) return error
-  const { code, message } = error as NodeJS.ErrnoException
-  const known = code === 'EACCES' || code === 'EPERM' ? 'FORBIDDEN' : code === 'ENOENT' ? 'NOT_FOUND' : 'IO'
-  return new BackendError(known, `cannot open blob ${blobId}: ${message}`, { cause: error })
 }
 
 const NEVER = { retryable: false } as const

@@ -1,9 +1,7 @@
 import { BackendError } from './errors.ts'
+import { isHost } from './host.ts'
 
-/** A name, an IPv4 or a bracketed IPv6 address, and perhaps a port. */
-const HOST = /^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/
 const BUCKET = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/
-const IP = /^(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/
 
 /** Who keeps the objects, and the login. */
 export interface BucketOptions {
@@ -30,7 +28,7 @@ export function checkBucket(kind: string, options: BucketOptions): void {
   const bad = (key: string, why: string): BackendError =>
     new BackendError('BAD_OPTION', `cannot use backend ${kind}: "${key}" ${why}`)
   if (scheme !== 'http' && scheme !== 'https') throw bad('scheme', 'must be http or https')
-  if (!HOST.test(endpoint))
+  if (!isHost(endpoint))
     throw bad('endpoint', 'must be a host and perhaps a port, without scheme and path: storage.example:9000')
   if (!BUCKET.test(bucket))
     throw bad('bucket_name', `is ${JSON.stringify(bucket.slice(0, 100))}, which names no bucket`)
@@ -45,11 +43,6 @@ export function checkBucket(kind: string, options: BucketOptions): void {
     throw bad('access_key_id', 'or the secret, or the token, has characters that no key has')
   if ((accessKeyId === '') !== (accessKeySecret === ''))
     throw bad('access_key_id', 'and "access_key_secret" belong together: give both, or none for a public bucket')
-}
-
-/** Whether an endpoint is an IP address, before which no bucket's name can stand. */
-export function isAddress(endpoint: string): boolean {
-  return IP.test(endpoint)
 }
 
 /** The path of an object: its key with all but unreserved characters and slashes as %XX (RFC 3986), as signatures want it. */

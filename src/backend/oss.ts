@@ -1,6 +1,7 @@
 import type { Backend } from './backend.ts'
+import { isAddress } from './host.ts'
 import { type BlobServer, httpBlobs, type NetworkOptions } from './http-blobs.ts'
-import { type BucketOptions, checkBucket, isAddress, keyPath } from './object-key.ts'
+import { type BucketOptions, checkBucket, keyPath } from './object-key.ts'
 import { signOss } from './oss-signature.ts'
 import { storeRefusal } from './store-refusal.ts'
 

@@ -9,6 +9,7 @@ import {
 } from '../registry/index.ts'
 import type { Backend, BlobReader, ReadOptions } from './backend.ts'
 import { abortedRead, BackendError, checkRange } from './errors.ts'
+import { isHost } from './host.ts'
 import { fromRegistry } from './registry-failure.ts'
 
 /** What is left out has nydusd's default where it has one. */
@@ -48,8 +49,6 @@ export interface RegistryBackendOptions {
   readonly proxy?: ProxyOptions | undefined
 }
 
-/** A name, an IPv4 or a bracketed IPv6 address, and perhaps a port. */
-const HOST = /^(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?$/
 const DEFAULT_TIMEOUT_MS = 5_000
 const DEFAULT_RETRIES = 3
 
@@ -58,7 +57,7 @@ const DEFAULT_RETRIES = 3
  * come out with `attempts` set, so that `withRetry` around this adds nothing. Nothing is connected before the first read. Throws 'BAD_OPTION'.
  */
 export function registryBackend(options: RegistryBackendOptions): Backend {
-  if (!HOST.test(options.host))
+  if (!isHost(options.host))
     throw new BackendError('BAD_OPTION', `cannot use backend registry: ${JSON.stringify(options.host)} is no "host"`)
   try {
     return new RegistryBackend(options)
