@@ -57,12 +57,14 @@ test('ids are names with GUIDs; of basic data the names, whole or cut', async ()
       { ...split(ID), bytes: pattern(2000, 1) },
       { name: 'layer-1', guid: OTHER.guid, type: BASIC_DATA, bytes: pattern(2000, 2) },
       { name: short.slice(0, 32), guid: OTHER.guid, type: BASIC_DATA, bytes: pattern(2000, 3) },
+      // No start of any id: of this type the GUID belongs to the id.
+      { name: '', guid: split(long).guid, bytes: pattern(2000, 4) },
     ]),
   )
   assert.deepEqual(await firstBytes(place.path, ID), pattern(1000, 1))
   assert.deepEqual(await firstBytes(place.path, 'layer-1'), pattern(1000, 2))
   assert.deepEqual(await firstBytes(place.path, short), pattern(1000, 3))
-  for (const unknown of [long, ID.slice(0, 32), 'layer-2'])
+  for (const unknown of [long, `${long.slice(32)}${ID.slice(32)}`, ID.slice(0, 32), 'layer-2'])
     await assert.rejects(firstBytes(place.path, unknown), { code: 'NOT_FOUND' }, unknown)
   writeFileSync(place.path, diskOf([{ ...split(ID), bytes: pattern(2000, 1) }]))
   await assert.rejects(firstBytes(place.path, `${ID.slice(0, 32)}${long.slice(32)}`), { code: 'NOT_FOUND' })

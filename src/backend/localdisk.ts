@@ -108,10 +108,8 @@ class LocaldiskBackend implements Backend {
     if (partitions === undefined) return { offset: 0, length: size }
     const whole = this.#byId.get(blobId)
     if (whole !== undefined) return whole
-    const short = partitions.some(({ isShortened }) => isShortened)
-      ? this.#byId.get(blobId.slice(0, SHORT_ID))
-      : undefined
-    if (short !== undefined) return short
+    const short = this.#byId.get(blobId.slice(0, SHORT_ID))
+    if (short?.isShortened === true) return short
     throw new BackendError('NOT_FOUND', `cannot open blob ${blobId}: no partition of ${path} is called so`)
   }
 
