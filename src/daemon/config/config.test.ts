@@ -3,6 +3,7 @@ import { test } from 'node:test'
 import { DaemonError } from '../errors.ts'
 import { openSource } from '../image-backend.ts'
 import { parseConfig } from './document.ts'
+import { externalSourceOf } from './external.ts'
 import { settingsOf, withoutSecrets } from './settings.ts'
 
 const V1 = {
@@ -212,6 +213,21 @@ test('a proxy whose address is none is refused by the name of its key', () => {
       message: new RegExp(`"proxy.${key}"`),
     })
   }
+})
+
+test('an external backend is text throughout: its flags and numbers are read, and refused when they are none', () => {
+  const entry = { type: 'http-proxy', config: { addr: 'http://host', skip_verify: 'false' }, patch: {} }
+  const source = externalSourceOf({ ...entry, patch: { skip_verify: 'true', timeout: '7' } }, 0)
+  assert.ok(source.kind === 'http-proxy')
+  assert.deepEqual([source.httpProxy.skip_verify, source.httpProxy.timeout], [true, 7])
+  for (const [key, text] of [
+    ['skip_verify', 'yes'],
+    ['timeout', 'soon'],
+  ] as const)
+    assert.throws(() => externalSourceOf({ ...entry, patch: { [key]: text } }, 0), {
+      code: 'BAD_CONFIG',
+      message: new RegExp(`external_backends\\[0\\]": "${key}" is missing or wrong`),
+    })
 })
 
 test('buckets and disks are taken, their keys not shown', () => {

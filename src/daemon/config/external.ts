@@ -1,6 +1,6 @@
 import * as v from 'valibot'
 import { DaemonError } from '../errors.ts'
-import { BACKENDS, type Config } from './schema.ts'
+import { BACKENDS, type Config, NO_BACKENDS } from './schema.ts'
 import { blobSourceOf, type MountSettings } from './settings.ts'
 
 type External = Config['external_backends'][number]
@@ -21,16 +21,16 @@ export function externalSourceOf(entry: External, position: number): MountSettin
   const parsed = v.safeParse(BACKENDS[entry.type], Object.fromEntries(values))
   // The key only: values may be secret.
   if (!parsed.success) throw bad(name, `"${String(parsed.issues[0].path?.[0]?.key)}" is missing or wrong`)
-  const none = { localdisk: null, localfs: null, oss: null, s3: null, registry: null, 'http-proxy': null }
-  return blobSourceOf({ backend: { type: entry.type, ...none, [entry.type]: parsed.output } } as Config)
+  return blobSourceOf({ backend: { type: entry.type, ...NO_BACKENDS, [entry.type]: parsed.output } } as Config)
 }
 
 function isType(type: string): type is keyof typeof BACKENDS {
   return Object.hasOwn(BACKENDS, type)
 }
 
+/** What is no flag stays text, which the schema refuses. */
 function valueOf(key: string, text: string): unknown {
-  if (FLAGS.has(key)) return text === 'true'
+  if (FLAGS.has(key) && (text === 'true' || text === 'false')) return text === 'true'
   if (NUMBERS.has(key)) return Number(text)
   return LISTS.has(key) ? text.split(',') : text
 }

@@ -64,6 +64,9 @@ export const BACKENDS = {
   'http-proxy': v.object({ addr: v.string(), path: text(''), ...network }),
 } as const
 
+/** The tables of a document that has none of them yet. */
+export const NO_BACKENDS = { localdisk: null, localfs: null, oss: null, s3: null, registry: null, 'http-proxy': null }
+
 export const FileCache = v.object({
   work_dir: text('.'),
   disable_indexed_map: flag(false),

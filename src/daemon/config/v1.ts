@@ -1,6 +1,6 @@
 /** Configuration documents of version 1 (JSON), turned into version 2. Source: docs/configuration.md, "Version 1". */
 import * as v from 'valibot'
-import { BACKENDS, type Config, ExternalBackends, FileCache, FsCache, NO_PREFETCH } from './schema.ts'
+import { BACKENDS, type Config, ExternalBackends, FileCache, FsCache, NO_BACKENDS, NO_PREFETCH } from './schema.ts'
 
 const number = (fallback: number) => v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0)), fallback)
 const flag = (fallback: boolean) => v.optional(v.boolean(), fallback)
@@ -72,11 +72,10 @@ export function fromV1(of: v.InferOutput<typeof ConfigV1>): Config {
     prefetch_all: ahead.prefetch_all,
     stream_prefetch: ahead.stream_prefetch,
   }
-  const none = { localdisk: null, localfs: null, oss: null, s3: null, registry: null, 'http-proxy': null }
   return {
     version: 2,
     id: of.device.id,
-    backend: { type: backend.type, ...none, [backend.type]: backend.config },
+    backend: { type: backend.type, ...NO_BACKENDS, [backend.type]: backend.config },
     external_backends: of.device.external_backends,
     cache: {
       type: cache.type,
