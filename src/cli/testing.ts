@@ -15,15 +15,16 @@ export interface Recorded extends Ran {
   readonly args: readonly string[]
 }
 
-type Tool = 'nydus-image' | 'nydusctl' | 'nydusd'
+type Tool = 'nydus-image' | 'nydusctl' | 'nydusd' | 'nydusify'
 type Commands = ReadonlyArray<readonly string[]>
 
 const QUIET = '--disable-warning=ExperimentalWarning'
 
 /** Many command lines one after the other in one process: hundreds in the time of a few. Their stdin is empty. */
-export async function runAllOf(tool: Tool, commands: Commands, cwd: string): Promise<Ran[]> {
+export async function runAllOf(tool: Tool, commands: Commands, cwd: string, env = process.env): Promise<Ran[]> {
   const child = spawn(process.execPath, [QUIET, fileURLToPath(import.meta.url), tool], {
     cwd,
+    env,
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   })
   child.send(commands)

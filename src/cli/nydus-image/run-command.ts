@@ -1,22 +1,9 @@
-import { CommanderError } from 'commander'
-import { ExitError } from '../output.ts'
-import { readCommandLine, UsageError } from '../command-line.ts'
+import { runProgram } from '../run-program.ts'
 import { createProgram } from './program.ts'
 
 /** Does what a command line (without the tool's own name) says. Throws ExitError with code 2 for one that cannot be understood, which was told then. */
 export async function runCommand(argv: readonly string[], signal: AbortSignal): Promise<void> {
-  const root = createProgram(signal)
-  try {
-    await untilStuck(root.parseAsync(readCommandLine(root, argv), { from: 'user' }), signal)
-  } catch (error) {
-    if (error instanceof UsageError) {
-      process.stderr.write(error.message)
-      throw new ExitError(error.exitCode, '')
-    }
-    if (!(error instanceof CommanderError)) throw error
-    // Help and version end the parsing this way; anything else was told by the library.
-    if (error.exitCode !== 0) throw new ExitError(2, '')
-  }
+  await untilStuck(runProgram(createProgram(signal), argv), signal)
 }
 
 /** After a signal the work has this long to clean up; then it is taken to wait for a pipe that never comes. */

@@ -1,26 +1,12 @@
-import { CommanderError } from 'commander'
-import { readCommandLine, UsageError } from '../command-line.ts'
-import { createOutput, ExitError, type Output, runTool } from '../output.ts'
+import { createOutput, type Output, runTool } from '../output.ts'
+import { runProgram } from '../run-program.ts'
 import { ClientError } from './client.ts'
 import { sortedJson } from './json.ts'
 import { createProgram } from './program.ts'
 
 /** Runs one command line (without the tool's own name); sets the exit code of the process. */
 export async function main(argv: readonly string[]): Promise<void> {
-  await runTool(tellFailures(createOutput('none'), argv), async (signal) => {
-    const root = createProgram(signal)
-    try {
-      await root.parseAsync(readCommandLine(root, argv), { from: 'user' })
-    } catch (error) {
-      if (error instanceof UsageError) {
-        process.stderr.write(error.message)
-        throw new ExitError(error.exitCode, '')
-      }
-      if (!(error instanceof CommanderError)) throw error
-      // Help and version end the parsing this way.
-      if (error.exitCode !== 0) throw new ExitError(2, '')
-    }
-  })
+  await runTool(tellFailures(createOutput('none'), argv), (signal) => runProgram(createProgram(signal), argv))
 }
 
 /** With `--json` a failure is a line on stdout too, for programs; the exit code and stderr are the same. */

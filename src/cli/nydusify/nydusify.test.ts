@@ -4,7 +4,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
-import { runAll } from './testing.ts'
+import { type Ran, runAllOf } from '../testing.ts'
 
 const CASES = JSON.parse(
   await readFile(join(import.meta.dirname, 'testdata/command-lines.json'), 'utf8'),
@@ -21,6 +21,11 @@ before(async () => {
 })
 after(() => rm(folder, { recursive: true, force: true }))
 
+/** In an environment that has no variables of ours. */
+async function runAll(commands: ReadonlyArray<readonly string[]>): Promise<Ran[]> {
+  return await runAllOf('nydusify', commands, folder, { HOME: folder })
+}
+
 /** The message of the last line of the log. */
 function messageOf(stderr: string): string {
   const last = stderr.trimEnd().split('\n').at(-1) ?? ''
@@ -30,14 +35,11 @@ function messageOf(stderr: string): string {
 }
 
 test("the original's answers to command lines", async () => {
-  const ran = await runAll(
-    CASES.map(({ args }) => args),
-    folder,
-  )
-  for (const [index, { args, exit, message, help }] of CASES.entries()) {
-    const { status, stdout, stderr } = ran[index] ?? assert.fail()
+  const ran = await runAll(CASES.map(({ args }) => args))
+  for (const [index, { args, exit: wanted, message, help }] of CASES.entries()) {
+    const { exit, stdout, stderr } = ran[index] ?? assert.fail()
     const line = `nydusify ${args.join(' ')}\n${stderr}`
-    assert.equal(status, exit, line)
+    assert.equal(exit, wanted, line)
     assert.ok(messageOf(stderr).startsWith(message), `${line}\nwanted: ${message}`)
     assert.equal(stdout !== '', help, line)
   }
@@ -58,13 +60,10 @@ test('what this version does not do is said in one line that names it', async ()
     [['pack', '--name', 'x'], /^nydusify build is not part of this version/],
     [['chunkdict', 'generate'], /^nydusify chunkdict is not part/],
   ]
-  const ran = await runAll(
-    cases.map(([args]) => args),
-    folder,
-  )
+  const ran = await runAll(cases.map(([args]) => args))
   for (const [index, [, wanted]] of cases.entries()) {
-    const { status, stderr } = ran[index] ?? assert.fail()
-    assert.equal(status, 1)
+    const { exit, stderr } = ran[index] ?? assert.fail()
+    assert.equal(exit, 1)
     assert.match(messageOf(stderr), wanted)
     assert.doesNotMatch(stderr, /hush/)
     assert.equal(stderr.trimEnd().split('\n').length, 1)
@@ -72,21 +71,18 @@ test('what this version does not do is said in one line that names it', async ()
 })
 
 test('help teaches with examples; version; completion; help of a command', async () => {
-  const ran = await runAll(
-    [
-      ['--version'],
-      ['completion', 'bash'],
-      ['convert', '--help'],
-      ['check', '-h'],
-      ['mount', '-help'],
-      ['help', 'view'],
-      ['--help'],
-    ],
-    folder,
-  )
+  const ran = await runAll([
+    ['--version'],
+    ['completion', 'bash'],
+    ['convert', '--help'],
+    ['check', '-h'],
+    ['mount', '-help'],
+    ['help', 'view'],
+    ['--help'],
+  ])
   const [version = assert.fail(), completion = assert.fail(), ...helps] = ran
-  for (const { status, stdout } of helps) {
-    assert.equal(status, 0)
+  for (const { exit, stdout } of helps) {
+    assert.equal(exit, 0)
     assert.match(stdout, /Examples:\n {2}nydusify /)
   }
   assert.match(version.stdout, /^Nydusify version \nVersion\t: v\d+\.\d+\.\d+/)
