@@ -119,11 +119,11 @@ export class OverlayCopy {
     if (typeof copy === 'number') return copy
     const failed = this.#finish(copy.fd, ino, node.type)
     const placed = failed < 0 ? failed : this.#placeAll(node, ino, copy)
+    node.copy = undefined
     if (placed < 0) {
-      if (node.copy === undefined) this.drop(copy)
+      this.drop(copy) // it may be no more than what one change needed: the next one fetches its own
       return placed
     }
-    node.copy = undefined
     const taken = this.#take(node, copy.fd)
     closeFd(copy.fd)
     if (node.isGone && node.upper !== undefined) this.#nodes.files.pin(node.upper)
@@ -172,14 +172,19 @@ export class OverlayCopy {
       if (above < 0) return above
     }
     if (places.length === 1) return this.#place(places[0].parent, copy.name, places[0].name)
-    for (const { parent, name } of places) {
-      const failed = this.#keepingTimes(parent, (to) => linkFd(copy.fd, to, name))
-      if (failed < 0 && failed !== -ERRNO.EEXIST) return failed
+    const linked: Place[] = []
+    for (const place of places) {
+      const failed = this.#keepingTimes(place.parent, (to) => linkFd(copy.fd, to, place.name))
+      if (failed === 0) linked.push(place)
+      else if (failed !== -ERRNO.EEXIST) {
+        for (const { parent, name } of linked) this.#keepingTimes(parent, (to) => removeFile(to, name))
+        return failed
+      }
     }
     return removeFile(this.#work.fd, copy.name)
   }
 
-  #places(node: OverlayNode, ino: Ino): Array<{ parent: OverlayNode; name: Uint8Array }> {
+  #places(node: OverlayNode, ino: Ino): Place[] {
     this.#lower.look(ino)
     const own = node.parent === undefined ? [] : [{ parent: node.parent, name: node.name }]
     if (this.#lower.of.nlink < 2) return own
@@ -230,6 +235,12 @@ export class OverlayCopy {
 }
 
 const NUL = Buffer.alloc(1)
+
+/** A name of a file that is copied. */
+interface Place {
+  readonly parent: OverlayNode
+  readonly name: Uint8Array
+}
 
 /** A step of a copy that the host's file system refused. */
 export class CopyError extends Error {

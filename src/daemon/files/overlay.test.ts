@@ -17,6 +17,7 @@ import {
   renameSync,
   rmdirSync,
   rmSync,
+  statfsSync,
   statSync,
   symlinkSync,
   unlinkSync,
@@ -235,6 +236,51 @@ test('a full upper directory is told, and leaves the file as it was', { skip, ti
     assert.deepEqual([readdirSync(join(small, 'work/nydusd')), readdirSync(join(small, 'upper'))], [[], []])
     writeFileSync(join(scratch.mnt, 'fits'), 'small')
     assert.equal(readFileSync(join(small, 'upper/fits'), 'utf8'), 'small')
+    assert.equal(await daemon.stop(), 0)
+  } finally {
+    await unmount(small, true)
+  }
+})
+
+test('an upper directory without inodes is told, and what was begun leaves nothing behind', {
+  skip,
+  timeout: 60_000,
+}, async () => {
+  await using scratch = new Scratch()
+  const small = scratch.folder('small')
+  await mountTmpfs(small, 1 << 20)
+  const limitInodes = (free: number): void => {
+    const { files, ffree } = statfsSync(small)
+    execFileSync('mount', ['-o', `remount,nr_inodes=${files - ffree + free}`, small])
+  }
+  try {
+    for (const name of ['upper', 'work']) {
+      mkdirSync(join(small, name))
+      symlinkSync(join(small, name), join(scratch.path, name))
+    }
+    const daemon = await start(scratch)
+    const at = (path: string): string => join(scratch.mnt, path)
+    const before = readFileSync(at('sizes/65536'))
+    const writer = openSync(at('sizes/65536'), 'r+')
+    limitInodes(1) // enough for what is left of the file, not for the directory above it
+    assert.equal(
+      code(() => ftruncateSync(writer, 1)),
+      'ENOSPC',
+    )
+    limitInodes(4) // a file, two directories, and one of its three names
+    assert.equal(
+      code(() => appendFileSync(at('hard/one'), 'more')),
+      'ENOSPC',
+    )
+    assert.deepEqual(readdirSync(join(small, 'upper/hard'), { recursive: true }), ['sub'])
+    assert.deepEqual(readdirSync(join(small, 'work/nydusd')), [])
+    limitInodes(100)
+    writeSync(writer, 'more', before.length)
+    closeSync(writer)
+    assert.deepEqual(readFileSync(join(small, 'upper/sizes/65536')), Buffer.concat([before, Buffer.from('more')]))
+    appendFileSync(at('hard/one'), 'more')
+    for (const path of ['hard/one', 'hard/two', 'hard/sub/three'])
+      assert.deepEqual([statSync(at(path)).nlink, statSync(join(small, 'upper', path)).size], [3, 9004])
     assert.equal(await daemon.stop(), 0)
   } finally {
     await unmount(small, true)
