@@ -1,6 +1,6 @@
 import { type HotImage, HotReader } from '../../engine/index.ts'
 import { TYPE, type WireAttributes } from '../../kernel/index.ts'
-import { Attributes, type Bootstrap, ChunkSpan, type Ino, openBootstrap } from '../../rafs/index.ts'
+import { Attributes, type Bootstrap, ChunkSpan, type Ino, openBootstrap, RafsError } from '../../rafs/index.ts'
 
 /** What the lower layer of an overlay is made of, as serving threads get images too. */
 export interface LowerImage {
@@ -101,14 +101,20 @@ export class OverlayLower {
     return this.#directories.get(directory)
   }
 
+  /** Time and memory are bounded by the bootstrap's length, whatever its directories say. */
   #findLinks(): Map<Ino, LowerName[]> {
     const links = new Map<Ino, LowerName[]>()
+    let count = 0
     const open = [this.#bootstrap.root]
     for (let directory = open.pop(); directory !== undefined; directory = open.pop()) {
       const at = directory
       this.#bootstrap.list(at, 0, (name, ino, type) => {
         const here = { directory: at, name: Buffer.concat([name, NUL]) }
+        if (++count > this.#bootstrap.entryLimit)
+          throw new RafsError('BAD_DIRECTORY', `inode ${at}: the bootstrap has no room for so many names; it is crafted`)
         if (type === DIRECTORY) {
+          if (ino === this.root || this.#directories.has(ino))
+            throw new RafsError('BAD_DIRECTORY', `inode ${ino}: a directory that is met twice; the bootstrap is crafted`)
           this.#directories.set(ino, here)
           open.push(ino)
           return true
