@@ -3,6 +3,7 @@ import {
   changeOwnerOf,
   changeTimes,
   closeFd,
+  ERRNO,
   type FileRequest,
   O,
   reopen,
@@ -40,7 +41,7 @@ export function setAttributes(request: FileRequest, fd: number, type: number, op
 function resize(fd: number, length: number, open: number | undefined): number {
   if (open !== undefined) {
     const result = truncateFd(open, length)
-    if (result !== -22) return result // EINVAL: it was opened for reading only
+    if (result !== -ERRNO.EINVAL) return result // else it was opened for reading only
   }
   const writer = reopen(fd, O.WRONLY)
   if (writer < 0) return writer

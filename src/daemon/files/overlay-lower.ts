@@ -111,10 +111,16 @@ export class OverlayLower {
       this.#bootstrap.list(at, 0, (name, ino, type) => {
         const here = { directory: at, name: Buffer.concat([name, NUL]) }
         if (++count > this.#bootstrap.entryLimit)
-          throw new RafsError('BAD_DIRECTORY', `inode ${at}: the bootstrap has no room for so many names; it is crafted`)
+          throw new RafsError(
+            'BAD_DIRECTORY',
+            `inode ${at}: the bootstrap has no room for so many names; it is crafted`,
+          )
         if (type === DIRECTORY) {
           if (ino === this.root || this.#directories.has(ino))
-            throw new RafsError('BAD_DIRECTORY', `inode ${ino}: a directory that is met twice; the bootstrap is crafted`)
+            throw new RafsError(
+              'BAD_DIRECTORY',
+              `inode ${ino}: a directory that is met twice; the bootstrap is crafted`,
+            )
           this.#directories.set(ino, here)
           open.push(ino)
           return true

@@ -6,6 +6,7 @@ import {
   FILE_OPCODE,
   type FileReply,
   type FileRequest,
+  LSEEK_IN,
   O,
   OPCODE,
   OPEN_IN,
@@ -204,9 +205,9 @@ export class OverlayOpen {
     if (node.lower === undefined) return -ERRNO.ESTALE
     this.#lower.look(node.lower)
     const { size } = this.#lower.of
-    const offset = request.number(8)
+    const offset = request.number(LSEEK_IN.offset)
     if (offset >= size) return -ERRNO.ENXIO
-    return reply.offset(request.word(16) === SEEK_DATA ? offset : size)
+    return reply.offset(request.word(LSEEK_IN.whence) === SEEK_DATA ? offset : size)
   }
 
   /** From a file of the image the kernel copies by reading. */

@@ -13,6 +13,7 @@ import {
   MKNOD_IN,
   OPCODE,
   readLink,
+  RENAME,
   RENAME2_IN,
   RENAME_IN,
   SET,
@@ -131,7 +132,9 @@ export class OverlayTree implements FileServer {
     const found = [this.#nodes.find(from, move.name), this.#nodes.find(move.to, move.newName)]
     const [source, target] = found.map((node) => (typeof node === 'object' ? this.#copy.fetch(node) : undefined))
     // a target that is replaced need not be copied: only an exchange keeps it
-    return move.flags === 2 && target !== undefined ? Promise.all([source, target]).then(() => undefined) : source
+    return move.flags === RENAME.EXCHANGE && target !== undefined
+      ? Promise.all([source, target]).then(() => undefined)
+      : source
   }
 
   #renameOf(request: FileRequest): { name: Uint8Array; to: OverlayNode; newName: Uint8Array; flags: number } | number {

@@ -1,4 +1,5 @@
 import { KernelError } from '../errors.ts'
+import { ERRNO } from '../fuse/wire.ts'
 import { libc } from '../syscall.ts'
 import { HostStat } from './stat.ts'
 import { closeFd, cName, handleOf, O, O_DIRECTORY, openHandle, openPath, reopen, statFd } from './sys.ts'
@@ -88,7 +89,7 @@ export class HostFiles {
 
   #look(fd: number): number {
     const failed = statFd(fd, this.stat, true)
-    const result = failed < 0 ? failed : this.stat.device === this.ownDevice ? -40 : fd
+    const result = failed < 0 ? failed : this.stat.device === this.ownDevice ? -ERRNO.ELOOP : fd
     if (result < 0) closeFd(fd)
     return result
   }
