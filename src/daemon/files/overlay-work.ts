@@ -1,5 +1,5 @@
-import { mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, mkdirSync, readdirSync, realpathSync, rmSync, statSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
 import {
   closeFd,
   cName,
@@ -30,27 +30,27 @@ export class OverlayWork {
 
   /** Throws KernelError or an error of the file system: both directories must be there, on one file system, and no other daemon may work in them. */
   constructor(workDirectory: string, upperDirectory: string) {
-    mkdirSync(workDirectory, { recursive: true })
-    if (areNested(workDirectory, upperDirectory))
+    const [work, upper] = [realPath(workDirectory), realpathSync(upperDirectory)]
+    if (isWithin(work.path, upper) || isWithin(upper, work.path))
       throw new KernelError(
         'rename',
         ERRNO.EINVAL,
         `"work_dir" (${workDirectory}) and "upper_dir" (${upperDirectory}) must lie beside each other`,
       )
-    const folder = join(workDirectory, FOLDER)
-    mkdirSync(folder, { recursive: true, mode: 0o700 })
-    if (statSync(folder).dev !== statSync(upperDirectory).dev)
+    if (statSync(work.existing).dev !== statSync(upper).dev)
       throw new KernelError(
         'rename',
         ERRNO.EXDEV,
         `"work_dir" (${workDirectory}) must lie on the file system of "upper_dir" (${upperDirectory})`,
       )
+    const folder = join(workDirectory, FOLDER)
+    mkdirSync(folder, { recursive: true, mode: 0o700 })
     this.#files = new HostFiles(folder)
     if (!tryLockFile(this.#files.directoryFd)) {
       this.#files.end()
       throw new KernelError(
         'flock',
-        16,
+        ERRNO.EBUSY,
         `another daemon works in "work_dir" (${workDirectory}); give each overlay its own`,
       )
     }
@@ -106,10 +106,19 @@ export class OverlayWork {
   }
 }
 
-/** Is one of the directories in the other, or are they one? */
-function areNested(one: string, other: string): boolean {
-  const [a, b] = [`${realpathSync(one)}/`, `${realpathSync(other)}/`]
-  return a.startsWith(b) || b.startsWith(a)
+/** Where a directory is, or would be made, and what there is of that path already. */
+function realPath(path: string): { path: string; existing: string } {
+  if (existsSync(path) || dirname(path) === path) {
+    const real = realpathSync(path)
+    return { path: real, existing: real }
+  }
+  const above = realPath(dirname(path))
+  return { path: join(above.path, basename(path)), existing: above.existing }
+}
+
+/** Is a directory in the other one, or the same? Both are real paths. */
+function isWithin(directory: string, other: string): boolean {
+  return `${directory}/`.startsWith(other.endsWith('/') ? other : `${other}/`)
 }
 
 /** Removes all but directories from a directory: deletion marks, where nothing else is left. */

@@ -303,15 +303,23 @@ test('an overlay of the API, beside others; what does not go together is refused
   const second = await post('/b', config)
   assert.deepEqual([second.status, /another daemon works in/.test(second.text)], [500, true])
   const parsed = JSON.parse(config) as Record<string, unknown>
-  const elsewhere = await post(
-    '/b',
-    JSON.stringify({ ...parsed, overlay: { upper_dir: join(scratch.path, 'upper'), work_dir: '/dev/shm' } }),
-  )
-  assert.deepEqual([elsewhere.status, /must lie on the file system/.test(elsewhere.text)], [500, true])
-  const nested = { upper_dir: join(scratch.path, 'upper'), work_dir: join(scratch.path, 'upper/work') }
-  const within = await post('/b', JSON.stringify({ ...parsed, overlay: nested }))
-  assert.deepEqual([within.status, /must lie beside each other/.test(within.text)], [500, true])
-  rmSync(nested.work_dir, { recursive: true })
+  const upper = join(scratch.path, 'upper')
+  const other = scratch.folder('other')
+  await mountTmpfs(other, 64 << 10)
+  try {
+    for (const work_dir of [other, join(other, 'new/work')]) {
+      const elsewhere = await post('/b', JSON.stringify({ ...parsed, overlay: { upper_dir: upper, work_dir } }))
+      assert.deepEqual([elsewhere.status, /must lie on the file system/.test(elsewhere.text)], [500, true])
+    }
+    assert.deepEqual(readdirSync(other), []) // what is refused leaves nothing
+  } finally {
+    await unmount(other, true)
+  }
+  for (const work_dir of [upper, join(upper, 'made/work'), scratch.path]) {
+    const nested = await post('/b', JSON.stringify({ ...parsed, overlay: { upper_dir: upper, work_dir } }))
+    assert.deepEqual([nested.status, /must lie beside each other/.test(nested.text)], [500, true])
+  }
+  assert.deepEqual(readdirSync(upper), ['new'])
   const missing = await post('/b', JSON.stringify({ ...parsed, overlay: { upper_dir: '', work_dir: '' } }))
   assert.deepEqual([missing.status, /workdir and upperdir must be specified/.test(missing.text)], [500, true])
   assert.equal((await post('/plain', settings(scratch, false))).status, 204)
