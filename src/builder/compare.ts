@@ -57,6 +57,8 @@ export async function readSourceTree(
             files,
             keepOwners: true,
             signal,
+            // Nobody misses in an image what none can hold.
+            onLost: () => undefined,
             addContent: (content: Content) => pipeline.add(content),
           })
           await pipeline.finish()

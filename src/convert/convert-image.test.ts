@@ -61,6 +61,20 @@ test('converts an image with all that layers hold, and the check finds nothing w
   }
 })
 
+test('attributes that no image can hold are left out with a warning, and the check does not miss them', async () => {
+  await using world = await testWorld()
+  const xattrs = { 'com.apple.provenance': 'mac', 'user.kept': 'kept' }
+  await pushImage(world.repository('app:plain'), [await tarOf([{ path: 'a', type: 'file', content: 'a', xattrs }])])
+  const { layers } = await convert(world, 'app')
+  assert.deepEqual(
+    layers.flatMap(({ warnings }) => warnings),
+    [
+      'the image cannot hold all of its source; left out: the extended attribute "com.apple.provenance" of "a" (images hold user.*, trusted.*, security.* and POSIX ACLs)',
+    ],
+  )
+  assert.deepEqual(await checkWorld(world, 'app:plain', 'app:nydus'), [])
+})
+
 test('lz4_block, no compression and other chunk sizes', async () => {
   for (const [compression, chunkSize] of [
     ['lz4_block', 0x1000],

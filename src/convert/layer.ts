@@ -1,7 +1,7 @@
 import { createReadStream } from 'node:fs'
 import { type FileHandle, open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { buildLayer, type LayerOptions } from '../builder/index.ts'
+import { buildLayer, type LayerOptions, Losses } from '../builder/index.ts'
 import { digestHex, MEDIA_TYPES, type Repository, RunningDigest, type UploadResult } from '../registry/index.ts'
 import { ConvertError } from './errors.ts'
 import { type LayerOrigin, LayerStream } from './layer-stream.ts'
@@ -28,6 +28,8 @@ export interface ConvertedLayer extends BlobLayer {
   /** Compression context in cache-file form; undefined when the layer has no file data. */
   readonly blobMeta: Uint8Array | undefined
   readonly outcome: UploadResult['outcome']
+  /** What an image cannot hold of the layer, for people: one line, or none. */
+  readonly warnings: readonly string[]
 }
 
 /** Where a layer goes, and where its blob may lie meanwhile. */
@@ -50,10 +52,10 @@ export async function convertLayer(task: LayerTask): Promise<ConvertedLayer> {
   const path = join(task.workDirectory, `${digestHex(layer.digest)}.blob`)
   const file = await open(path, 'wx', 0o600)
   try {
-    const { digest, size, bootstrap, blobMeta } = await buildInto(file, task)
+    const { digest, size, ...built } = await buildInto(file, task)
     const blob = { digest, size, open: () => createReadStream(path) }
     const { outcome } = await retry.run(() => target.uploadBlob(blob, { signal }), signal)
-    return { digest, size, bootstrap, blobMeta, outcome }
+    return { digest, size, ...built, outcome }
   } finally {
     await file.close()
     await rm(path, { force: true })
@@ -72,17 +74,19 @@ export function checkLayerType(layer: { readonly digest: string; readonly mediaT
 async function buildInto(file: FileHandle, { origin, options }: LayerTask): Promise<Omit<ConvertedLayer, 'outcome'>> {
   const running = new RunningDigest()
   const stream = new LayerStream(origin)
+  const losses = new Losses()
   try {
     const { bootstrap, blobMeta } = await buildLayer(stream, {
       ...options,
       signal: origin.signal,
+      onLost: losses.add,
       sink: async (bytes) => {
         running.update(bytes)
         await writeAll(file, bytes)
       },
     })
     await stream.finish()
-    return { size: running.size, digest: running.digest(), bootstrap, blobMeta }
+    return { size: running.size, digest: running.digest(), bootstrap, blobMeta, warnings: losses.warnings }
   } finally {
     await stream.abandon()
   }

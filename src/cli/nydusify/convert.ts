@@ -135,8 +135,10 @@ async function convertWatched(
           progress.setTotal(bytes)
         },
         onRead: (bytes) => progress.advance(bytes),
-        onLayer: (layer, { digest, size, outcome }) =>
-          log.info(`converted layer ${layer.digest}`, { blob: digest, size: formatBytes(size), push: outcome }),
+        onLayer: (layer, { digest, size, outcome, warnings }) => {
+          for (const warning of warnings) log.warning(`layer ${layer.digest}: ${warning}`)
+          log.info(`converted layer ${layer.digest}`, { blob: digest, size: formatBytes(size), push: outcome })
+        },
       },
       signal,
     )
