@@ -2,7 +2,7 @@
  * Writes a data blob front to back: chunks, then all that describes them. Source: docs/formats/blob.md, "Layouts".
  */
 import { createHash } from 'node:crypto'
-import { type CompressionName, compressor, type DigestName, sha256Stream } from '../codec/index.ts'
+import { type CompressionName, compressor, type DigestName } from '../codec/index.ts'
 import { encodeBatchContext } from './batch.ts'
 import { BLOB_FEATURES, type BlobInfo } from './blob-info.ts'
 import { encodeMetaFile, encodeMetaHeader, META_HEADER_SIZE, metaFileOf } from './blob-meta.ts'
@@ -18,6 +18,7 @@ import {
 import { type BlobCipher, encrypt } from './encryption.ts'
 import { BlobError } from './errors.ts'
 import { GrowingBytes } from './growing-bytes.ts'
+import { type BlobSink, HashedSink } from './hashed-sink.ts'
 import { MAX_BLOB_CHUNKS } from './limits.ts'
 import { packInfos } from './packed-infos.ts'
 import { encodeTarHeader } from './tar-header.ts'
@@ -26,13 +27,9 @@ import type { StoredPlace, ZranPlace, ZranSlicer } from './zran-slicer.ts'
 
 const ALIGNMENT = 4096
 const DIGEST_SIZE = 32
-const BUFFER_BYTES = 1024 * 1024
 
 /** This blob, before it is finished. */
 const OWN = { index: 0, id: 'that is written', compressedSize: 0, tocSize: 0, tocDigest: undefined }
-
-/** Takes the blob's bytes in order; `bytes` is valid until the promise settles. */
-export type BlobSink = (bytes: Uint8Array) => Promise<void> | void
 
 export interface BlobWriterOptions {
   readonly chunkSize: number
@@ -87,8 +84,7 @@ export interface FinishedBlob {
  */
 export class BlobWriter {
   readonly #options: BlobWriterOptions
-  /** Of what was given to the sink. */
-  readonly #hash = sha256Stream()
+  readonly #out: HashedSink
   #infos = new GrowingBytes()
   readonly #digests = new GrowingBytes()
   readonly #contexts = new GrowingBytes()
@@ -96,12 +92,6 @@ export class BlobWriter {
   /** Plain bytes of the batch that is being filled. */
   #batchSize = 0
   readonly #toc: TocEntry[] = []
-  /** One is filled while the other is in the sink. */
-  #buffer = Buffer.allocUnsafe(BUFFER_BYTES)
-  #spare = Buffer.allocUnsafe(BUFFER_BYTES)
-  #sinking: Promise<void> | undefined
-  #buffered = 0
-  #size = 0
   #chunkCount = 0
   #uncompressedSize = 0
   #meta:
@@ -118,16 +108,17 @@ export class BlobWriter {
 
   constructor(options: BlobWriterOptions) {
     this.#options = options
+    this.#out = new HashedSink(options.sink)
   }
 
   /** Bytes so far. */
   get size(): number {
-    return this.#size
+    return this.#out.size
   }
 
   /** Where the next byte goes. */
   get #at(): number {
-    return this.#options.offset + this.#size
+    return this.#options.offset + this.#out.size
   }
 
   get chunkCount(): number {
@@ -144,7 +135,7 @@ export class BlobWriter {
     chunk.compressedOffset = this.#at
     chunk.compressedSize = stored.length
     this.#describe(chunk, undefined)
-    return this.#write(stored)
+    return this.#out.write(stored)
   }
 
   /** Takes a chunk as the next part of the batch that `appendBatch` will append. Bootstraps do not tell where batches are: its stored place becomes 0. */
@@ -162,7 +153,7 @@ export class BlobWriter {
     this.#contexts.extend(context.length).set(context)
     this.#batchCount += 1
     this.#batchSize = 0
-    return this.#write(stored)
+    return this.#out.write(stored)
   }
 
   /** Takes a chunk that stays where it is. Throws 'TOO_LARGE' beyond the format's limits. */
@@ -214,19 +205,18 @@ export class BlobWriter {
   }
 
   async #describeData(): Promise<void> {
-    const dataSize = this.#size
+    const dataSize = this.#out.size
     if (this.#hasHeaders) await this.#writeHeader(PARTS.data, dataSize)
     if (this.#options.toc) await this.#describeInToc(dataSize)
     if (this.#options.rafsVersion === 6) await this.#writeMeta()
   }
 
   async #describeInToc(dataSize: number): Promise<void> {
-    await this.#settle()
     this.#toc.push({
       name: PARTS.data,
       compression: 'none',
       // Covers the header, but not its own uncompressed form: readers never check it, digests of the table do.
-      digest: this.#hash.digest(),
+      digest: await this.#out.digest(),
       compressedOffset: this.#options.offset,
       compressedSize: dataSize,
       uncompressedSize: this.#uncompressedSize,
@@ -239,7 +229,7 @@ export class BlobWriter {
       ? compressed(bytes, 'zstd')
       : { stored: bytes, compression: 'none' as const }
     this.#addEntry(PARTS.bootstrap, bytes, stored.length, compression)
-    await this.#write(stored)
+    await this.#out.write(stored)
     await this.#writeHeader(PARTS.bootstrap, stored.length)
   }
 
@@ -248,12 +238,12 @@ export class BlobWriter {
     let toc: Uint8Array | undefined
     if (this.#options.toc && this.#toc.length > 0) {
       toc = encodeToc(this.#toc)
-      await this.#write(toc)
+      await this.#out.write(toc)
     }
-    await this.#settle()
+    const digest = await this.#out.digest()
     return {
-      id: this.#hash.digest().toString('hex'),
-      size: this.#size,
+      id: digest.toString('hex'),
+      size: this.#out.size,
       tocSize: toc?.length ?? 0,
       tocDigest: toc === undefined ? undefined : tocDigest(toc),
     }
@@ -341,7 +331,7 @@ export class BlobWriter {
     this.#meta = { stored: whole, header, offset, compressedSize, uncompressedSize: infos.length, compression }
     this.#compareMeta(whole, infos, header)
     this.#addEntry(PARTS.meta, infos, compressedSize, compression)
-    await this.#write(stored)
+    await this.#out.write(stored)
     await this.#writeMetaHeader(header, storedHeader, compressedSize)
     // The bootstrap that is written next wants the memory.
     this.#infos = new GrowingBytes()
@@ -349,14 +339,14 @@ export class BlobWriter {
 
   async #writeMetaHeader(header: Uint8Array, stored: Uint8Array, infosSize: number): Promise<void> {
     this.#addEntry(PARTS.metaHeader, header, header.length, 'none')
-    await this.#write(stored)
+    await this.#out.write(stored)
     if (this.#hasHeaders) await this.#writeHeader(PARTS.meta, infosSize + META_HEADER_SIZE)
   }
 
   /** Infos and the contexts behind them: piece by piece, since each context has 32 KiB of its own. */
   async #writeReferenceMeta(slicer: ZranSlicer): Promise<void> {
     const infos = this.#infos.bytes
-    const [offset, size] = [this.#size, slicer.byteLength]
+    const [offset, size] = [this.#out.size, slicer.byteLength]
     const plain = function* (): Generator<Uint8Array> {
       yield infos
       yield* slicer.encode()
@@ -370,7 +360,7 @@ export class BlobWriter {
     const name = PARTS.meta
     this.#toc.push({ name, compression, digest, compressedOffset: offset, compressedSize, uncompressedSize })
     try {
-      for (const piece of pieces()) await this.#write(piece)
+      for (const piece of pieces()) await this.#out.write(piece)
     } finally {
       close()
     }
@@ -385,7 +375,7 @@ export class BlobWriter {
   #compareMeta(stored: Uint8Array, infos: Uint8Array, header: Uint8Array): void {
     if (
       Buffer.compare(
-        metaFileOf(stored, this.info({ ...OWN, compressedSize: this.#size })),
+        metaFileOf(stored, this.info({ ...OWN, compressedSize: this.#out.size })),
         encodeMetaFile(infos, header),
       ) === 0
     )
@@ -399,9 +389,7 @@ export class BlobWriter {
   async #writeDigests(): Promise<void> {
     const digests = this.#digests.bytes
     this.#addEntry(PARTS.digests, digests, digests.length, 'none')
-    await this.#settle()
-    this.#size += digests.length
-    await this.#options.sink(digests) // not part of the blob's digest
+    await this.#out.writeApart(digests) // not part of the blob's digest
     await this.#writeHeader(PARTS.digests, digests.length)
   }
 
@@ -419,47 +407,7 @@ export class BlobWriter {
   }
 
   async #writeHeader(name: string, size: number): Promise<void> {
-    await this.#write(encodeTarHeader(name, size))
-  }
-
-  /** Small pieces are gathered: a sink is called about once a MiB. */
-  #write(bytes: Uint8Array): Promise<void> | void {
-    this.#size += bytes.length
-    if (this.#buffered + bytes.length > BUFFER_BYTES) return this.#flushThen(bytes)
-    this.#buffer.set(bytes, this.#buffered)
-    this.#buffered += bytes.length
-  }
-
-  async #flushThen(bytes: Uint8Array): Promise<void> {
-    await this.#flush()
-    if (bytes.length >= BUFFER_BYTES) {
-      await this.#sinking
-      await this.#pass(bytes)
-      return
-    }
-    this.#buffer.set(bytes)
-    this.#buffered = bytes.length
-  }
-
-  /** Hands the buffer to the sink, which has the one before taken then; its errors come with the next flush. */
-  async #flush(): Promise<void> {
-    await this.#sinking
-    const length = this.#buffered
-    if (length === 0) return
-    ;[this.#buffer, this.#spare, this.#buffered] = [this.#spare, this.#buffer, 0]
-    this.#sinking = this.#pass(this.#spare.subarray(0, length))
-    this.#sinking.catch(() => undefined)
-  }
-
-  /** All that was written is in the sink, and hashed. */
-  async #settle(): Promise<void> {
-    await this.#flush()
-    await this.#sinking
-  }
-
-  /** Hashes what the sink takes, at the same time. */
-  async #pass(bytes: Uint8Array): Promise<void> {
-    await Promise.all([this.#hash.update(bytes), this.#options.sink(bytes)])
+    await this.#out.write(encodeTarHeader(name, size))
   }
 }
 
