@@ -5,7 +5,8 @@ import { existsSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { whyNoFuse } from '../src/kernel/index.ts'
-import { Bench, type BenchOptions, until } from './snapshotter-bench.ts'
+import { Bench, until } from './snapshotter/bench.ts'
+import type { BenchOptions } from './snapshotter/configurations.ts'
 
 const peers = process.env['NYDUS_PEER_DIR'] ?? ''
 const skip = whyNoFuse() ?? whyNoBench() ?? false
