@@ -129,6 +129,21 @@ test('features, names that are not there, FORGET, OPEN and a queue that stops', 
   await daemon.kill()
 })
 
+test('a queue that is full of requests is answered to its end', { timeout: 60_000 }, async () => {
+  await using scratch = new Scratch()
+  const { daemon, socket } = await start(scratch)
+  await using driver = new VirtioFsDriver(socket, { queueSize: 1024 })
+  await init(driver)
+  const requests = Array.from({ length: 500 }, () => driver.request(OPCODE.GETATTR, 1n, Buffer.alloc(16)))
+  const answers = await driver.ask(requests, 120, 1)
+  assert.deepEqual(new Set(answers.map((answer) => answer.readInt32LE(4))), new Set([0]))
+  assert.deepEqual(
+    answers.map((answer) => answer.readBigUInt64LE(8)),
+    requests.map((request) => request.readBigUInt64LE(8)),
+  )
+  await daemon.kill()
+})
+
 test('what no driver or monitor sends ends the session, and the next machine is served', {
   timeout: 60_000,
 }, async (t) => {

@@ -18,6 +18,11 @@ interface Pending {
 const REQUEST_BYTES = 128 * 1024
 const SPARE_BYTES = 4096
 const EIO = 5
+/** Then whoever else waits on this thread gets a turn: answers that have come, the API, the other queue. */
+const MOST_AT_ONCE = 64
+
+/** What of a session is needed here. */
+type Machine = Pick<VhostSession, 'rings' | 'memory'>
 
 /** FUSE requests that lie in the queues of a virtual machine. One for the device: who is answered later is remembered here, until the session ends. */
 export class FuseQueue {
@@ -39,11 +44,13 @@ export class FuseQueue {
     this.#later = { low, high }
   }
 
-  /** Answers all that is in a queue. Throws KernelError, for guests that are damaged. */
-  serve(session: VhostSession, ring: number): void {
+  /** Answers what is in a queue, up to a limit; true: there may be more. Throws KernelError, for guests that are damaged. */
+  serve(session: Machine, ring: number): boolean {
     const queue = session.rings[ring]
-    if (queue === undefined) return
-    for (let chain = queue.pop(); chain !== undefined; chain = queue.pop()) {
+    if (queue === undefined) return false
+    for (let served = 0; served < MOST_AT_ONCE; served++) {
+      const chain = queue.pop()
+      if (chain === undefined) return false
       this.#later = undefined
       const length = this.#gather(session, chain) ? answerRequest(this.#answering, this.#request, this.#reply) : 0
       const later = this.#later as { low: number; high: number } | undefined
@@ -51,10 +58,11 @@ export class FuseQueue {
         queue.push(chain.head, length === 0 ? 0 : scatter(session, chain, this.#reply.address, length))
       else this.#pending.set(key(later.low, later.high), { ring: queue, epoch: queue.epoch, chain })
     }
+    return true
   }
 
   /** Answers a request that was left; the body stands at `message[16..16 + bodyLength)`. One whose session is over is no error. */
-  answer(session: VhostSession, low: number, high: number, message: Buffer, bodyLength: number, errno: number): void {
+  answer(session: Machine, low: number, high: number, message: Buffer, bodyLength: number, errno: number): void {
     const pending = this.#pending.get(key(low, high))
     if (pending === undefined) return
     this.#pending.delete(key(low, high))
@@ -73,7 +81,7 @@ export class FuseQueue {
   }
 
   /** Copies a request here, where the guest cannot change it any more. False for one that is none. */
-  #gather({ memory }: VhostSession, { readable }: Chain): boolean {
+  #gather({ memory }: Machine, { readable }: Chain): boolean {
     let length = 0
     for (const part of readable) {
       if (length + part.length > REQUEST_BYTES) return false
@@ -93,14 +101,14 @@ function key(low: number, high: number): number {
 }
 
 /** Copies an answer to the guest; gives the bytes. One that has no room becomes an error. */
-function scatter({ memory }: VhostSession, { writable }: Chain, from: number, length: number): number {
+function scatter({ memory }: Machine, { writable }: Chain, from: number, length: number): number {
   const room = writable.reduce((sum, part) => sum + part.length, 0)
   if (room < REPLY.size) return 0
   if (room < length) return scatterError({ memory, writable }, from)
   return copyOut(memory, writable, from, length)
 }
 
-function scatterError(of: { memory: VhostSession['memory']; writable: readonly ChainPart[] }, from: number): number {
+function scatterError(of: { memory: Machine['memory']; writable: readonly ChainPart[] }, from: number): number {
   const reply = Buffer.alloc(REPLY.size)
   calls().memcpy(libc().address(reply), from, REPLY.size)
   reply.writeUInt32LE(REPLY.size, REPLY.length)
@@ -108,7 +116,7 @@ function scatterError(of: { memory: VhostSession['memory']; writable: readonly C
   return copyOut(of.memory, of.writable, libc().address(reply), REPLY.size)
 }
 
-function copyOut(memory: VhostSession['memory'], parts: readonly ChainPart[], from: number, length: number): number {
+function copyOut(memory: Machine['memory'], parts: readonly ChainPart[], from: number, length: number): number {
   let done = 0
   for (const { guest, length: room } of parts) {
     copyPart(memory, { guest, length: Math.min(room, length - done) }, (address, bytes) => {
@@ -122,7 +130,7 @@ function copyOut(memory: VhostSession['memory'], parts: readonly ChainPart[], fr
 
 /** A part may lie in several regions. */
 function copyPart(
-  memory: VhostSession['memory'],
+  memory: Machine['memory'],
   { guest, length }: ChainPart,
   copy: (address: number, bytes: number) => void,
 ): void {

@@ -43,8 +43,8 @@ export interface VhostDevice {
   readonly queues: number
   /** Entries of a queue, at most. */
   readonly queueSize: number
-  /** There may be something in a queue. May throw KernelError, which ends the session. */
-  readonly onKick: (queue: number) => void
+  /** There may be something in a queue; true: there still is, call again. May throw KernelError, which ends the session. */
+  readonly onKick: (queue: number) => boolean
   /** The session is over; nothing of it may be used any more. */
   readonly onEnd: (why: string) => void
 }
@@ -60,6 +60,7 @@ export class VhostSession {
   #have = 0
   #descriptors: number[] = []
   #features = 0n
+  readonly #toKick = new Set<Vring>()
   #isClosed = false
 
   constructor(stream: UnixStream, device: VhostDevice) {
@@ -183,10 +184,20 @@ export class VhostSession {
   #kicked(ring: Vring): void {
     if (this.#isClosed || !ring.isReady) return
     try {
-      this.#device.onKick(this.rings.indexOf(ring))
+      if (this.#device.onKick(this.rings.indexOf(ring))) this.#kickAgain(ring)
     } catch (error) {
       this.#end(error instanceof Error ? error.message : String(error))
     }
+  }
+
+  /** After what waits on this thread meanwhile. */
+  #kickAgain(ring: Vring): void {
+    if (this.#toKick.has(ring)) return
+    this.#toKick.add(ring)
+    setImmediate(() => {
+      this.#toKick.delete(ring)
+      this.#kicked(ring)
+    })
   }
 
   #setFeatures(features: bigint): void {

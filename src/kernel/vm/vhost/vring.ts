@@ -10,9 +10,10 @@ const DESCRIPTOR = { size: 16, address: 0, length: 8, flags: 12, next: 14 } as c
 const FLAG = { NEXT: 1, WRITE: 2, INDIRECT: 4 } as const
 const NO_INTERRUPT = 1
 /** Of the rings of both sides, in u16: flags 0, index 1, entries from 2 on. */
-const AVAIL = { flags: 0, index: 1, ring: 2 } as const
-const USED = { index: 1, ring: 2 } as const
-const EBADMSG = 74
+const AVAIL = { align: 2, flags: 0, index: 1, ring: 2 } as const
+const USED = { align: 4, index: 1, ring: 2 } as const
+const EFAULT = 14
+const EPROTO = 71
 /** Parts of one request; Linux uses up to as many as a queue has. */
 const MAX_PARTS = 4096
 
@@ -50,6 +51,8 @@ export class Vring {
   #used = new Uint16Array(0)
   #nextAvailable = 0
   #nextUsed = 0
+  /** Requests that were taken and not given back. */
+  #underWay = 0
   #kick: number | undefined
   #call: number | undefined
   #poll: PollHandle | undefined
@@ -62,16 +65,21 @@ export class Vring {
     this.#nextAvailable = position & 0xffff
   }
 
-  /** Takes the rings from this memory; undefined lets go of them. Throws KernelError 'EFAULT'. */
+  /** Takes the rings from this memory; undefined lets go of them. Throws KernelError 'EFAULT', also for rings at addresses that no processor reads them from. */
   attach(memory: GuestMemory | undefined): void {
     this.#memory = undefined
     this.#descriptors = undefined
     if (memory === undefined || this.addresses === undefined || this.size === 0) return
     const { descriptors, available, used } = this.addresses
-    const view = (user: number, bytes: number): ArrayBuffer => viewMemory(memory.ofMonitor(user, bytes), bytes)
-    this.#available = new Uint16Array(view(available, 2 * (this.size + 3)))
-    this.#used = new Uint16Array(view(used, 2 * (4 * this.size + 3)))
-    this.#descriptors = new DataView(view(descriptors, DESCRIPTOR.size * this.size))
+    const view = (user: number, align: number, bytes: number): ArrayBuffer => {
+      const address = memory.ofMonitor(user, bytes)
+      if (address % align !== 0)
+        throw new KernelError('vhost', EFAULT, `a ring at 0x${user.toString(16)} begins at no multiple of ${align}`)
+      return viewMemory(address, bytes)
+    }
+    this.#available = new Uint16Array(view(available, AVAIL.align, 2 * (this.size + 3)))
+    this.#used = new Uint16Array(view(used, USED.align, 2 * (4 * this.size + 3)))
+    this.#descriptors = new DataView(view(descriptors, DESCRIPTOR.size, DESCRIPTOR.size * this.size))
     this.#nextUsed = Atomics.load(this.#used, USED.index)
     this.#memory = memory
   }
@@ -102,7 +110,7 @@ export class Vring {
     return this.isEnabled && this.#descriptors !== undefined && this.#kick !== undefined
   }
 
-  /** The next request; undefined when there is none, and then the driver tells of new ones. Throws KernelError 'EBADMSG' for a queue that no driver makes. */
+  /** The next request; undefined when there is none, and then the driver tells of new ones. Throws KernelError 'EPROTO' for a queue that no driver makes. */
   pop(): Chain | undefined {
     for (let hasAsked = false; ; hasAsked = true) {
       const waiting = (Atomics.load(this.#available, AVAIL.index) - this.#nextAvailable) & 0xffff
@@ -112,6 +120,8 @@ export class Vring {
       // The driver kicks when it puts something in behind this; it may just have done so.
       Atomics.store(this.#used, 2 + 4 * this.size, this.#nextAvailable)
     }
+    if (this.#underWay >= this.size) throw broken(`more than ${this.size} requests are under way in a queue of as many`)
+    this.#underWay++
     const head = this.#available[AVAIL.ring + (this.#nextAvailable % this.size)] ?? 0
     this.#nextAvailable = (this.#nextAvailable + 1) & 0xffff
     return this.#chain(head)
@@ -119,6 +129,7 @@ export class Vring {
 
   /** Gives a request back, with so many bytes written; tells the driver, if it wants to know. */
   push(head: number, written: number): void {
+    this.#underWay--
     if (this.#descriptors === undefined) return
     const before = this.#nextUsed
     const at = USED.ring + 4 * (before % this.size)
@@ -134,6 +145,7 @@ export class Vring {
   /** Serves no more; the position stays. What is under way belongs to nobody: the guest uses its memory for something else. */
   stop(): void {
     this.epoch++
+    this.#underWay = 0
     this.#closeKick()
   }
 
@@ -210,5 +222,5 @@ function indirect(memory: GuestMemory, guest: number, length: number): DataView 
 }
 
 function broken(what: string): KernelError {
-  return new KernelError('vhost', EBADMSG, `the virtual machine's driver is damaged or hostile: ${what}`)
+  return new KernelError('vhost', EPROTO, `the virtual machine's driver is damaged or hostile: ${what}`)
 }
