@@ -6,7 +6,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { startForwardProxy } from '../src/backend/proxy-server.ts'
+import { startForwardProxy } from '../src/backend/testing/proxy-server.ts'
 import {
   CARRIED_BLOBS,
   type CarriedImage,

@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { crc32 } from 'node:zlib'
 import { backendConformance, patience, pattern, sha256, type Subject } from './conformance.ts'
-import { BASIC_DATA, diskOf, LINUX_DATA, type Part, split } from './disk-image.ts'
+import { BASIC_DATA, diskOf, LINUX_DATA, type Part, split } from './testing/disk-image.ts'
 import { localdiskBackend } from './localdisk.ts'
 
 function scratch(): { readonly path: string; [Symbol.dispose](): void } {

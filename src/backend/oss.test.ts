@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { backendConformance, patience, pattern, sha256, type Subject } from './conformance.ts'
-import { ossVerifier, startObjectStore, unsignedOnly } from './object-store.ts'
+import { ossVerifier, startObjectStore, unsignedOnly } from './testing/object-store.ts'
 import { type OssOptions, ossBackend } from './oss.ts'
 import { signOss } from './oss-signature.ts'
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Backend } from './backend.ts'
 import { backendConformance, patience, pattern, sha256, type Subject } from './conformance.ts'
-import { s3Verifier, startObjectStore, unsignedOnly } from './object-store.ts'
+import { s3Verifier, startObjectStore, unsignedOnly } from './testing/object-store.ts'
 import { type S3Options, s3Backend } from './s3.ts'
 import { signS3 } from './s3-signature.ts'
 

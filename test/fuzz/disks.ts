@@ -1,6 +1,6 @@
 /** Disks whose partition tables name blobs. */
 import { crc32 } from 'node:zlib'
-import { BASIC_DATA, diskOf, split } from '../../src/backend/disk-image.ts'
+import { BASIC_DATA, diskOf, split } from '../../src/backend/testing/disk-image.ts'
 import { BackendError } from '../../src/backend/index.ts'
 import { readBlobPartitions } from '../../src/backend/gpt.ts'
 import type { Target } from './target.ts'

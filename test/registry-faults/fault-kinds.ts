@@ -1,4 +1,4 @@
-/** For tests: the ways in which a registry can be ill. */
+/** The ways in which a registry can be ill. */
 import type { Ask, Misbehave } from './raw-registry.ts'
 import { response } from './raw-registry.ts'
 

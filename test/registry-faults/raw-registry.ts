@@ -1,4 +1,4 @@
-/** For tests: a registry of one blob, spoken byte by byte on a bare socket, so that it can do wrong what no HTTP server would let it. */
+/** A registry of one blob, spoken byte by byte on a bare socket, so that it can do wrong what no HTTP server would let it. */
 import { createServer, type Server, type Socket } from 'node:net'
 import { createServer as createTlsServer, type TlsOptions } from 'node:tls'
 import { once } from 'node:events'

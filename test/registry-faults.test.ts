@@ -9,10 +9,10 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Worker } from 'node:worker_threads'
-import { whyNoFuse } from '../kernel/index.ts'
-import { FAULT_KINDS, type FaultKind } from './fault-kinds.ts'
-import { type Elsewhere, RawRegistry, response } from './raw-registry.ts'
-import { CARRIED_BLOBS, carriedImage, Scratch, type TestDaemon } from './testing.ts'
+import { whyNoFuse } from '../src/kernel/index.ts'
+import { FAULT_KINDS, type FaultKind } from './registry-faults/fault-kinds.ts'
+import { type Elsewhere, RawRegistry, response } from './registry-faults/raw-registry.ts'
+import { CARRIED_BLOBS, carriedImage, Scratch, type TestDaemon } from '../src/daemon/testing.ts'
 
 const noOpenssl = spawnSync('openssl', ['version']).error !== undefined
 const skip = whyNoFuse() ?? (noOpenssl ? 'openssl is not installed' : false)

@@ -3,7 +3,7 @@ import { createHash, createHmac } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import type { BucketKeys } from './object-key.ts'
+import type { BucketKeys } from '../object-key.ts'
 
 const MAX_SKEW_MS = 15 * 60_000
 
