@@ -91,25 +91,34 @@ class Ward extends Scratch {
   elsewhere!: Elsewhere
   store!: RawRegistry
   readonly #registries: RawRegistry[] = []
-  #hung!: HungPort
+  #hung: HungPort | undefined
   #mounts = 0
 
   static async open(): Promise<Ward> {
     const ward = new Ward()
-    ward.#hung = await HungPort.open()
-    ward.store = await ward.registry()
-    const stranger = await ward.registry(new RawRegistry(BLOB, strangerIn(ward.path)))
-    const dead = await ward.registry()
-    ward.elsewhere = {
-      store: `http://127.0.0.1:${ward.store.port}/x`,
+    try {
+      await ward.#fill()
+      return ward
+    } catch (error) {
+      await ward[Symbol.asyncDispose]()
+      throw error
+    }
+  }
+
+  async #fill(): Promise<void> {
+    this.#hung = await HungPort.open()
+    this.store = await this.registry()
+    const stranger = await this.registry(new RawRegistry(BLOB, strangerIn(this.path)))
+    const dead = await this.registry()
+    this.elsewhere = {
+      store: `http://127.0.0.1:${this.store.port}/x`,
       dead: `http://127.0.0.1:${dead.port}/x`,
-      hung: `http://127.0.0.1:${ward.#hung.port}/x`,
-      noTls: `https://127.0.0.1:${ward.store.port}/x`,
+      hung: `http://127.0.0.1:${this.#hung.port}/x`,
+      noTls: `https://127.0.0.1:${this.store.port}/x`,
       untrusted: `https://127.0.0.1:${stranger.port}/x`,
     }
     await dead.close()
-    ward.daemon = await ward.nydusd(['--log-level', 'error'])
-    return ward
+    this.daemon = await this.nydusd(['--log-level', 'error'])
   }
 
   async registry(made = new RawRegistry(BLOB)): Promise<RawRegistry> {
@@ -145,7 +154,7 @@ class Ward extends Scratch {
   override async [Symbol.asyncDispose](): Promise<void> {
     await super[Symbol.asyncDispose]()
     for (const registry of this.#registries) await registry.close()
-    await this.#hung[Symbol.asyncDispose]()
+    await this.#hung?.[Symbol.asyncDispose]()
   }
 }
 

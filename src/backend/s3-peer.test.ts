@@ -37,22 +37,25 @@ async function startMoto(): Promise<Moto> {
   })
   const ended = new Promise((resolve) => child.once('close', resolve))
   const endpoint = `127.0.0.1:${port}`
-  const deadline = Date.now() + 30_000
-  for (;;) {
-    if (child.exitCode !== null || Date.now() > deadline) throw new Error('moto does not start')
-    const up = await fetch(`http://${endpoint}/moto-api/`).then(
-      () => true,
-      () => false, // not yet
-    )
-    if (up) break
-    await sleep(50)
-  }
-  return {
+  const moto: Moto = {
     endpoint,
     async [Symbol.asyncDispose]() {
       child.kill('SIGKILL')
       await ended
     },
+  }
+  const deadline = Date.now() + 30_000
+  for (;;) {
+    const up = await fetch(`http://${endpoint}/moto-api/`).then(
+      () => true,
+      () => false, // not yet
+    )
+    if (up) return moto
+    if (child.exitCode !== null || Date.now() > deadline) {
+      await moto[Symbol.asyncDispose]()
+      throw new Error('moto does not start')
+    }
+    await sleep(50)
   }
 }
 
