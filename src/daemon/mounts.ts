@@ -47,6 +47,8 @@ export class MountTable {
   #tree = new PseudoTree()
   #mounts = new Map<string, Mount>()
   readonly #shares = new Map<string, Share>()
+  /** Another daemon's mounts that could not be opened: their users see errors, and the next daemon tries again. */
+  readonly #lost = new Map<string, MountRecord>()
   readonly #onFree: (slot: number) => void
   readonly #files: () => Promise<FilesThread>
   readonly #dropped = new DroppedMemory()
@@ -111,6 +113,7 @@ export class MountTable {
         way = this.#tree.mount(path, slot)
         this.#mounts.set(path, { path, slot, image, mountedAt: new Date() })
         await this.#publish()
+        this.#lost.delete(path)
       } catch (error) {
         await this.#takeOut(path, way.at(-1))
         if (attached !== 0) await (await this.#files()).detach(attached)
@@ -159,6 +162,11 @@ export class MountTable {
         await (await this.#files()).detach(share.slot)
         return await this.#forget(way, [])
       }
+      if (this.#lost.delete(path)) {
+        await this.#takeOut(path, node)
+        await this.#publish()
+        return await this.#forget(way, [])
+      }
       const { image, slot } = this.#existing(path)
       await this.#takeOut(path, node)
       if (isOverlay(image)) await (await this.#files()).detach(slot)
@@ -175,12 +183,13 @@ export class MountTable {
       return { path, slot, kind: 'rafs', source, document, prefetchFiles: files.length > 0 ? files : undefined }
     })
     const directories = this.#tree.nodes.filter(({ name }) => name !== '')
+    mounts.push(...this.#lost.values())
     return { mounts, directories, nextDirectory: this.#tree.nextIno, nextSlot: (this.#lastSlot % SLOTS) + 1 }
   }
 
   /**
    * Opens what another daemon had mounted and puts it where it was. Before a session is served only. What was mounted here before at the same path goes; other mounts stay, at a slot that
-   * is free. `onFailure` is told of an image that cannot be opened: when it throws, nothing has changed.
+   * is free. `onFailure` is told of an image that cannot be opened: when it throws, nothing has changed; else the image's place stays, and gives errors.
    */
   restore(
     from: MountedTree,
@@ -190,6 +199,7 @@ export class MountTable {
     return this.#inTurn(async () => {
       const tree = PseudoTree.of(from.directories, from.nextDirectory)
       const mounts = new Map<string, Mount>()
+      const lost: MountRecord[] = []
       const restoreOne = async (record: MountRecord): Promise<void> => {
         const { path, slot } = record
         let image: MountedImage | undefined
@@ -200,6 +210,8 @@ export class MountTable {
         } catch (error) {
           await image?.close()
           onFailure(path, error)
+          tree.mount(path, slot)
+          lost.push(record)
         }
       }
       try {
@@ -209,6 +221,7 @@ export class MountTable {
         throw error
       }
       const before = this.all
+      for (const record of lost) this.#lost.set(record.path, record)
       this.#tree = tree
       this.#mounts = mounts
       this.#lastSlot = (from.nextSlot + SLOTS - 1) % SLOTS
@@ -303,7 +316,7 @@ export class MountTable {
 
   /** Slots go round, so that a number which an old user still knows is not soon another image's. */
   #freeSlot(): number {
-    const used = new Set([...this.all, ...this.shares].map((mount) => mount.slot))
+    const used = new Set([...this.all, ...this.shares, ...this.#lost.values()].map((mount) => mount.slot))
     for (let tries = 0; tries < SLOTS; tries++) {
       this.#lastSlot = (this.#lastSlot % SLOTS) + 1
       if (!used.has(this.#lastSlot)) return this.#lastSlot

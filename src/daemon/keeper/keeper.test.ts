@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { closeSync, rmSync, writeFileSync, writeSync } from 'node:fs'
+import { closeSync, copyFileSync, readdirSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -21,6 +21,8 @@ import { processesIn } from './test-processes.ts'
 const skip = whyNoFuse() ?? false
 const IMAGE = carriedImage('v6-tar-none-c64k')
 const DEADLINE_MS = 30_000
+/** Node has no name for it. */
+const ESTALE = 116
 
 /** A daemon with its keeper; all their processes have this folder as their own. */
 class Kept extends Scratch {
@@ -164,6 +166,35 @@ test('a deduplication database that is damaged when the daemon dies does not kee
   await kept.next(first.child.pid ?? 0)
   assert.equal((await read(join(kept.mnt, 'a/sizes/65536'))).length, 65_536)
   assert.match(first.log, /no deduplication from now on/)
+})
+
+test('an image that cannot be opened again gives errors, never an empty directory; the others are served', {
+  skip,
+  timeout: 60_000,
+}, async () => {
+  await using scratch = new Kept()
+  const daemon = await scratch.start()
+  const source = join(scratch.path, 'goes.boot')
+  copyFileSync(IMAGE.bootstrap, source)
+  await scratch.mount('/goes', { source })
+  await scratch.mount('/stays')
+  await scratch.keeper()
+  rmSync(source)
+  const pid = daemon.child.pid ?? 0
+  process.kill(pid, 'SIGKILL')
+  const next = await until(async () => {
+    const { text } = await callApi(scratch.socket, 'GET', '/api/v1/daemon')
+    return text.includes('"/goes"') ? undefined : text
+  })
+  assert.match(next, /"\/stays"/)
+  const inGoes = (): unknown => readdirSync(join(scratch.mnt, 'goes'))
+  await assert.rejects(async () => inGoes(), { errno: -ESTALE })
+  readdirSync(scratch.mnt, { withFileTypes: true })
+  await assert.rejects(async () => inGoes(), { errno: -ESTALE })
+  assert.deepEqual(await differencesSeenApart(join(scratch.mnt, 'stays'), IMAGE.tree), [])
+  copyFileSync(IMAGE.bootstrap, source)
+  await scratch.mount('/goes', { source })
+  assert.deepEqual(await differencesSeenApart(join(scratch.mnt, 'goes'), IMAGE.tree), [])
 })
 
 test('with a shared directory there is no keeper, and no wrong file after a death', {

@@ -290,7 +290,7 @@ export class FuseFileSystem {
 
   #askPseudo(request: FuseRequest, reply: FuseReply): number {
     const node = this.#pseudo.get(request.node)
-    if (node === undefined) return -ERRNO.ESTALE
+    if (node === undefined || (this.#isLost(node) && request.opcode !== OPCODE.GETATTR)) return -ERRNO.ESTALE
     switch (request.opcode) {
       case OPCODE.LOOKUP:
         return this.#lookupPseudo(node, request, reply)
@@ -320,6 +320,7 @@ export class FuseFileSystem {
     const found = name === '.' ? node : name === '..' ? this.#pseudo.get(node.parent) : this.#child(node, name)
     if (found === undefined) return -ERRNO.ENOENT
     if (this.#files.has(found.slot)) return this.#forward(found.slot, request, true)
+    if (this.#isLost(found)) return -ERRNO.ESTALE
     this.#fillPlace(found)
     return reply.entry(this.#attributes)
   }
@@ -328,6 +329,11 @@ export class FuseFileSystem {
     for (const child of this.#pseudo.values())
       if (child.parent === node.ino && child.name === name && child.ino !== PSEUDO_ROOT) return child
     return undefined
+  }
+
+  /** An image was mounted here and cannot be opened again: an empty directory would be a lie. */
+  #isLost({ slot }: PseudoNode): boolean {
+    return slot !== 0 && this.#images[slot] === undefined && !this.#files.has(slot)
   }
 
   /** The attributes of a pseudo directory, or of the image that is mounted there. */
