@@ -1,5 +1,5 @@
 import { Artifact } from './artifact.ts'
-import type { BuiltLayer } from './build-layer.ts'
+import type { BuiltLayer } from './built-layer.ts'
 import { CacheOutput } from './cache-output.ts'
 import type { LayerRun } from './layer-options.ts'
 

@@ -1,6 +1,7 @@
-import { type BlobInfo, BlobWriter, type FinishedBlob, MAX_BLOB_BYTES, type OwnBlob } from '../blob/index.ts'
+import { type BlobInfo, BlobWriter, type FinishedBlob, type OwnBlob } from '../blob/index.ts'
 import type { CompressionName } from '../codec/index.ts'
 import { type ChunkList, FileTree, INLINED_BLOB_ID, type NodeId, type RafsFiles } from '../rafs/index.ts'
+import type { BuiltLayer, ExternalTree } from './built-layer.ts'
 import { ChunkPipeline, type PackStore } from './chunk-pipeline.ts'
 import type { Attributes } from './attributes.ts'
 import { type ChunkWorkers, withChunkWorkers } from './chunk-workers.ts'
@@ -9,6 +10,7 @@ import type { Content } from './content.ts'
 import { BuilderError, coded } from './errors.ts'
 import { placeExternal, splitExternal } from './external-files.ts'
 import { layerBootstrap } from './layer-bootstrap.ts'
+import { checkLayerOptions } from './layer-checks.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
 import { checkConsistent, importedBlob } from './merge.ts'
 import { overlay } from './overlay.ts'
@@ -18,40 +20,6 @@ import { scanDirectory } from './sources/directory.ts'
 import { openReferredLayer } from './sources/open-referred.ts'
 import type { ReferredLayer } from './sources/referred-layer.ts'
 import { type ArchivedContent, readPlainTarLayer, readTarLayer } from './sources/tar.ts'
-
-/** A layer that was built. */
-export interface BuiltLayer {
-  /** Plain, also where the blob has it compressed. An inlined one calls its own blob `xxx…`. */
-  readonly bootstrap: Uint8Array
-  /** The blob's compression context in the form of the cache's file, made when it is asked for; undefined when the layer stored no chunk. */
-  readonly blobMeta: Uint8Array | undefined
-  /** The blob's id as the original's builder computes it: its SHA-256, without the digest array where there is a table of contents. */
-  readonly blobId: string
-  /** Bytes that went into the sink. */
-  readonly blobSize: number
-  /** Blobs of the bootstrap's table, in its order. */
-  readonly blobs: readonly BlobInfo[]
-  /** Of them, the one that the layer's own chunks are in; undefined when it stored none. */
-  readonly ownBlob?: BlobInfo | undefined
-  /** Files whose data is elsewhere: a bootstrap of their own. With `attributes` only. */
-  readonly external?: ExternalTree | undefined
-  readonly counts: LayerCounts
-}
-
-export interface ExternalTree {
-  readonly bootstrap: Uint8Array
-  readonly blobs: readonly BlobInfo[]
-}
-
-export interface LayerCounts {
-  /** Plain bytes of the chunks that were stored. */
-  readonly storedBytes: number
-  readonly duplicateChunks: number
-  readonly duplicateBytes: number
-  /** Seconds. */
-  readonly treeSeconds: number
-  readonly bootstrapSeconds: number
-}
 
 /**
  * Builds a layer from a tar: plain, gzip or zstd, told by its first bytes. Nothing of the layer but its tree is kept in memory. Throws BuilderError; the sink has part of a blob then. The same source
@@ -116,23 +84,6 @@ async function withBuild(
   }
 }
 
-function refuseV6Only({ blobToc, batchSize, cipher }: LayerOptions): void {
-  const refuse = (what: string): BuilderError =>
-    new BuilderError('BAD_OPTION', `RAFS v5 has no place for ${what}; leave it out, or build v6`)
-  if (blobToc) throw refuse('a table of contents')
-  if (batchSize > 0) throw refuse('batches of chunks')
-  if (cipher !== undefined) throw refuse('the key of an encrypted blob')
-}
-
-function checkReference({ version, digest, blobId, blobOffset, batchSize, cipher }: LayerOptions): void {
-  const isPlain = blobId === undefined && blobOffset === 0 && batchSize === 0 && cipher === undefined
-  if (version === 6 && digest === 'sha256' && isPlain) return
-  throw new BuilderError(
-    'BAD_OPTION',
-    'references to gzip layers are built as RAFS v6 with sha256, without batches, encryption, an offset or another id',
-  )
-}
-
 interface Threads {
   readonly workers: ChunkWorkers
   /** Nothing is to be done by threads any more. */
@@ -158,10 +109,7 @@ class LayerBuild {
   constructor(options: LayerOptions & LayerRun, { workers, release }: Threads, referred: ReferredLayer | undefined) {
     const { version, alignedChunks, chunkSize, compression, digest, inlineBootstrap, blobToc, sink, parent } = options
     const { batchSize, cipher } = options
-    if (version === 5) refuseV6Only(options)
-    if (options.blobOffset > MAX_BLOB_BYTES)
-      throw new BuilderError('BAD_OPTION', `the blob offset ${options.blobOffset} is beyond what a blob may have`)
-    if (referred !== undefined) checkReference(options)
+    checkLayerOptions(options, referred !== undefined)
     this.#options = options
     this.#referred = referred
     this.#releaseWorkers = release

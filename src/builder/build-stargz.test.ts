@@ -7,7 +7,7 @@ import { openBootstrap, type RafsChunk, type RafsNode, readTree } from '../rafs/
 import { TarReader } from '../tar/index.ts'
 import { decompressor } from '../codec/index.ts'
 import { buildStargzLayer, type StargzOptions } from './build-stargz.ts'
-import type { BuiltLayer } from './build-layer.ts'
+import type { BuiltLayer } from './built-layer.ts'
 import { checkBootstrap } from './check.ts'
 import { BuilderError } from './errors.ts'
 import {

@@ -8,7 +8,7 @@ import {
   type MetaBlob,
 } from '../blob/index.ts'
 import { type ChunkId, type ChunkList, FileTree, type NodeId, type RafsChunk, Rows } from '../rafs/index.ts'
-import type { BuiltLayer } from './build-layer.ts'
+import type { BuiltLayer } from './built-layer.ts'
 import { BuilderError, coded } from './errors.ts'
 import { shown } from './image-path.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'

@@ -4,7 +4,7 @@ import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { test } from 'node:test'
 import { openBootstrap, type RafsNode, readTree } from '../rafs/index.ts'
 import { buildTarfsLayer, type TarfsOptions } from './build-tarfs.ts'
-import type { BuiltLayer } from './build-layer.ts'
+import type { BuiltLayer } from './built-layer.ts'
 import { checkBootstrap } from './check.ts'
 import { BuilderError, type BuilderErrorCode } from './errors.ts'
 import {

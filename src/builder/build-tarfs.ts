@@ -1,7 +1,7 @@
 import { BLOB_FEATURES, type BlobInfo, MAX_BLOB_BYTES, MAX_BLOB_CHUNKS } from '../blob/index.ts'
 import { type ChunkList, type ChunkStore, FileTree, type NodeId, type RafsChunk } from '../rafs/index.ts'
 import { TarError } from '../tar/index.ts'
-import type { BuiltLayer } from './build-layer.ts'
+import type { BuiltLayer } from './built-layer.ts'
 import { BuilderError, coded } from './errors.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
 import { layerBootstrap } from './layer-bootstrap.ts'

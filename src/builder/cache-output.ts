@@ -2,7 +2,7 @@ import { basename } from 'node:path'
 import { cachePath, fullMap } from '../cache/index.ts'
 import { Artifact } from './artifact.ts'
 import type { BlobOutput } from './blob-output.ts'
-import type { BuiltLayer } from './build-layer.ts'
+import type { BuiltLayer } from './built-layer.ts'
 import type { ChunkRecord } from './dictionary.ts'
 import { BuilderError } from './errors.ts'
 

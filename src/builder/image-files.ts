@@ -3,7 +3,7 @@ import { inlinedBootstrap } from '../blob/index.ts'
 import { Artifact, isPipe } from './artifact.ts'
 import type { OutputPlace } from './blob-output.ts'
 import type { BuiltImage, ImagePlaces } from './build-image.ts'
-import type { BuiltLayer } from './build-layer.ts'
+import type { BuiltLayer } from './built-layer.ts'
 import { externalPath } from './external-output.ts'
 
 /**
