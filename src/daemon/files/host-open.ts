@@ -24,6 +24,7 @@ import {
   copyOpen,
   handleOf,
   hostFlags,
+  lateName,
   OpenFiles,
   readOpen,
   seekOpen,
@@ -99,21 +100,13 @@ export class HostOpen {
   }
 
   /** CREATE in a directory that `fd` names. */
-  create(directory: HostNode, fd: number, request: FileRequest, reply: FileReply): number {
+  create(fd: number, request: FileRequest, reply: FileReply): number {
     const name = request.name(CREATE_IN.size)
     if (name === undefined) return -ERRNO.EINVAL
     const flags = request.word(CREATE_IN.flags)
     const mode = request.word(CREATE_IN.mode) & 0o7777
     const made = actingAs(request.uid, request.gid, () => openAt(fd, name, hostFlags(flags) | O.CREAT | O.EXCL, mode))
-    if (made >= 0) return this.#created(made, flags, reply)
-    if (made !== -ERRNO.EEXIST || (flags & O.EXCL) !== 0) return made
-    // somebody of the host was first
-    const path = this.#nodes.files.lookup(directory.file, name)
-    if (path < 0) return path
-    const isFile = this.#nodes.files.stat.type === TYPE.FILE
-    const opened = isFile ? reopen(path, hostFlags(flags)) : -ERRNO.EINVAL
-    closeFd(path)
-    return opened < 0 ? opened : this.#created(opened, flags, reply)
+    return made < 0 ? lateName(made, flags) : this.#created(made, flags, reply)
   }
 
   /** TMPFILE. */

@@ -143,7 +143,7 @@ export class HostTree implements FileServer {
       case FILE_OPCODE.RENAME2:
         return this.#rename(directory, request, RENAME2_IN.size, request.word(RENAME2_IN.flags))
       case FILE_OPCODE.CREATE:
-        return this.#open.create(directory, fd, request, reply)
+        return this.#open.create(fd, request, reply)
       case FILE_OPCODE.TMPFILE:
         return this.#open.createUnnamed(fd, request, reply)
       default:

@@ -119,6 +119,14 @@ export function handleOf(request: FileRequest): number {
   return request.number(HANDLE_AT)
 }
 
+/**
+ * What CREATE is answered with when the file could not be made. The kernel takes what CREATE gives it for the asker's own, new and empty. So when somebody of the host was first, the kernel must look
+ * again (ESTALE makes it), and ask whether this file may be opened and truncated.
+ */
+export function lateName(errno: number, flags: number): number {
+  return errno === -ERRNO.EEXIST && (flags & O.EXCL) === 0 ? -ERRNO.ESTALE : errno
+}
+
 /** Flags with which the host's file is opened for the kernel's: truncation comes as a request of its own, appending with each write, and direct I/O ends in the asking kernel. */
 export function hostFlags(flags: number): number {
   const KEPT = O.ACCMODE | 0o4010000 /* O_SYNC, O_DSYNC */ | 0o1000000 /* O_NOATIME */

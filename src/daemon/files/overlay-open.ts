@@ -22,6 +22,7 @@ import {
   copyOpen,
   handleOf,
   hostFlags,
+  lateName,
   type OpenFile,
   OpenFiles,
   readOpen,
@@ -139,15 +140,13 @@ export class OverlayOpen {
       opened = openAt(directory, at, hostFlags(flags) | O.CREAT | O.EXCL, mode)
       return opened
     })
-    const answered =
-      made < 0 && (made !== -ERRNO.EEXIST || (flags & O.EXCL) !== 0)
-        ? made
-        : this.#created(parent, name, { fd: made < 0 ? -1 : opened, flags }, reply)
-    if (answered < 0 && opened >= 0) closeFd(opened)
+    if (made < 0) return lateName(made, flags)
+    const answered = this.#created(parent, name, { fd: opened, flags }, reply)
+    if (answered < 0) closeFd(opened)
     return answered
   }
 
-  /** The answer to CREATE, of a file that is there; `fd` -1 = it was there before. */
+  /** The answer to CREATE, of a file that is open. */
   #created(
     parent: OverlayNode,
     name: Uint8Array,
@@ -157,11 +156,8 @@ export class OverlayOpen {
     const found = this.#nodes.find(parent, name)
     if (typeof found !== 'object') return found ?? -ERRNO.ENOENT
     if (found.type !== TYPE.FILE) return -ERRNO.EINVAL
-    const file: OpenFile<OverlayNode> = { node: found, fd, flags }
-    const failed = this.#reach(file)
-    if (failed < 0) return failed
     const entry = this.#nodes.entry(found, reply)
-    return entry < 0 ? entry : reply.opened(this.#open.add(file), OPENED.KEEP_CACHE, entry)
+    return entry < 0 ? entry : reply.opened(this.#open.add({ node: found, fd, flags }), OPENED.KEEP_CACHE, entry)
   }
 
   #read(node: OverlayNode, request: FileRequest, reply: FileReply): number {
