@@ -101,8 +101,12 @@ test('top on a terminal draws again and again, ends with q, and gives the termin
     hasQuit = true
     child.stdin.write('q')
   })
-  const [code] = (await once(child, 'close')) as [number]
-  assert.equal(code, 0, seen)
+  try {
+    const [code] = (await once(child, 'close', { signal: AbortSignal.timeout(50_000) })) as [number]
+    assert.equal(code, 0, seen)
+  } finally {
+    child.kill() // and with it the terminal, which ends what runs in it
+  }
   assert.match(seen, /nydusd v\S+ · RUNNING · 1 mount ·/)
   const leave = '\u001b[?25h\u001b[?1049l'
   assert.ok(seen.startsWith('\u001b[?1049h') && seen.trimEnd().endsWith(leave), JSON.stringify(seen.slice(-80)))
@@ -143,6 +147,22 @@ test('a socket that is dead, absent, not ours or mute is told as such', { timeou
     }
   } finally {
     for (const server of Object.values(servers)) server.close()
+  }
+})
+
+test('a refusal that is no JSON is told on one line, and moves no cursor', { timeout: 60_000 }, async () => {
+  await using scratch = new Scratch()
+  const socket = join(scratch.path, 'odd')
+  const server = createHttpServer((_request, response) =>
+    response.writeHead(500, { server: 'Nydus API' }).end(`gone\n\u001b[2J${'x'.repeat(100_000)}`),
+  )
+  await once(server.listen(socket), 'listening')
+  try {
+    const [ran] = await runAllOf('nydusctl', [['-S', socket, 'info']], scratch.path)
+    assert.equal(ran?.exit, 1)
+    assert.match(ran.stderr, /^Error: Request failed\. gone\?\?\[2Jx{900,1000}\n$/)
+  } finally {
+    server.close()
   }
 })
 

@@ -1,6 +1,7 @@
 import { type IncomingMessage, request } from 'node:http'
 import { osError } from '../os-error.ts'
 import { parseJson, type Json } from './json.ts'
+import { printable } from './printable.ts'
 import { debugText } from './rust-text.ts'
 
 /**
@@ -107,7 +108,7 @@ export class NydusdClient {
       )
     const json = text === '' ? undefined : parseJson(text)
     if (status >= 400)
-      throw new ClientError('REFUSED', `Request failed. ${json === undefined ? text : debugText(json)}`, {
+      throw new ClientError('REFUSED', `Request failed. ${refusalText(json, text)}`, {
         status,
         ...(json === undefined ? {} : { answer: json }),
       })
@@ -158,6 +159,13 @@ function hintOf(code: string, path: string): string {
     default:
       return 'it cannot be used'
   }
+}
+
+/** What a message shows of a refusal that is no JSON. */
+const MAX_SHOWN = 1000
+
+function refusalText(json: Json | undefined, text: string): string {
+  return json === undefined ? printable(text.slice(0, MAX_SHOWN)) : debugText(json)
 }
 
 /** Throws ClientError 'NOT_OURS' for one that does not end. */

@@ -1,4 +1,5 @@
 import { formatBytes } from '../amounts.ts'
+import { printable } from './printable.ts'
 import type { MountSample, Sample } from './sample.ts'
 
 /** A read that waits longer than this is shown on a line of its own. */
@@ -92,9 +93,4 @@ const LONGEST = 40
 /** The end of a path tells most. */
 function shortened(path: string): string {
   return path.length <= LONGEST ? path : `…${path.slice(1 - LONGEST)}`
-}
-
-/** Nothing that an answer says may move the cursor. */
-function printable(text: string): string {
-  return text.replaceAll(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '?')
 }
