@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import * as fc from 'fast-check'
-import { readCommandLine, UsageError } from '../command-line.ts'
-import { createProgram } from './program.ts'
-import { jaro, similar } from '../similar.ts'
+import { readCommandLine, UsageError } from './command-line.ts'
+import { createProgram } from './nydus-image/program.ts'
+import { jaro, similar } from './similar.ts'
 
 const root = createProgram(new AbortController().signal)
 const read = (...argv: string[]): string[] => readCommandLine(root, argv)
