@@ -17,6 +17,7 @@ const MOUNTS = 50
 /** Small by default; NYDUS_BENCH_FULL=1 takes the numbers that are promised. */
 const [ROUNDS, OPENS] = process.env['NYDUS_BENCH_FULL'] === '1' ? [10_000, 1_000_000] : [20, 2_000]
 const START_MS = 20_000
+const CALL_MS = 60_000
 /** Until what was let go of is collected. */
 const IDLE_MS = 2_000
 const MIB = 2 ** 20
@@ -85,7 +86,14 @@ class Daemon implements AsyncDisposable {
 
   async #call(method: string, path: string, body?: string): Promise<{ status: number; text: string }> {
     const headers = body === undefined ? {} : { 'content-length': Buffer.byteLength(body) }
-    const ask = request({ socketPath: join(this.work, 'api.sock'), method, path, headers, agent: false })
+    const ask = request({
+      socketPath: join(this.work, 'api.sock'),
+      method,
+      path,
+      headers,
+      agent: false,
+      signal: AbortSignal.timeout(CALL_MS),
+    })
     ask.end(body)
     const [response] = await once(ask, 'response')
     return { status: response.statusCode, text: await text(response) }

@@ -21,6 +21,7 @@ if (files.length === 0) {
 }
 // Each file is a process, and many start the tools: what one of them compiled, the next ones read.
 const compiled = mkdtempSync(join(tmpdir(), 'nydus-tests-compiled-'))
+process.on('SIGINT', () => undefined) // Ctrl-C ends the tests, and then the folder is removed
 try {
   const { status } = spawnSync(
     process.execPath,
