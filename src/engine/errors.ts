@@ -17,3 +17,8 @@ export class EngineError extends Error {
     this.code = code
   }
 }
+
+/** For whoever still wants something of an image that was closed. */
+export function closed(): EngineError {
+  return new EngineError('CLOSED', 'the image was closed')
+}
