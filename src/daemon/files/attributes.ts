@@ -4,11 +4,13 @@ import {
   changeTimes,
   closeFd,
   ERRNO,
+  type FileReply,
   type FileRequest,
   O,
   reopen,
   SET,
   SETATTR_IN,
+  statFileSystem,
   truncateFd,
   TYPE,
 } from '../../kernel/index.ts'
@@ -48,6 +50,13 @@ function resize(fd: number, length: number, open: number | undefined): number {
   const result = truncateFd(writer, length)
   closeFd(writer)
   return result
+}
+
+/** STATFS of the file system of a descriptor. */
+export function fileSystemOf(fd: number, reply: FileReply): number {
+  const found = new Uint8Array(120) // struct statfs
+  const failed = statFileSystem(fd, found)
+  return failed < 0 ? failed : reply.statfs(found)
 }
 
 /** Two `struct timespec`. */

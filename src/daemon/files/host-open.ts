@@ -35,8 +35,7 @@ import {
 /** The open files and directories of one shared directory. */
 export class HostOpen {
   readonly #nodes: HostNodes
-  readonly #open = new OpenFiles<HostNode>()
-  readonly #listings = new Map<number, HostListing>()
+  readonly #open = new OpenFiles<HostNode, HostListing>()
   readonly #askAgain: (node: number) => void
 
   /** `askAgain` makes the kernel forget the attributes of a node. */
@@ -66,9 +65,7 @@ export class HostOpen {
       case OPCODE.OPENDIR:
         return this.#openDirectory(node, reply)
       case OPCODE.RELEASE:
-        return this.#open.release(handleOf(request))
       case OPCODE.RELEASEDIR:
-        this.#listings.delete(handleOf(request))
         return this.#open.release(handleOf(request))
       case OPCODE.READDIR:
       case OPCODE.READDIRPLUS:
@@ -159,15 +156,13 @@ export class HostOpen {
     const path = this.#nodes.files.fd(node.file)
     const fd = path < 0 ? path : reopen(path, O.RDONLY)
     if (fd < 0) return fd
-    const handle = this.#open.add({ node, fd, flags: O.RDONLY })
-    this.#listings.set(handle, new HostListing(fd))
-    return reply.opened(handle, 0)
+    return reply.opened(this.#open.add({ node, fd, flags: O.RDONLY, listing: new HostListing(fd) }), 0)
   }
 
   #readDirectory(node: HostNode, request: FileRequest, reply: FileReply): number {
     const isPlus = request.opcode === OPCODE.READDIRPLUS
     return this.#withOpen(node, request, O.RDONLY, (fd) => {
-      const listing = this.#listings.get(handleOf(request)) ?? new HostListing(fd)
+      const listing = this.#open.get(handleOf(request))?.listing ?? new HostListing(fd)
       return listing.answer(request, reply, {
         isPlus,
         number: (low, high) => this.#nodes.number(node, low, high),

@@ -19,19 +19,17 @@ import {
   readLink,
   removeDirectory,
   removeFile,
-  RENAME2_IN,
-  RENAME_IN,
   renameAt,
   SET,
   SETATTR_IN,
   statFd,
-  statFileSystem,
   TYPE,
 } from '../../kernel/index.ts'
-import { setAttributes } from './attributes.ts'
+import { fileSystemOf, setAttributes } from './attributes.ts'
 import type { FileServer } from './file-server.ts'
 import { type HostNode, HostNodes } from './host-nodes.ts'
 import { HostOpen } from './host-open.ts'
+import { isSelf, renameOf } from './names.ts'
 import { getXattr, listXattrs, removeXattr, setXattr } from './xattrs.ts'
 
 const NOT_HIDDEN = (): boolean => false
@@ -94,11 +92,8 @@ export class HostTree implements FileServer {
       case OPCODE.READLINK: {
         return node.file.type === TYPE.LINK ? readLink(fd, reply.room(4096)) : -ERRNO.EINVAL
       }
-      case OPCODE.STATFS: {
-        const found = new Uint8Array(120)
-        const failed = statFileSystem(fd, found)
-        return failed < 0 ? failed : reply.statfs(found)
-      }
+      case OPCODE.STATFS:
+        return fileSystemOf(fd, reply)
       case OPCODE.GETXATTR:
         return getXattr(fd, request, reply)
       case OPCODE.LISTXATTR:
@@ -139,9 +134,8 @@ export class HostTree implements FileServer {
       case FILE_OPCODE.RMDIR:
         return this.#remove(directory.file, request.name(0), (name) => removeDirectory(fd, name))
       case FILE_OPCODE.RENAME:
-        return this.#rename(directory, request, RENAME_IN.size, 0)
       case FILE_OPCODE.RENAME2:
-        return this.#rename(directory, request, RENAME2_IN.size, request.word(RENAME2_IN.flags))
+        return this.#rename(directory, request)
       case FILE_OPCODE.CREATE:
         return this.#open.create(fd, request, reply)
       case FILE_OPCODE.TMPFILE:
@@ -154,8 +148,7 @@ export class HostTree implements FileServer {
   #lookup(directory: HostNode, request: FileRequest, reply: FileReply): number {
     const name = request.name(0)
     if (name !== undefined) return this.#nodes.found(this.#files.lookup(directory.file, name), reply)
-    // "." comes from NFS servers; ".." would need a way up, which there is none of
-    return Buffer.from(request.text(0)).toString() === '.\0' ? this.#nodes.again(directory, reply) : -ERRNO.ESTALE
+    return isSelf(request) ? this.#nodes.again(directory, reply) : -ERRNO.ESTALE
   }
 
   #made(
@@ -184,11 +177,11 @@ export class HostTree implements FileServer {
     return remove(name)
   }
 
-  #rename(directory: HostNode, request: FileRequest, at: number, flags: number): number {
-    const name = request.name(at)
-    const newName = name === undefined ? undefined : request.name(at + name.length)
-    const to = this.#nodes.get(request.nodeAt(RENAME_IN.directory))
-    if (name === undefined || newName === undefined) return -ERRNO.EINVAL
+  #rename(directory: HostNode, request: FileRequest): number {
+    const move = renameOf(request)
+    if (move === undefined) return -ERRNO.EINVAL
+    const { name, newName, flags } = move
+    const to = this.#nodes.get(move.to)
     if (to === undefined) return -ERRNO.ESTALE
     const [fd, toFd] = [this.#files.fd(directory.file), this.#files.fd(to.file)]
     if (fd < 0 || toFd < 0) return Math.min(fd, toFd)

@@ -22,27 +22,29 @@ import {
   writeFd,
 } from '../../kernel/index.ts'
 
-/** An open file or directory: `N` is what the file system knows of it. */
-export interface OpenFile<N> {
+/** An open file or directory: `N` is what the file system knows of it, `L` how it lists directories. */
+export interface OpenFile<N, L> {
   readonly node: N
   /** -1: the file cannot be reached by a descriptor of the host (it lies in an image). */
   fd: number
   /** As of open(2). */
   readonly flags: number
+  /** Of a directory: how far it was read. */
+  readonly listing?: L
 }
 
 /** The open files of one mount, by the handles that the kernel has of them, and the calls that need nothing but a descriptor. */
-export class OpenFiles<N> {
-  readonly #files = new Map<number, OpenFile<N>>()
+export class OpenFiles<N, L> {
+  readonly #files = new Map<number, OpenFile<N, L>>()
   #last = 0
 
   /** Gives the handle; never 0. */
-  add(file: OpenFile<N>): number {
+  add(file: OpenFile<N, L>): number {
     this.#files.set(++this.#last, file)
     return this.#last
   }
 
-  get(handle: number): OpenFile<N> | undefined {
+  get(handle: number): OpenFile<N, L> | undefined {
     return this.#files.get(handle)
   }
 

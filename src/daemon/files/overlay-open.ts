@@ -47,8 +47,7 @@ export class OverlayOpen {
   readonly #changes: OverlayChanges
   readonly #readLater: ReadLater
   readonly #onRead: (bytes: number) => void
-  readonly #open = new OpenFiles<OverlayNode>()
-  readonly #listings = new Map<number, OverlayListing>()
+  readonly #open = new OpenFiles<OverlayNode, OverlayListing>()
 
   constructor(parts: {
     readonly nodes: OverlayNodes
@@ -90,9 +89,7 @@ export class OverlayOpen {
       case OPCODE.OPENDIR:
         return this.#openDirectory(node, reply)
       case OPCODE.RELEASE:
-        return this.#open.release(handleOf(request))
       case OPCODE.RELEASEDIR:
-        this.#listings.delete(handleOf(request))
         return this.#open.release(handleOf(request))
       case OPCODE.READDIR:
       case OPCODE.READDIRPLUS:
@@ -114,13 +111,13 @@ export class OverlayOpen {
   #openFile(node: OverlayNode, request: FileRequest, reply: FileReply): number {
     if (node.type !== TYPE.FILE) return -ERRNO.EINVAL
     const flags = request.word(OPEN_IN.flags)
-    const file: OpenFile<OverlayNode> = { node, fd: -1, flags }
+    const file: OpenFile<OverlayNode, OverlayListing> = { node, fd: -1, flags }
     const failed = this.#reach(file)
     return failed < 0 ? failed : reply.opened(this.#open.add(file), OPENED.KEEP_CACHE)
   }
 
   /** Opens the upper file, once there is one. 0 or minus an errno. */
-  #reach(file: OpenFile<OverlayNode>): number {
+  #reach(file: OpenFile<OverlayNode, OverlayListing>): number {
     if (file.fd >= 0 || file.node.upper === undefined) return 0
     const path = this.#nodes.files.fd(file.node.upper)
     const fd = path < 0 ? path : reopen(path, hostFlags(file.flags))
@@ -218,15 +215,13 @@ export class OverlayOpen {
   }
 
   #openDirectory(node: OverlayNode, reply: FileReply): number {
-    const handle = this.#open.add({ node, fd: -1, flags: O.RDONLY })
-    this.#listings.set(handle, new OverlayListing())
-    return reply.opened(handle, 0)
+    return reply.opened(this.#open.add({ node, fd: -1, flags: O.RDONLY, listing: new OverlayListing() }), 0)
   }
 
   #readDirectory(node: OverlayNode, request: FileRequest, reply: FileReply): number {
     const described = this.#nodes.describe(node)
     if (described < 0) return described
-    const listing = this.#listings.get(handleOf(request)) ?? new OverlayListing()
+    const listing = this.#open.get(handleOf(request))?.listing ?? new OverlayListing()
     return listing.answer(request, reply, {
       isPlus: request.opcode === OPCODE.READDIRPLUS,
       self: this.#nodes.number(node),

@@ -14,15 +14,13 @@ import {
   OPCODE,
   readLink,
   RENAME,
-  RENAME2_IN,
-  RENAME_IN,
   SET,
   SETATTR_IN,
-  statFileSystem,
   TYPE,
 } from '../../kernel/index.ts'
-import { setAttributes } from './attributes.ts'
+import { fileSystemOf, setAttributes } from './attributes.ts'
 import type { FileServer } from './file-server.ts'
+import { isSelf, type RenameRequest, renameOf } from './names.ts'
 import { OverlayChanges } from './overlay-changes.ts'
 import { CopyError, type FetchLower, OverlayCopy } from './overlay-copy.ts'
 import { type LowerImage, OverlayLower } from './overlay-lower.ts'
@@ -137,15 +135,11 @@ export class OverlayTree implements FileServer {
       : source
   }
 
-  #renameOf(request: FileRequest): { name: Uint8Array; to: OverlayNode; newName: Uint8Array; flags: number } | number {
-    const hasFlags = request.opcode === FILE_OPCODE.RENAME2
-    const at = hasFlags ? RENAME2_IN.size : RENAME_IN.size
-    const name = request.name(at)
-    const newName = name === undefined ? undefined : request.name(at + name.length)
-    const to = this.#nodes.get(request.nodeAt(RENAME_IN.directory))
-    if (name === undefined || newName === undefined) return -ERRNO.EINVAL
-    if (to === undefined) return -ERRNO.ESTALE
-    return { name, to, newName, flags: hasFlags ? request.word(RENAME2_IN.flags) : 0 }
+  #renameOf(request: FileRequest): (Omit<RenameRequest, 'to'> & { to: OverlayNode }) | number {
+    const move = renameOf(request)
+    if (move === undefined) return -ERRNO.EINVAL
+    const to = this.#nodes.get(move.to)
+    return to === undefined ? -ERRNO.ESTALE : { ...move, to }
   }
 
   answerRoot(reply: FileReply): number {
@@ -161,11 +155,8 @@ export class OverlayTree implements FileServer {
         return this.#nodes.attributes(node, reply)
       case FILE_OPCODE.SETATTR:
         return this.#setattr(node, request, reply)
-      case OPCODE.STATFS: {
-        const found = new Uint8Array(120)
-        const failed = statFileSystem(this.#nodes.files.directoryFd, found)
-        return failed < 0 ? failed : reply.statfs(found)
-      }
+      case OPCODE.STATFS:
+        return fileSystemOf(this.#nodes.files.directoryFd, reply)
       case OPCODE.IOCTL:
         return -ERRNO.ENOTTY
       default:
@@ -222,8 +213,7 @@ export class OverlayTree implements FileServer {
 
   #lookup(directory: OverlayNode, request: FileRequest, reply: FileReply): number {
     const name = request.name(0)
-    if (name === undefined)
-      return Buffer.from(request.text(0)).toString() === '.\0' ? this.#nodes.entry(directory, reply) : -ERRNO.ESTALE
+    if (name === undefined) return isSelf(request) ? this.#nodes.entry(directory, reply) : -ERRNO.ESTALE
     if (name.length > NAME_MAX + 1) return -ERRNO.ENAMETOOLONG
     const found = this.#nodes.find(directory, name)
     return typeof found === 'object' ? this.#nodes.entry(found, reply) : (found ?? -ERRNO.ENOENT)

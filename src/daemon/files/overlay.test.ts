@@ -37,6 +37,7 @@ import {
   whyNoFuse,
 } from '../../kernel/index.ts'
 import { CARRIED_BLOBS, carriedImage, mountedTree, Scratch, type TestDaemon, treeDifferences } from '../testing.ts'
+import { codeOf } from './testing.ts'
 
 const skip = whyNoFuse() ?? false
 const IMAGE = carriedImage('v6-tar-none-c64k')
@@ -56,15 +57,6 @@ async function start(scratch: Scratch): Promise<TestDaemon> {
   const config = join(scratch.path, 'config.json')
   writeFileSync(config, settings(scratch, true))
   return await scratch.nydusd(['--bootstrap', IMAGE.bootstrap, '--config', config, '--writable'])
-}
-
-function code(act: () => unknown): string {
-  try {
-    act()
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code ?? String(error)
-  }
-  return 'done'
 }
 
 /** Everything but what a directory that is merged of two, or is another one, has of its own. */
@@ -144,12 +136,12 @@ test('what is written, removed and moved is seen, also by the next daemon and by
   setXattr(at('xattr/user'), 'user.foo', Buffer.from('other'))
   assert.deepEqual(
     [
-      code(() => renameSync(at('owners'), at('moved'))),
-      code(() => rmdirSync(at('xattr'))),
-      code(() => mkdirSync(at('dup/a'))),
-      code(() => readFileSync(at('hard/suid-a'))),
-      code(() => setXattr(at('dup'), 'trusted.overlay.opaque', Buffer.from('y'))),
-      code(() => execFileSync('mknod', [at('mark'), 'c', '0', '0'], { stdio: 'ignore' })) !== 'done',
+      codeOf(() => renameSync(at('owners'), at('moved'))),
+      codeOf(() => rmdirSync(at('xattr'))),
+      codeOf(() => mkdirSync(at('dup/a'))),
+      codeOf(() => readFileSync(at('hard/suid-a'))),
+      codeOf(() => setXattr(at('dup'), 'trusted.overlay.opaque', Buffer.from('y'))),
+      codeOf(() => execFileSync('mknod', [at('mark'), 'c', '0', '0'], { stdio: 'ignore' })) !== 'done',
     ],
     ['EXDEV', 'ENOTEMPTY', 'EEXIST', 'ENOENT', 'EPERM', true],
   )
@@ -205,7 +197,7 @@ test('files that are open go on when they are copied, removed or replaced', { sk
   ftruncateSync(kept, 3)
   assert.equal(readSync(kept, Buffer.alloc(10), 0, 10, 0), 3)
   assert.equal(
-    code(() => statSync(at('sizes/4096'))),
+    codeOf(() => statSync(at('sizes/4096'))),
     'ENOENT',
   )
   for (const fd of [reader, writer, kept]) closeSync(fd)
@@ -229,7 +221,7 @@ test('a full upper directory is told, and leaves the file as it was', { skip, ti
     const daemon = await start(scratch)
     const before = readFileSync(join(scratch.mnt, 'sizes/65536'))
     assert.equal(
-      code(() => appendFileSync(join(scratch.mnt, 'sizes/65536'), 'x')),
+      codeOf(() => appendFileSync(join(scratch.mnt, 'sizes/65536'), 'x')),
       'ENOSPC',
     )
     assert.deepEqual(readFileSync(join(scratch.mnt, 'sizes/65536')), before)
@@ -264,12 +256,12 @@ test('an upper directory without inodes is told, and what was begun leaves nothi
     const writer = openSync(at('sizes/65536'), 'r+')
     limitInodes(1) // enough for what is left of the file, not for the directory above it
     assert.equal(
-      code(() => ftruncateSync(writer, 1)),
+      codeOf(() => ftruncateSync(writer, 1)),
       'ENOSPC',
     )
     limitInodes(4) // a file, two directories, and one of its three names
     assert.equal(
-      code(() => appendFileSync(at('hard/one'), 'more')),
+      codeOf(() => appendFileSync(at('hard/one'), 'more')),
       'ENOSPC',
     )
     assert.deepEqual(readdirSync(join(small, 'upper/hard'), { recursive: true }), ['sub'])
@@ -324,7 +316,7 @@ test('an overlay of the API, beside others; what does not go together is refused
   assert.deepEqual([missing.status, /workdir and upperdir must be specified/.test(missing.text)], [500, true])
   assert.equal((await post('/plain', settings(scratch, false))).status, 204)
   assert.equal(
-    code(() => writeFileSync(join(scratch.mnt, 'plain/new'), '')),
+    codeOf(() => writeFileSync(join(scratch.mnt, 'plain/new'), '')),
     'EROFS',
   )
   const superblock = await daemon.api('GET', '/api/v1/daemon/backend?mountpoint=/a')

@@ -30,18 +30,10 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { listXattrs, makeNode, setXattr, whyNoFuse } from '../../kernel/index.ts'
 import { CARRIED_BLOBS, carriedImage, localConfig, Scratch, treeDifferences } from '../testing.ts'
+import { codeOf } from './testing.ts'
 
 const skip = whyNoFuse() ?? false
 const IMAGE = carriedImage('v6-tar-none-c64k')
-
-function code(act: () => unknown): string {
-  try {
-    act()
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code ?? String(error)
-  }
-  return 'done'
-}
 
 test('a shared directory is read and written as the host has it', { skip, timeout: 60_000 }, async () => {
   await using scratch = new Scratch()
@@ -77,12 +69,12 @@ test('a shared directory is read and written as the host has it', { skip, timeou
   makeNode(join(mnt, 'fifo'), 0o010640, 0)
   assert.equal(lstatSync(join(host, 'fifo')).isFIFO(), true)
   assert.equal(
-    code(() => rmSync(join(mnt, 'a'), { recursive: true })),
+    codeOf(() => rmSync(join(mnt, 'a'), { recursive: true })),
     'done',
   )
   assert.deepEqual(readdirSync(host).sort(), ['fifo', 'old'])
   assert.deepEqual(
-    [code(() => mkdirSync(join(mnt, 'old'))), code(() => readFileSync(join(mnt, 'absent')))],
+    [codeOf(() => mkdirSync(join(mnt, 'old'))), codeOf(() => readFileSync(join(mnt, 'absent')))],
     ['EEXIST', 'ENOENT'],
   )
   assert.equal(statfsSync(mnt).blocks, statfsSync(host).blocks)
@@ -184,7 +176,7 @@ test('a mount of the API, beside an image; an unmount while files are open', { s
   )
   assert.deepEqual(treeDifferences(join(mnt, 'image'), IMAGE.tree), [])
   assert.deepEqual(
-    [code(() => writeFileSync(join(mnt, 'image/new'), '')), code(() => mkdirSync(join(mnt, 'new')))],
+    [codeOf(() => writeFileSync(join(mnt, 'image/new'), '')), codeOf(() => mkdirSync(join(mnt, 'new')))],
     ['EROFS', 'EROFS'],
   )
   assert.deepEqual(listXattrs(join(mnt, 'deep')), [])
@@ -193,7 +185,7 @@ test('a mount of the API, beside an image; an unmount while files are open', { s
   writeSync(file, 'one')
   assert.equal((await daemon.api('DELETE', '/api/v1/mount?mountpoint=/deep/share')).status, 204)
   assert.notEqual(
-    code(() => writeSync(file, 'two')),
+    codeOf(() => writeSync(file, 'two')),
     'done',
   )
   closeSync(file)
@@ -221,11 +213,11 @@ test('a session that is read-only shares a directory read-only, and never enters
   execFileSync('stat', [join(host, 'file')])
   assert.ok(readdirSync(host).includes('file'))
   assert.equal(
-    code(() => writeFileSync(join(host, 'file'), 'x')),
+    codeOf(() => writeFileSync(join(host, 'file'), 'x')),
     'EROFS',
   )
   assert.equal(
-    code(() => statSync(join(host, 'mnt'))),
+    codeOf(() => statSync(join(host, 'mnt'))),
     'ELOOP',
   )
   assert.equal(existsSync(join(host, 'cache')), true)
