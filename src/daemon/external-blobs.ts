@@ -6,6 +6,8 @@ import type { ImageRequest } from './image.ts'
 import { openSource } from './image-backend.ts'
 
 const LOOK_MS = 10_000
+/** The login that the API sets is for the image's own registry: other places have theirs in the configuration. */
+const NO_LOGIN = (): undefined => undefined
 
 /**
  * A backend that takes the external blobs of an image from the first place that has them: the configuration's `external_backends`, then its own. Closing it closes all. An image without such blobs gets its
@@ -14,7 +16,7 @@ const LOOK_MS = 10_000
 export async function withExternalBlobs(
   main: Backend,
   blobs: readonly BlobInfo[],
-  { config, currentAuth, proxy }: Pick<ImageRequest, 'config' | 'currentAuth' | 'proxy'>,
+  { config, proxy }: Pick<ImageRequest, 'config' | 'proxy'>,
 ): Promise<Backend> {
   const external = blobs.filter(({ features }) => (features & BLOB_FEATURES.EXTERNAL) !== 0)
   if (external.length === 0) return main
@@ -24,7 +26,7 @@ export async function withExternalBlobs(
   }
   try {
     for (const [position, entry] of config.external_backends.entries())
-      others.push(openSource(externalSourceOf(entry, position), currentAuth, proxy).backend)
+      others.push(openSource(externalSourceOf(entry, position), NO_LOGIN, proxy).backend)
     const places = new Map<string, Backend>()
     for (const { id } of external) places.set(id, await placeOf(id, [...others, main]))
     return {
