@@ -10,6 +10,7 @@ import { digestOf, fromPassword, parseReference, RegistryClient, startRegistry }
 import type { Backend } from './backend.ts'
 import type { Subject } from './conformance.ts'
 import { backendConformance, patience, pattern, sha256 } from './conformance.ts'
+import type { BackendError } from './errors.ts'
 import type { RegistryBackendOptions } from './registry.ts'
 import { registryBackend } from './registry.ts'
 import { withRetry } from './retry.ts'
@@ -124,6 +125,16 @@ test('a registry token that is refused gives way to the login, whatever kind the
     await using alone = await setup({ auth }, { registryToken: 'stale' })
     await assert.rejects(readAndCompare(alone.backend, await push(alone.server, BLOB)), { code: 'UNAUTHORIZED' })
   }
+})
+
+test('a token that no header can hold is a coded error, without the token, and no matter of proxies', async () => {
+  await using parts = await setup({}, { registryToken: 'tok3n\nof two lines' })
+  await assert.rejects((await parts.backend.open('1'.repeat(64))).size(patience().signal), (error: BackendError) => {
+    assert.deepEqual([error.code, error.retryable], ['BAD_OPTION', false], error.message)
+    assert.match(error.message, /a header of the request .*token/)
+    assert.doesNotMatch(error.message, /tok3n|proxy|\n/)
+    return true
+  })
 })
 
 test('redirects are followed, remembered, and rewritten as configured', async () => {

@@ -58,9 +58,14 @@ export function wireError(error: unknown, request: HttpRequest): RegistryError {
     return new RegistryError('BAD_RESPONSE', `the answer of ${at} is not HTTP (${code || describe(error)})`, cause)
   if (code === 'UND_ERR_DESTROYED' || code === 'UND_ERR_CLOSED')
     return new RegistryError('CLOSED', `cannot ask ${at}: the client was closed`, cause)
-  // What undici makes of a proxy's 407 to a request in the absolute form.
-  if (code === 'UND_ERR_INVALID_ARG' && request.route !== undefined)
-    return new RegistryError('FORBIDDEN', `the proxy on the way to ${at} wants a login: write it into its URL`, cause)
+  if (code === 'UND_ERR_INVALID_ARG')
+    return error instanceof Error && error.message.includes('(407)') // undici's word for a proxy's refusal of a request in the absolute form
+      ? new RegistryError('FORBIDDEN', `the proxy on the way to ${at} wants a login: write it into its URL`, cause)
+      : new RegistryError(
+          'BAD_CONFIG',
+          `cannot ask ${at}: a header of the request holds what no header can; correct the configured login, token or headers`,
+          cause,
+        )
   const next = code.startsWith('ERR_SSL_')
     ? 'it seems to speak no TLS: ask for plain HTTP if that is meant'
     : 'is the server running and the name right?'
