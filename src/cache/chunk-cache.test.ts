@@ -16,6 +16,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { getSystemErrorName } from 'node:util'
 import * as fc from 'fast-check'
 import { ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
 import { mountTmpfs, unmount } from '../kernel/index.ts'
@@ -275,6 +276,7 @@ test('short writes are finished; a write that fails marks nothing and the next o
   for (const [errno, wanted] of [
     ['ENOSPC', 'NO_SPACE'],
     ['EDQUOT', 'NO_SPACE'],
+    [getSystemErrorName(-122), 'NO_SPACE'],
     ['EROFS', 'READ_ONLY'],
     ['EIO', 'IO'],
   ] as const) {

@@ -28,6 +28,7 @@ export class CacheError extends Error {
 const CODES: Readonly<Record<string, CacheErrorCode>> = {
   ENOSPC: 'NO_SPACE',
   EDQUOT: 'NO_SPACE',
+  'Unknown system error -122': 'NO_SPACE', // Node's own calls have no name for EDQUOT
   EFBIG: 'NO_SPACE',
   EROFS: 'READ_ONLY',
   EACCES: 'READ_ONLY',
