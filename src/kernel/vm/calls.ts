@@ -4,43 +4,31 @@ import { createRequire } from 'node:module'
 import { bindCalls, check, type Native } from '../syscall.ts'
 
 interface Calls {
-  socket: Native<[domain: number, type: number, protocol: number]>
   socketpair: Native<[domain: number, type: number, protocol: number, ends: Uint8Array]>
   bind: Native<[socket: number, address: Uint8Array, size: number]>
   listen: Native<[socket: number, backlog: number]>
-  connect: Native<[socket: number, address: Uint8Array, size: number]>
   accept4: Native<[socket: number, address: number, size: number, flags: number]>
-  sendmsg: Native<[socket: number, message: Uint8Array, flags: number]>
-  recvmsg: Native<[socket: number, message: Uint8Array, flags: number]>
-  fcntl: Native<[fd: number, command: number, argument: number]>
   /** The argument is a number, or the address of a structure that the caller keeps alive. */
   ioctl: Native<[fd: number, request: number, argument: number]>
   mmap: Native<[address: number, size: number, protection: number, flags: number, fd: number, offset: number]>
   munmap: Native<[address: number, size: number]>
   memcpy: Native<[to: number, from: number, size: number]>
   eventfd: Native<[initial: number, flags: number]>
-  memfd_create: Native<[name: string, flags: number]>
   epoll_create1: Native<[flags: number]>
   epoll_ctl: Native<[epoll: number, operation: number, fd: number, event: Uint8Array]>
   syscall: Native<[number: number, first: number]>
 }
 
 const SIGNATURES: Readonly<Record<keyof Calls, string>> = {
-  socket: 'int socket(int, int, int)',
   socketpair: 'int socketpair(int, int, int, void*)',
   bind: 'int bind(int, const void*, uint)',
   listen: 'int listen(int, int)',
-  connect: 'int connect(int, const void*, uint)',
   accept4: 'int accept4(int, uintptr_t, uintptr_t, int)',
-  sendmsg: 'long sendmsg(int, const void*, int)',
-  recvmsg: 'long recvmsg(int, void*, int)',
-  fcntl: 'int fcntl(int, int, long)',
   ioctl: 'int ioctl(int, ulong, uintptr_t)',
   mmap: 'int64_t mmap(uintptr_t, size_t, int, int, int, int64_t)',
   munmap: 'int munmap(uintptr_t, size_t)',
   memcpy: 'uintptr_t memcpy(uintptr_t, uintptr_t, size_t)',
   eventfd: 'int eventfd(uint, int)',
-  memfd_create: 'int memfd_create(const char*, uint)',
   epoll_create1: 'int epoll_create1(int)',
   epoll_ctl: 'int epoll_ctl(int, int, int, const void*)',
   syscall: 'long syscall(long, long)',

@@ -69,7 +69,7 @@ const MAP_SHARED = 1
 
 /** Memory in a file that can be given away: a virtual machine's. The mapping stays as long as the process. */
 export function sharedMemory(size: number): { readonly fd: number; readonly bytes: ArrayBuffer } {
-  const fd = check(calls().memfd_create('guest', MFD_CLOEXEC), 'memfd_create', 'no memory')
+  const fd = check(libc().memfd_create('guest', MFD_CLOEXEC), 'memfd_create', 'no memory')
   ftruncateSync(fd, size)
   const address = check(calls().mmap(0, size, PROT_READ_WRITE, MAP_SHARED, fd, 0), 'mmap', 'no memory')
   return { fd, bytes: viewMemory(address, size) }

@@ -1,7 +1,6 @@
 /** Memory that other processes share, or that calls of the kernel fill. */
 import { writeSync } from 'node:fs'
 import { check, libc } from '../syscall.ts'
-import { calls } from './calls.ts'
 
 const MFD_CLOEXEC_ALLOW_SEALING = 1 | 2
 const F_ADD_SEALS = 1033
@@ -15,14 +14,10 @@ export function addressOf(of: Uint8Array): number {
 
 /** A file in memory with these bytes, which nobody can change any more. Gives its descriptor, which the caller closes. Throws KernelError. */
 export function sealedFile(name: string, bytes: Uint8Array): number {
-  const fd = check(
-    calls().memfd_create(name, MFD_CLOEXEC_ALLOW_SEALING),
-    'memfd_create',
-    'cannot make a file in memory',
-  )
+  const fd = check(libc().memfd_create(name, MFD_CLOEXEC_ALLOW_SEALING), 'memfd_create', 'cannot make a file in memory')
   for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done, bytes.length - done)
   check(
-    calls().fcntl(fd, F_ADD_SEALS, SEALS.SEAL | SEALS.SHRINK | SEALS.GROW | SEALS.FUTURE_WRITE),
+    libc().fcntl(fd, F_ADD_SEALS, SEALS.SEAL | SEALS.SHRINK | SEALS.GROW | SEALS.FUTURE_WRITE),
     'fcntl',
     'cannot seal a file in memory',
   )

@@ -1,38 +1,16 @@
-/**
- * Unix stream sockets that carry descriptors (SCM_RIGHTS), on the event loop: Node's own drop them. Sources: unix(7), cmsg(3), the layouts of struct msghdr and struct cmsghdr on 64-bit Linux.
- */
+/** Unix stream sockets that carry descriptors, on the event loop: Node's own drop them. */
 import { closeSync, lstatSync, rmSync } from 'node:fs'
 import { KernelError } from '../errors.ts'
+import { type Received, receiveNow, sendNow, UNIX_STREAM, unixAddress, unixSocket } from '../socket-message.ts'
 import { check, libc } from '../syscall.ts'
 import { calls, type PollHandle, watch } from './calls.ts'
 
-const AF_UNIX = 1
-const STREAM_NONBLOCK_CLOEXEC = 1 | 0o4000 | 0o2000000
 const NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
-const SOL_SOCKET = 1
-const SCM_RIGHTS = 1
-const MSG_DONTWAIT = 0x40
-const MSG_NOSIGNAL = 0x4000
-const MSG_CMSG_CLOEXEC = 0x4000_0000
-const ERRNO = { EINTR: 4, EAGAIN: 11, ENAMETOOLONG: 36, ECONNABORTED: 103, EMFILE: 24, ENFILE: 23 } as const
+const ERRNO = { EINTR: 4, EAGAIN: 11, ECONNABORTED: 103, EMFILE: 24, ENFILE: 23 } as const
 const BACKLOG = 128
 const FULL_PAUSE_MS = 100
-/** `sun_path` has 108 bytes, the last one NUL. */
-const MAX_PATH_BYTES = 107
-/** name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48: 56 bytes. */
-const MSGHDR = { size: 56, iov: 16, iovCount: 24, control: 32, controlLength: 40 } as const
-/** len 0 (u64, with the header), level 8, type 12 (i32 each): 16 bytes, then the data, padded to 8. */
-const CMSGHDR = { size: 16, length: 0, level: 8, type: 12 } as const
-/** The kernel's own limit of descriptors in a message is 253: none is lost. */
-const MAX_DESCRIPTORS = 253
 /** An end that does not read what it asked for is given up. */
 const MAX_QUEUED = 4096
-
-/** What a read found. `length` 0 = the other end has closed. The descriptors are the caller's. */
-export interface Received {
-  readonly length: number
-  readonly descriptors: readonly number[]
-}
 
 interface Outgoing {
   readonly data: Uint8Array
@@ -67,12 +45,10 @@ export class UnixStream {
   /** Reads at most `into.length` bytes; undefined = nothing is there now. Throws KernelError. */
   receive(into: Uint8Array): Received | undefined {
     if (this.#isClosed) return { length: 0, descriptors: [] }
-    const control = Buffer.alloc(CMSGHDR.size + 4 * MAX_DESCRIPTORS + 4)
-    const message = new Message(into, control)
     for (;;) {
-      const length = calls().recvmsg(this.fd, message.header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
-      if (length >= 0) return { length, descriptors: message.descriptors(control) }
-      const errno = libc().errno()
+      const received = receiveNow(this.fd, into)
+      if (received.length >= 0) return received
+      const errno = -received.length
       if (errno === ERRNO.EAGAIN) return undefined
       if (errno !== ERRNO.EINTR) throw new KernelError('recvmsg', errno, 'the other end of a socket is gone')
     }
@@ -114,11 +90,9 @@ export class UnixStream {
     const hadToWait = this.#poll !== undefined && this.#queue.length > 0
     for (let first = this.#queue[0]; first !== undefined; first = this.#queue[0]) {
       const { data, descriptors } = first
-      const control = descriptors.length === 0 ? undefined : controlOf(descriptors)
-      const message = new Message(data, control)
-      const sent = calls().sendmsg(this.fd, message.header, MSG_DONTWAIT | MSG_NOSIGNAL)
+      const sent = sendNow(this.fd, data, descriptors)
       if (sent < 0) {
-        const errno = libc().errno()
+        const errno = -sent
         if (errno === ERRNO.EINTR) continue
         if (errno === ERRNO.EAGAIN) break
         this.#fail(new KernelError('sendmsg', errno, 'the other end of a socket is gone'))
@@ -174,9 +148,9 @@ export class UnixListener {
 
   /** The socket gets mode 0600. Throws KernelError. */
   static listen(path: string, onConnection: (stream: UnixStream) => void): UnixListener {
-    const address = addressOf(path)
+    const address = unixAddress(path, 'bind')
     if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === true) rmSync(path)
-    const fd = check(calls().socket(AF_UNIX, STREAM_NONBLOCK_CLOEXEC, 0), 'socket', 'cannot make a socket')
+    const fd = unixSocket()
     const mask = process.umask(0o177)
     try {
       check(calls().bind(fd, address, address.length), 'bind', `cannot listen at ${path}`)
@@ -205,10 +179,10 @@ function inodeOf(path: string): bigint | undefined {
 
 /** Connects to a listening socket. Throws KernelError. */
 export function connectStream(path: string): UnixStream {
-  const address = addressOf(path)
-  const fd = check(calls().socket(AF_UNIX, STREAM_NONBLOCK_CLOEXEC, 0), 'socket', 'cannot make a socket')
+  const address = unixAddress(path, 'connect')
+  const fd = unixSocket()
   try {
-    check(calls().connect(fd, address, address.length), 'connect', `cannot connect to ${path}`)
+    check(libc().connect(fd, address, address.length), 'connect', `cannot connect to ${path}`)
     return new UnixStream(fd)
   } catch (error) {
     closeSync(fd)
@@ -219,65 +193,6 @@ export function connectStream(path: string): UnixStream {
 /** Two connected ends, as descriptors that the caller closes. Throws KernelError. */
 export function socketPair(): readonly [number, number] {
   const ends = Buffer.alloc(8)
-  check(calls().socketpair(AF_UNIX, STREAM_NONBLOCK_CLOEXEC, 0, ends), 'socketpair', 'cannot make sockets')
+  check(calls().socketpair(...UNIX_STREAM, ends), 'socketpair', 'cannot make sockets')
   return [ends.readInt32LE(0), ends.readInt32LE(4)]
-}
-
-function addressOf(path: string): Buffer {
-  const name = Buffer.from(path)
-  if (name.length > MAX_PATH_BYTES || name.includes(0))
-    throw new KernelError(
-      'bind',
-      ERRNO.ENAMETOOLONG,
-      `${path} is no path of a socket, which has at most ${MAX_PATH_BYTES} bytes`,
-    )
-  const address = Buffer.alloc(2 + name.length + 1)
-  address.writeUInt16LE(AF_UNIX, 0)
-  address.set(name, 2)
-  return address
-}
-
-function controlOf(descriptors: readonly number[]): Buffer {
-  const control = Buffer.alloc(CMSGHDR.size + Math.ceil(descriptors.length / 2) * 8)
-  control.writeBigUInt64LE(BigInt(CMSGHDR.size + 4 * descriptors.length), CMSGHDR.length)
-  control.writeInt32LE(SOL_SOCKET, CMSGHDR.level)
-  control.writeInt32LE(SCM_RIGHTS, CMSGHDR.type)
-  descriptors.forEach((fd, index) => control.writeInt32LE(fd, CMSGHDR.size + 4 * index))
-  return control
-}
-
-/** A struct msghdr, which keeps alive all that it points to. */
-class Message {
-  readonly header = Buffer.alloc(MSGHDR.size)
-  readonly #vector = Buffer.alloc(16)
-  readonly #parts: ReadonlyArray<Uint8Array | undefined>
-
-  constructor(data: Uint8Array, control: Buffer | undefined) {
-    const c = libc()
-    this.#parts = [data, control, this.#vector]
-    this.#vector.writeBigUInt64LE(BigInt(c.address(data)), 0)
-    this.#vector.writeBigUInt64LE(BigInt(data.length), 8)
-    this.header.writeBigUInt64LE(BigInt(c.address(this.#vector)), MSGHDR.iov)
-    this.header.writeBigUInt64LE(1n, MSGHDR.iovCount)
-    if (control === undefined) return
-    this.header.writeBigUInt64LE(BigInt(c.address(control)), MSGHDR.control)
-    this.header.writeBigUInt64LE(BigInt(control.length), MSGHDR.controlLength)
-  }
-
-  /** What a recvmsg left in the control buffer. */
-  descriptors(control: Buffer): number[] {
-    const found: number[] = []
-    if (this.#parts.length === 0) return found
-    const end = Math.min(Number(this.header.readBigUInt64LE(MSGHDR.controlLength)), control.length)
-    for (let at = 0; at + CMSGHDR.size <= end; ) {
-      const length = Number(control.readBigUInt64LE(at + CMSGHDR.length))
-      if (length < CMSGHDR.size || at + length > end) break
-      const isRights =
-        control.readInt32LE(at + CMSGHDR.level) === SOL_SOCKET && control.readInt32LE(at + CMSGHDR.type) === SCM_RIGHTS
-      const rightsEnd = isRights ? at + length : at
-      for (let item = at + CMSGHDR.size; item + 4 <= rightsEnd; item += 4) found.push(control.readInt32LE(item))
-      at += (length + 7) & ~7
-    }
-    return found
-  }
 }

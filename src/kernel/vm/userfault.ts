@@ -1,7 +1,8 @@
 /** Page faults of another process, by its userfaultfd. Numbers and layouts: docs/formats/userfault.md. */
 import { closeSync } from 'node:fs'
+import { waitInReads } from '../descriptor-flags.ts'
 import { KernelError } from '../errors.ts'
-import { check, libc } from '../syscall.ts'
+import { libc } from '../syscall.ts'
 import { calls, type PollHandle, watch } from './calls.ts'
 
 const UFFDIO = { COPY: 0xc028aa03, ZEROPAGE: 0xc020aa04, WAKE: 0x8010aa02 } as const
@@ -14,9 +15,6 @@ const COPY = { destination: 0, source: 8, length: 16, mode: 24, copied: 32, size
 /** start 0, len 8, mode 16, zeropage 24 (i64). */
 const ZERO = { start: 0, length: 8, mode: 16, zeroed: 24, size: 32 } as const
 const ERRNO = { EINTR: 4, EAGAIN: 11, EEXIST: 17, EINVAL: 22 } as const
-const F_GETFL = 3
-const F_SETFL = 4
-const O_NONBLOCK = 0o4000
 /** Only when a process changes its address space in between: it ends soon. */
 const MAX_TRIES = 1000
 
@@ -32,8 +30,7 @@ export class UserFaults {
   constructor(fd: number) {
     this.#fd = fd
     try {
-      const flags = check(calls().fcntl(fd, F_GETFL, 0), 'fcntl', 'a descriptor cannot be used')
-      check(calls().fcntl(fd, F_SETFL, flags | O_NONBLOCK), 'fcntl', 'a descriptor cannot be used')
+      waitInReads(fd, false)
     } catch (error) {
       closeSync(fd)
       throw error
