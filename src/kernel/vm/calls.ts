@@ -1,5 +1,4 @@
 /** System calls of this part of the room. A table of its own: who only mounts does not pay for it. */
-import { closeSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { bindCalls, check, type Native } from '../syscall.ts'
 
@@ -76,18 +75,19 @@ export function viewMemory(address: number, size: number): ArrayBuffer {
 }
 
 const EPOLL_CLOEXEC = 0o2000000
-const EPOLL_CTL_ADD = 1
+const EPOLL_CTL = { ADD: 1, DEL: 2 } as const
 const EPOLL_EVENT_BYTES = 16
+
+/** Made with the first watch, at the start, and kept: later there may be no descriptor left. */
+let trial: number | undefined
 
 /** Files and the like are always ready, and the kernel does not watch them: KernelError 'EPERM'. Others give us descriptors, and the library aborts the process for such a one. */
 function checkWatchable(fd: number): void {
-  const epoll = check(calls().epoll_create1(EPOLL_CLOEXEC), 'epoll_create1', 'nothing can be watched')
-  try {
-    const added = calls().epoll_ctl(epoll, EPOLL_CTL_ADD, fd, Buffer.alloc(EPOLL_EVENT_BYTES))
-    check(added, 'epoll_ctl', `descriptor ${fd} is of a kind that cannot be watched`)
-  } finally {
-    closeSync(epoll)
-  }
+  trial ??= check(calls().epoll_create1(EPOLL_CLOEXEC), 'epoll_create1', 'nothing can be watched')
+  const event = Buffer.alloc(EPOLL_EVENT_BYTES)
+  const added = calls().epoll_ctl(trial, EPOLL_CTL.ADD, fd, event)
+  check(added, 'epoll_ctl', `descriptor ${fd} is of a kind that cannot be watched`)
+  calls().epoll_ctl(trial, EPOLL_CTL.DEL, fd, event)
 }
 
 /**
