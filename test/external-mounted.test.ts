@@ -1,18 +1,15 @@
 /** Images of external files, mounted: their data lies in other places, as it is, and only checksums of it are in the image. */
 import assert from 'node:assert/strict'
-import { spawn, spawnSync } from 'node:child_process'
-import { once } from 'node:events'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { crc32c } from '../src/codec/index.ts'
 import { Scratch } from '../src/daemon/testing.ts'
 import { whyNoFuse } from '../src/kernel/index.ts'
+import { noPeer, nydusImage, PeerDaemon } from './peer-daemon.ts'
 
 const skip = whyNoFuse() ?? false
-const root = join(import.meta.dirname, '..')
 const ID = 'e'.repeat(64)
 const DATA = Buffer.from(Uint32Array.from({ length: 300_000 }, (_, at) => at * 0x9e37_79b1).buffer)
 const CHUNK = 0x4_0000
@@ -30,11 +27,9 @@ function build(scratch: Scratch, chunkSize = CHUNK): { bootstrap: string; blob: 
   const values = `type=external blob_index=0 blob_id=${ID} chunk_size=${chunkSize} chunk_0_compressed_offset=4096 compressed_size=${size}`
   const crcs = ` crcs=${sums.map((sum) => `0x${sum.toString(16)}`).join(',')}`
   writeFileSync(join(scratch.path, '.nydusattributes'), `/models/weights ${values}${crcs}\n`)
-  const program = ['--disable-warning=ExperimentalWarning', join(root, 'src/cli/nydus-image/index.ts')]
   const to = ['-B', 'image.boot', '-b', 'blob', '--external-blob', 'external.blob', '--attributes', '.nydusattributes']
   const args = ['create', '-l', 'error', '--fs-version', '5', ...to, tree]
-  const { status, stderr } = spawnSync(process.execPath, [...program, ...args], { cwd: scratch.path, encoding: 'utf8' })
-  assert.equal(status, 0, stderr)
+  nydusImage(args, scratch.path)
   assert.ok(existsSync(join(scratch.path, 'image.external')))
   return { bootstrap: 'image.external', blob: Buffer.concat([Buffer.alloc(4096), DATA]) }
 }
@@ -121,10 +116,8 @@ test('data that has changed gives EIO, and is read when it is right again', { sk
   assert.ok((await readFile(file)).equals(DATA))
 })
 
-const peers = process.env['NYDUS_PEER_DIR']
-
 test('the original reads the same image, and goes on with our cache', {
-  skip: skip === false ? peers === undefined && 'NYDUS_PEER_DIR is not set' : skip,
+  skip: skip === false ? (noPeer ?? false) : skip,
   timeout: 60_000,
 }, async () => {
   await using scratch = new Scratch()
@@ -137,13 +130,6 @@ test('the original reads the same image, and goes on with our cache', {
   assert.ok((await readFile(file)).equals(DATA))
   assert.equal(await daemon.stop(), 0)
   writeFileSync(join(scratch.path, ID), Buffer.alloc(blob.length, 1))
-  const args = [...ARGS, bootstrap, '--mountpoint', scratch.mnt, '--rlimit-nofile', '0']
-  const peer = spawn(join(peers ?? '', 'nydusd'), args, { cwd: scratch.path, stdio: 'inherit' })
-  try {
-    for (let tries = 0; tries < 300 && !existsSync(file); tries += 1) await sleep(10)
-    assert.ok(readFileSync(file).equals(DATA))
-  } finally {
-    peer.kill('SIGTERM')
-    if (peer.exitCode === null) await once(peer, 'close')
-  }
+  await using _peer = await PeerDaemon.start(scratch, [...ARGS, bootstrap])
+  assert.ok(readFileSync(file).equals(DATA))
 })

@@ -1,27 +1,16 @@
 /** Images of ours under the original's nydusd and its check, for every way of storing chunks; NYDUS_PEER_DIR names the folder with its programs. */
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { once } from 'node:events'
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { gunzipSync } from 'node:zlib'
 import { whyNoFuse } from '../src/kernel/index.ts'
-import {
-  callApi,
-  localConfig,
-  noSharedFixtures,
-  Scratch,
-  SHARED_FIXTURES,
-  treeDifferences,
-} from '../src/daemon/testing.ts'
+import { localConfig, noSharedFixtures, Scratch, SHARED_FIXTURES, treeDifferences } from '../src/daemon/testing.ts'
+import { noPeer, nydusImage, PeerDaemon, peers } from './peer-daemon.ts'
 
-const peers = process.env['NYDUS_PEER_DIR']
-const noPeer = peers === undefined ? 'NYDUS_PEER_DIR is not set' : undefined
 const skip = whyNoFuse() ?? (noSharedFixtures === false ? noPeer : noSharedFixtures) ?? false
-const root = join(import.meta.dirname, '..')
 
 const CASES: ReadonlyArray<readonly string[]> = [
   ['--batch-size', '0x40000'],
@@ -30,45 +19,11 @@ const CASES: ReadonlyArray<readonly string[]> = [
   ['--encrypt'],
 ]
 
-/** Runs our nydus-image from its sources. */
-function nydusImage(args: readonly string[], cwd: string): void {
-  const program = ['--disable-warning=ExperimentalWarning', join(root, 'src/cli/nydus-image/index.ts')]
-  const { status, stderr } = spawnSync(process.execPath, [...program, ...args], { cwd, encoding: 'utf8' })
-  assert.equal(status, 0, `${args.join(' ')}\n${stderr}`)
-}
-
-/** The original's nydusd on `scratch.mnt`, until it is disposed of. */
-class Peer implements AsyncDisposable {
-  readonly #child: ChildProcess
-  log = ''
-
-  constructor(scratch: Scratch, bootstrap: string, blobs: string) {
-    const config = join(scratch.path, 'config.json')
-    writeFileSync(config, localConfig(blobs, scratch.cache))
-    const args = ['fuse', '--bootstrap', bootstrap, '--config', config, '--mountpoint', scratch.mnt]
-    const socket = join(scratch.path, 'peer.sock')
-    this.#child = spawn(join(peers ?? '', 'nydusd'), [...args, '--apisock', socket, '--rlimit-nofile', '0'])
-    for (const stream of [this.#child.stdout, this.#child.stderr])
-      stream?.on('data', (part: Buffer) => (this.log += part.toString()))
-  }
-
-  async ready(scratch: Scratch): Promise<void> {
-    for (let tries = 0; tries < 500; tries += 1) {
-      assert.equal(this.#child.exitCode, null, this.log)
-      try {
-        const { text } = await callApi(join(scratch.path, 'peer.sock'), 'GET', '/api/v1/daemon')
-        if (text.includes('RUNNING')) return
-      } catch {
-        await sleep(10) // the socket is not there yet
-      }
-    }
-    assert.fail(`the original does not run:\n${this.log}`)
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#child.kill('SIGTERM')
-    if (this.#child.exitCode === null) await once(this.#child, 'close')
-  }
+/** The original's nydusd with an image. */
+async function mounted(scratch: Scratch, bootstrap: string, blobs: string): Promise<PeerDaemon> {
+  const config = join(scratch.path, 'config.json')
+  writeFileSync(config, localConfig(blobs, scratch.cache))
+  return await PeerDaemon.start(scratch, ['--bootstrap', bootstrap, '--config', config])
 }
 
 function source(scratch: Scratch, name: string): string {
@@ -86,8 +41,7 @@ for (const args of CASES) {
     const tar = source(scratch, 'core.tar')
     nydusImage(['create', '-l', 'error', '-t', 'tar-rafs', ...args, '-D', blobs, '-B', bootstrap, tar], scratch.path)
     {
-      await using peer = new Peer(scratch, bootstrap, blobs)
-      await peer.ready(scratch)
+      await using peer = await mounted(scratch, bootstrap, blobs)
       const differences = treeDifferences(scratch.mnt, join(SHARED_FIXTURES, 'trees/core.tar.v6.jsonl'))
       // It shows the time of the mount for 0.
       assert.deepEqual(
@@ -97,7 +51,7 @@ for (const args of CASES) {
       )
     }
     const check = ['check', '-l', 'error', '-D', blobs, bootstrap]
-    const { status, stderr } = spawnSync(join(peers ?? '', 'nydus-image'), check, { encoding: 'utf8' })
+    const { status, stderr } = spawnSync(join(peers, 'nydus-image'), check, { encoding: 'utf8' })
     assert.equal(status, 0, stderr)
     nydusImage(check, scratch.path)
   })
@@ -117,8 +71,7 @@ test('the original reads encrypted batches that are smaller than AES-XTS takes',
   }
   const options = ['-l', 'error', '--encrypt', '--batch-size', '4096', '--compressor', 'lz4_block']
   nydusImage(['create', ...options, '-D', blobs, '-B', bootstrap, tree], scratch.path)
-  await using peer = new Peer(scratch, bootstrap, blobs)
-  await peer.ready(scratch)
+  await using _peer = await mounted(scratch, bootstrap, blobs)
   for (const name of readdirSync(tree))
     assert.ok(readFileSync(join(scratch.mnt, name)).equals(readFileSync(join(tree, name))), name)
 })
@@ -136,8 +89,7 @@ test('the original mounts an image of which there is nothing but the cache that 
   // It opens the blob, though it has no need to read it.
   const [data] = readdirSync(scratch.cache)
   writeFileSync(join(nothing, data?.replace('.blob.data', '') ?? ''), '')
-  await using peer = new Peer(scratch, bootstrap, nothing)
-  await peer.ready(scratch)
+  await using peer = await mounted(scratch, bootstrap, nothing)
   const differences = treeDifferences(scratch.mnt, join(SHARED_FIXTURES, 'trees/mini.tar.v6.jsonl'))
   assert.deepEqual(
     differences.filter((line) => !/: mtime is \d+, wanted 0$/.test(line)),
@@ -155,8 +107,7 @@ test('the original mounts an image over an eStargz layer', { skip, timeout: 60_0
   const of = ['--blob-id', id, '--blob-data-size', layer.length.toString(16)]
   const toc = join(SHARED_FIXTURES, 'sources/lower.estargz.toc.json')
   nydusImage(['create', '-l', 'error', '-t', 'estargztoc-ref', ...of, '-D', blobs, '-B', bootstrap, toc], scratch.path)
-  await using peer = new Peer(scratch, bootstrap, blobs)
-  await peer.ready(scratch)
+  await using peer = await mounted(scratch, bootstrap, blobs)
   const differences = treeDifferences(scratch.mnt, join(SHARED_FIXTURES, 'trees/lower.tar.v6.jsonl'))
   // JSON has no bytes that are no UTF-8, and the writer of the table rounded times.
   assert.deepEqual(

@@ -1,19 +1,19 @@
 /** The original's nydusctl and ours ask the same daemon, ours or the original's: they print the same. NYDUS_PEER_DIR names the folder with the original's programs. */
 import assert from 'node:assert/strict'
-import { spawn, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { callApi, CARRIED_BLOBS, carriedImage, localConfig, Scratch } from '../src/daemon/testing.ts'
+import { CARRIED_BLOBS, carriedImage, localConfig, Scratch } from '../src/daemon/testing.ts'
 import { whyNoFuse } from '../src/kernel/index.ts'
 import { runAllOf } from '../src/cli/testing.ts'
+import { PeerDaemon, peers } from './peer-daemon.ts'
 
-const peers = process.env['NYDUS_PEER_DIR'] ?? ''
-const noPeer = ['nydusctl', 'nydusd'].every((name) => existsSync(join(peers, name)))
+const noPrograms = ['nydusctl', 'nydusd'].every((name) => existsSync(join(peers, name)))
   ? undefined
   : 'NYDUS_PEER_DIR names no folder with nydusctl and nydusd'
-const skip = whyNoFuse() ?? noPeer ?? false
+const skip = whyNoFuse() ?? noPrograms ?? false
 const IMAGE = carriedImage('v6-tar-none-c64k')
 const COMMANDS = [
   'info',
@@ -62,18 +62,10 @@ test('they print the same about our daemon', { skip, timeout: 120_000 }, async (
 
 test("they print the same about the original's daemon", { skip, timeout: 120_000 }, async () => {
   await using scratch = new Scratch()
-  const [config, socket] = [join(scratch.path, 'config.json'), join(scratch.path, 'peer.sock')]
+  const config = join(scratch.path, 'config.json')
   const prefetch = { enable: true, threads_count: 2, prefetch_all: true }
   writeFileSync(config, localConfig(CARRIED_BLOBS, scratch.cache, { fs_prefetch: prefetch }))
-  const args = ['--bootstrap', IMAGE.bootstrap, '--config', config, '--mountpoint', scratch.mnt, '--apisock', socket]
-  const peer = spawn(join(peers, 'nydusd'), [...args, '--rlimit-nofile', '0'], { stdio: 'ignore' })
-  try {
-    for (let tries = 0; tries < 500 && !existsSync(socket); tries++) await sleep(10)
-    await callApi(socket, 'GET', '/api/v1/daemon')
-    await sleep(300) // its prefetch ends
-    await compare(scratch, socket)
-  } finally {
-    peer.kill('SIGTERM')
-    await new Promise((resolve) => peer.once('close', resolve))
-  }
+  await using peer = await PeerDaemon.start(scratch, ['--bootstrap', IMAGE.bootstrap, '--config', config])
+  await sleep(300) // its prefetch ends
+  await compare(scratch, peer.socket)
 })

@@ -1,23 +1,15 @@
 /** Cache directories that several tools fill and read: what prefetch leaves is what the builder writes, and the original's nydusd and ours use them in turn. NYDUS_PEER_DIR names the folder with its programs. */
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { once } from 'node:events'
+import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { callApi, localConfig, Scratch } from '../src/daemon/testing.ts'
+import { localConfig, Scratch } from '../src/daemon/testing.ts'
 import { whyNoFuse } from '../src/kernel/index.ts'
+import { noPeer, nydusImage, PeerDaemon } from './peer-daemon.ts'
 
 const skip = whyNoFuse() ?? false
-const root = join(import.meta.dirname, '..')
-
-/** Runs our nydus-image from its sources. */
-function nydusImage(args: readonly string[], cwd: string): void {
-  const program = ['--disable-warning=ExperimentalWarning', join(root, 'src/cli/nydus-image/index.ts')]
-  const { status, stderr } = spawnSync(process.execPath, [...program, ...args], { cwd, encoding: 'utf8' })
-  assert.equal(status, 0, `${args.join(' ')}\n${stderr}`)
-}
 
 /** A folder of files, small ones and some of several chunks. */
 function makeTree(at: string): string {
@@ -61,47 +53,16 @@ for (const options of [[], ['--batch-size', '0x10000']])
     assert.equal(await daemon.stop(), 0)
   })
 
-const peers = process.env['NYDUS_PEER_DIR']
-const noPeer = skip === false ? peers === undefined && 'NYDUS_PEER_DIR is not set' : skip
+const skipPeer = skip === false ? (noPeer ?? false) : skip
 
-/** The original's nydusd on `scratch.mnt`, until it is disposed of. */
-class Peer implements AsyncDisposable {
-  readonly #child: ChildProcess
-  readonly #socket: string
+/** The original's nydusd with the image and the configuration of the test. */
+async function peerDaemon(scratch: Scratch, options: readonly string[] = []): Promise<PeerDaemon> {
+  const common = ['--bootstrap', 'image.boot', '--config', 'config.json', '--log-level', 'error']
+  return await PeerDaemon.start(scratch, [...common, ...options])
+}
 
-  constructor(scratch: Scratch, options: readonly string[] = []) {
-    this.#socket = join(scratch.path, 'peer.sock')
-    const args = ['--bootstrap', 'image.boot', '--config', 'config.json', '--mountpoint', scratch.mnt]
-    const more = ['--apisock', this.#socket, '--rlimit-nofile', '0', '--log-level', 'error']
-    const stdio = ['ignore', 'inherit', 'inherit'] as const
-    this.#child = spawn(join(peers ?? '', 'nydusd'), [...args, ...more, ...options], {
-      cwd: scratch.path,
-      stdio: [...stdio],
-    })
-  }
-
-  async ready(): Promise<this> {
-    for (let tries = 0; tries < 500; tries += 1) {
-      assert.equal(this.#child.exitCode, null)
-      try {
-        const { text } = await callApi(this.#socket, 'GET', '/api/v1/daemon')
-        if (text.includes('RUNNING')) return this
-      } catch {
-        await sleep(10) // the socket is not there yet
-      }
-    }
-    throw new Error('the original does not run')
-  }
-
-  async requests(): Promise<number> {
-    const { text } = await callApi(this.#socket, 'GET', '/api/v1/metrics/backend?id=/')
-    return Number((JSON.parse(text) as Record<string, unknown>)['read_count'])
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#child.kill('SIGTERM')
-    if (this.#child.exitCode === null) await once(this.#child, 'close')
-  }
+async function requestsOf(peer: PeerDaemon): Promise<number> {
+  return Number((await peer.json('/api/v1/metrics/backend?id=/'))['read_count'])
 }
 
 /** Compares all files with their source, in another process: this one would wait for the daemon that it talks to. */
@@ -135,7 +96,10 @@ const SHARED: ReadonlyArray<readonly [name: string, options: readonly string[], 
 ]
 
 for (const [name, options, cache, files] of SHARED)
-  test(`a cache is used by the original and by ours in turn: ${name}`, { skip: noPeer, timeout: 60_000 }, async () => {
+  test(`a cache is used by the original and by ours in turn: ${name}`, {
+    skip: skipPeer,
+    timeout: 60_000,
+  }, async () => {
     await using scratch = new Scratch()
     const tree = makeTree(scratch.folder('tree'))
     const blobs = scratch.folder('blobs')
@@ -153,9 +117,9 @@ for (const [name, options, cache, files] of SHARED)
     }
     writeFileSync(join(scratch.path, 'config.json'), JSON.stringify(config))
     {
-      await using peer = await new Peer(scratch).ready()
+      await using peer = await peerDaemon(scratch)
       compare(scratch, tree, 'deep')
-      assert.ok((await peer.requests()) > 0)
+      assert.ok((await requestsOf(peer)) > 0)
     }
     const daemon = await scratch.nydusd([
       '--bootstrap',
@@ -171,16 +135,16 @@ for (const [name, options, cache, files] of SHARED)
     compare(scratch, tree)
     assert.equal(await daemon.stop(), 0)
     {
-      await using peer = await new Peer(scratch).ready()
+      await using peer = await peerDaemon(scratch)
       compare(scratch, tree)
-      assert.ok((await peer.requests()) <= 1, 'nothing but the context of the blob is fetched again')
+      assert.ok((await requestsOf(peer)) <= 1, 'nothing but the context of the blob is fetched again')
     }
     await scratch.nydusd(['--bootstrap', 'image.boot', '--config', 'config.json', '--log-level', 'error'])
     compare(scratch, tree)
   })
 
 test('chunks are taken over from caches of the original, and by the original from ours, through one database', {
-  skip: noPeer,
+  skip: skipPeer,
   timeout: 60_000,
 }, async () => {
   await using scratch = new Scratch()
@@ -193,9 +157,9 @@ test('chunks are taken over from caches of the original, and by the original fro
   const dedup = ['--dedup-db', join(scratch.path, 'cas.db')]
   useCache('theirs')
   {
-    await using peer = await new Peer(scratch, dedup).ready()
+    await using peer = await peerDaemon(scratch, dedup)
     compare(scratch, tree)
-    assert.ok((await peer.requests()) > 0)
+    assert.ok((await requestsOf(peer)) > 0)
     await sleep(500) // it records in the background
   }
   useCache('ours')
@@ -206,7 +170,7 @@ test('chunks are taken over from caches of the original, and by the original fro
   rmSync(join(scratch.path, 'theirs'), { recursive: true })
   assert.equal(await daemon.stop(), 0) // it forgets what is gone; the original looks at the first place only
   useCache('again')
-  await using peer = await new Peer(scratch, dedup).ready()
+  await using peer = await peerDaemon(scratch, dedup)
   compare(scratch, tree)
-  assert.ok((await peer.requests()) < 40, 'of what ours has nothing is fetched')
+  assert.ok((await requestsOf(peer)) < 40, 'of what ours has nothing is fetched')
 })
