@@ -164,16 +164,17 @@ test('attributes that images cannot hold are left out, and one warning names the
       { path: 'a', content: Buffer.from('a'), xattrs: [xattr('com.apple.provenance'), xattr('user.kept')] },
       { path: 'b', content: Buffer.from('b'), xattrs: [xattr('user.large', 65_536)] },
       { path: 'c', content: Buffer.from('c'), xattrs: [xattr('system.nfs4_acl')] },
+      { path: 'd', content: Buffer.from('d'), xattrs: [xattr(`user.${'n'.repeat(251)}`), xattr('user.\0')] },
     ]),
   )
   const { built, image } = await build(t, { kind: 'tar', path: tar }, 6)
   assert.deepEqual(built.warnings, [
-    'the image cannot hold all of its source; left out: the extended attribute "com.apple.provenance" of "a" (images hold user.*, trusted.*, security.* and POSIX ACLs), and 2 more of such',
+    'the image cannot hold all of its source; left out: the extended attribute "com.apple.provenance" of "a" (images hold user.*, trusted.*, security.* and POSIX ACLs), and 4 more of such',
   ])
-  const names = ['a', 'b', 'c'].map((path) =>
+  const names = ['a', 'b', 'c', 'd'].map((path) =>
     image
       .xattrs(image.lookup(image.root, Buffer.from(path)) ?? assert.fail(path))
       .map(({ name }) => Buffer.from(name).toString()),
   )
-  assert.deepEqual(names, [['user.kept'], [], []])
+  assert.deepEqual(names, [['user.kept'], [], [], []])
 })

@@ -33,6 +33,7 @@ function problemOf({ name, value }: Xattr): string | undefined {
   const key = toKey(name)
   if (!PREFIXES.some((prefix) => key.startsWith(prefix)) && !WHOLE_NAMES.has(key))
     return 'images hold user.*, trusted.*, security.* and POSIX ACLs'
+  if (name.includes(0)) return 'its name has a NUL byte'
   if (name.length > MAX_NAME_BYTES) return `its name has ${name.length} bytes, ${MAX_NAME_BYTES} are the limit`
   return value.length > MAX_VALUE_BYTES
     ? `its value has ${value.length} bytes, ${MAX_VALUE_BYTES} are the limit`
