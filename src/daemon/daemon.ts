@@ -340,7 +340,7 @@ export class Daemon {
 
   async #closeAll(): Promise<void> {
     await this.#session.stopServing()
-    this.#files?.end()
+    await this.#files?.end()
     await this.#mounts.close()
     this.options.dedup?.close()
     await this.#decoders.close()
@@ -358,7 +358,7 @@ export class Daemon {
       try {
         await this.#session.useFiles(this.#files)
       } catch (error) {
-        this.#files.end()
+        await this.#files.end()
         this.#files = undefined // the next one is refused too
         throw error
       }

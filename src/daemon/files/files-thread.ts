@@ -6,6 +6,8 @@ import { FileSystemCounters } from '../metrics.ts'
 import type { LateRead, ServedImage } from '../transports/fuse-handler.ts'
 import type { FilesNews, FilesWorkerMessage } from './messages.ts'
 
+const END_DEADLINE_MS = 2_000
+
 export interface FilesThreadOptions {
   readonly log: Log
   /** A read of an image below an overlay whose data is not here yet. */
@@ -23,6 +25,7 @@ export class FilesThread {
   readonly #worker: Worker
   readonly #options: FilesThreadOptions
   readonly #waiting = new Map<number, { resolve: () => void; reject: (error: Error) => void }>()
+  readonly #gone = Promise.withResolvers<void>()
   #lastId = 0
   #ended = false
 
@@ -85,19 +88,24 @@ export class FilesThread {
     if (!this.#ended) await this.#ask((id) => ({ kind: 'detach', id, slot }))
   }
 
-  end(): void {
+  /** Resolves when the thread uses no descriptors any more, its own or those of the session and the caches; or after {@link END_DEADLINE_MS}, when the host does not answer it. */
+  async end(): Promise<void> {
     if (this.#ended) return
     this.#ended = true
     this.#post({ kind: 'end' })
+    const deadline = setTimeout(this.#gone.resolve, END_DEADLINE_MS)
+    await this.#gone.promise
+    clearTimeout(deadline)
     this.#worker.unref()
   }
 
-  #ask(message: (id: number) => FilesNews): Promise<void> {
+  async #ask(message: (id: number) => FilesNews): Promise<void> {
+    if (this.#ended) throw new Error('the files thread has ended')
     const id = ++this.#lastId
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     this.#waiting.set(id, { resolve, reject })
     this.#post(message(id))
-    return promise
+    await promise
   }
 
   #post(message: FilesNews, transfer: MessagePort[] = []): void {
@@ -140,6 +148,7 @@ export class FilesThread {
   #failed(error: Error): void {
     for (const { reject } of this.#waiting.values()) reject(error)
     this.#waiting.clear()
+    this.#gone.resolve()
     if (this.#ended) return
     this.#ended = true
     this.#options.onFailure(error)
