@@ -8,7 +8,7 @@ const O_CLOEXEC_NONBLOCK = 0o2000000 | 0o4000
 const UFFDIO = { API: 0xc018aa3f, REGISTER: 0xc020aa00, WAKE: 0x8010aa02 } as const
 const PROT_READ_WRITE = 3
 const PROT_READ = 1
-const MAP = { PRIVATE_ANONYMOUS: 0x22, PRIVATE_FIXED: 0x12 } as const
+const MAP = { PRIVATE_ANONYMOUS: 0x22, PRIVATE_FIXED: 0x12, HUGETLB: 0x40000 } as const
 
 /** Memory without pages, and the userfaultfd that tells when one is touched. Touch it on a thread that need not answer anything: it waits for the page. */
 export class FaultMemory {
@@ -16,15 +16,16 @@ export class FaultMemory {
   readonly address: number
   readonly size: number
 
-  /** Throws KernelError where this process may have no userfaultfd. */
-  constructor(size: number) {
+  /** Throws KernelError where this process may have no userfaultfd, or there are not so many huge pages. */
+  constructor(size: number, pages: 'small' | 'huge' = 'small') {
     const c = calls()
     this.size = size
     this.fd = check(c.syscall(SYS_USERFAULTFD, O_CLOEXEC_NONBLOCK), 'userfaultfd', 'there is no userfaultfd')
     const api = Buffer.alloc(24)
     api.writeBigUInt64LE(0xaan, 0)
     check(c.ioctl(this.fd, UFFDIO.API, libc().address(api)), 'UFFDIO_API', 'the userfaultfd is of another kind')
-    this.address = check(c.mmap(0, size, PROT_READ_WRITE, MAP.PRIVATE_ANONYMOUS, -1, 0), 'mmap', 'no memory')
+    const flags = MAP.PRIVATE_ANONYMOUS | (pages === 'huge' ? MAP.HUGETLB : 0)
+    this.address = check(c.mmap(0, size, PROT_READ_WRITE, flags, -1, 0), 'mmap', 'no memory')
     const register = Buffer.alloc(32)
     register.writeBigUInt64LE(BigInt(this.address), 0)
     register.writeBigUInt64LE(BigInt(size), 8)
@@ -54,9 +55,9 @@ export function readMemory(address: number, length: number): Buffer {
 }
 
 /** Why there is no such memory here; undefined = there is. */
-export function whyNoFaults(): string | undefined {
+export function whyNoFaults(size = 4096, pages: 'small' | 'huge' = 'small'): string | undefined {
   try {
-    new FaultMemory(4096).close()
+    new FaultMemory(size, pages).close()
     return undefined
   } catch (error) {
     return error instanceof Error ? error.message : String(error)

@@ -103,13 +103,16 @@ export class UserFaults {
     prepare: (done: number) => { request: number; result: number; address: number },
   ): void {
     let tries = 0
+    let isThere = false
     for (let done = 0; done < length && !this.#isClosed; ) {
       const { request, result, address } = prepare(done)
       if (calls().ioctl(this.#fd, request, libc().address(this.#argument)) === 0) return
       const errno = libc().errno()
       const filled = Number(this.#argument.readBigInt64LE(result))
+      // EINVAL behind a page that is there: both are in one huge page
+      isThere = filled <= 0 && (errno === ERRNO.EEXIST || (isThere && errno === ERRNO.EINVAL))
       if (filled > 0) done += filled
-      else if (errno === ERRNO.EEXIST) {
+      else if (isThere) {
         this.#wake(address)
         done += PAGE
       } else if (errno !== ERRNO.EAGAIN || ++tries > MAX_TRIES)
