@@ -82,7 +82,7 @@ test('top counts what was read, once without a terminal', { skip, timeout: 60_00
   )
 })
 
-test('top on a terminal draws again and again, ends with q, and gives the terminal back', {
+test('top on a terminal draws again and again, waits for a daemon that is gone, ends with q, and gives the terminal back', {
   skip:
     skip || (spawnSync('script', ['--version']).status === 0 ? false : 'there is no script(1), which makes terminals'),
   timeout: 60_000,
@@ -94,15 +94,18 @@ test('top on a terminal draws again and again, ends with q, and gives the termin
     .join(' ')
   const child = spawn('script', ['-qec', command, '/dev/null'], { stdio: ['pipe', 'pipe', 'inherit'] })
   let seen = ''
-  let hasQuit = false
-  child.stdout.on('data', (part: Buffer) => {
-    seen += part.toString()
-    if (hasQuit || !seen.includes('READS/s')) return // drawn a second time: there are rates
-    hasQuit = true
-    child.stdin.write('q')
-  })
+  const until = async (words: string): Promise<void> => {
+    const signal = AbortSignal.timeout(50_000)
+    while (!seen.includes(words)) await once(child.stdout, 'data', { signal })
+  }
+  child.stdout.on('data', (part: Buffer) => (seen += part.toString()))
   try {
-    const [code] = (await once(child, 'close', { signal: AbortSignal.timeout(50_000) })) as [number]
+    const closed = once(child, 'close')
+    await until('READS/s') // drawn a second time: there are rates
+    await daemon.kill()
+    await until('cannot reach nydusd at')
+    child.stdin.write('q')
+    const [code] = (await closed) as [number]
     assert.equal(code, 0, seen)
   } finally {
     child.kill() // and with it the terminal, which ends what runs in it

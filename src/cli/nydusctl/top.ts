@@ -55,7 +55,7 @@ async function live(client: NydusdClient, first: Sample, pauseMs: number, signal
   let now = first
   let trouble = ''
   for (;;) {
-    screen.draw([...tableLines(now, before, screen.width), '', trouble === '' ? 'q quits' : `${trouble}; q quits`])
+    screen.draw([...tableLines(now, before, screen.width), '', ...(trouble === '' ? [] : [trouble]), 'q quits'])
     try {
       await sleep(pauseMs, undefined, { signal: ended })
     } catch {
