@@ -1,6 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -24,9 +24,18 @@ export interface Place {
   end(): Promise<void>
 }
 
-/** Builds a small image, starts nydusd (from its sources, or this program) and mounts. */
+/** Builds a small image, starts nydusd (from its sources, or this program) and mounts. What fails leaves nothing behind. */
 export async function prepare(mode: Mode, nydusd: string | undefined): Promise<Place> {
   const folder = mkdtempSync(join(tmpdir(), 'nydusd-posix-'))
+  try {
+    return await mountIn(folder, mode, nydusd)
+  } catch (error) {
+    rmSync(folder, { recursive: true, force: true })
+    throw error
+  }
+}
+
+async function mountIn(folder: string, mode: Mode, nydusd: string | undefined): Promise<Place> {
   chmodSync(folder, 0o755) // the suites become other users
   const at = (name: string): string => join(folder, name)
   for (const name of ['source', 'source/dir', 'blobs', 'cache', 'upper', 'work', 'mnt', 'merged', 'host'])
@@ -46,19 +55,30 @@ export async function prepare(mode: Mode, nydusd: string | undefined): Promise<P
   const what =
     mode === 'shared' ? ['--shared-dir', at('host')] : ['--bootstrap', at('boot'), '--config', at('config.json')]
   const daemon = await start(folder, [...what, ...(mode === 'overlayfs' ? [] : ['--writable'])], nydusd)
+  const stop = async (): Promise<void> => {
+    await unmount(at('merged'), true)
+    await end(daemon)
+  }
   if (mode === 'overlayfs')
-    await mountOverlay(at('merged'), { lower: [at('mnt')], upper: at('upper'), work: at('work') })
+    try {
+      await mountOverlay(at('merged'), { lower: [at('mnt')], upper: at('upper'), work: at('work') })
+    } catch (error) {
+      await stop()
+      throw error
+    }
   return {
     mode,
     folder,
     at: mode === 'overlayfs' ? at('merged') : at('mnt'),
     lower: at('mnt'),
-    end: async () => {
-      await unmount(at('merged'), true)
-      daemon.kill('SIGTERM')
-      await once(daemon, 'close')
-    },
+    end: stop,
   }
+}
+
+async function end(daemon: ChildProcess): Promise<void> {
+  if (daemon.exitCode !== null || daemon.signalCode !== null) return
+  daemon.kill('SIGTERM')
+  await once(daemon, 'close')
 }
 
 function tool(name: string, args: readonly string[]): void {
@@ -85,8 +105,16 @@ async function start(folder: string, args: readonly string[], nydusd: string | u
       ? spawn(process.execPath, [...sources, ...all], { stdio: 'inherit' })
       : spawn(nydusd, all, { stdio: 'inherit' })
   for (const deadline = Date.now() + START_DEADLINE_MS; !existsSync(join(folder, 'api.sock')); await sleep(50))
-    if (daemon.exitCode !== null || Date.now() > deadline) throw new Error('nydusd did not start')
+    if (daemon.exitCode !== null || Date.now() > deadline) {
+      await end(daemon)
+      throw new Error(`nydusd did not start: ${readLog(folder)}`)
+    }
   return daemon
+}
+
+function readLog(folder: string): string {
+  const file = join(folder, 'log.log')
+  return existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n').slice(-1).join('') : 'it wrote no log'
 }
 
 /** Lines of `excluded.txt` for a suite in a mode: case and reason. */
