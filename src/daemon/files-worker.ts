@@ -172,7 +172,7 @@ function run(request: FileRequest, act: () => number): void {
 
 function fail(request: FileRequest, error: unknown): void {
   const known = error instanceof TooLarge ? ERRNO.EFBIG : errnoOf(error)
-  if (known === undefined) tell({ kind: 'error', text: messageOf(error) })
+  if (known === undefined) tellFailed(request, error)
   send(request, -(known ?? ERRNO.EIO))
 }
 
@@ -182,8 +182,13 @@ function send(request: FileRequest, result: number): void {
   try {
     sendFuse(device, message.address, message.length)
   } catch (error) {
-    tell({ kind: 'error', text: messageOf(error) })
+    tellFailed(request, error)
   }
+}
+
+/** Numbers of operations are those of docs/formats/fuse-wire.md, nodes those of `nydusd --log-level trace`. */
+function tellFailed({ opcode, node, nodeTop }: FileRequest, error: unknown): void {
+  tell({ kind: 'error', text: `operation ${opcode} on node ${node} of mount ${nodeTop}: ${messageOf(error)}` })
 }
 
 answerReportsAlone()

@@ -53,9 +53,11 @@ export class HostFiles {
     if (fd < 0) throw new KernelError('open', c.errno(), `cannot open the directory ${directory}`)
     this.#mount = fd
     const path = openPath(fd, cName('.'))
-    if (path < 0 || statFd(path, this.stat) < 0) {
+    const looked = path < 0 ? path : statFd(path, this.stat)
+    if (looked < 0) {
+      if (path >= 0) closeFd(path)
       closeFd(fd)
-      throw new KernelError('open', path < 0 ? -path : c.errno(), `cannot look into the directory ${directory}`)
+      throw new KernelError('open', -looked, `cannot look into the directory ${directory}`)
     }
     this.root = new HostFile(path, this.stat)
     this.root.isPinned = true
