@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createServer, type RequestListener, type Server } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
 import { type AddressInfo, createServer as createTcpServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -129,6 +131,41 @@ test('a connection that is there has its time, also for requests that waited for
   const sizes = Array.from({ length: 3 }, () => reader.size(patience().signal))
   assert.deepEqual(await Promise.all(sizes), [5, 5, 5])
   assert.equal(await reader.size(patience().signal), 5)
+})
+
+const noOpenssl = spawnSync('openssl', ['version']).error === undefined ? false : 'openssl is not installed'
+
+test('own certificates are trusted when they are given, and only then', { skip: noOpenssl }, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'http-proxy-'))
+  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
+  const line = 'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost'
+  const names = ['-keyout', key, '-out', cert, '-addext', 'subjectAltName=IP:127.0.0.1']
+  const made = spawnSync('openssl', [...line.split(' '), ...names], { encoding: 'utf8' })
+  assert.equal(made.status, 0, made.stderr)
+  const ca = readFileSync(cert, 'utf8')
+  const server = createTlsServer({ key: readFileSync(key), cert: ca }, (_request, response) => {
+    response.writeHead(200, { 'Content-Length': 5 }).end()
+  })
+  rmSync(folder, { recursive: true })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const addr = `https://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const sizeWith = async (more: Partial<HttpProxyOptions>): Promise<number> => {
+    const backend = httpProxyBackend({ ...OPTIONS, addr, ...more })
+    try {
+      return await (await backend.open('id')).size(patience().signal)
+    } finally {
+      await backend.close()
+    }
+  }
+  try {
+    await assert.rejects(sizeWith({}), { code: 'UNTRUSTED', retryable: false })
+    assert.equal(await sizeWith({ ca }), 5)
+    assert.equal(await sizeWith({ skipVerify: true }), 5)
+  } finally {
+    server.closeAllConnections()
+    server.close()
+  }
 })
 
 /** A server on a Unix socket, and the backend of it. */

@@ -57,7 +57,12 @@ async function readPart(backend: Backend, purpose: 'demand' | 'prefetch' = 'dema
   assert.ok(into.equals(BLOB.subarray(50_000, 550_000)))
 }
 
-async function inRegistry(): Promise<Place> {
+interface RegistryPlace extends Place {
+  open(proxy: ProxyOptions, headers?: Readonly<Record<string, string>>): Backend
+  redirect(to: string): void
+}
+
+async function inRegistry(): Promise<RegistryPlace> {
   const root = await mkdtemp(join(tmpdir(), 'proxied-'))
   const auth = { kind: 'bearer', tokenLifeMs: 60_000, users: { ann: 'secret' } } as const
   const server = await startRegistry({ root, host: '127.0.0.1', port: 0, auth })
@@ -73,7 +78,7 @@ async function inRegistry(): Promise<Place> {
   await client.close()
   server.resetCounters()
   return {
-    open: (proxy) =>
+    open: (proxy, headers = NETWORK.headers) =>
       registryBackend({
         host: server.host,
         repo: 'test/image',
@@ -81,9 +86,10 @@ async function inRegistry(): Promise<Place> {
         auth: Buffer.from('ann:secret').toString('base64'),
         retryBaseMs: 1,
         timeoutMs: NETWORK.timeoutMs,
-        headers: NETWORK.headers,
+        headers,
         proxy,
       }),
+    redirect: (to) => server.fail({ match: { route: 'blob' }, times: 9, fault: { kind: 'redirect', to, status: 307 } }),
     count: () => server.counters().blob.requests,
     async [Symbol.asyncDispose]() {
       await server.close()
@@ -216,6 +222,26 @@ for (const [name, make] of PLACES) {
     await Promise.all([lenient.close(), strict.close()])
   })
 }
+
+test('where a registry redirects to gets the headers that are for the proxy, and none that may be a login', async () => {
+  await using place = await inRegistry()
+  await using store = await startObjectStore(unsignedOnly)
+  store.objects.set('/elsewhere', BLOB)
+  await using proxy = await startForwardProxy()
+  place.redirect(`http://127.0.0.1:${store.port}/elsewhere`)
+  const backend = place.open(through(proxy.url), { ...NETWORK.headers, 'x-api-key': 's3cret' })
+  await readPart(backend)
+  await readPart(backend)
+  const there = proxy.passed.filter(({ url }) => url.endsWith('/elsewhere'))
+  assert.equal(there.length, 2)
+  for (const { headers } of there)
+    assert.deepEqual([headers['x-own'], headers['x-api-key'], headers.authorization], ['mine', undefined, undefined])
+  assert.ok(
+    proxy.passed.some(({ headers }) => headers['x-api-key'] === 's3cret'),
+    'the registry gets them all',
+  )
+  await backend.close()
+})
 
 test('a body that the proxy cuts is gone on with where it stopped', async () => {
   await using place = await inStore('s3')
