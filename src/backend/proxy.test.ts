@@ -255,14 +255,19 @@ test('a body that the proxy cuts is gone on with where it stopped', async () => 
   await backend.close()
 })
 
-test('a proxy that says nothing ends by the time-out', async () => {
+test('a proxy that says nothing ends by the time-out, also when it is asked for a tunnel', async () => {
   await using proxy = await startForwardProxy()
   proxy.interfere = () => 'silence'
-  const bucket = { scheme: 'http', endpoint: 'oss.invalid', bucket: 'images', prefix: '', ...KEYS }
   const strict = through(proxy.url, { fallback: false })
-  const backend = ossBackend({ ...bucket, ...NETWORK, timeoutMs: 300, proxy: strict })
-  await assert.rejects(readPart(backend), { code: 'TIMEOUT' })
-  await backend.close()
+  for (const scheme of ['http', 'https']) {
+    const bucket = { scheme, endpoint: 'oss.invalid', bucket: 'images', prefix: '', ...KEYS }
+    const backend = ossBackend({ ...bucket, ...NETWORK, timeoutMs: 300, proxy: strict })
+    await assert.rejects((await backend.open(ID)).size(patience(5000).signal), {
+      code: 'TIMEOUT',
+      message: /no answer from .* in time/,
+    })
+    await backend.close()
+  }
 })
 
 test('a bucket’s own host name is what the proxy is asked for', async () => {
