@@ -4,7 +4,7 @@ import { test } from 'node:test'
 import * as fc from 'fast-check'
 import { encodeMetaFile, encodeMetaHeader, META_HEADER_SIZE, metaFileOf, openBlobLayout } from './blob-meta.ts'
 import { decodeInfo, encodeInfoV1, INFO_V1_SIZE } from './chunk-infos.ts'
-import { BLOB_FEATURES, BlobError, type BlobInfo, ChunkInfo } from './index.ts'
+import { BLOB_FEATURES, BlobError, type BlobInfo, ChunkInfo, plainMetaFileSize, readPlainMeta } from './index.ts'
 import { decodeTarHeader, encodeTarHeader, TAR_HEADER_SIZE } from './tar-header.ts'
 import { decodeToc, encodeToc, PARTS } from './toc.ts'
 
@@ -175,4 +175,21 @@ test('tar headers of every size read back; other bytes are no header', () => {
       assert.throws(() => decodeTarHeader(bytes), hasCode('BAD_TAR'))
     }),
   )
+})
+
+test('a context that is kept for others is fetched up to what memory is for, and as the bootstrap describes it', async () => {
+  const { infos, header } = context()
+  const stored = Buffer.concat([infos, header])
+  const read = async (offset: number, into: Uint8Array): Promise<void> => {
+    assert.equal(offset, BLOB.metaOffset)
+    into.set(stored)
+  }
+  const file = await readPlainMeta(BLOB, read)
+  assert.ok(Buffer.from(encodeMetaFile(infos, header)).equals(file))
+  assert.equal(plainMetaFileSize(BLOB), file.length)
+  for (const sizes of [{ metaUncompressedSize: 65 << 20 }, { metaCompressedSize: BLOB.metaUncompressedSize + 1 }])
+    await assert.rejects(
+      readPlainMeta({ ...BLOB, ...sizes }, () => assert.fail('nothing is fetched')),
+      hasCode('BAD_META'),
+    )
 })

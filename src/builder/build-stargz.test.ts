@@ -128,6 +128,23 @@ test('every chunk of an eStargz layer is found and verified', async () => {
   assert.equal(info?.metaBlobId, sha256(blob))
 })
 
+test('files about the layer are in no image, and end the chunk before them', async () => {
+  const landmark = { name: '.no.prefetch.landmark', type: 'reg', size: 1, offset: 200, chunkDigest: FILE.chunkDigest }
+  const { bootstrap, blobs } = await build(table(FILE, landmark))
+  assert.deepEqual(
+    readTree(openBootstrap(bootstrap)).root.children?.map(({ name }) => Buffer.from(name).toString()),
+    [FILE.name],
+  )
+  assert.equal(blobs[0]?.chunkCount, 1)
+  assert.deepEqual(
+    fileAt(bootstrap, FILE.name).chunks.map(({ compressedOffset, compressedSize }) => [
+      compressedOffset,
+      compressedSize,
+    ]),
+    [[FILE.offset, landmark.offset - FILE.offset]],
+  )
+})
+
 test('the same table gives the same bytes in pieces of any size', async () => {
   const tar = await tarOf([{ path: 'file', content: pattern(9000, 1) }])
   const { toc } = await estargzOf(tar, 0x1000)

@@ -388,6 +388,34 @@ describe('bad input', () => {
     assert.deepEqual([readdirSync(folder), readdirSync(join(folder, 'blobs'))], before)
   })
 
+  test('a bootstrap whose place is taken when the blob is there already takes the blob away again', async () => {
+    const image = openBootstrap(readFileSync(join(folder, 'plain.boot')))
+    const backend = localfsBackend({ dir: join(folder, 'blobs') })
+    const taken = join(folder, 'taken')
+    const blobFolder = join(folder, 'taken-blobs')
+    mkdirSync(blobFolder)
+    const { signal } = new AbortController()
+    // Asked once more when the bootstrap is on the disk under another name, before anything appears.
+    const asked = Object.assign(signal, {
+      throwIfAborted: () => {
+        if (readdirSync(folder).some((name) => name.startsWith('.taken.'))) mkdirSync(taken)
+      },
+    })
+    await withImageData(image, backend, async (data) => {
+      const work = optimizeImage(
+        { image, backend, data, signal: asked, onBytes: () => undefined },
+        { files: [{ path: '/late', ranges: undefined }], bootstrapPath: taken, blobFolder },
+      )
+      await assert.rejects(work, { code: 'OUTPUT' })
+    })
+    await backend.close()
+    assert.deepEqual([readdirSync(blobFolder), readdirSync(taken)], [[], []])
+    assert.deepEqual(
+      readdirSync(folder).filter((name) => name.startsWith('.')),
+      [],
+    )
+  })
+
   test('a full disk leaves nothing, neither for the blob nor for the bootstrap', {
     skip: process.getuid?.() !== 0 && 'mounting a small disk needs root',
   }, async () => {
