@@ -18,6 +18,7 @@ interface Shape {
   readonly wrapped?: unknown
   readonly item?: unknown
   readonly options?: readonly unknown[]
+  readonly default?: unknown
 }
 
 /** Paths of all keys of a schema that are no tables: `cache.filecache.work_dir`. */
@@ -69,6 +70,48 @@ test('configuration.md has every key of version 2', () => {
   assert.deepEqual(untold, [])
 })
 
+/** What a key is that is left out; undefined where it must be there, or is nothing then. */
+function defaultOf(schema: unknown, path: readonly string[]): unknown {
+  const { type, entries, wrapped, default: fallback } = schema as Shape
+  const [key, ...below] = path
+  if (key === undefined) return type === 'optional' ? fallback : undefined
+  return entries === undefined ? defaultOf(wrapped, path) : defaultOf(entries[key], below)
+}
+
+/** Headers have a table too. */
+function isKey(name: string): boolean {
+  return !name.startsWith('X-')
+}
+
+/** What the second column of a table means; undefined for words. */
+function valueIn(cell: string): unknown {
+  if (cell === '1 MiB') return 1 << 20
+  const [, text] = /^`(.*)`$/.exec(cell) ?? [undefined, cell]
+  return /^(?:true|false|\d+|\[\]|".*")$/.test(text) ? JSON.parse(text) : undefined
+}
+
+test('configuration.md has the defaults that documents get', () => {
+  const places: ReadonlyArray<readonly [heading: string, table: string]> = [
+    ['Version 2', ''],
+    ['`backend.s3` and `backend.oss`', 'backend.s3.'],
+    ['Proxies', 'backend.registry.proxy.'],
+    ...['localfs', 'registry', 'http-proxy', 'localdisk'].map(
+      (type) => [`\`backend.${type}\``, `backend.${type}.`] as const,
+    ),
+  ]
+  let told = 0
+  for (const [heading, table] of places)
+    for (const row of section(CONFIGURATION, heading).split('\n')) {
+      const value = valueIn(row.split(/(?<!\\)\|/)[2]?.trim() ?? '')
+      if (value === undefined) continue
+      for (const name of namesIn(row).filter(isKey)) {
+        told += 1
+        assert.deepEqual(value, defaultOf(ConfigV2, `${table}${name}`.split('.')), `${table}${name}`)
+      }
+    }
+  assert.ok(told > 40, `${told} defaults`)
+})
+
 test('configuration.md has every key of version 1', () => {
   const told = new Set(namesIn(section(CONFIGURATION, 'Version 1')))
   const untold = keysOf(ConfigV1).filter((key) => {
@@ -88,7 +131,7 @@ test('configuration.md has no key that no document takes', () => {
     }),
   )
   const [keys = ''] = CONFIGURATION.split('## Blob cache entries')
-  const wrong = namesIn(keys).filter((name) => !known.has(name) && !/[…<]/.test(name) && !name.startsWith('X-'))
+  const wrong = namesIn(keys).filter((name) => !known.has(name) && !/[…<]/.test(name) && isKey(name))
   assert.deepEqual(wrong, [])
 })
 
