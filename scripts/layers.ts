@@ -11,6 +11,7 @@ const FLOORS: Readonly<Record<string, number>> = {
   tar: 0,
   blob: 1,
   registry: 1,
+  containerd: 1,
   rafs: 1,
   backend: 2,
   cache: 2,
@@ -18,6 +19,8 @@ const FLOORS: Readonly<Record<string, number>> = {
   builder: 3,
   daemon: 4,
   convert: 4,
+  snapshotter: 4,
+  integrations: 4,
   cli: 5,
 }
 /** Edges inside one floor that ARCHITECTURE.md lists. */

@@ -1,0 +1,29 @@
+/** Labels that clients, image builders and we write on snapshots. Source: docs/containerd-nydus-grpc.md, "Labels". */
+
+/** The chain id that a layer's snapshot shall be found by; there when a layer is unpacked. */
+export const SNAPSHOT_REF = 'containerd.io/snapshot.ref'
+const PREFIX = 'containerd.io/snapshot/'
+
+/** Set by clients that pull for a remote snapshotter. */
+export const CRI_IMAGE_REF = `${PREFIX}cri.image-ref`
+export const CRI_MANIFEST_DIGEST = `${PREFIX}cri.manifest-digest`
+export const CRI_LAYER_DIGEST = `${PREFIX}cri.layer-digest`
+export const STARGZ_REFERENCE = `${PREFIX}remote/stargz.reference`
+export const PULL_USERNAME = `${PREFIX}pullusername`
+export const PULL_SECRET = `${PREFIX}pullsecret`
+export const OVERLAY_VOLATILE = `${PREFIX}overlay.volatile`
+export const UID_MAPPING = `${PREFIX}uidmapping`
+export const GID_MAPPING = `${PREFIX}gidmapping`
+
+/** Set by builders on layers. */
+export const NYDUS_BLOB = `${PREFIX}nydus-blob`
+export const NYDUS_BOOTSTRAP = `${PREFIX}nydus-bootstrap`
+export const NYDUS_SIGNATURE = `${PREFIX}nydus-signature`
+
+/** Set by the snapshotter. Values are never empty: containerd's own storage drops empty ones. */
+export const NYDUS_TARFS = `${PREFIX}nydus-tarfs`
+export const NYDUS_IMAGE_BLOCK = `${PREFIX}nydus-image-block`
+export const NYDUS_LAYER_BLOCK = `${PREFIX}nydus-layer-block`
+export const NYDUS_PROXY_MODE = `${PREFIX}nydus-proxy-mode`
+export const NYDUS_INDEX_ALTERNATIVE = `${PREFIX}nydus-index-alternative`
+export const STARGZ = `${PREFIX}stargz`
