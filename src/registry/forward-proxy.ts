@@ -158,7 +158,6 @@ export class ForwardProxy {
         throw new RegistryError('BAD_CONFIG', 'cannot use the proxy: its "url" is no http(s)://HOST[:PORT]')
       const old = this.#agent
       old?.opened.then((agent) => agent.close()).catch(() => undefined) // one that never opened has nothing to close
-      if (old !== undefined) this.#health.forget()
       this.#agent = { url, opened: this.#parts.open(url) }
     }
     return this.#agent.opened

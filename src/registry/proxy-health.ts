@@ -53,11 +53,6 @@ export class ProxyHealth {
     return this.#isWell
   }
 
-  /** Another proxy took its place. */
-  forget(): void {
-    this.#isWell = true
-  }
-
   close(): void {
     this.#closing.abort()
     clearTimeout(this.#timer)
