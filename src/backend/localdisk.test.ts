@@ -7,6 +7,7 @@ import { test } from 'node:test'
 import { crc32 } from 'node:zlib'
 import { backendConformance, patience, pattern, sha256, type Subject } from './conformance.ts'
 import { BASIC_DATA, diskOf, LINUX_DATA, type Part, split } from './testing/disk-image.ts'
+import { readBlobPartitions } from './gpt.ts'
 import { localdiskBackend } from './localdisk.ts'
 
 function scratch(): { readonly path: string; [Symbol.dispose](): void } {
@@ -130,6 +131,32 @@ test('headers with any one byte changed, and disks cut anywhere, end in the blob
   for (const length of [0, 1, 511, 512, 1000, 1024, 5000, half.length - 512]) {
     writeFileSync(place.path, disk.subarray(0, length))
     await assert.rejects(firstBytes(place.path, ID), { name: 'BackendError', code: 'IO' }, String(length))
+  }
+})
+
+test('a header that stands elsewhere than it says, or wants more entries than any disk has, is none', () => {
+  const disk = diskOf([{ ...split(ID), bytes: pattern(2000) }])
+  const size = 1 << 30 // beyond what is there it reads as zeros
+  const read = (changed: Buffer) => (offset: number, length: number) => {
+    assert.ok(length <= 4 << 20, `reads ${length} bytes at once`)
+    const bytes = Buffer.alloc(length)
+    changed.copy(bytes, 0, Math.min(offset, changed.length), Math.min(offset + length, changed.length))
+    return bytes
+  }
+  const changes: ReadonlyArray<readonly [string, (header: Buffer) => unknown]> = [
+    ['elsewhere', (header) => header.writeBigUInt64LE(7n, 24)],
+    ['too many', (header) => header.writeUInt32LE(1 << 20, 80)],
+    ['too large', (header) => header.writeUInt32LE(1 << 20, 84)],
+  ]
+  assert.equal(readBlobPartitions({ path: 'good', size, read: read(disk) }).length, 1)
+  for (const [what, change] of changes) {
+    const changed = Buffer.from(disk)
+    const header = changed.subarray(512, 512 + 92)
+    change(header)
+    header.writeUInt32LE(0, 16)
+    header.writeUInt32LE(crc32(header), 16)
+    const bad = { path: what, size, read: read(changed) }
+    assert.throws(() => readBlobPartitions(bad), { code: 'IO', message: /no GUID partition table/ }, what)
   }
 })
 

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { test } from 'node:test'
-import { localfsBackend } from '../backend/index.ts'
+import { type BlobReader, localfsBackend } from '../backend/index.ts'
 import { BLOB_FEATURES, type BlobInfo } from '../blob/index.ts'
 import { parseConfig } from './config/document.ts'
 import { withExternalBlobs } from './external-blobs.ts'
@@ -11,6 +14,7 @@ import { FIXED_PROXY } from './live-proxy.ts'
 
 const ID = 'e'.repeat(64)
 const BLOB = { id: ID, features: BLOB_FEATURES.EXTERNAL } as BlobInfo // nothing else of it counts here
+const SILENT = { type: 'http-proxy', config: { addr: 'http://127.0.0.1:1', retry_limit: '1' }, patch: {} }
 const OWN = btoa('reader:own')
 
 test('the login of the image’s registry, which the API may set, is not sent to the registries of external blobs', async () => {
@@ -36,4 +40,22 @@ test('the login of the image’s registry, which the API may set, is not sent to
     server.close()
   }
   assert.deepEqual(seen, new Set([undefined, `Basic ${OWN}`]))
+})
+
+test('a place that does not answer now is taken for one that has the blob, unless another has it', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'external-'))
+  const { config } = parseConfig(JSON.stringify({ version: 2, external_backends: [SILENT] }), 'a')
+  try {
+    const open = async (): Promise<BlobReader> => {
+      const backend = await withExternalBlobs(localfsBackend({ dir: folder }), [BLOB], { config, proxy: FIXED_PROXY })
+      return await backend.open(ID)
+    }
+    await assert.rejects((await open()).size(AbortSignal.timeout(5000)), { code: 'UNREACHABLE' })
+    writeFileSync(join(folder, ID), 'bytes')
+    const reader = await open()
+    assert.equal(await reader.size(AbortSignal.timeout(5000)), 5)
+    await reader.close()
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
 })
