@@ -50,7 +50,9 @@ export async function runNbd(options: NbdRunOptions): Promise<never> {
         })
       } catch (error) {
         await close()
-        throw new DaemonError('IO', messageOf(error), { cause: error })
+        throw new DaemonError('IO', `${messageOf(error)}; give a network block device that nobody uses`, {
+          cause: error,
+        })
       }
     },
   })

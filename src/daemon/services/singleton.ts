@@ -28,7 +28,7 @@ export async function runSingleton(options: SingletonRunOptions): Promise<never>
     throw new DaemonError(
       'UNSUPPORTED',
       existsSync(DEVICE)
-        ? 'this version of nydusd does not serve the cachefiles of the kernel (--fscache); mount by FUSE: nydusd --mountpoint DIRECTORY'
+        ? 'nydusd does not serve the cachefiles of the kernel (--fscache); mount by FUSE: nydusd --mountpoint DIRECTORY'
         : `cannot serve --fscache: there is no ${DEVICE}; the kernel lacks cachefiles on demand (Linux 5.19 to 6.11 with CONFIG_CACHEFILES_ONDEMAND), so mount by FUSE: nydusd --mountpoint DIRECTORY`,
     )
   const registry = new BlobRegistry()
@@ -56,7 +56,7 @@ export function blobRoutes(registry: BlobRegistry): ReadonlyArray<Route<ServiceD
         registry.remove(domain, id ?? '')
         return NO_CONTENT
       }
-      // What the kernel's cache keeps of a blob, which this version does not serve.
+      // What the kernel's cache keeps of a blob, which nydusd does not serve.
       return id === null ? BAD_REQUEST : unsupportedAnswer('DeleteBlobFile')
     }),
   ]
