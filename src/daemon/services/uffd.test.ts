@@ -10,7 +10,7 @@ import { Log } from '../log.ts'
 import { localfsDocument } from '../run.ts'
 import { CARRIED_BLOBS, carriedImage, localConfig, runNydusd, Scratch, TestDaemon } from '../testing.ts'
 import { type OpenDisk, openDisk } from './open-disk.ts'
-import { UffdClient } from './uffd-client.ts'
+import { UffdClient } from './test-uffd-client.ts'
 import { DocumentStream, parseMessage } from './uffd-protocol.ts'
 import { UffdServer } from './uffd-server.ts'
 

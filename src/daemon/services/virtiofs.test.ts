@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { CARRIED_BLOBS, carriedImage, localConfig, runNydusd, Scratch, TestDaemon } from '../testing.ts'
-import { type DriverOptions, VirtioFsDriver } from './virtiofs-driver.ts'
+import { type DriverOptions, VirtioFsDriver } from './test-virtiofs-driver.ts'
 
 const IMAGE = carriedImage('v6-tar-none-c64k')
 const [BLOB = ''] = IMAGE.blobs
