@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { KernelError } from '../../kernel/index.ts'
 import { addressOf, UserFaults, type UnixStream } from '../../kernel/vm/index.ts'
 import { messageOf } from '../errors.ts'
-import { ByteBudget } from './byte-budget.ts'
+import { readDisk } from './disk-read.ts'
 import type { ImageDisk } from './image-disk.ts'
 import { type DiskRange, type FilePiece, PAGE } from './page-map.ts'
 import { MAX_RANGES, pageFaultAnswer, type Region } from './uffd-protocol.ts'
@@ -25,8 +25,6 @@ interface Window extends DiskRange {
 
 const FIRST_PAUSE_MS = 100
 const LONGEST_PAUSE_MS = 10_000
-/** Memory of all clients for pages that are on their way. */
-const budget = new ByteBudget(64 << 20)
 const MAX_QUEUED = 64
 const PREFAULT_BYTES = 8 << 20
 /** The address is no longer mapped, or its process is gone: nobody waits. */
@@ -140,17 +138,10 @@ export class FaultServer {
     }
   }
 
-  async #copy({ region }: Window, { offset, length }: DiskRange): Promise<void> {
-    const release = await budget.take(length)
-    try {
-      const bytes = Buffer.allocUnsafeSlow(length)
-      const { disk } = this.#options
-      if (!disk.readNow(offset, bytes)) await disk.read(offset, bytes, this.#closing.signal)
-      if (!this.#closing.signal.aborted)
-        this.#faults.copy(region.base + offset - region.offset, addressOf(bytes), length)
-    } finally {
-      release()
-    }
+  async #copy({ region }: Window, range: DiskRange): Promise<void> {
+    const { signal } = this.#closing
+    const bytes = await readDisk(this.#options.disk, range, signal)
+    if (!signal.aborted) this.#faults.copy(region.base + range.offset - region.offset, addressOf(bytes), range.length)
   }
 
   async #zero(window: Window, range: DiskRange): Promise<void> {

@@ -1,6 +1,6 @@
 import { NBD, nbdReply, type NbdRequest, NbdRequests, type UnixStream } from '../../kernel/vm/index.ts'
 import { messageOf } from '../errors.ts'
-import { ByteBudget } from './byte-budget.ts'
+import { readDisk } from './disk-read.ts'
 import type { ImageDisk } from './image-disk.ts'
 
 export interface NbdConnectionOptions {
@@ -13,7 +13,6 @@ export interface NbdConnectionOptions {
 const READ_BYTES = 64 << 10
 /** As the driver and the protocol have it. */
 const MAX_LENGTH = 32 << 20
-const budget = new ByteBudget(64 << 20)
 
 /** Answers the requests of one connection of a network block device: reads, and nothing else. Answers go out as their data comes, in any order. */
 export class NbdConnection {
@@ -65,18 +64,14 @@ export class NbdConnection {
       return
     }
     const { disk, onError } = this.#options
-    const release = await budget.take(request.length)
     try {
-      const bytes = Buffer.allocUnsafeSlow(request.length)
-      if (!disk.readNow(request.offset, bytes)) await disk.read(request.offset, bytes, this.#closing.signal)
+      const bytes = await readDisk(disk, request, this.#closing.signal)
       this.#stream.send(nbdReply(request, 0))
       this.#stream.send(bytes)
     } catch (error) {
       if (this.#closing.signal.aborted) return
       onError(`cannot read ${request.length} bytes at ${request.offset}: ${messageOf(error)}`)
       this.#stream.send(nbdReply(request, NBD.EIO))
-    } finally {
-      release()
     }
   }
 

@@ -27,6 +27,7 @@ export class UffdClient implements AsyncDisposable {
   readonly #documents = new DocumentStream()
   readonly #buffer = Buffer.alloc(65536)
   #thread: Worker | undefined
+  #touched: Promise<unknown> | undefined
 
   constructor(path: string) {
     this.stream = connectStream(path)
@@ -62,6 +63,7 @@ export class UffdClient implements AsyncDisposable {
   async touch(at: number, length: number): Promise<Buffer> {
     this.#thread ??= new Worker(new URL('../testdata/touch-memory.ts', import.meta.url))
     const answer = once(this.#thread, 'message')
+    this.#touched = answer
     this.#thread.postMessage({ address: (this.memory?.address ?? 0) + at, length })
     const [bytes] = (await answer) as [Uint8Array]
     return Buffer.from(bytes)
@@ -69,8 +71,10 @@ export class UffdClient implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.stream.close()
-    this.memory?.close() // wakes who waits there
+    this.memory?.abandon()
+    await this.#touched
     await this.#thread?.terminate()
+    this.memory?.close()
   }
 
   #read(): void {

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict'
 import { closeSync, copyFileSync, existsSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { once } from 'node:events'
+import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -157,6 +159,40 @@ test('a page whose data cannot be had waits until it can be', { skip, timeout: 6
   copyFileSync(join(CARRIED_BLOBS, BLOB), join(blobs, BLOB))
   assert.ok((await waiting).equals(wanted))
   assert.equal(isThere, false)
+})
+
+test('pages that are at hand do not wait for those of a backend that does not answer', {
+  skip,
+  timeout: 20_000,
+}, async (t) => {
+  await using scratch = new Scratch()
+  const silent = createServer().listen(join(scratch.path, 'blobs.sock'))
+  await once(silent, 'listening')
+  t.after(() => silent.close())
+  const asked = once(silent, 'connection') as Promise<[Socket]>
+  const backend = {
+    type: 'http-proxy',
+    'http-proxy': { addr: join(scratch.path, 'blobs.sock'), timeout: 60, connect_timeout: 60 },
+  }
+  const cache = { type: 'blobcache', filecache: { work_dir: scratch.cache } }
+  const { config } = parseConfig(JSON.stringify({ version: 2, backend, cache, rafs: {} }), 'of the test')
+  const { disk, close } = await openDisk({ bootstrap: IMAGE.bootstrap, config })
+  const socketPath = join(scratch.path, 'uffd.sock')
+  const server = new UffdServer({ socketPath, disk, log: new Log({ level: 'off', file: undefined, rotationBytes: 0 }) })
+  try {
+    const all = 64 << 20 // as much as may be on its way
+    await using greedy = new UffdClient(socketPath)
+    greedy.handshake(all, all, (region) => ({ type: 0, regions: [region], policy: 1 }))
+    void greedy.touch(0, 4096)
+    const [connection] = await asked
+    t.after(() => connection.destroy())
+    await using modest = new UffdClient(socketPath)
+    modest.handshake(4096, 4096, (region) => ({ type: 0, regions: [region], policy: 1 }))
+    assert.equal((await modest.touch(0, 4096)).readUInt32LE(1024), 0xe0f5e1e2)
+  } finally {
+    server.close()
+    await close()
+  }
 })
 
 test('messages come joined, cut, or wrong', { skip, timeout: 60_000 }, async () => {

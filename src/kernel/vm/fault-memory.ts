@@ -15,6 +15,7 @@ export class FaultMemory {
   readonly fd: number
   readonly address: number
   readonly size: number
+  #isAbandoned = false
 
   /** Throws KernelError where this process may have no userfaultfd, or there are not so many huge pages. */
   constructor(size: number, pages: 'small' | 'huge' = 'small') {
@@ -43,9 +44,16 @@ export class FaultMemory {
     calls().ioctl(this.fd, UFFDIO.WAKE, libc().address(range))
   }
 
+  /** Brings no more pages: when the other end has let go of the userfaultfd too, those that are missing are zeros, and who waits goes on. */
+  abandon(): void {
+    if (!this.#isAbandoned) closeSync(this.fd)
+    this.#isAbandoned = true
+  }
+
+  /** Nobody may touch it any more. */
   close(): void {
+    this.abandon()
     calls().munmap(this.address, this.size)
-    closeSync(this.fd)
   }
 }
 

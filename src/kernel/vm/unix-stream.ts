@@ -30,6 +30,8 @@ export class UnixStream {
   readonly #queue: Outgoing[] = []
   #events: UnixStreamEvents | undefined
   #poll: PollHandle | undefined
+  /** Told when the other end takes more. */
+  #waitsToWrite = false
   #isClosed = false
 
   constructor(fd: number) {
@@ -77,7 +79,8 @@ export class UnixStream {
   }
 
   #watch(): void {
-    const events = { readable: true, writable: this.#queue.length > 0 }
+    this.#waitsToWrite = this.#queue.length > 0
+    const events = { readable: true, writable: this.#waitsToWrite }
     const told = (status: number, { readable, writable }: { readable: boolean; writable: boolean }): void => {
       if (writable && this.#queue.length > 0) this.#flush()
       if ((readable || status !== 0) && !this.#isClosed) this.#events?.onReadable()
@@ -87,7 +90,6 @@ export class UnixStream {
   }
 
   #flush(): void {
-    const hadToWait = this.#poll !== undefined && this.#queue.length > 0
     for (let first = this.#queue[0]; first !== undefined; first = this.#queue[0]) {
       const { data, descriptors } = first
       const sent = sendNow(this.fd, data, descriptors)
@@ -101,7 +103,7 @@ export class UnixStream {
       if (sent === data.length) this.#queue.shift()
       else this.#queue[0] = { data: data.subarray(sent), descriptors: [] }
     }
-    if (hadToWait && !this.#isClosed) this.#watch()
+    if (this.#poll !== undefined && this.#waitsToWrite !== this.#queue.length > 0) this.#watch()
   }
 
   #fail(error: KernelError): void {
