@@ -93,6 +93,23 @@ test('bearer: a token is renewed after three quarters of its life, in the backgr
   assert.equal(registry.server.counters().blob.requests, 8, '1 refused + 7 reads')
 })
 
+test('bearer: a day of tokens that hold five minutes costs one refusal, the first, and no more tokens than renewals', async () => {
+  const clock = hurriedClock()
+  const tokenLifeMs = 5 * 60_000
+  await using registry = await testRegistry({ auth: bearer(tokenLifeMs), now: () => clock.now() })
+  const digest = await seed(registry.server)
+  await using one = testClient(registry.server.host, { credentials: login, clock })
+  const minutes = 24 * 60
+  for (let minute = 0; minute < minutes; minute += 1) {
+    await Promise.all([0, 1].map((at) => one.repository.readRange(digest, at, Buffer.alloc(10))))
+    clock.advance(60_000)
+  }
+  const { token, blob } = registry.server.counters()
+  assert.equal(blob.requests - 2 * minutes, 1, 'refused')
+  assert.ok(token.requests >= minutes / 5, `${token.requests} tokens`)
+  assert.ok(token.requests <= 1 + minutes / 4, `${token.requests} tokens, renewed after four minutes at the earliest`)
+})
+
 test('bearer: an expired token is never sent', async () => {
   await using registry = await testRegistry({ auth: bearer(100_000) })
   const digest = await seed(registry.server)

@@ -27,6 +27,8 @@ export interface RegistryServerOptions {
   /** PEM texts; HTTPS when given. */
   readonly tls?: { readonly key: string; readonly cert: string }
   readonly auth?: ServerAuth
+  /** Milliseconds since 1970, by which tokens expire; default the system's clock. */
+  readonly now?: () => number
   /** Before each answer. */
   readonly latencyMs?: number
   /** Shared by all bodies, both ways. */
@@ -93,7 +95,7 @@ class EmbeddedRegistry implements RegistryServer {
     this.#options = options
     this.#store = store
     this.#sessions = new UploadSessions(store)
-    this.#gate = new Gate(options.auth, options.tls === undefined ? 'http' : 'https')
+    this.#gate = new Gate(options.auth, options.tls === undefined ? 'http' : 'https', options.now ?? Date.now)
     this.#throttle = new Throttle(options.bytesPerSecond)
     this.latencyMs = options.latencyMs ?? 0
     const listener: RequestListener = (request, response) => {

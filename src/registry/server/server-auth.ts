@@ -36,11 +36,13 @@ const MAX_TOKENS = 10_000
 export class Gate {
   readonly #auth: ServerAuth | undefined
   readonly #scheme: 'http' | 'https'
+  readonly #now: () => number
   readonly #tokens = new Map<string, Grant>()
 
-  constructor(auth: ServerAuth | undefined, scheme: 'http' | 'https') {
+  constructor(auth: ServerAuth | undefined, scheme: 'http' | 'https', now: () => number) {
     this.#auth = auth
     this.#scheme = scheme
+    this.#now = now
   }
 
   get givesTokens(): boolean {
@@ -62,7 +64,7 @@ export class Gate {
     }
     const grant = this.#tokens.get(header.replace(/^bearer\s+/i, ''))
     const wanted = wantedGrants(access)
-    if (grant === undefined || grant.expiresAt < Date.now())
+    if (grant === undefined || grant.expiresAt < this.#now())
       throw refused('log in', this.#challenge(exchange, wanted, header === '' ? '' : 'invalid_token'))
     if (!wanted.every((scope) => grant.allowed.has(scope)))
       throw refused('the token does not cover this', this.#challenge(exchange, wanted, 'insufficient_scope'))
@@ -86,8 +88,9 @@ export class Gate {
     const token = randomBytes(24).toString('base64url')
     const [oldest] = this.#tokens.keys()
     if (this.#tokens.size >= MAX_TOKENS && oldest !== undefined) this.#tokens.delete(oldest)
-    this.#tokens.set(token, { expiresAt: Date.now() + auth.tokenLifeMs, allowed })
-    const life = { expires_in: auth.tokenLifeMs / 1000, issued_at: new Date().toISOString() }
+    const now = this.#now()
+    this.#tokens.set(token, { expiresAt: now + auth.tokenLifeMs, allowed })
+    const life = { expires_in: auth.tokenLifeMs / 1000, issued_at: new Date(now).toISOString() }
     return exchange.json(200, { token, access_token: token, ...life }, { 'cache-control': 'no-store' })
   }
 
