@@ -1,0 +1,171 @@
+/** Directories of snapshots under the root. Source: docs/formats/snapshot-store.md, "Directories". */
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  type Dirent,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmdirSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { readDirectory } from '../../kernel/index.ts'
+import { SnapshotterError } from '../errors.ts'
+import type { IdMapping } from '../id-mapping.ts'
+import type { Snapshot } from '../snapshot.ts'
+
+/** Sockets lie below the root, and their paths have at most 107 bytes. */
+const MAX_ROOT = 70
+const UNFINISHED = 'new-'
+const ID = /^[1-9]\d{0,15}$/
+
+/** Makes the root where it is missing, for its owner only; gives its real path. Throws SnapshotterError 'BAD_CONFIG' for one that cannot be used. */
+export function prepareRoot(path: string): string {
+  const root = asRoot(path)
+  const size = Buffer.byteLength(root)
+  if (size > MAX_ROOT)
+    throw new SnapshotterError(
+      'BAD_CONFIG',
+      `root: ${root} has ${size} bytes, more than the ${MAX_ROOT} that leave room for socket paths below it; choose a shorter directory`,
+    )
+  return root
+}
+
+function asRoot(path: string): string {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 })
+    const root = realpathSync(path)
+    if (lstatSync(root).isDirectory()) return root
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    throw new SnapshotterError('BAD_CONFIG', `root: the directory ${path} cannot be made: ${reason}`, { cause })
+  }
+  throw new SnapshotterError('BAD_CONFIG', `root: ${path} is not a directory; choose another one`)
+}
+
+/** `snapshots/<id>`: `fs` is what a snapshot adds to its parents, `work` is overlayfs's own, of an active one. */
+export class Directories {
+  readonly path: string
+
+  /** `root` is of `prepareRoot`. */
+  constructor(root: string) {
+    this.path = join(root, 'snapshots')
+    mkdirSync(this.path, { recursive: true, mode: 0o700 })
+    checkEntryTypes(root)
+  }
+
+  of(id: number): string {
+    return join(this.path, String(id))
+  }
+
+  /**
+   * Makes the directory of a snapshot that is about to be recorded. It gets its name when all is in it, hence one that is found without a record after a crash is whole, and belongs to nobody.
+   * Its `fs` belongs to the mapped user, else to whom the parent's belongs.
+   */
+  create(id: number, kind: Snapshot['kind'], parent: number | undefined, mapping: IdMapping | undefined): void {
+    const unfinished = mkdtempSync(join(this.path, UNFINISHED))
+    try {
+      makeContent(unfinished, kind)
+      this.#own(join(unfinished, 'fs'), parent, mapping)
+      renameSync(unfinished, this.of(id))
+    } catch (error) {
+      removeEmpty(unfinished)
+      throw error
+    }
+  }
+
+  /** Takes back what `create` made and nobody has used. */
+  discard(id: number): void {
+    removeEmpty(this.of(id))
+  }
+
+  /** Makes what is missing of a recorded snapshot's directory; true when something was. */
+  complete(snapshot: Snapshot): boolean {
+    const directory = this.of(snapshot.id)
+    const wanted = snapshot.kind === 'active' ? ['fs', 'work'] : ['fs']
+    const isWhole = wanted.every((name) => lstatSync(join(directory, name), { throwIfNoEntry: false }) !== undefined)
+    if (isWhole) return false
+    mkdirSync(directory, { recursive: true, mode: 0o700 })
+    makeContent(directory, snapshot.kind)
+    return true
+  }
+
+  /** Removes what a process that died had not finished. What is not empty stays, and counts as an orphan. */
+  removeUnfinished(): void {
+    for (const name of this.#names()) if (name.startsWith(UNFINISHED)) removeEmpty(join(this.path, name))
+  }
+
+  /** Directories that belong to none of `ids`, by path. Files and names that the snapshotter does not make are left alone. */
+  orphans(ids: ReadonlySet<number>): string[] {
+    const isOurs = (name: string) => name.startsWith(UNFINISHED) || (ID.test(name) && !ids.has(Number(name)))
+    return this.#names()
+      .filter(isOurs)
+      .map((name) => join(this.path, name))
+  }
+
+  /** The largest id that is taken by a name; an id is never given twice, also when its record never was. */
+  largest(): number {
+    return readdirSync(this.path).reduce((most, name) => (ID.test(name) ? Math.max(most, Number(name)) : most), 0)
+  }
+
+  #names(): string[] {
+    return readdirSync(this.path, { withFileTypes: true })
+      .filter((entry: Dirent) => entry.isDirectory())
+      .map(({ name }) => name)
+  }
+
+  #own(fs: string, parent: number | undefined, mapping: IdMapping | undefined): void {
+    if (mapping !== undefined) return chownSync(fs, mapping.host, mapping.host)
+    if (parent === undefined) return
+    const [own, above] = [lstatSync(fs), lstatSync(join(this.of(parent), 'fs'))]
+    if (own.uid !== above.uid || own.gid !== above.gid) chownSync(fs, above.uid, above.gid)
+  }
+}
+
+function makeContent(directory: string, kind: Snapshot['kind']): void {
+  makeDirectory(join(directory, 'fs'), 0o755)
+  if (kind === 'active') makeDirectory(join(directory, 'work'), 0o711)
+}
+
+/** With this mode whatever the process's mask is. */
+function makeDirectory(path: string, mode: number): void {
+  mkdirSync(path, { recursive: true })
+  chmodSync(path, mode)
+}
+
+function removeEmpty(directory: string): void {
+  for (const path of [join(directory, 'fs'), join(directory, 'work'), directory])
+    try {
+      rmdirSync(path)
+    } catch {
+      // It is missing or somebody put something there: then it is an orphan, which cleaning up removes.
+    }
+}
+
+const DT_UNKNOWN = 0
+/** `struct linux_dirent64`: inode 8 bytes, offset 8, length 2, type 1, then the name and a NUL. */
+const DIRENT = { length: 16, type: 18, name: 19 } as const
+
+/** Overlayfs needs a file system that tells the types of entries; `.` and `..` have theirs everywhere. Throws SnapshotterError 'BAD_CONFIG'. */
+function checkEntryTypes(root: string): void {
+  const fd = openSync(root, 'r')
+  try {
+    const records = Buffer.alloc(32_768)
+    const end = readDirectory(fd, records)
+    for (let at = 0; at < end; at += records.readUInt16LE(at + DIRENT.length)) {
+      const name = records.toString('latin1', at + DIRENT.name, at + DIRENT.name + 3).split('\0')[0]
+      if (name !== '.' && name !== '..' && records[at + DIRENT.type] !== DT_UNKNOWN) return
+    }
+  } finally {
+    closeSync(fd)
+  }
+  throw new SnapshotterError(
+    'BAD_CONFIG',
+    `root: the file system of ${root} does not tell the types of directory entries (d_type), which overlayfs needs; choose a directory on ext4, or on xfs made with ftype=1`,
+  )
+}

@@ -1,0 +1,293 @@
+/** The records of snapshots and their directories. */
+import { closeSync } from 'node:fs'
+import { join } from 'node:path'
+import type { DatabaseSync, StatementSync } from 'node:sqlite'
+import { SnapshotterError } from '../errors.ts'
+import { parseIdMapping } from '../id-mapping.ts'
+import type { Labels, Snapshot, Usage } from '../snapshot.ts'
+import { codedDatabaseError, DATABASE, lockRoot, openDatabase } from './database.ts'
+import { Directories, prepareRoot } from './directories.ts'
+import { parseFilters } from './filter.ts'
+import { checkKey, checkLabels } from './limits.ts'
+import { type RecordKind, RecordTable } from './records.ts'
+import { changedLabels } from './label-update.ts'
+import { INSERT, readRows, toRow, UPDATE } from './rows.ts'
+
+/**
+ * Snapshots, in the way of containerd's own storage: active ones and views are made on committed ones and found by their key; committing one moves it to a name, in the same namespace. What a method changed is on the
+ * disk when it returns, or nothing was changed; a method never waits for anything but the disk. All records are held in memory too, so that reading costs no file access; hence one process has the root
+ * alone, and a second one is refused with 'LOCKED'.
+ *
+ * Order on the disk: the directory is made and named, then the record. A crash between the two leaves a directory that belongs to nobody (`orphans`), never a record without its directory. Removing is the other
+ * way round: the record goes at once, the directory when its owner removes it.
+ *
+ * Errors are SnapshotterErrors with containerd's codes and texts; 'RESOURCE_EXHAUSTED' for a full disk, 'BAD_STATE' for a damaged database.
+ */
+export class SnapshotStore {
+  /** The real path. */
+  readonly root: string
+  /** What was found wrong and mended when the store was opened, a line each. */
+  readonly warnings: readonly string[]
+  readonly #database: DatabaseSync
+  readonly #insert: StatementSync
+  readonly #update: StatementSync
+  readonly #delete: StatementSync
+  readonly #lock: number
+  readonly #directories: Directories
+  readonly #byKey = new Map<string, Snapshot>()
+  /** Keys of the snapshots that stand on a name. */
+  readonly #children = new Map<string, Set<string>>()
+  #lastId: number
+  #isClosed = false
+
+  private constructor(root: string, lock: number, database: DatabaseSync) {
+    this.root = root
+    this.#lock = lock
+    this.#database = database
+    this.#insert = database.prepare(INSERT)
+    this.#update = database.prepare(UPDATE)
+    this.#delete = database.prepare('DELETE FROM snapshots WHERE id = ?')
+    this.#directories = new Directories(root)
+    for (const snapshot of readRows(database)) this.#keep(snapshot)
+    this.#directories.removeUnfinished()
+    this.#lastId = Math.max(lastId(database), this.#directories.largest())
+    this.warnings = this.#mend()
+  }
+
+  /** Opens the store of a root, or makes it. Throws SnapshotterError 'LOCKED', 'BAD_CONFIG' for the root, 'BAD_STATE' for the database. */
+  static open(path: string): SnapshotStore {
+    const root = prepareRoot(path)
+    const lock = lockRoot(root)
+    let database: DatabaseSync | undefined
+    try {
+      database = openDatabase(root, () => {})
+      return new SnapshotStore(root, lock, database)
+    } catch (error) {
+      database?.close()
+      closeSync(lock)
+      throw codedDatabaseError(error, `cannot open the snapshots in ${root}`, join(root, DATABASE))
+    }
+  }
+
+  /** Makes an active snapshot or a view on `parent`, a committed one; '' for none. */
+  create(kind: 'active' | 'view', key: string, parent: string, labels: Labels): Snapshot {
+    checkKey(key, 'the key')
+    const kept = checkLabels(labels)
+    const above = parent === '' ? undefined : this.#byKey.get(parent)
+    if (parent !== '' && above === undefined)
+      throw new SnapshotterError('NOT_FOUND', `missing parent ${JSON.stringify(parent)} bucket: not found`)
+    if (above !== undefined && above.kind !== 'committed')
+      throw new SnapshotterError(
+        'INVALID_ARGUMENT',
+        `parent ${JSON.stringify(parent)} is not committed snapshot: invalid argument`,
+      )
+    if (this.#byKey.has(key)) throw new SnapshotterError('ALREADY_EXISTS', `snapshot ${key}: already exists`)
+    const mapping = parseIdMapping(kept)
+    const [id, now] = [this.#nextId(), wallClock()]
+    const snapshot: Snapshot = { id, key, parent, kind, labels: kept, createdAt: now, updatedAt: now, usage: undefined }
+    this.#write(`cannot make the snapshot ${key}`, () => {
+      this.#directories.create(id, kind, above?.id, mapping)
+      try {
+        this.#insert.run(...toRow(snapshot, above?.id ?? null))
+      } catch (error) {
+        this.#directories.discard(id)
+        throw error
+      }
+    })
+    this.#keep(snapshot)
+    return snapshot
+  }
+
+  /**
+   * Makes an active snapshot a committed one, found by `name`. Its labels are those given, none of the active one's. `parent`, of one that was made without, is what it stands on from now on; '' for what it has.
+   */
+  commit(name: string, key: string, labels: Labels, usage: Usage, parent = ''): Snapshot {
+    checkKey(name, 'the name')
+    const kept = checkLabels(labels)
+    const active = this.#byKey.get(key)
+    if (active === undefined)
+      throw new SnapshotterError('NOT_FOUND', `failed to get active snapshot ${JSON.stringify(key)}: not found`)
+    if (this.#byKey.has(name))
+      throw new SnapshotterError('ALREADY_EXISTS', `committed snapshot ${name}: already exists`)
+    if (active.kind !== 'active')
+      throw new SnapshotterError(
+        'FAILED_PRECONDITION',
+        `snapshot ${JSON.stringify(key)} is not active: failed precondition`,
+      )
+    const above = this.#parentAtCommit(active, parent)
+    const now = wallClock()
+    const committed: Snapshot = {
+      ...active,
+      key: name,
+      parent: above?.key ?? '',
+      kind: 'committed',
+      labels: kept,
+      createdAt: now,
+      updatedAt: now,
+      usage,
+    }
+    this.#save(`cannot commit the snapshot ${key}`, committed, above)
+    this.#drop(active)
+    this.#keep(committed)
+    return committed
+  }
+
+  /** Forgets a snapshot that nothing stands on. Its directory stays, an orphan. */
+  remove(key: string): Snapshot {
+    const snapshot = this.#byKey.get(key)
+    if (snapshot === undefined) throw new SnapshotterError('NOT_FOUND', `snapshot ${key}: not found`)
+    if (this.#children.has(key))
+      throw new SnapshotterError('FAILED_PRECONDITION', 'cannot remove snapshot with child: failed precondition')
+    this.#write(`cannot remove the snapshot ${key}`, () => this.#delete.run(snapshot.id))
+    this.#drop(snapshot)
+    return snapshot
+  }
+
+  /** Throws SnapshotterError 'NOT_FOUND'. */
+  stat(key: string): Snapshot {
+    const snapshot = this.#find(key)
+    if (snapshot === undefined)
+      throw new SnapshotterError('NOT_FOUND', `snapshot ${JSON.stringify(key)} does not exist: not found`)
+    return snapshot
+  }
+
+  /** Changes labels: `labels` replaces all, `labels.<key>` one, where a missing or empty value removes it; no path is all that can be changed, the labels. */
+  update(key: string, labels: Labels, paths: readonly string[]): Snapshot {
+    const before = this.stat(key)
+    const next = checkLabels(changedLabels(before, labels, paths))
+    // Later than before also when the clock was set back.
+    const now = wallClock()
+    const updatedAt = now > before.updatedAt ? now : before.updatedAt + 1n
+    const after: Snapshot = { ...before, labels: next, updatedAt }
+    this.#save(`cannot update the snapshot ${key}`, after, this.#byKey.get(before.parent))
+    this.#keep(after)
+    return after
+  }
+
+  /** Those that any of the filters matches, all without filters, ordered by key; as they were when it was called. Throws SnapshotterError 'INVALID_ARGUMENT' for a filter. */
+  list(filters: readonly string[]): Snapshot[] {
+    this.#assertOpen()
+    const matches = parseFilters(filters)
+    const found = [...this.#byKey.values()].filter(matches)
+    return found.sort((a, b) => (a.key < b.key ? -1 : 1))
+  }
+
+  /** What a snapshot stands on, its parent first. */
+  chain(key: string): Snapshot[] {
+    const chain: Snapshot[] = []
+    for (let { parent } = this.stat(key); parent !== ''; ) {
+      const above = this.stat(parent)
+      chain.push(above)
+      parent = above.parent
+    }
+    return chain
+  }
+
+  directory(snapshot: Snapshot): string {
+    return this.#directories.of(snapshot.id)
+  }
+
+  /** Paths of directories that belong to no snapshot: of removed ones, and of those that a crash left. */
+  orphans(): string[] {
+    this.#assertOpen()
+    return this.#directories.orphans(new Set([...this.#byKey.values()].map(({ id }) => id)))
+  }
+
+  records(kind: RecordKind): RecordTable {
+    this.#assertOpen()
+    return new RecordTable(this.#database, kind, join(this.root, DATABASE))
+  }
+
+  /** Twice is once. Other methods throw 'UNAVAILABLE' from then on. */
+  close(): void {
+    if (this.#isClosed) return
+    this.#isClosed = true
+    this.#database.close()
+    closeSync(this.#lock)
+  }
+
+  #find(key: string): Snapshot | undefined {
+    this.#assertOpen()
+    return this.#byKey.get(key)
+  }
+
+  #parentAtCommit(active: Snapshot, parent: string): Snapshot | undefined {
+    const { key } = active
+    if (parent !== '' && active.parent !== '' && parent !== active.parent)
+      throw new SnapshotterError(
+        'INVALID_ARGUMENT',
+        `cannot change parent of active snapshot ${JSON.stringify(key)} on commit: invalid argument`,
+      )
+    const name = active.parent === '' ? parent : active.parent
+    if (name === '') return undefined
+    const above = this.#byKey.get(name)
+    if (above === undefined)
+      throw new SnapshotterError(
+        'NOT_FOUND',
+        `missing parent ${JSON.stringify(name)} of snapshot ${JSON.stringify(key)}: not found`,
+      )
+    if (above.kind !== 'committed')
+      throw new SnapshotterError(
+        'FAILED_PRECONDITION',
+        `parent ${JSON.stringify(name)} is not committed: failed precondition`,
+      )
+    return above
+  }
+
+  #save(action: string, snapshot: Snapshot, above: Snapshot | undefined): void {
+    const [id, ...values] = toRow(snapshot, above?.id ?? null)
+    this.#write(action, () => this.#update.run(...values, id ?? null))
+  }
+
+  #write(action: string, change: () => void): void {
+    this.#assertOpen()
+    try {
+      change()
+    } catch (error) {
+      throw codedDatabaseError(error, action, join(this.root, DATABASE))
+    }
+  }
+
+  #nextId(): number {
+    this.#assertOpen()
+    this.#lastId += 1
+    return this.#lastId
+  }
+
+  #keep(snapshot: Snapshot): void {
+    this.#byKey.set(snapshot.key, snapshot)
+    if (snapshot.parent === '') return
+    const children = this.#children.get(snapshot.parent) ?? new Set()
+    this.#children.set(snapshot.parent, children.add(snapshot.key))
+  }
+
+  #drop(snapshot: Snapshot): void {
+    this.#byKey.delete(snapshot.key)
+    const children = this.#children.get(snapshot.parent)
+    children?.delete(snapshot.key)
+    if (children?.size === 0) this.#children.delete(snapshot.parent)
+  }
+
+  #mend(): string[] {
+    return [...this.#byKey.values()].flatMap((snapshot) =>
+      this.#directories.complete(snapshot)
+        ? [
+            `snapshot ${snapshot.key}: parts of its directory ${this.directory(snapshot)} were missing; they were made again, empty`,
+          ]
+        : [],
+    )
+  }
+
+  #assertOpen(): void {
+    if (this.#isClosed) throw new SnapshotterError('UNAVAILABLE', `the snapshots in ${this.root} are closed`)
+  }
+}
+
+/** Nanoseconds since 1970. */
+function wallClock(): bigint {
+  return BigInt(Date.now()) * 1_000_000n
+}
+
+function lastId(database: DatabaseSync): number {
+  return Number(database.prepare("SELECT seq FROM sqlite_sequence WHERE name = 'snapshots'").get()?.['seq'] ?? 0)
+}
