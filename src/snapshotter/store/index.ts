@@ -1,4 +1,6 @@
 /** The store: records of snapshots and their directories, and records of daemons. Nothing else writes below `snapshots/` or reads the database. */
+export { measureUsage } from './disk-usage.ts'
 export type { StoredRecord } from './records.ts'
 export { RecordTable } from './records.ts'
+export { removeTree } from './remove-tree.ts'
 export { SnapshotStore } from './snapshot-store.ts'
