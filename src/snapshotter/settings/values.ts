@@ -15,11 +15,12 @@ const MAX_MS = 2 ** 31 - 1
 
 /** Milliseconds of `"1m30s"`, or of a whole number of nanoseconds; undefined for what is neither, negative or longer than 24 days. */
 export function parseDuration(value: string | number): number | undefined {
-  const ms = typeof value === 'number' ? (Number.isSafeInteger(value) ? value / 1e6 : Number.NaN) : ofText(value)
+  const ms = typeof value === 'number' ? (Number.isSafeInteger(value) ? value / 1e6 : Number.NaN) : goDuration(value)
   return ms >= 0 && ms <= MAX_MS ? ms : undefined
 }
 
-function ofText(text: string): number {
+/** Milliseconds of a duration as Go writes it (`"1m30s"`), however long; NaN for what is none. */
+export function goDuration(text: string): number {
   if (text === '0') return 0
   if (text.length > 64 || !/^\+?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+$/.test(text)) return Number.NaN
   let sum = 0

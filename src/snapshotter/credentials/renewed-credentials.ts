@@ -1,0 +1,239 @@
+import { SnapshotterError } from '../errors.ts'
+import { type Credential, credentialOf, PasswordCredential, sameCredential } from './credential.ts'
+import { imageNameOf } from './image-name.ts'
+import { readPrivateFile, writePrivateFile } from './private-file.ts'
+import type { CredentialLog } from './provider.ts'
+import type { ProviderChain } from './provider-chain.ts'
+
+/** What the images in use are read with, and who is told of newer ones. */
+export interface ImagesInUse {
+  /** References of images whose files are served now, as `find` got them. */
+  references(): Iterable<string>
+  /** The credential of that reference is another one now: daemons and their configurations get it. When this rejects it is told again in the next round. */
+  renewed(reference: string, credential: Credential, signal: AbortSignal): Promise<void>
+}
+
+export interface RenewalParts {
+  /** The file that outlives restarts. */
+  readonly path: string
+  /** Between renewals; also how long a credential must last when it is fetched. */
+  readonly intervalMs: number
+  /** Of the providers that can be asked again. */
+  readonly providers: ProviderChain
+  readonly log: CredentialLog
+}
+
+/** How often renewing an image's credentials succeeded and failed. */
+export interface RenewalCount {
+  success: number
+  failure: number
+}
+
+interface Entry {
+  readonly credential: Credential
+  /** Milliseconds since 1970. */
+  readonly renewedAtMs: number
+  /** 0 when nobody knows. */
+  readonly expiresAtMs: number
+}
+
+/** One that nearly expires is not renewed more often than this. */
+const SHORTEST_PAUSE_MS = 10_000
+/** Part of a credential's life after which it is renewed. */
+const RENEW_AT = 0.75
+const DEADLINE_MS = 90_000
+const MAX_ENTRIES = 10_000
+
+/**
+ * Credentials of images in use, fetched anew at an interval, and earlier where one expires earlier. Kept in a file, so that a restart has them; what no image
+ * uses is forgotten after half an interval (a pull asks long before the image is mounted).
+ */
+export class RenewedCredentials {
+  readonly #parts: RenewalParts
+  readonly #entries = new Map<string, Entry>()
+  readonly #counts = new Map<string, RenewalCount>()
+  /** Images whose users have not taken their newest credential. */
+  readonly #untold = new Set<string>()
+  #writing: Promise<void> = Promise.resolve()
+  #isWriteQueued = false
+  #timer: NodeJS.Timeout | undefined
+  readonly #closing = new AbortController()
+  #round: Promise<void> | undefined
+
+  private constructor(parts: RenewalParts) {
+    this.#parts = parts
+  }
+
+  /** A file that cannot be used is left where it is until the next write, and logged: credentials are fetched anew. */
+  static async open(parts: RenewalParts): Promise<RenewedCredentials> {
+    const renewed = new RenewedCredentials(parts)
+    try {
+      const text = await readPrivateFile(parts.path)
+      if (text !== undefined) for (const [image, entry] of parseEntries(text)) renewed.#entries.set(image, entry)
+    } catch (error) {
+      parts.log.warn(`kept credentials are not used: ${parts.path}: ${(error as Error).message}; they are fetched anew`)
+    }
+    return renewed
+  }
+
+  get(image: string): Credential | undefined {
+    const entry = this.#entries.get(image)
+    return entry === undefined || hasExpired(entry) ? undefined : entry.credential
+  }
+
+  keep(image: string, credential: Credential, expiresAtMs = 0): void {
+    const known = this.#entries.size < MAX_ENTRIES || this.#entries.has(image)
+    const [oldest] = this.#entries.keys()
+    if (!known && oldest !== undefined) this.#entries.delete(oldest)
+    this.#entries.set(image, { credential, renewedAtMs: Date.now(), expiresAtMs })
+    this.#save()
+  }
+
+  /** By image, for metrics. */
+  get counts(): ReadonlyMap<string, Readonly<RenewalCount>> {
+    return this.#counts
+  }
+
+  /** Images with an entry, for metrics. */
+  get images(): Iterable<string> {
+    return this.#entries.keys()
+  }
+
+  /** Renews now, and then until `close`. */
+  start(inUse: ImagesInUse): void {
+    const next = (): void => {
+      this.#round = this.renew(inUse)
+        .catch((error: unknown) => this.#parts.log.warn(`credentials were not renewed: ${(error as Error).message}`))
+        .finally(() => {
+          if (!this.#closing.signal.aborted) this.#timer = setTimeout(next, this.#pauseMs())
+        })
+    }
+    next()
+  }
+
+  /** One round. The images are taken one after the other: a provider may be a process. */
+  async renew(inUse: ImagesInUse): Promise<void> {
+    const live = new Map<string, string[]>()
+    for (const reference of inUse.references()) {
+      const image = imageNameOf(reference)
+      if (image !== undefined) live.set(image, [...(live.get(image) ?? []), reference])
+    }
+    for (const [image, references] of live) {
+      if (this.#closing.signal.aborted) return
+      await this.#renewOne(image, references, inUse)
+    }
+    const grace = this.#parts.intervalMs / 2
+    for (const [image, { renewedAtMs }] of this.#entries) {
+      const age = Date.now() - renewedAtMs
+      // A negative age: somebody set the clock back.
+      if (!live.has(image) && (age >= grace || age < 0)) this.#forget(image)
+    }
+    for (const image of this.#counts.keys()) if (!live.has(image)) this.#counts.delete(image)
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort(new SnapshotterError('CANCELLED', 'the snapshotter stops'))
+    clearTimeout(this.#timer)
+    await this.#round
+    await this.#writing
+  }
+
+  async #renewOne(image: string, references: readonly string[], inUse: ImagesInUse): Promise<void> {
+    const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(DEADLINE_MS)])
+    const before = this.#entries.get(image)
+    const count = this.#counts.get(image) ?? { success: 0, failure: 0 }
+    try {
+      const found = await this.#parts.providers.find(image, new Map(), Date.now() + this.#parts.intervalMs, signal)
+      // An image that never had any, from a public registry: nothing to renew.
+      if (found === undefined && before === undefined) return
+      this.#counts.set(image, count)
+      if (found === undefined) throw new SnapshotterError('UNAVAILABLE', 'no provider has any')
+      this.keep(image, found.credential, found.expiresAtMs)
+      if (before === undefined || !sameCredential(before.credential, found.credential)) this.#untold.add(image)
+      if (this.#untold.has(image))
+        for (const reference of references) await inUse.renewed(reference, found.credential, signal)
+      this.#untold.delete(image)
+      count.success += 1
+    } catch (error) {
+      if (this.#closing.signal.aborted) return
+      count.failure += 1
+      this.#counts.set(image, count)
+      this.#parts.log.warn(`credentials for ${image} were not renewed: ${(error as Error).message}`)
+    }
+  }
+
+  /** Until the next round: the interval, or less when a credential expires before it. */
+  #pauseMs(): number {
+    let pause = this.#parts.intervalMs
+    for (const { expiresAtMs, renewedAtMs } of this.#entries.values()) {
+      if (expiresAtMs === 0) continue
+      const at = renewedAtMs + (expiresAtMs - renewedAtMs) * RENEW_AT
+      pause = Math.min(pause, Math.max(at - Date.now(), SHORTEST_PAUSE_MS))
+    }
+    return Math.min(pause, 2 ** 31 - 1)
+  }
+
+  #forget(image: string): void {
+    this.#entries.delete(image)
+    this.#counts.delete(image)
+    this.#untold.delete(image)
+    this.#save()
+  }
+
+  /** However many changes come together, one write follows them. */
+  #save(): void {
+    if (this.#isWriteQueued) return
+    this.#isWriteQueued = true
+    this.#writing = this.#writing.then(async () => {
+      this.#isWriteQueued = false
+      try {
+        await writePrivateFile(this.#parts.path, formatEntries(this.#entries))
+      } catch (error) {
+        this.#parts.log.warn(`credentials are not kept across restarts: ${(error as Error).message}`)
+      }
+    })
+  }
+}
+
+function hasExpired({ expiresAtMs }: Entry): boolean {
+  return expiresAtMs > 0 && expiresAtMs <= Date.now()
+}
+
+/** The file: `{"version":1,"images":[{"image","username","password","renewed_at_ms","expires_at_ms"}]}`; a token has an empty user name. */
+function formatEntries(entries: ReadonlyMap<string, Entry>): string {
+  const images = [...entries].map(([image, { credential, renewedAtMs, expiresAtMs }]) => {
+    const isPassword = credential instanceof PasswordCredential
+    return {
+      image,
+      username: isPassword ? credential.username : '',
+      password: isPassword ? credential.password : credential.token,
+      renewed_at_ms: renewedAtMs,
+      expires_at_ms: expiresAtMs,
+    }
+  })
+  return `${JSON.stringify({ version: 1, images })}\n`
+}
+
+function parseEntries(text: string): Map<string, Entry> {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    // The text holds secrets: neither it nor the parser's message goes further.
+  }
+  const list = (value as { images?: unknown } | undefined)?.images
+  if (!Array.isArray(list)) throw new Error('it is not what the snapshotter writes')
+  const entries = new Map<string, Entry>()
+  for (const entry of list.slice(0, MAX_ENTRIES) as Record<string, unknown>[]) {
+    const { image, username, password, renewed_at_ms, expires_at_ms } = entry ?? {}
+    if (typeof image !== 'string' || typeof username !== 'string' || typeof password !== 'string') continue
+    const credential = credentialOf(username, password)
+    if (credential !== undefined)
+      entries.set(image, {
+        credential,
+        renewedAtMs: Number(renewed_at_ms) || 0,
+        expiresAtMs: Number(expires_at_ms) || 0,
+      })
+  }
+  return entries
+}
