@@ -2,7 +2,7 @@ import type { DescMethod, DescService } from '@bufbuild/protobuf'
 import { type CallOptions as WireOptions, Client, credentials, Metadata, type ServiceError } from '@grpc/grpc-js'
 import { ContainerdError, statusName } from './errors.ts'
 import type { InputInit, MethodKind, Output } from './methods.ts'
-import { CHANNEL_OPTIONS, methodDefinition } from './methods.ts'
+import { CHANNEL_OPTIONS, methodDefinition, RECONNECT_OPTIONS } from './methods.ts'
 
 export interface ConnectOptions {
   /** containerd's namespace of all calls; '' for services that have none. */
@@ -45,12 +45,7 @@ export class ContainerdClient {
     this.#options = options
     this.#client = new Client(`unix:${path}`, credentials.createInsecure(), {
       ...CHANNEL_OPTIONS,
-      'grpc.enable_http_proxy': 0,
-      // Of Unix sockets: a server that restarts is there again in moments.
-      'grpc.initial_reconnect_backoff_ms': 100,
-      'grpc.max_reconnect_backoff_ms': 3000,
-      // Two clients of one socket are two connections: closing one must not end the other's calls.
-      'grpc.use_local_subchannel_pool': 1,
+      ...RECONNECT_OPTIONS,
     })
   }
 

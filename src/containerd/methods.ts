@@ -12,6 +12,16 @@ export const CHANNEL_OPTIONS = {
   'grpc.enable_channelz': 0,
 } as const
 
+/** Of clients. */
+export const RECONNECT_OPTIONS = {
+  'grpc.enable_http_proxy': 0,
+  // Of Unix sockets: a server that restarts is there again in moments.
+  'grpc.initial_reconnect_backoff_ms': 100,
+  'grpc.max_reconnect_backoff_ms': 3000,
+  // Two clients of one socket are two connections: closing one must not end the other's calls.
+  'grpc.use_local_subchannel_pool': 1,
+} as const
+
 /** What goes through a method. `init` is what one may give for it: fields may lack. */
 export interface MethodShape<M> {
   readonly input: M extends { input: infer I extends DescMessage } ? I : never

@@ -51,3 +51,10 @@ export function sameCredential(a: Credential, b: Credential): boolean {
   if (a instanceof TokenCredential) return b instanceof TokenCredential && a.token === b.token
   return b instanceof PasswordCredential && a.username === b.username && a.password === b.password
 }
+
+/** As `credentialOf` takes it: for private files only. */
+export function fieldsOf(credential: Credential): { readonly username: string; readonly password: string } {
+  return credential instanceof TokenCredential
+    ? { username: '', password: credential.token }
+    : { username: credential.username, password: credential.password }
+}

@@ -1,14 +1,17 @@
 import { join } from 'node:path'
 import type { DockerConfigOptions } from '../../registry/index.ts'
 import type { Settings } from '../settings/index.ts'
+import type { RawService, ServiceForwarder } from '../../containerd/index.ts'
 import type { Labels } from '../snapshot.ts'
 import type { Credential } from './credential.ts'
 import { DockerCredentials } from './docker-credentials.ts'
 import { imageNameOf } from './image-name.ts'
 import { KubeletCredentials } from './kubelet/kubelet-credentials.ts'
+import { imageProxy } from './image-proxy.ts'
 import { LabelCredentials } from './label-credentials.ts'
 import type { CredentialLog, CredentialProvider } from './provider.ts'
 import { ProviderChain } from './provider-chain.ts'
+import { PullCredentials } from './pull-credentials.ts'
 import { type ImagesInUse, type RenewalCount, RenewedCredentials } from './renewed-credentials.ts'
 
 export interface CredentialParts {
@@ -36,60 +39,77 @@ export interface CredentialCounts {
   readonly entries: readonly string[]
 }
 
+interface OpenedParts {
+  readonly all: ProviderChain
+  readonly renewed: RenewedCredentials | undefined
+  readonly pulls: PullCredentials | undefined
+  readonly proxy: ServiceForwarder | undefined
+  readonly intervalMs: number
+}
+
 /**
- * All places where credentials for images may be, asked in upstream's order: renewed ones, labels, Docker, plugins of the kubelet. The first that has
- * one wins.
+ * All places where credentials for images may be, asked in upstream's order: renewed ones, labels, pulls through our socket, Docker, plugins of the kubelet. The
+ * first that has one wins.
  */
 export class Credentials implements CredentialFinder {
-  readonly #all: ProviderChain
-  readonly #renewed: RenewedCredentials | undefined
-  readonly #intervalMs: number
+  readonly #parts: OpenedParts
 
-  private constructor(all: ProviderChain, renewed: RenewedCredentials | undefined, intervalMs: number) {
-    this.#all = all
-    this.#renewed = renewed
-    this.#intervalMs = intervalMs
+  private constructor(parts: OpenedParts) {
+    this.#parts = parts
   }
 
   /** Throws SnapshotterError 'BAD_CONFIG' that names the key. */
   static async open({ settings, directory, log, docker }: CredentialParts): Promise<Credentials> {
-    const { kubelet, renewalIntervalMs: intervalMs } = settings
+    const { kubelet, cri, renewalIntervalMs: intervalMs } = settings
     const renewable: CredentialProvider[] = [new DockerCredentials(docker)]
     if (kubelet.enable)
       renewable.push(await KubeletCredentials.open({ configPath: kubelet.config, directory: kubelet.binDir, log }))
+    const pulls = cri.enable ? await PullCredentials.open(join(directory, 'pulls.json'), log) : undefined
     const path = join(directory, 'renewed.json')
     const providers = new ProviderChain(renewable, log)
-    const renewed = intervalMs > 0 ? await RenewedCredentials.open({ path, intervalMs, providers, log }) : undefined
-    return new Credentials(new ProviderChain([new LabelCredentials(), ...renewable], log), renewed, intervalMs)
+    return new Credentials({
+      all: new ProviderChain([new LabelCredentials(), ...(pulls === undefined ? [] : [pulls]), ...renewable], log),
+      renewed: intervalMs > 0 ? await RenewedCredentials.open({ path, intervalMs, providers, log }) : undefined,
+      pulls,
+      proxy: pulls && imageProxy({ address: cri.imageServiceAddress, credentials: pulls, log }),
+      intervalMs,
+    })
+  }
+
+  /** To be served beside the snapshots: CRI's image service, when `remote.auth.enable_cri_keychain` is set. */
+  get services(): readonly RawService[] {
+    return this.#parts.proxy === undefined ? [] : [this.#parts.proxy]
   }
 
   async find(reference: string, labels: Labels, signal: AbortSignal): Promise<Credential | undefined> {
     const image = imageNameOf(reference)
-    const kept = image === undefined ? undefined : this.#renewed?.get(image)
+    const kept = image === undefined ? undefined : this.#parts.renewed?.get(image)
     if (kept !== undefined) return kept
-    const found = await this.#all.find(reference, labels, Date.now() + this.#intervalMs, signal)
+    const found = await this.#parts.all.find(reference, labels, Date.now() + this.#parts.intervalMs, signal)
     if (found === undefined) return undefined
     if (image !== undefined && found.provider.isRenewable)
-      this.#renewed?.keep(image, found.credential, found.expiresAtMs)
+      this.#parts.renewed?.keep(image, found.credential, found.expiresAtMs)
     return found.credential
   }
 
   /** To be called once, when running daemons are known again: from now on their credentials are renewed. */
   startRenewal(inUse: ImagesInUse): void {
-    this.#renewed?.start(inUse)
+    this.#parts.renewed?.start(inUse)
   }
 
   /** One round of it, now. */
   async renew(inUse: ImagesInUse): Promise<void> {
-    await this.#renewed?.renew(inUse)
+    await this.#parts.renewed?.renew(inUse)
   }
 
   counts(): CredentialCounts {
-    return { renewals: this.#renewed?.counts ?? new Map(), entries: [...(this.#renewed?.images ?? [])] }
+    return { renewals: this.#parts.renewed?.counts ?? new Map(), entries: [...(this.#parts.renewed?.images ?? [])] }
   }
 
   /** Ends what is under way; what is kept across restarts is written then. */
   async close(): Promise<void> {
-    await this.#renewed?.close()
+    this.#parts.proxy?.close()
+    await this.#parts.renewed?.close()
+    await this.#parts.pulls?.close()
   }
 }

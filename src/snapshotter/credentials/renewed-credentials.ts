@@ -1,7 +1,7 @@
 import { SnapshotterError } from '../errors.ts'
-import { type Credential, credentialOf, PasswordCredential, sameCredential } from './credential.ts'
+import { type Credential, credentialOf, fieldsOf, sameCredential } from './credential.ts'
 import { imageNameOf } from './image-name.ts'
-import { readPrivateFile, writePrivateFile } from './private-file.ts'
+import { KeptFile } from './kept-file.ts'
 import type { CredentialLog } from './provider.ts'
 import type { ProviderChain } from './provider-chain.ts'
 
@@ -54,25 +54,20 @@ export class RenewedCredentials {
   readonly #counts = new Map<string, RenewalCount>()
   /** Images whose users have not taken their newest credential. */
   readonly #untold = new Set<string>()
-  #writing: Promise<void> = Promise.resolve()
-  #isWriteQueued = false
+  readonly #file: KeptFile
   #timer: NodeJS.Timeout | undefined
   readonly #closing = new AbortController()
   #round: Promise<void> | undefined
 
   private constructor(parts: RenewalParts) {
     this.#parts = parts
+    this.#file = new KeptFile(parts.path, parts.log, () => formatEntries(this.#entries))
   }
 
   /** A file that cannot be used is left where it is until the next write, and logged: credentials are fetched anew. */
   static async open(parts: RenewalParts): Promise<RenewedCredentials> {
     const renewed = new RenewedCredentials(parts)
-    try {
-      const text = await readPrivateFile(parts.path)
-      if (text !== undefined) for (const [image, entry] of parseEntries(text)) renewed.#entries.set(image, entry)
-    } catch (error) {
-      parts.log.warn(`kept credentials are not used: ${parts.path}: ${(error as Error).message}; they are fetched anew`)
-    }
+    for (const entry of await renewed.#file.entries(MAX_ENTRIES)) renewed.#load(entry)
     return renewed
   }
 
@@ -86,7 +81,7 @@ export class RenewedCredentials {
     const [oldest] = this.#entries.keys()
     if (!known && oldest !== undefined) this.#entries.delete(oldest)
     this.#entries.set(image, { credential, renewedAtMs: Date.now(), expiresAtMs })
-    this.#save()
+    this.#file.changed()
   }
 
   /** By image, for metrics. */
@@ -135,7 +130,7 @@ export class RenewedCredentials {
     this.#closing.abort(new SnapshotterError('CANCELLED', 'the snapshotter stops'))
     clearTimeout(this.#timer)
     await this.#round
-    await this.#writing
+    await this.#file.flush()
   }
 
   async #renewOne(image: string, references: readonly string[], inUse: ImagesInUse): Promise<void> {
@@ -177,20 +172,17 @@ export class RenewedCredentials {
     this.#entries.delete(image)
     this.#counts.delete(image)
     this.#untold.delete(image)
-    this.#save()
+    this.#file.changed()
   }
 
-  /** However many changes come together, one write follows them. */
-  #save(): void {
-    if (this.#isWriteQueued) return
-    this.#isWriteQueued = true
-    this.#writing = this.#writing.then(async () => {
-      this.#isWriteQueued = false
-      try {
-        await writePrivateFile(this.#parts.path, formatEntries(this.#entries))
-      } catch (error) {
-        this.#parts.log.warn(`credentials are not kept across restarts: ${(error as Error).message}`)
-      }
+  #load({ image, username, password, renewed_at_ms, expires_at_ms }: Readonly<Record<string, unknown>>): void {
+    if (typeof image !== 'string' || typeof username !== 'string' || typeof password !== 'string') return
+    const credential = credentialOf(username, password)
+    if (credential === undefined) return
+    this.#entries.set(image, {
+      credential,
+      renewedAtMs: Number(renewed_at_ms) || 0,
+      expiresAtMs: Number(expires_at_ms) || 0,
     })
   }
 }
@@ -201,39 +193,11 @@ function hasExpired({ expiresAtMs }: Entry): boolean {
 
 /** The file: `{"version":1,"images":[{"image","username","password","renewed_at_ms","expires_at_ms"}]}`; a token has an empty user name. */
 function formatEntries(entries: ReadonlyMap<string, Entry>): string {
-  const images = [...entries].map(([image, { credential, renewedAtMs, expiresAtMs }]) => {
-    const isPassword = credential instanceof PasswordCredential
-    return {
-      image,
-      username: isPassword ? credential.username : '',
-      password: isPassword ? credential.password : credential.token,
-      renewed_at_ms: renewedAtMs,
-      expires_at_ms: expiresAtMs,
-    }
-  })
+  const images = [...entries].map(([image, { credential, renewedAtMs, expiresAtMs }]) => ({
+    image,
+    ...fieldsOf(credential),
+    renewed_at_ms: renewedAtMs,
+    expires_at_ms: expiresAtMs,
+  }))
   return `${JSON.stringify({ version: 1, images })}\n`
-}
-
-function parseEntries(text: string): Map<string, Entry> {
-  let value: unknown
-  try {
-    value = JSON.parse(text)
-  } catch {
-    // The text holds secrets: neither it nor the parser's message goes further.
-  }
-  const list = (value as { images?: unknown } | undefined)?.images
-  if (!Array.isArray(list)) throw new Error('it is not what the snapshotter writes')
-  const entries = new Map<string, Entry>()
-  for (const entry of list.slice(0, MAX_ENTRIES) as Record<string, unknown>[]) {
-    const { image, username, password, renewed_at_ms, expires_at_ms } = entry ?? {}
-    if (typeof image !== 'string' || typeof username !== 'string' || typeof password !== 'string') continue
-    const credential = credentialOf(username, password)
-    if (credential !== undefined)
-      entries.set(image, {
-        credential,
-        renewedAtMs: Number(renewed_at_ms) || 0,
-        expiresAtMs: Number(expires_at_ms) || 0,
-      })
-  }
-  return entries
 }
