@@ -328,7 +328,10 @@ test('profiles are those of the inspector, where Go programs have theirs', async
       ask(at, '/debug/pprof/profile?seconds=1'),
       ask(at, '/debug/pprof/allocs?seconds=1'),
     ])
-    assert.deepEqual(both.map(({ status }) => status).sort((a, b) => a - b), [200, 503])
+    assert.deepEqual(
+      both.map(({ status }) => status).sort((a, b) => a - b),
+      [200, 503],
+    )
   } finally {
     await server.close()
   }
