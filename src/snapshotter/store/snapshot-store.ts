@@ -9,9 +9,20 @@ import { codedDatabaseError, DATABASE, lockRoot, openDatabase } from './database
 import { Directories, prepareRoot } from './directories.ts'
 import { parseFilters } from './filter.ts'
 import { checkKey, checkLabels } from './limits.ts'
-import { type RecordKind, RecordTable } from './records.ts'
+import { type RecordKind, RecordTable, type StoredRecord } from './records.ts'
 import { changedLabels } from './label-update.ts'
 import { INSERT, readRows, toRow, UPDATE } from './rows.ts'
+import { SnapshotIndex } from './snapshot-index.ts'
+import { rememberTransactions, UpstreamDatabases } from './upstream.ts'
+
+/** What an export writes. */
+interface Exportable {
+  readonly snapshots: readonly Snapshot[]
+  readonly lastId: number
+  readonly daemons: readonly StoredRecord[]
+  readonly instances: readonly StoredRecord[]
+  readonly transaction: number
+}
 
 /**
  * Snapshots, in the way of containerd's own storage: active ones and views are made on committed ones and found by their key; committing one moves it to a name, in the same namespace. What a method changed is on the
@@ -32,39 +43,46 @@ export class SnapshotStore {
   readonly #insert: StatementSync
   readonly #update: StatementSync
   readonly #delete: StatementSync
-  readonly #lock: number
+  /** What is closed with the store. */
+  readonly #held: DisposableStack
+  readonly #upstream: UpstreamDatabases
   readonly #directories: Directories
-  readonly #byKey = new Map<string, Snapshot>()
-  /** Keys of the snapshots that stand on a name. */
-  readonly #children = new Map<string, Set<string>>()
+  readonly #index = new SnapshotIndex()
   #lastId: number
   #isClosed = false
 
-  private constructor(root: string, lock: number, database: DatabaseSync) {
+  private constructor(root: string, database: DatabaseSync, upstream: UpstreamDatabases, held: DisposableStack) {
     this.root = root
-    this.#lock = lock
+    this.#held = held
+    this.#upstream = upstream
     this.#database = database
     this.#insert = database.prepare(INSERT)
     this.#update = database.prepare(UPDATE)
     this.#delete = database.prepare('DELETE FROM snapshots WHERE id = ?')
     this.#directories = new Directories(root)
-    for (const snapshot of readRows(database)) this.#keep(snapshot)
+    for (const snapshot of readRows(database)) this.#index.keep(snapshot)
     this.#directories.removeUnfinished()
     this.#lastId = Math.max(lastId(database), this.#directories.largest())
     this.warnings = this.#mend()
   }
 
-  /** Opens the store of a root, or makes it. Throws SnapshotterError 'LOCKED', 'BAD_CONFIG' for the root, 'BAD_STATE' for the database. */
+  /**
+   * Opens the store of a root, or makes it: with the snapshots and records of the original, if that had the root. Its files stay as they are. Throws SnapshotterError 'LOCKED', 'BAD_CONFIG' for the root, 'BAD_STATE'
+   * for a database.
+   */
   static open(path: string): SnapshotStore {
     const root = prepareRoot(path)
-    const lock = lockRoot(root)
-    let database: DatabaseSync | undefined
+    using held = new DisposableStack()
     try {
-      database = openDatabase(root, () => {})
-      return new SnapshotStore(root, lock, database)
+      held.adopt(lockRoot(root), closeSync)
+      const upstream = held.adopt(new UpstreamDatabases(root), (files) => files.close())
+      const database = held.adopt(
+        openDatabase(root, (made) => upstream.importInto(made)),
+        (opened) => opened.close(),
+      )
+      upstream.checkUnchanged(database)
+      return new SnapshotStore(root, database, upstream, held.move())
     } catch (error) {
-      database?.close()
-      closeSync(lock)
       throw codedDatabaseError(error, `cannot open the snapshots in ${root}`, join(root, DATABASE))
     }
   }
@@ -73,7 +91,7 @@ export class SnapshotStore {
   create(kind: 'active' | 'view', key: string, parent: string, labels: Labels): Snapshot {
     checkKey(key, 'the key')
     const kept = checkLabels(labels)
-    const above = parent === '' ? undefined : this.#byKey.get(parent)
+    const above = parent === '' ? undefined : this.#index.get(parent)
     if (parent !== '' && above === undefined)
       throw new SnapshotterError('NOT_FOUND', `missing parent ${JSON.stringify(parent)} bucket: not found`)
     if (above !== undefined && above.kind !== 'committed')
@@ -81,7 +99,8 @@ export class SnapshotStore {
         'INVALID_ARGUMENT',
         `parent ${JSON.stringify(parent)} is not committed snapshot: invalid argument`,
       )
-    if (this.#byKey.has(key)) throw new SnapshotterError('ALREADY_EXISTS', `snapshot ${key}: already exists`)
+    if (this.#index.get(key) !== undefined)
+      throw new SnapshotterError('ALREADY_EXISTS', `snapshot ${key}: already exists`)
     const mapping = parseIdMapping(kept)
     const [id, now] = [this.#nextId(), wallClock()]
     const snapshot: Snapshot = { id, key, parent, kind, labels: kept, createdAt: now, updatedAt: now, usage: undefined }
@@ -94,7 +113,7 @@ export class SnapshotStore {
         throw error
       }
     })
-    this.#keep(snapshot)
+    this.#index.keep(snapshot)
     return snapshot
   }
 
@@ -104,10 +123,10 @@ export class SnapshotStore {
   commit(name: string, key: string, labels: Labels, usage: Usage, parent = ''): Snapshot {
     checkKey(name, 'the name')
     const kept = checkLabels(labels)
-    const active = this.#byKey.get(key)
+    const active = this.#index.get(key)
     if (active === undefined)
       throw new SnapshotterError('NOT_FOUND', `failed to get active snapshot ${JSON.stringify(key)}: not found`)
-    if (this.#byKey.has(name))
+    if (this.#index.get(name) !== undefined)
       throw new SnapshotterError('ALREADY_EXISTS', `committed snapshot ${name}: already exists`)
     if (active.kind !== 'active')
       throw new SnapshotterError(
@@ -127,19 +146,19 @@ export class SnapshotStore {
       usage,
     }
     this.#save(`cannot commit the snapshot ${key}`, committed, above)
-    this.#drop(active)
-    this.#keep(committed)
+    this.#index.drop(active)
+    this.#index.keep(committed)
     return committed
   }
 
   /** Forgets a snapshot that nothing stands on. Its directory stays, an orphan. */
   remove(key: string): Snapshot {
-    const snapshot = this.#byKey.get(key)
+    const snapshot = this.#index.get(key)
     if (snapshot === undefined) throw new SnapshotterError('NOT_FOUND', `snapshot ${key}: not found`)
-    if (this.#children.has(key))
+    if (this.#index.hasChildren(key))
       throw new SnapshotterError('FAILED_PRECONDITION', 'cannot remove snapshot with child: failed precondition')
     this.#write(`cannot remove the snapshot ${key}`, () => this.#delete.run(snapshot.id))
-    this.#drop(snapshot)
+    this.#index.drop(snapshot)
     return snapshot
   }
 
@@ -159,8 +178,8 @@ export class SnapshotStore {
     const now = wallClock()
     const updatedAt = now > before.updatedAt ? now : before.updatedAt + 1n
     const after: Snapshot = { ...before, labels: next, updatedAt }
-    this.#save(`cannot update the snapshot ${key}`, after, this.#byKey.get(before.parent))
-    this.#keep(after)
+    this.#save(`cannot update the snapshot ${key}`, after, this.#index.get(before.parent))
+    this.#index.keep(after)
     return after
   }
 
@@ -168,7 +187,7 @@ export class SnapshotStore {
   list(filters: readonly string[]): Snapshot[] {
     this.#assertOpen()
     const matches = parseFilters(filters)
-    const found = [...this.#byKey.values()].filter(matches)
+    const found = this.#index.all().filter(matches)
     return found.sort((a, b) => (a.key < b.key ? -1 : 1))
   }
 
@@ -190,7 +209,7 @@ export class SnapshotStore {
   /** Paths of directories that belong to no snapshot: of removed ones, and of those that a crash left. */
   orphans(): string[] {
     this.#assertOpen()
-    return this.#directories.orphans(new Set([...this.#byKey.values()].map(({ id }) => id)))
+    return this.#directories.orphans(new Set(this.#index.all().map(({ id }) => id)))
   }
 
   records(kind: RecordKind): RecordTable {
@@ -198,17 +217,26 @@ export class SnapshotStore {
     return new RecordTable(this.#database, kind, join(this.root, DATABASE))
   }
 
+  /** All there is, for the original's databases; `transaction` is what they shall have for it. A store whose content was given away remembers that, and does not take the files for somebody's work. */
+  exportable(): Exportable {
+    const transaction = this.#upstream.transaction + 2
+    this.#write('cannot prepare the export', () =>
+      rememberTransactions(this.#database, [this.#upstream.transaction, transaction]),
+    )
+    const [daemons, instances] = [this.records('daemons').all(), this.records('instances').all()]
+    return { snapshots: this.list([]), lastId: this.#lastId, daemons, instances, transaction }
+  }
+
   /** Twice is once. Other methods throw 'UNAVAILABLE' from then on. */
   close(): void {
     if (this.#isClosed) return
     this.#isClosed = true
-    this.#database.close()
-    closeSync(this.#lock)
+    this.#held.dispose()
   }
 
   #find(key: string): Snapshot | undefined {
     this.#assertOpen()
-    return this.#byKey.get(key)
+    return this.#index.get(key)
   }
 
   #parentAtCommit(active: Snapshot, parent: string): Snapshot | undefined {
@@ -220,7 +248,7 @@ export class SnapshotStore {
       )
     const name = active.parent === '' ? parent : active.parent
     if (name === '') return undefined
-    const above = this.#byKey.get(name)
+    const above = this.#index.get(name)
     if (above === undefined)
       throw new SnapshotterError(
         'NOT_FOUND',
@@ -254,28 +282,16 @@ export class SnapshotStore {
     return this.#lastId
   }
 
-  #keep(snapshot: Snapshot): void {
-    this.#byKey.set(snapshot.key, snapshot)
-    if (snapshot.parent === '') return
-    const children = this.#children.get(snapshot.parent) ?? new Set()
-    this.#children.set(snapshot.parent, children.add(snapshot.key))
-  }
-
-  #drop(snapshot: Snapshot): void {
-    this.#byKey.delete(snapshot.key)
-    const children = this.#children.get(snapshot.parent)
-    children?.delete(snapshot.key)
-    if (children?.size === 0) this.#children.delete(snapshot.parent)
-  }
-
   #mend(): string[] {
-    return [...this.#byKey.values()].flatMap((snapshot) =>
-      this.#directories.complete(snapshot)
-        ? [
-            `snapshot ${snapshot.key}: parts of its directory ${this.directory(snapshot)} were missing; they were made again, empty`,
-          ]
-        : [],
-    )
+    return this.#index
+      .all()
+      .flatMap((snapshot) =>
+        this.#directories.complete(snapshot)
+          ? [
+              `snapshot ${snapshot.key}: parts of its directory ${this.directory(snapshot)} were missing; they were made again, empty`,
+            ]
+          : [],
+      )
   }
 
   #assertOpen(): void {
