@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { createOutput, runTool } from '../src/cli/output.ts'
 import { whyNoFuse } from '../src/kernel/index.ts'
 import { benchBuilder } from './builder.ts'
+import { benchCold } from './cold.ts'
 import { benchDaemon } from './daemon.ts'
 import { benchEngine } from './engine.ts'
 import { benchImage } from './image.ts'
@@ -21,6 +22,7 @@ interface Part {
 const PARTS: Readonly<Record<string, Part>> = {
   mounted: { run: benchMounted, mounts: true },
   start: { run: benchStart, mounts: true },
+  cold: { run: benchCold, mounts: true },
   daemon: { run: benchDaemon, mounts: true },
   many: { run: benchMany, mounts: true },
   builder: { run: benchBuilder, mounts: false },

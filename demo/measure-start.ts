@@ -37,8 +37,7 @@ export interface MeasuredStart {
 
 export async function measureStart(wanted: MeasureWanted): Promise<MeasuredStart> {
   const { network, imageBytes, signal } = wanted
-  const cachesDropped = dropCaches()
-  await readAll(wanted.store)
+  const cachesDropped = await prepareCaches(wanted.store)
   await network.count()
   const { root, config, mountedSeconds, phases } = await wanted.start()
   const workload = wanted.workload(config)
@@ -56,7 +55,13 @@ export async function measureStart(wanted: MeasureWanted): Promise<MeasuredStart
   return { result, said: run.said, root, workload, cachesDropped }
 }
 
-/** False where the kernel does not let us, as in most containers. */
+/** The kernel forgets all files but the registry's. False where it may not be told to, as in most containers. */
+export async function prepareCaches(store: string): Promise<boolean> {
+  const isDropped = dropCaches()
+  await readAll(store)
+  return isDropped
+}
+
 function dropCaches(): boolean {
   spawnSync('sync')
   try {

@@ -6,6 +6,7 @@ import type { DecodePool } from './decode-pool.ts'
 import { EngineError } from './errors.ts'
 import type { ImageBlob } from './image-blob.ts'
 import type { FetchRange } from './plan.ts'
+import type { PrefetchPlace } from './schedule.ts'
 import { storedSize } from './stored-size.ts'
 import type { SharedBuffer, SharedBuffers } from './shared-buffers.ts'
 
@@ -28,6 +29,8 @@ export interface FetchParts {
   readonly reader?: Pick<BlobReader, 'read'>
   /** Who waits; default `demand`. */
   readonly purpose?: 'demand' | 'prefetch'
+  /** Told of what comes. */
+  readonly ahead?: Pick<PrefetchPlace, 'filled' | 'arrived'>
 }
 
 interface Arriving {
@@ -60,6 +63,7 @@ export async function fetchRange(
   const handed: Array<Promise<void>> = []
   let next = 0
   const onFilled = (filled: number): void => {
+    parts.ahead?.filled(filled)
     while (next < chunks.length && chunks[next].end <= filled) {
       const group = range.slice === undefined ? nextGroup(chunks, next, filled) : chunks
       next += group.length
@@ -87,6 +91,7 @@ export async function fetchRange(
     const reader = parts.reader ?? (await blob.reader())
     await reader.read(range.compressedOffset, stored.bytes.subarray(0, range.length), { signal, onFilled, purpose })
     onFilled(range.length)
+    parts.ahead?.arrived(range.length)
   } catch (error) {
     failure = error
   }

@@ -41,8 +41,7 @@ async function keepContext(blob: BlobInfo, storedIn: string, keeper: ContextKeep
   for (let attempt = 0; attempt < TRIES && !signal.aborted; attempt += 1) {
     try {
       const fileSize = plainMetaFileSize(blob)
-      const bytes = blob.metaCompressedSize + fileSize
-      await schedule.startPrefetch(bytes, signal)
+      const place = await schedule.startPrefetch(blob.metaCompressedSize, fileSize, signal)
       try {
         const kind = {
           storedIn,
@@ -56,7 +55,7 @@ async function keepContext(blob: BlobInfo, storedIn: string, keeper: ContextKeep
         await openContext(blob, kind, backend, cacheDirectory, signal)
         return
       } finally {
-        schedule.endPrefetch(bytes, 0, 0)
+        place.end()
       }
     } catch {
       if (attempt + 1 < TRIES) await clock.sleep(FIRST_PAUSE_MS * 2 ** attempt, signal).catch(() => undefined) // aborted: the loop ends

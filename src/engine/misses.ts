@@ -13,7 +13,7 @@ import type { EngineCounters, EngineLimits, ImageParts } from './image-reader.ts
 import { InFlightChunk } from './in-flight.ts'
 import { ChunkPlace, type FetchLimits, type FetchRange, planFetch } from './plan.ts'
 import { readCopy } from './read-copy.ts'
-import { Schedule } from './schedule.ts'
+import { type PrefetchPlace, Schedule } from './schedule.ts'
 import { SharedBuffers } from './shared-buffers.ts'
 import { storedSize } from './stored-size.ts'
 
@@ -164,33 +164,35 @@ export class Misses {
     await this.#fetch(blob, range, isSecondTry)
   }
 
-  /** Fetches ahead; false when it failed. The place in the schedule is the caller's. */
-  async prefetchRange(blob: ImageBlob, range: FetchRange): Promise<boolean> {
+  /** Fetches ahead; false when it failed. The place in the schedule is the caller's, who learns what came and ends it. */
+  async prefetchRange(blob: ImageBlob, range: FetchRange, place: PrefetchPlace): Promise<boolean> {
     const counters = this.#counters
     counters.prefetchRequests++
     counters.prefetchBytes += range.length
     counters.prefetchChunks += range.chunks.length
     const from = Date.now()
     if (counters.prefetchBeganAt === 0) counters.prefetchBeganAt = from
-    const isDone = await this.#fetch(blob, range, false, 'prefetch')
+    const isDone = await this.#fetch(blob, range, false, place)
     counters.prefetchEndedAt = Date.now()
     counters.prefetchMs += counters.prefetchEndedAt - from
     return isDone
   }
 
   /** Never throws: who waits for the chunks is told. */
-  async #fetch(
-    blob: ImageBlob,
-    range: FetchRange,
-    isSecondTry: boolean,
-    purpose: 'demand' | 'prefetch' = 'demand',
-  ): Promise<boolean> {
+  async #fetch(blob: ImageBlob, range: FetchRange, isSecondTry: boolean, ahead?: PrefetchPlace): Promise<boolean> {
     for (const index of range.chunks) if (!blob.inFlight.has(index)) blob.inFlight.set(index, new InFlightChunk(index))
     const left = new Set(range.chunks)
     const bad: ChunkInfo[] = []
     const signal = this.deadline()
     const beganAt = this.#clock.now()
-    const parts = { decoders: this.#decoders, buffers: this.#buffers, signal, purpose }
+    const purpose = ahead === undefined ? 'demand' : 'prefetch'
+    const parts = {
+      decoders: this.#decoders,
+      buffers: this.#buffers,
+      signal,
+      purpose,
+      ...(ahead && { ahead }),
+    } as const
     let failure: EngineError | undefined
     try {
       await fetchRange(blob, range, parts, {

@@ -73,7 +73,7 @@ class OpenImage implements ImageReader {
       requests: parts.limits.prefetchRequests,
       clock,
       verify: (blob, chunk) => this.#misses.verify(blob, chunk),
-      fetch: (blob, range) => this.#misses.prefetchRange(blob, range),
+      fetch: (blob, range, place) => this.#misses.prefetchRange(blob, range, place),
     })
     this.hot = {
       blobs: blobs.map(({ cache, tar, chunks, touched }) => {

@@ -4,11 +4,11 @@ import type { Clock } from './clock.ts'
 import type { ImageBlob } from './image-blob.ts'
 import type { PrefetchPlan } from './image-reader.ts'
 import { ChunkPlace, type FetchRange } from './plan.ts'
-import type { Schedule } from './schedule.ts'
+import type { PrefetchPlace, Schedule } from './schedule.ts'
 
 const MAX_PLAIN_BYTES = 8 << 20
-/** Requests at once: the link is kept busy by two; more only make a reader wait longer. */
-const MAX_REQUESTS = 2
+/** Requests at once, at most: how many of them a link needs is for the schedule to say. */
+const MAX_REQUESTS = 4
 const FIRST_PAUSE_MS = 500
 const LONGEST_PAUSE_MS = 30_000
 /** Failed requests of one plan that are made again. */
@@ -21,8 +21,18 @@ export interface PrefetchWork {
   readonly clock: Clock
   /** Makes a claimed chunk trusted, or missing; a missing one may come from another cache. */
   readonly verify: (blob: ImageBlob, chunk: number) => Promise<void>
-  /** False when it failed. */
-  readonly fetch: (blob: ImageBlob, range: FetchRange) => Promise<boolean>
+  /** False when it failed. Tells the place what comes; ending it is the caller's. */
+  readonly fetch: (blob: ImageBlob, range: FetchRange, place: PrefetchPlace) => Promise<boolean>
+}
+
+/** How many requests of a plan may still be made again. */
+interface Retries {
+  left: number
+}
+
+interface Piece {
+  readonly blob: ImageBlob
+  readonly range: FetchRange
 }
 
 interface Wanted {
@@ -65,7 +75,7 @@ export class Prefetcher {
     const chunks = this.#chunks(plan)
     const pieces = new Pieces(chunks, this.#schedule, this.#work)
     const requests = Math.max(1, Math.min(MAX_REQUESTS, this.#work.requests))
-    const retries = { left: MAX_RETRIES }
+    const retries: Retries = { left: MAX_RETRIES }
     try {
       await Promise.all(Array.from({ length: requests }, () => this.#loop(pieces, retries, signal)))
     } catch (error) {
@@ -73,27 +83,51 @@ export class Prefetcher {
     }
   }
 
-  async #loop(pieces: Pieces, retries: { left: number }, signal: AbortSignal): Promise<void> {
+  /** One request after the other: the next one goes out while the chunks of the one before are decoded. */
+  async #loop(pieces: Pieces, retries: Retries, signal: AbortSignal): Promise<void> {
     let pauseMs = FIRST_PAUSE_MS
+    let decoding: Promise<unknown> = Promise.resolve()
     for (;;) {
       signal.throwIfAborted()
-      const piece = await pieces.next()
+      const piece = (await pieces.next()) ?? (await decoding.then(() => pieces.next()))
       if (piece === undefined) return
-      const { blob, range } = piece
-      const memoryBytes = range.length + range.plainLength
-      await this.#schedule.startPrefetch(memoryBytes, signal)
-      // A reader may have had it meanwhile.
-      const missing = range.chunks.every((chunk) => blob.isMissing(chunk))
-      const from = this.#work.clock.now()
-      const isDone = !missing || (await this.#work.fetch(blob, range))
-      this.#schedule.endPrefetch(memoryBytes, missing && isDone ? range.length : 0, this.#work.clock.now() - from)
-      if (!missing || (!isDone && retries.left-- > 0)) pieces.again(blob, range.chunks)
-      if (isDone) pauseMs = FIRST_PAUSE_MS
+      const { came, ended } = await this.#begin(piece, pieces, retries, signal)
+      const hasCome = await came
+      await decoding
+      decoding = ended
+      if (hasCome) pauseMs = FIRST_PAUSE_MS
       else {
         await this.#work.clock.sleep(pauseMs, signal)
         pauseMs = Math.min(LONGEST_PAUSE_MS, pauseMs * 2)
       }
     }
+  }
+
+  /** Makes the request when it may go out. `came`: its bytes are there, or it failed; `ended`: they are decoded too. */
+  async #begin(
+    { blob, range }: Piece,
+    pieces: Pieces,
+    retries: Retries,
+    signal: AbortSignal,
+  ): Promise<{ readonly came: Promise<boolean>; readonly ended: Promise<void> }> {
+    const place = await this.#schedule.startPrefetch(range.length, range.plainLength, signal)
+    // A reader may have had it meanwhile.
+    if (!range.chunks.every((chunk) => blob.isMissing(chunk))) {
+      place.end()
+      pieces.again(blob, range.chunks)
+      return { came: Promise.resolve(true), ended: Promise.resolve() }
+    }
+    const { promise: came, resolve } = Promise.withResolvers<boolean>()
+    const arrived = (bytes: number): void => {
+      place.arrived(bytes)
+      resolve(true)
+    }
+    const fetching = this.#work.fetch(blob, range, { ...place, arrived }).finally(() => place.end())
+    const ended = fetching.then((isDone) => {
+      resolve(isDone)
+      if (!isDone && retries.left-- > 0) pieces.again(blob, range.chunks)
+    })
+    return { came, ended }
   }
 
   /** All chunks of a plan in its order; some may come more than once. */
@@ -193,7 +227,7 @@ class Pieces {
   }
 
   /** One caller at a time; the others wait. */
-  next(): Promise<{ blob: ImageBlob; range: FetchRange } | undefined> {
+  next(): Promise<Piece | undefined> {
     const piece = this.#turn.then(() => this.#next())
     this.#turn = piece.catch(() => undefined)
     return piece
@@ -204,7 +238,7 @@ class Pieces {
     for (const chunk of chunks) if (blob.isMissing(chunk)) this.#returned.push({ blob, chunk })
   }
 
-  async #next(): Promise<{ blob: ImageBlob; range: FetchRange } | undefined> {
+  async #next(): Promise<Piece | undefined> {
     const place = new ChunkPlace()
     const most = this.#schedule.pieceBytes
     let blob: ImageBlob | undefined

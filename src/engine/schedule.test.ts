@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import type { Clock } from './clock.ts'
-import { Schedule } from './schedule.ts'
+import { type PrefetchPlace, Schedule } from './schedule.ts'
 
 /** A clock that stands until it is turned. */
 class HandClock implements Clock {
@@ -30,12 +30,13 @@ const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resol
 
 interface Started {
   isStarted: boolean
+  place: PrefetchPlace | undefined
 }
 
-function start(schedule: Schedule, signal = new AbortController().signal): Started {
-  const started = { isStarted: false }
-  schedule.startPrefetch(1000, signal).then(
-    () => (started.isStarted = true),
+function start(schedule: Schedule, stored = 1000, signal = new AbortController().signal): Started {
+  const started: Started = { isStarted: false, place: undefined }
+  schedule.startPrefetch(stored, 0, signal).then(
+    (place) => Object.assign(started, { isStarted: true, place }),
     () => undefined,
   )
   return started
@@ -71,9 +72,26 @@ test('prefetch goes out at once on a free link, up to its number of requests', a
   const [one, two, three] = [start(schedule), start(schedule), start(schedule)]
   await settled()
   assert.deepEqual([one.isStarted, two.isStarted, three.isStarted], [true, true, false])
-  schedule.endPrefetch(1000, 500, 10)
+  one.place?.arrived(500)
   await settled()
-  assert.ok(three.isStarted)
+  assert.ok(three.isStarted, 'while what came is decoded')
+  one.place?.end()
+  const four = start(schedule)
+  await settled()
+  assert.equal(four.isStarted, false, 'a place is given back once')
+})
+
+test('what came and is not decoded yet counts as memory', async () => {
+  const { schedule } = made()
+  const place = await schedule.startPrefetch(1000, 90 << 20, new AbortController().signal)
+  place.arrived(1000)
+  const next = start(schedule)
+  await settled()
+  assert.equal(next.isStarted, false, 'prefetch has less of it')
+  assert.equal(schedule.tryDemand(10 << 20), false)
+  place.end()
+  await settled()
+  assert.ok(next.isStarted && schedule.tryDemand(10 << 20))
 })
 
 test('prefetch waits while a reader waits, and a little longer', async () => {
@@ -93,7 +111,7 @@ test('prefetch waits for demand requests too, and can be called off', async () =
   const { schedule, clock } = made()
   schedule.tryDemand(10)
   const abort = new AbortController()
-  const prefetch = start(schedule, abort.signal)
+  const prefetch = start(schedule, 1000, abort.signal)
   await settled()
   abort.abort(new Error('stopped'))
   schedule.endDemand(10)
@@ -103,10 +121,10 @@ test('prefetch waits for demand requests too, and can be called off', async () =
 
 test('prefetch keeps to its bandwidth', async () => {
   const { schedule, clock } = made({ prefetchBandwidth: 1000, prefetchRequests: 1 })
-  start(schedule)
+  const first = start(schedule)
   await settled()
   await clock.turn(1000)
-  schedule.endPrefetch(1000, 5000, 10)
+  first.place?.arrived(5000)
   const next = start(schedule)
   await settled()
   await clock.turn(3900)
@@ -116,14 +134,44 @@ test('prefetch keeps to its bandwidth', async () => {
 })
 
 test('pieces fit to the speed of the link: a reader waits for one only shortly', async () => {
-  const { schedule } = made()
+  const { schedule, clock } = made()
+  const { signal } = new AbortController()
   const smallest = schedule.pieceBytes
-  await schedule.startPrefetch(1000, new AbortController().signal)
-  schedule.endPrefetch(1000, 12_500_000, 1000)
-  assert.equal(schedule.pieceBytes, 312_500)
-  await schedule.startPrefetch(1000, new AbortController().signal)
-  schedule.endPrefetch(1000, 1000, 1000)
-  await schedule.startPrefetch(1000, new AbortController().signal)
-  schedule.endPrefetch(1000, 0, 1000)
-  assert.ok(schedule.pieceBytes < 312_500 && schedule.pieceBytes >= smallest, 'a failure tells nothing of the speed')
+  const [one, two] = [
+    await schedule.startPrefetch(625_000, 0, signal),
+    await schedule.startPrefetch(624_000, 0, signal),
+  ]
+  await clock.turn(5)
+  one.filled(1000)
+  two.filled(1000)
+  await clock.turn(100) // which both share
+  one.filled(625_000)
+  two.filled(624_000)
+  two.arrived(624_000)
+  one.end()
+  assert.ok(Math.abs(schedule.pieceBytes - 312_500) < 1000, `${schedule.pieceBytes} bytes take 25 ms`)
+  const failed = await schedule.startPrefetch(1000, 0, signal)
+  failed.filled(1)
+  await clock.turn(1000)
+  failed.arrived(0)
+  assert.ok(Math.abs(schedule.pieceBytes - 312_500) < 1000, 'a failure tells nothing of the speed')
+  assert.ok(schedule.pieceBytes > smallest)
+})
+
+test('the next request goes out a round trip before the last byte of those before it', async () => {
+  const { schedule, clock } = made({ prefetchRequests: 4 })
+  const [one, two] = [start(schedule, 500_000), start(schedule, 500_000)]
+  await clock.turn(60)
+  one.place?.filled(1000)
+  await clock.turn(100)
+  one.place?.arrived(500_000) // some 5,000 bytes a millisecond
+  const next = start(schedule, 100_000)
+  await settled()
+  assert.equal(next.isStarted, false)
+  two.place?.filled(100_000)
+  await settled()
+  assert.equal(next.isStarted, false, 'more is coming than the link carries in 70 ms')
+  two.place?.filled(200_000)
+  await settled()
+  assert.ok(next.isStarted)
 })

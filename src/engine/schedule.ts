@@ -1,11 +1,18 @@
 import type { Clock } from './clock.ts'
+import { LinkSpeed } from './link-speed.ts'
 
 /** After demand the link stays free for so long: the reader who just got its bytes is about to ask for more. */
 const QUIET_MS = 30
 /** Stored and plain bytes of all fetches under way. */
 const MEMORY_BYTES = 96 << 20
+/** All that prefetch has under way, of it. */
+const PREFETCH_MEMORY_BYTES = 24 << 20
 /** A prefetch request should keep the link busy for about so long, no longer: that is what a reader may have to wait for it. */
 const PIECE_MS = 25
+/** The next one goes out a round trip, and so much, before the last byte of those before it is there: then the link is never idle. */
+const AHEAD_MS = 10
+/** At once, before anything is known of the link. */
+const FIRST_REQUESTS = 2
 const MIN_PIECE_BYTES = 128 * 1024
 const MAX_PIECE_BYTES = 2 << 20
 
@@ -14,6 +21,16 @@ export interface ScheduleLimits {
   readonly prefetchRequests: number
   /** Bytes a second, 0 = no limit. */
   readonly prefetchBandwidth: number
+}
+
+/** A prefetch request that may go out. */
+export interface PrefetchPlace {
+  /** So many bytes of its answer have come, in all. */
+  filled(bytes: number): void
+  /** The link is free for the next one, while what came is decoded; 0 bytes = it failed. Once. */
+  arrived(bytes: number): void
+  /** Its memory is free. Once, also after a failure. */
+  end(): void
 }
 
 /** Who may use the link now: demand always, up to its number of requests; prefetch only while nobody waits for anything. */
@@ -25,10 +42,13 @@ export class Schedule {
   #demand = 0
   #prefetch = 0
   #bytes = 0
+  /** Of `#bytes`, for prefetch. */
+  #prefetchBytes = 0
+  /** Stored bytes that prefetch has asked for and that have not come yet. */
+  #coming = 0
   #lastDemand = -Infinity
   #nextPrefetch = 0
-  /** Bytes a second of a lone prefetch request, smoothed. */
-  #speed = 0
+  readonly #speed = new LinkSpeed()
   readonly #waiting: Array<() => void> = []
 
   constructor(limits: ScheduleLimits, clock: Clock, onDemandFree: () => void) {
@@ -66,22 +86,16 @@ export class Schedule {
 
   /** How large the next prefetch request should be, bytes as stored. */
   get pieceBytes(): number {
-    const fitting = (this.#speed * PIECE_MS) / 1000
+    const fitting = this.#speed.bytesPerMs * PIECE_MS
     return Math.round(Math.min(MAX_PIECE_BYTES, Math.max(MIN_PIECE_BYTES, fitting)))
   }
 
-  /** Waits until a prefetch request may go out, and takes its place. Rejects when the signal is aborted. */
-  async startPrefetch(memoryBytes: number, signal: AbortSignal): Promise<void> {
+  /** Waits until a prefetch request for so many bytes may go out, and takes its place. Rejects when the signal is aborted. */
+  async startPrefetch(stored: number, plain: number, signal: AbortSignal): Promise<PrefetchPlace> {
     for (;;) {
       signal.throwIfAborted()
       const now = this.#clock.now()
-      const isFull = this.#prefetch >= this.#limits.prefetchRequests
-      if (
-        this.#readers > 0 ||
-        this.#demand > 0 ||
-        isFull ||
-        (this.#bytes > 0 && this.#bytes + memoryBytes > MEMORY_BYTES)
-      ) {
+      if (!this.#mayPrefetch(stored + plain)) {
         await this.#change(signal)
         continue
       }
@@ -90,28 +104,67 @@ export class Schedule {
         await this.#clock.sleep(until - now, signal)
         continue
       }
-      this.#prefetch++
-      this.#bytes += memoryBytes
-      return
+      return this.#place(stored, stored + plain)
     }
   }
 
-  /** `bytes` came in `ms`; 0 for a failure. */
-  endPrefetch(memoryBytes: number, bytes: number, ms: number): void {
-    const isAlone = this.#prefetch === 1 && this.#demand === 0 // others would make the link look slow
-    this.#prefetch--
-    this.#bytes -= memoryBytes
-    if (bytes > 0 && ms > 0 && (isAlone || this.#speed === 0)) {
-      const speed = (bytes * 1000) / ms
-      this.#speed = this.#speed === 0 ? speed : this.#speed * 0.75 + speed * 0.25
+  #mayPrefetch(memoryBytes: number): boolean {
+    if (this.#readers > 0 || this.#demand > 0 || this.#prefetch >= this.#limits.prefetchRequests) return false
+    if (this.#bytes > 0 && this.#bytes + memoryBytes > MEMORY_BYTES) return false
+    if (this.#prefetchBytes > 0 && this.#prefetchBytes + memoryBytes > PREFETCH_MEMORY_BYTES) return false
+    return !this.#isLinkBusy
+  }
+
+  /** Do the requests under way keep the link busy until another one's answer would begin? */
+  get #isLinkBusy(): boolean {
+    const { bytesPerMs, roundTripMs } = this.#speed
+    if (bytesPerMs === 0) return this.#prefetch >= FIRST_REQUESTS
+    return this.#coming > bytesPerMs * (roundTripMs + AHEAD_MS)
+  }
+
+  #place(stored: number, memoryBytes: number): PrefetchPlace {
+    const isAlone = this.#prefetch === 0
+    this.#prefetch++
+    this.#bytes += memoryBytes
+    this.#prefetchBytes += memoryBytes
+    this.#coming += stored
+    const [speed, askedAt] = [this.#speed, this.#clock.now()]
+    let [before, hasArrived] = [0, false]
+    const filled = (bytes: number): void => {
+      if (hasArrived || bytes <= before) return
+      const now = this.#clock.now()
+      if (before === 0) speed.begins(now, bytes, isAlone ? now - askedAt : undefined)
+      else speed.came(bytes - before)
+      this.#coming -= bytes - before
+      before = bytes
+      this.#wake()
     }
+    const arrived = (bytes: number): void => {
+      if (bytes > 0) filled(bytes)
+      hasArrived = true
+      this.#coming -= stored - before
+      const now = this.#clock.now()
+      if (before > 0) speed.ends(now, bytes, now - askedAt)
+      this.#prefetch--
+      this.#count(bytes, now)
+      this.#onDemandFree()
+      this.#wake()
+    }
+    const end = (): void => {
+      if (!hasArrived) arrived(0)
+      this.#bytes -= memoryBytes
+      this.#prefetchBytes -= memoryBytes
+      this.#onDemandFree()
+      this.#wake()
+    }
+    return { filled, arrived, end }
+  }
+
+  /** What the bandwidth of prefetch allows from now on. */
+  #count(bytes: number, now: number): void {
     const { prefetchBandwidth } = this.#limits
-    if (prefetchBandwidth > 0) {
-      const from = Math.max(this.#clock.now() - 1000, this.#nextPrefetch)
-      this.#nextPrefetch = from + (bytes * 1000) / prefetchBandwidth
-    }
-    this.#onDemandFree()
-    this.#wake()
+    if (prefetchBandwidth > 0)
+      this.#nextPrefetch = Math.max(now - 1000, this.#nextPrefetch) + (bytes * 1000) / prefetchBandwidth
   }
 
   async #change(signal: AbortSignal): Promise<void> {
@@ -127,6 +180,7 @@ export class Schedule {
   }
 
   #wake(): void {
+    if (this.#waiting.length === 0) return
     for (const resolve of this.#waiting.splice(0)) resolve()
   }
 }
