@@ -58,13 +58,17 @@ install_missing() {
 if [ "$mode" = test ] || [ "$mode" = bench ]; then
   need docker-registry docker-registry 'the end-to-end tests push to it and pull from it'
   need fsck.erofs erofs-utils 'checks that the RAFS v6 images are valid EROFS'
+  need containerd containerd 'a private one runs containers from our images'
+  need runc runc 'runs these containers'
 fi
 if [ -n "$missing" ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
     say "installing the Debian packages$missing"
     if install_missing || { apt-get update -qq >/dev/null 2>&1 && install_missing; }; then
-      # Debian starts a registry as a service; the tests start their own, on a free port.
-      case $missing in *docker-registry*) systemctl disable --now docker-registry >/dev/null 2>&1 || true ;; esac
+      # Debian starts a registry and containerd as services; the tests start their own.
+      for service in docker-registry containerd; do
+        case $missing in *" $service"*) systemctl disable --now "$service" >/dev/null 2>&1 || true ;; esac
+      done
     else
       say "could not install$missing: what needs them is skipped"
     fi
