@@ -4,6 +4,7 @@ import { BOOTSTRAPS } from './bootstraps.ts'
 import { DATABASES } from './chunk-database.ts'
 import { DISKS } from './disks.ts'
 import { OVER_LAYERS } from './over-layers.ts'
+import { SNAPSHOT_STORE } from './snapshot-store.ts'
 import type { Target } from './target.ts'
 
 /** By name, in the order in which they run. */
@@ -14,4 +15,5 @@ export const TARGETS: Readonly<Record<string, Target>> = {
   ...OVER_LAYERS,
   ...DATABASES,
   ...DISKS,
+  ...SNAPSHOT_STORE,
 }
