@@ -53,7 +53,12 @@ export class Listings {
     return tags
   }
 
-  async referrers(digest: Digest, artifactType: string | undefined, signal: AbortSignal): Promise<Descriptor[]> {
+  /** No further page is asked for once `atMost` are there. */
+  async referrers(
+    digest: Digest,
+    { artifactType, atMost = MAX_ENTRIES }: { readonly artifactType?: string; readonly atMost?: number },
+    signal: AbortSignal,
+  ): Promise<Descriptor[]> {
     const { repository } = this.#options
     const what = `list the referrers of ${digest} in ${repository}`
     const filter = artifactType === undefined ? '' : `?artifactType=${encodeURIComponent(artifactType)}`
@@ -63,14 +68,16 @@ export class Listings {
       signal,
       accept: [200, ...NO_REFERRERS],
     })) {
-      if (status !== 200) return filtered((await this.#tagged(digest, signal))?.manifests ?? [], artifactType)
+      if (status !== 200)
+        return filtered((await this.#tagged(digest, signal))?.manifests ?? [], artifactType).slice(0, atMost)
       const manifests: unknown = isRecord(value) ? value['manifests'] : undefined
       if (!Array.isArray(manifests)) throw new RegistryError('BAD_RESPONSE', `cannot ${what}: the answer is no index`)
       for (const [index, entry] of manifests.entries()) found.push(checkDescriptor(entry, `manifests[${index}]`))
       if (found.length > MAX_ENTRIES)
         throw new RegistryError('BAD_RESPONSE', `cannot ${what}: more than ${MAX_ENTRIES}`)
+      if (found.length >= atMost) break
     }
-    return filtered(found, artifactType)
+    return filtered(found, artifactType).slice(0, atMost)
   }
 
   /** For registries without the referrers API the client keeps the index itself, under a tag (distribution specification, "Referrers Tag Schema"). */

@@ -129,7 +129,10 @@ export class RemoteRepository implements Repository {
     return this.#manifests.delete(ref, options.signal ?? NO_SIGNAL)
   }
 
-  referrers(digest: Digest, options: RequestOptions & { readonly artifactType?: string } = {}): Promise<Descriptor[]> {
-    return this.#listings.referrers(digest, options.artifactType, options.signal ?? NO_SIGNAL)
+  referrers(
+    digest: Digest,
+    options: RequestOptions & { readonly artifactType?: string; readonly atMost?: number } = {},
+  ): Promise<Descriptor[]> {
+    return this.#listings.referrers(digest, options, options.signal ?? NO_SIGNAL)
   }
 }

@@ -73,6 +73,9 @@ export interface Repository {
   /** `ref` is a tag or the manifest's digest. */
   pushManifest(ref: string, bytes: Uint8Array, mediaType: string, options?: RequestOptions): Promise<Descriptor>
   deleteManifest(ref: string, options?: RequestOptions): Promise<void>
-  /** Manifests whose subject is `digest`; by the referrers API, else by the tag scheme. */
-  referrers(digest: Digest, options?: RequestOptions & { readonly artifactType?: string }): Promise<Descriptor[]>
+  /** Manifests whose subject is `digest`; by the referrers API, else by the tag scheme. `atMost`: so many, no further page of the list is asked for then. */
+  referrers(
+    digest: Digest,
+    options?: RequestOptions & { readonly artifactType?: string; readonly atMost?: number },
+  ): Promise<Descriptor[]>
 }

@@ -27,3 +27,5 @@ export const NYDUS_LAYER_BLOCK = `${PREFIX}nydus-layer-block`
 export const NYDUS_PROXY_MODE = `${PREFIX}nydus-proxy-mode`
 export const NYDUS_INDEX_ALTERNATIVE = `${PREFIX}nydus-index-alternative`
 export const STARGZ = `${PREFIX}stargz`
+/** The image's other form, which `Detector` found: `index,sha256:…,12345` (or `referrer`), the bootstrap layer's digest and stored bytes. */
+export const NYDUS_ALTERNATIVE = `${PREFIX}nydus-alternative`

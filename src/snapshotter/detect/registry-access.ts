@@ -1,0 +1,44 @@
+import { readFileSync } from 'node:fs'
+import type { ClientOptions } from '../../registry/index.ts'
+
+/** How registries are spoken to when images are looked for: as nydusd will read them. */
+export type RegistryAccess = Pick<ClientOptions, 'plainHttp' | 'skipVerify'> & { readonly ca?: string }
+
+type Fields = Readonly<Record<string, unknown>>
+
+/**
+ * From the template of nydusd's configuration, a JSON document of any of its shapes: `skip_verify` also lets plain HTTP be tried where no TLS is spoken, `scheme: "http"` means plain HTTP, `ca_cert_files`
+ * are trusted too. With other drivers than `fusedev` and `fscache` it is `remote.skip_ssl_verify` that counts. Throws what reading a certificate throws.
+ */
+export function registryAccess(
+  template: unknown,
+  of: { readonly fsDriver: string; readonly skipSslVerify: boolean },
+): RegistryAccess {
+  const backend = registryConfig(template)
+  const isOfTemplate = of.fsDriver === 'fusedev' || of.fsDriver === 'fscache'
+  const skipVerify = isOfTemplate ? backend['skip_verify'] === true : of.skipSslVerify
+  const files = Array.isArray(backend['ca_cert_files']) ? backend['ca_cert_files'] : []
+  const ca = files.filter((file) => typeof file === 'string').map((file) => readFileSync(file, 'utf8'))
+  return {
+    skipVerify,
+    plainHttp: backend['scheme'] === 'http' ? 'always' : skipVerify ? 'fallback' : 'localhost',
+    ...(ca.length === 0 ? {} : { ca: ca.join('\n') }),
+  }
+}
+
+/** `device.backend.config` of version 1, `backend.registry` of version 2, `config.backend_config` of fscache. */
+function registryConfig(template: unknown): Fields {
+  const { device, backend, config } = fields(template)
+  const first = fields(device)['backend']
+  for (const [type, value] of [
+    [fields(first)['type'], fields(first)['config']],
+    [fields(backend)['type'], fields(backend)['registry']],
+    [fields(config)['backend_type'], fields(config)['backend_config']],
+  ])
+    if (type === 'registry') return fields(value)
+  return {}
+}
+
+function fields(value: unknown): Fields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Fields) : {} // null and lists have none
+}
