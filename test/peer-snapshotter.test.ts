@@ -43,7 +43,7 @@ after(async () => {
   rmSync(folder, { recursive: true, force: true })
 })
 
-for (const one of CASES.filter(({ name }) => name.startsWith('deaths-'))) {
+for (const one of CASES.filter(({ name }) => /^(?:deaths|given-back)-/.test(name))) {
   test(one.title, { skip, timeout: 180_000 }, async (t) => {
     const { outcome, text, logs } = await runCase(one, { runtime, images, programs })
     if (outcome === 'skipped') return t.skip(text)

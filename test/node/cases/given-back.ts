@@ -1,0 +1,50 @@
+/** The state of a node in the original's databases: taken over, and given back. */
+import assert from 'node:assert/strict'
+import { exportState } from '../../../src/snapshotter/store/index.ts'
+import type { NodeCase, World } from '../case.ts'
+import { isEmptied, isStopped } from '../emptied.ts'
+import { until } from '../launched.ts'
+import type { TestNode } from '../node.ts'
+
+const SLEEP = ['/bin/sleep', '1000']
+
+export const STATE_CASES: readonly NodeCase[] = (['shared', 'dedicated'] as const).map((mode) => ({
+  name: `given-back-${mode}`,
+  title: `state of a stopped snapshotter, taken over and given back: a container goes on, others start, all can be removed (${mode})`,
+  run: (world) => goesOn(world, mode),
+}))
+
+async function goesOn(world: World, mode: 'shared' | 'dedicated'): Promise<string> {
+  const node = await world.start({ mode, recover: 'restart' })
+  const [image, plain] = [await world.images.image('v6'), await world.images.image('plain')]
+  for (const { reference } of [image, plain]) await node.cri.pull(reference)
+  const pod = await node.cri.runPod()
+  const first = await node.cri.start(pod, image.reference, SLEEP)
+  await node.cri.exec(first, 'echo kept > /kept')
+  const [before, daemons] = [await snapshots(node), await node.daemons()]
+  await node.stopSnapshotter('SIGTERM')
+  const { snapshots: count } = exportState(node.root)
+  await node.startSnapshotter()
+  assert.equal(await snapshots(node), before)
+  assert.deepEqual(
+    (await node.daemons()).map(({ pid }) => pid),
+    daemons.map(({ pid }) => pid),
+  )
+  assert.equal(await node.cri.exec(first, 'cat /kept; sha256sum /data/*'), `kept\n${image.sums}`)
+  for (const [name, { reference, sums }] of Object.entries({ second: image, third: plain })) {
+    const container = await node.cri.start(pod, reference, SLEEP, name)
+    assert.equal(await node.cri.exec(container, 'sha256sum /data/*'), sums, name)
+    await node.cri.stopAndRemove(container)
+  }
+  await node.cri.stopAndRemove(first)
+  await node.cri.removePod(pod)
+  await node.cri.removeAll()
+  await isEmptied(node)
+  await isStopped(node)
+  return `${count} snapshots`
+}
+
+/** containerd takes its time to see that a snapshotter is back. */
+async function snapshots(node: TestNode): Promise<string> {
+  return await until('a list of snapshots', () => node.ctr('snapshots', '--snapshotter', 'nydus', 'ls'))
+}
