@@ -11,6 +11,7 @@ import {
   type FuseSessionFacts,
   type FuseWishes,
   OPCODE,
+  prepareCalls,
   serveFuse,
 } from '../kernel/index.ts'
 import { DroppedMemory } from './dropped-memory.ts'
@@ -18,6 +19,7 @@ import { messageOf } from './errors.ts'
 import type { ForwardedRequest } from './files/messages.ts'
 import { FileSystemCounters } from './metrics.ts'
 import { FuseFileSystem, type LateRead, type ServedTree } from './transports/fuse-handler.ts'
+import { ListingHabits } from './transports/listing-habits.ts'
 import { ServingState } from './transports/serving-state.ts'
 
 /** The first message that the thread gets. */
@@ -26,6 +28,7 @@ export interface FuseWorkerData {
   readonly control: Int32Array<SharedArrayBuffer>
   readonly state: Int32Array<SharedArrayBuffer>
   readonly counters: Float64Array<SharedArrayBuffer>
+  readonly habits: Int32Array<SharedArrayBuffer>
   readonly tree: ServedTree
   readonly generation: number
   readonly news: MessagePort
@@ -61,6 +64,7 @@ function main(data: FuseWorkerData): void {
     forward,
     thread: worker + 1,
     exchangesOpens: wishes.exchangesOpens,
+    habits: new ListingHabits(data.habits),
   })
   files.update(data.tree)
   const dropped = new DroppedMemory()
@@ -113,3 +117,4 @@ function main(data: FuseWorkerData): void {
 
 // The thread may be started before it is known what it will serve.
 parentPort?.once('message', (data: FuseWorkerData) => main(data))
+prepareCalls()

@@ -99,6 +99,15 @@ export function libc(): LibC {
   return loaded
 }
 
+/** Does now what the first call to Linux would do, which takes milliseconds, for a thread that has nothing else to do yet. What hinders it is told by that call. */
+export function prepareCalls(): void {
+  try {
+    libc()
+  } catch (error) {
+    if (!(error instanceof KernelError)) throw error
+  }
+}
+
 function load(): LibC {
   const koffi = createRequire(import.meta.url)('koffi') as Koffi
   return {

@@ -3,6 +3,7 @@ import { FuseQueue, UnixListener, type UnixStream, VhostSession } from '../../ke
 import { DaemonError, messageOf } from '../errors.ts'
 import { FileSystemCounters } from '../metrics.ts'
 import { FuseFileSystem, type LateRead, type ServedTree } from '../transports/fuse-handler.ts'
+import { ListingHabits } from '../transports/listing-habits.ts'
 import type { FuseSessionOptions, Session } from '../transports/fuse.ts'
 
 /** The high-priority queue, which has FORGET and INTERRUPT, and one for all else. */
@@ -34,6 +35,7 @@ export class VirtioFsSession implements Session {
       },
       thread: THREAD,
       exchangesOpens: wishes.exchangesOpens,
+      habits: new ListingHabits(),
     })
     this.#queue = new FuseQueue({
       handler: (request, reply) => this.#files.answer(request, reply),

@@ -8,11 +8,13 @@ import {
   OPCODE,
 } from '../../kernel/index.ts'
 import { type HotImage, HotReader } from '../../engine/index.ts'
-import { Attributes, type Bootstrap, ChunkSpan, isType, MODE, openBootstrap } from '../../rafs/index.ts'
+import { Attributes, ChunkSpan, isType, MODE, openBootstrap } from '../../rafs/index.ts'
 import { FileCounters, type FileRecording } from '../file-counters.ts'
 import { type FileSystemCounters, FOP } from '../metrics.ts'
 import type { PseudoNode } from '../pseudo-tree.ts'
+import { DIRECTORY_TYPE, DirectoryListing, type ListedImage } from './directory-listing.ts'
 import { answerExchanged } from './exchanged.ts'
+import type { ListingHabits } from './listing-habits.ts'
 
 /** A mounted image as serving threads get it. */
 export interface ServedImage {
@@ -47,27 +49,13 @@ export interface LateRead {
   readonly high: number
 }
 
-interface OpenImage {
+interface OpenImage extends ListedImage {
   readonly of: ServedImage
-  readonly slot: number
-  readonly bootstrap: Bootstrap
   readonly hot: HotReader
-  readonly files: FileCounters | undefined
-}
-
-interface Listing {
-  readonly image: OpenImage
-  readonly reply: FuseReply
-  readonly isPlus: boolean
 }
 
 const PSEUDO_ROOT = 1
-const DIRECTORY_TYPE = 4
 const NAME_MAX_BLOCK = 512
-/** Cookies of `.` and `..`; an image's own cookies start behind them. */
-const DOT = 1
-const DOT_DOT = 2
-const DOTS = [Buffer.from('.'), Buffer.from('..')] as const
 
 /**
  * Answers the requests of one thread over all mounted images. Nothing here waits, and nothing is allocated for a request, but for xattrs and link
@@ -81,14 +69,14 @@ export class FuseFileSystem {
   readonly #images: Array<OpenImage | undefined> = []
   readonly #forward: ForwardRequest
   readonly #exchangesOpens: boolean
+  readonly #habits: ListingHabits
+  readonly #listing: DirectoryListing<OpenImage>
   readonly #files = new Set<number>()
   #pseudo = new Map<number, PseudoNode>()
   #rootSlot = 0
   readonly #inode = new Attributes()
   readonly #attributes = new FuseAttributes()
   readonly #spans: ChunkSpan[] = Array.from({ length: 64 }, () => new ChunkSpan())
-  /** What the listing under way needs. */
-  #listed: Listing | undefined
 
   constructor(parts: {
     readonly counters: FileSystemCounters
@@ -98,12 +86,15 @@ export class FuseFileSystem {
     readonly thread: number
     /** OPEN and what goes with it are answered, not switched off. */
     readonly exchangesOpens: boolean
+    readonly habits: ListingHabits
   }) {
     this.#thread = parts.thread
     this.#counters = parts.counters
     this.#late = parts.late
     this.#forward = parts.forward
     this.#exchangesOpens = parts.exchangesOpens
+    this.#habits = parts.habits
+    this.#listing = new DirectoryListing(parts.habits, (image, ino) => this.#fill(image, ino))
   }
 
   /** Takes over what is mounted now; images that were there stay open. Gives the bytes of metadata that are no longer used. */
@@ -150,14 +141,14 @@ export class FuseFileSystem {
       case OPCODE.READ:
         return this.#read(image, ino, request, reply)
       case OPCODE.LOOKUP:
-        return this.#counted(image, ino, FOP.Lookup, this.#lookup(image, ino, request.name(), reply))
+        return this.#counted(image, ino, FOP.Lookup, this.#lookup(image, ino, request, reply))
       case OPCODE.GETATTR:
         this.#fill(image, ino)
         return this.#counted(image, ino, FOP.Getattr, reply.attributes(this.#attributes))
       case OPCODE.READDIRPLUS:
-        return this.#counted(image, ino, FOP.Readdirplus, this.#list(image, ino, request, reply, true))
+        return this.#counted(image, ino, FOP.Readdirplus, this.#listing.answer(image, ino, request, reply))
       case OPCODE.READDIR:
-        return this.#counted(image, ino, FOP.Readdir, this.#list(image, ino, request, reply, false))
+        return this.#counted(image, ino, FOP.Readdir, this.#listing.answer(image, ino, request, reply))
       case OPCODE.READLINK:
         return this.#counted(image, ino, FOP.Readlink, reply.data(image.bootstrap.readlink(ino)))
       case OPCODE.GETXATTR:
@@ -190,7 +181,8 @@ export class FuseFileSystem {
     return result
   }
 
-  #lookup(image: OpenImage, directory: number, name: Uint8Array, reply: FuseReply): number {
+  #lookup(image: OpenImage, directory: number, request: FuseRequest, reply: FuseReply): number {
+    const name = request.name()
     const ino = isDot(name)
       ? directory
       : isDotDot(name)
@@ -199,10 +191,11 @@ export class FuseFileSystem {
     if (ino === undefined) return reply.noEntry()
     image.files?.seen(ino)
     this.#fill(image, ino)
+    if (!isType(this.#attributes.mode, MODE.DIRECTORY)) this.#habits.lookedUp(request.pid)
     return reply.entry(this.#attributes)
   }
 
-  #fill(image: OpenImage, ino: number): void {
+  #fill(image: OpenImage, ino: number): FuseAttributes {
     const from = this.#inode
     const to = this.#attributes
     image.bootstrap.attributes(ino, from)
@@ -217,29 +210,7 @@ export class FuseFileSystem {
     to.rdev = from.rdev
     to.uid = image.bootstrap.explicitOwners ? from.uid : this.#owner.uid
     to.gid = image.bootstrap.explicitOwners ? from.gid : this.#owner.gid
-  }
-
-  #list(image: OpenImage, ino: number, request: FuseRequest, reply: FuseReply, isPlus: boolean): number {
-    const from = request.offset
-    reply.startList(request.count)
-    for (let dot = from + 1; dot <= DOT_DOT; dot++) {
-      const name = DOTS[dot - 1]
-      if (!reply.fits(name.length, isPlus)) return reply.endList()
-      const target = dot === DOT ? ino : image.bootstrap.parent(ino)
-      reply.add(name, target, image.slot, DIRECTORY_TYPE, dot, isPlus, undefined)
-    }
-    this.#listed = { image, reply, isPlus }
-    image.bootstrap.list(ino, Math.max(0, from - DOT_DOT), this.#visit)
-    return reply.endList()
-  }
-
-  readonly #visit = (name: Uint8Array, ino: number, type: number, cookie: number): boolean => {
-    const { image, reply, isPlus } = this.#listed as Listing // set by #list, which calls this
-    if (!reply.fits(name.length, isPlus)) return false
-    image.files?.seen(ino)
-    if (isPlus) this.#fill(image, ino)
-    reply.add(name, ino, image.slot, type, cookie + DOT_DOT, isPlus, isPlus ? this.#attributes : undefined)
-    return true
+    return to
   }
 
   #read(image: OpenImage, ino: number, request: FuseRequest, reply: FuseReply): number {

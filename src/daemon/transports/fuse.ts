@@ -29,6 +29,7 @@ import type { Log } from '../log.ts'
 import { FileSystemCounters } from '../metrics.ts'
 import { takeServingThread } from '../serving-thread/index.ts'
 import type { LateRead, ServedTree } from './fuse-handler.ts'
+import { ListingHabits } from './listing-habits.ts'
 import { ServingState } from './serving-state.ts'
 
 export interface FuseSessionOptions {
@@ -75,6 +76,7 @@ export class FuseSession {
   readonly #options: FuseSessionOptions
   readonly #control: FuseControl
   readonly #state: ServingState
+  readonly #habits = new ListingHabits()
   readonly #members: Member[] = []
   readonly #init = Promise.withResolvers<void>()
   #facts: FuseSessionFacts | undefined
@@ -280,6 +282,7 @@ export class FuseSession {
       control: this.#control.words,
       state: this.#state.words,
       counters: counters.numbers,
+      habits: this.#habits.words,
       tree: this.#tree,
       generation: this.#state.generation,
       news: port2,

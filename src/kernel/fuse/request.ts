@@ -37,6 +37,10 @@ export class FuseRequest {
   get gid(): number {
     return this.#words[REQUEST.gid >> 2]
   }
+  /** Of the thread that asks; 0 for one of a namespace that we cannot see. */
+  get pid(): number {
+    return this.#words[REQUEST.pid >> 2]
+  }
 
   /** Bytes of the whole request. */
   get length(): number {
