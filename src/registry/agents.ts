@@ -12,6 +12,8 @@ export interface HttpOptions {
   /** PEM text of certificates to trust beside the system's. */
   readonly ca: string | undefined
   readonly skipVerify: boolean
+  /** PEM texts by which servers know this client. */
+  readonly clientCertificate?: { readonly cert: string; readonly key: string } | undefined
   /** Path of a Unix socket that is asked whatever the address is. */
   readonly socketPath?: string
   /** On the way of requests that have a route. */
@@ -53,10 +55,11 @@ export async function openProxyAgent(url: string, options: HttpOptions): Promise
   })
 }
 
-async function trustOf({ ca, skipVerify }: HttpOptions): Promise<ConnectionOptions> {
+async function trustOf({ ca, skipVerify, clientCertificate }: HttpOptions): Promise<ConnectionOptions> {
   const tls = await import('node:tls')
   return {
     ...(ca === undefined ? {} : { ca: [...tls.getCACertificates('default'), ca] }),
+    ...clientCertificate,
     rejectUnauthorized: !skipVerify,
   }
 }

@@ -22,6 +22,8 @@ export interface ClientOptions {
   readonly ca?: string
   /** Default false. Switches certificate checks off. */
   readonly skipVerify?: boolean
+  /** PEM texts by which the registry and its mirrors know this client. */
+  readonly clientCertificate?: { readonly cert: string; readonly key: string } | undefined
   /** Connections to one host at once; default 32. */
   readonly connectionsPerHost?: number
   /** Default 10,000. */
@@ -66,6 +68,7 @@ export class RegistryClient {
         bodyTimeoutMs: options.bodyTimeoutMs ?? 30_000,
         ca: options.ca,
         skipVerify: options.skipVerify ?? false,
+        clientCertificate: options.clientCertificate,
         proxy: options.proxy,
         clock: options.clock ?? SYSTEM_CLOCK,
       },

@@ -38,6 +38,12 @@ export function fromRegistryToken(token: string): CredentialSource {
   return async () => credentials
 }
 
+/** From a refresh token of the registry's token server. */
+export function fromIdentityToken(username: string, token: string): CredentialSource {
+  const credentials: Credentials = { kind: 'identity-token', username, token: new Secret(token) }
+  return async () => credentials
+}
+
 /** `user:password` in base64, as Docker stores it (padding optional, a trailing NUL of old clients dropped). */
 export function decodeBasic(auth: string): Credentials {
   if (!/^[A-Za-z0-9+/_-]*={0,2}$/.test(auth.trim())) throw unreadable('it is not base64')

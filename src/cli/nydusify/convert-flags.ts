@@ -2,6 +2,7 @@ import { statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { ConvertError } from '../../convert/index.ts'
 import { formatReference, hostPlatform, parsePlatform, type Platform, RegistryError } from '../../registry/index.ts'
+import { goDurationMs } from '../go-duration.ts'
 import { ExitError } from '../output.ts'
 import { storageFlags, unsupportedStorage } from './backend-flags.ts'
 import type { ProgressFlags } from './command.ts'
@@ -196,24 +197,11 @@ export function retryOf({ pushRetryCount, pushRetryDelay }: ConvertFlags): {
   return { count: Number(pushRetryCount), delayMs: parseDuration(pushRetryDelay) }
 }
 
-const UNITS_MS: Readonly<Record<string, number>> = {
-  ns: 1e-6,
-  us: 1e-3,
-  µs: 1e-3,
-  ms: 1,
-  s: 1000,
-  m: 60_000,
-  h: 3_600_000,
-}
 const MAX_DELAY_MS = 24 * 3_600_000
 
-/** Go's durations: `5s`, `1m30s`, `1.5h`. Milliseconds. */
 function parseDuration(text: string): number {
-  const parts = [...text.matchAll(/(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)/gy)]
-  const length = parts.reduce((sum, [whole]) => sum + whole.length, 0)
-  const total = parts.reduce((sum, [, amount, unit]) => sum + Number(amount) * (UNITS_MS[unit ?? ''] ?? 0), 0)
-  if (text === '0') return 0
-  if (parts.length === 0 || length !== text.length || total > MAX_DELAY_MS)
+  const total = goDurationMs(text)
+  if (total === undefined || total > MAX_DELAY_MS)
     throw bad(`parse push retry delay: time: invalid duration ${JSON.stringify(text)}`)
   return total
 }
