@@ -7,7 +7,7 @@ import type { ImageManifest } from '../src/registry/index.ts'
 import { ctrRemote } from './beside/ctr-remote.ts'
 import { PrivateContainerd, whyNoContainerd } from './beside/private-containerd.ts'
 import { StubSnapshotter } from './beside/stub-snapshotter.ts'
-import { pushTestImage } from './snapshotter/image.ts'
+import { pushTestImage } from './beside/image.ts'
 
 const skip = whyNoContainerd()
 

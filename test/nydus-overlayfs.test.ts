@@ -7,7 +7,7 @@ import { testWorld } from '../src/convert/testing.ts'
 import { ctrRemote } from './beside/ctr-remote.ts'
 import { PrivateContainerd, whyNoContainerd } from './beside/private-containerd.ts'
 import { StubSnapshotter } from './beside/stub-snapshotter.ts'
-import { pushTestImage } from './snapshotter/image.ts'
+import { pushTestImage } from './beside/image.ts'
 
 const MOUNT_FUSE = [...(process.env['PATH'] ?? '').split(':'), '/usr/sbin', '/sbin']
   .map((folder) => join(folder, 'mount.fuse'))
