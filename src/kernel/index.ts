@@ -103,6 +103,7 @@ export {
 } from './host/sys.ts'
 export type { FuseMountOptions, MountEntry } from './mount.ts'
 export { mountErofs, mountFuse, mountOverlay, mountTmpfs, readMountInfo, readMountInfoNow, unmount } from './mount.ts'
+export { listeningProcess, takeDescriptor } from './other-process.ts'
 export { readAt } from './pread.ts'
 export { knowsFileSystem, whyNoFuse } from './probe.ts'
 export { exitNow, releaseProgramPages } from './process.ts'

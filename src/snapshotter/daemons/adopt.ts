@@ -1,0 +1,67 @@
+import { DaemonApi } from './api-client.ts'
+import type { Nydusd } from './daemon.ts'
+import { messageOf } from './message.ts'
+import { socketsOf } from './places.ts'
+import { reconcile, recover } from './recover.ts'
+
+/** A busy daemon on a busy machine is slow, and not dead. */
+const ANSWER_MS = 15_000
+/** What is to be found first: one that serves; one that was about to. */
+const STATES = ['RUNNING', 'READY', 'INIT'] as const
+
+/**
+ * Takes up a daemon that an earlier snapshotter left: it serves still, or a takeover stopped half-way, or it is dead. Leaves what serves as it is: same process,
+ * same session. Never throws; the daemon's state tells.
+ */
+export async function adopt(daemon: Nydusd): Promise<void> {
+  const { log } = daemon.parts
+  try {
+    const found = await findServing(daemon)
+    for (const socket of await socketsOf(daemon.record)) if (socket !== found?.socket) await daemon.killAll(socket)
+    if (found !== undefined) {
+      daemon.record = { ...daemon.record, APISocket: found.socket }
+      if (await serves(daemon, found.state)) {
+        await daemon.attach()
+        await reconcile(daemon)
+        return
+      }
+      await daemon.killAll(found.socket)
+    }
+  } catch (error) {
+    log.warn(`nydusd ${daemon.id} is not as it was left: ${messageOf(error)}`)
+  }
+  daemon.state = 'dead'
+  await recover(daemon, 'by policy')
+}
+
+interface Serving {
+  readonly socket: string
+  readonly state: (typeof STATES)[number]
+}
+
+async function findServing(daemon: Nydusd): Promise<Serving | undefined> {
+  const found = new Map<string, string>()
+  for (const socket of await socketsOf(daemon.record))
+    try {
+      found.set((await new DaemonApi(socket).info(AbortSignal.timeout(ANSWER_MS))).state, socket)
+    } catch {
+      // nobody serves it: what is to be done about that is decided when all were asked
+    }
+  for (const state of STATES) {
+    const socket = found.get(state)
+    if (socket !== undefined) return { socket, state }
+  }
+  return undefined
+}
+
+/** Ends what was begun: a daemon that has a session starts, one that waits for it gets it. */
+async function serves(daemon: Nydusd, state: Serving['state']): Promise<boolean> {
+  if (state === 'RUNNING') return true
+  if (state === 'INIT') {
+    const session = await daemon.keptSession()
+    if (session === undefined) return false
+    await daemon.offer(session, daemon.api)
+  }
+  await daemon.api.start()
+  return (await daemon.api.info()).state === 'RUNNING'
+}

@@ -1,0 +1,87 @@
+import { blobOf, blobUsage, cachedBlobs, removeBlob } from './cache.ts'
+import { messageOf } from './message.ts'
+import type { DaemonLog } from './settings.ts'
+
+/** What a round did. `skipped` tells why nothing, or not all, was removed. */
+export interface CollectedCache {
+  readonly removed: number
+  readonly failed: number
+  readonly freedBytes: number
+  readonly inUse: number
+  readonly skipped: string | undefined
+}
+
+/** Removes what nobody needs from the cache, and never at the moment at which an image is mounted that may need it. */
+export class CacheCollector {
+  readonly #directory: string
+  readonly #log: DaemonLog
+  #mounting = 0
+  #removing: Promise<void> = Promise.resolve()
+  #round: Promise<unknown> = Promise.resolve()
+
+  constructor(directory: string, log: DaemonLog) {
+    this.#directory = directory
+    this.#log = log
+  }
+
+  /** While this runs no blob is removed. */
+  async whileMounting<T>(mount: () => Promise<T>): Promise<T> {
+    this.#mounting++
+    try {
+      await this.#removing
+      return await mount()
+    } finally {
+      this.#mounting--
+    }
+  }
+
+  /** `used` gives ids of blobs, or undefined when they are not known; `roots` are ids or digests. One round at a time. */
+  async collect(
+    used: () => Promise<ReadonlySet<string> | undefined>,
+    roots: Iterable<string>,
+    signal: AbortSignal,
+  ): Promise<CollectedCache> {
+    const mine = this.#round.then(() => this.#collect(used, roots, signal))
+    this.#round = mine.catch(() => undefined) // its own caller is told
+    return await mine
+  }
+
+  async #collect(
+    used: () => Promise<ReadonlySet<string> | undefined>,
+    roots: Iterable<string>,
+    signal: AbortSignal,
+  ): Promise<CollectedCache> {
+    const found = await cachedBlobs(this.#directory)
+    const inUse = await used()
+    let [removed, failed, freedBytes] = [0, 0, 0]
+    const result = (skipped?: string): CollectedCache => ({
+      removed,
+      failed,
+      freedBytes,
+      inUse: inUse?.size ?? 0,
+      skipped,
+    })
+    if (inUse === undefined) return result('the blobs of a mounted image are not known')
+    const needed = new Set([...inUse, ...[...roots].map((root) => blobOf(root.replace(/^sha256:/, '')) ?? root)])
+    for (const id of found) {
+      if (needed.has(id)) continue
+      if (signal.aborted) return result('it was stopped')
+      if (this.#mounting > 0) return result('an image is being mounted')
+      const { bytes } = await blobUsage(this.#directory, id)
+      if (this.#mounting > 0) return result('an image is being mounted')
+      const removing = Promise.withResolvers<void>()
+      this.#removing = removing.promise
+      try {
+        await removeBlob(this.#directory, id)
+        removed++
+        freedBytes += bytes
+      } catch (error) {
+        failed++
+        this.#log.warn(`the cache of blob ${id} cannot be removed: ${messageOf(error)}`)
+      } finally {
+        removing.resolve()
+      }
+    }
+    return result()
+  }
+}

@@ -1,0 +1,344 @@
+import { closeSync, mkdirSync, rmSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { SnapshotterError } from '../errors.ts'
+import type { RecordTable } from '../store/index.ts'
+import { DaemonApi } from './api-client.ts'
+import type { Cgroup } from './cgroup.ts'
+import type { DaemonEvents } from './events.ts'
+import { Holder } from './holder.ts'
+import { Launched } from './launch.ts'
+import { Liveness } from './liveness.ts'
+import { messageOf } from './message.ts'
+import { configPath, detach, newDaemon, removeFiles, sessionPath } from './places.ts'
+import { servesSocket, processesServing, processorSeconds, signalProcess, waitUntil } from './processes.ts'
+import type { DaemonRecord, InstanceRecord } from './records.ts'
+import { recover } from './recover.ts'
+import type { DaemonLog, DaemonSettings } from './settings.ts'
+import { fetchSession, offerSession, type Session } from './supervisor.ts'
+import { Turns } from './turns.ts'
+
+/** An image that a daemon is to serve. */
+export interface DaemonImage {
+  record: InstanceRecord
+  readonly bootstrap: string
+  /** Paths in the image; consumed by its first mount. */
+  prefetch: readonly string[]
+  /** The file of these paths, of a dedicated daemon. */
+  prefetchList: string | undefined
+  isMounted: boolean
+}
+
+export interface DaemonParts {
+  readonly settings: DaemonSettings
+  readonly records: RecordTable
+  readonly log: DaemonLog
+  readonly events: DaemonEvents
+  readonly cgroup: Cgroup | undefined
+}
+
+/** A nydusd that is told to end has 4.5 s for it. */
+const TERM_MS = 7_000
+const KILL_MS = 5_000
+const CALLS_MS = 30_000
+/** After so many deaths within a minute there is a pause, and a longer one after more. */
+const DEATHS = { withinMs: 60_000, some: 4, pauseMs: 1_000, many: 20, longPauseMs: 10_000 } as const
+
+/**
+ * A nydusd and its life: started, watched, brought back when it dies, replaced by a newer one, ended. What changes its process happens one after another (`turns`);
+ * images are mounted and unmounted in between, any number at a time.
+ */
+export class Nydusd {
+  readonly parts: DaemonParts
+  record: DaemonRecord
+  /** By key; in the order of their mounts. */
+  readonly images = new Map<string, DaemonImage>()
+  readonly turns = new Turns()
+  state: 'starting' | 'running' | 'dead' | 'destroyed' = 'starting'
+  /** Why it is dead. */
+  lastError: unknown
+  version = { packageVersion: '', gitCommit: '' }
+  /** Of one processor, in percent; of the time after its start. */
+  startupCpuPercent = 0
+  session: Session | undefined
+  readonly #holder: Holder
+  readonly #saves = new Turns()
+  #isSaveWanted = false
+  #liveness: Liveness | undefined
+  #calls = 0
+  #deaths: readonly number[] = []
+
+  constructor(parts: DaemonParts, record: DaemonRecord) {
+    this.parts = parts
+    this.record = record
+    this.#holder = new Holder(join(parts.settings.root, 'supervisor', record.ID))
+  }
+
+  get id(): string {
+    return this.record.ID
+  }
+
+  get isShared(): boolean {
+    return this.record.DaemonMode === 'shared'
+  }
+
+  get api(): DaemonApi {
+    return new DaemonApi(this.record.APISocket)
+  }
+
+  /** Resolves when it serves: waits for what is under way, and brings back one that is dead. Throws SnapshotterError. */
+  async running(): Promise<void> {
+    await this.turns.settled()
+    if (this.state === 'running') return
+    await this.turns.take(async () => {
+      if (this.state === 'destroyed') throw new SnapshotterError('UNAVAILABLE', `nydusd ${this.id} was ended`)
+      if (this.state !== 'running') await recover(this, 'anyway')
+    })
+  }
+
+  /** Mounts an image of a shared daemon. One that is mounted already is no error. */
+  async mount(image: DaemonImage): Promise<void> {
+    await this.running()
+    if (image.isMounted) return
+    this.#calls++
+    try {
+      await this.mountNow(image)
+    } catch (error) {
+      if (this.state === 'running') throw error
+      await this.running() // it died under the call: whoever comes after it mounts all its images
+      if (!image.isMounted) await this.mountNow(image)
+    } finally {
+      this.#calls--
+    }
+    await this.saveState()
+  }
+
+  /** The call alone, by those who know that the daemon serves. */
+  async mountNow(image: DaemonImage): Promise<void> {
+    const { SnapshotID: key } = image.record
+    const at = sessionPath(this.record, key)
+    const config = await readFile(configPath(this.record, key), 'utf8')
+    try {
+      await this.api.mount(at, { source: image.bootstrap, config, prefetchFiles: image.prefetch })
+    } catch (error) {
+      const isThere = await this.api.info().then(
+        ({ mounted }) => mounted.includes(at),
+        () => false,
+      )
+      if (!isThere) throw error
+    }
+    image.isMounted = true
+    image.prefetch = []
+  }
+
+  /** Takes an image out of a shared daemon. */
+  async unmount(key: string): Promise<void> {
+    this.images.delete(key)
+    await this.turns.settled()
+    if (this.state !== 'running') return // it is not mounted again
+    this.#calls++
+    try {
+      const at = sessionPath(this.record, key)
+      const { mounted } = await this.api.info()
+      if (mounted.includes(at)) await this.api.unmount(at)
+    } finally {
+      this.#calls--
+    }
+    await this.saveState()
+  }
+
+  /** Resolves when no call is under way that changes what is mounted. */
+  async quiet(): Promise<boolean> {
+    return await waitUntil(() => this.#calls === 0, CALLS_MS)
+  }
+
+  /** A new process on a new session. Whatever is left of an earlier one is cleared away. */
+  async startFresh(): Promise<void> {
+    await this.#clear()
+    this.#renew()
+    const { record } = this
+    for (const directory of [dirname(record.APISocket), record.ConfigDir])
+      mkdirSync(directory, { recursive: true, mode: 0o700 })
+    mkdirSync(record.Mountpoint, { recursive: true, mode: 0o755 })
+    for (const image of this.images.values()) image.isMounted = false
+    this.persist()
+    const launched = await this.launch(this.parts.settings.daemon.nydusdPath, false)
+    try {
+      await launched.waitFor(['RUNNING'], this.parts.settings.daemon.startupTimeoutMs)
+    } catch (error) {
+      await this.#clear()
+      throw error
+    }
+    for (const image of this.images.values()) image.isMounted = !this.isShared
+    await this.attach()
+  }
+
+  /** A new session follows the configuration of today; where things are stays as it was. */
+  #renew(): void {
+    const { ID: id, Mountpoint: mountpoint, APISocket, ConfigDir, LogDir } = this.record
+    const mode = this.isShared ? 'shared' : 'dedicated'
+    this.record = { ...newDaemon(this.parts.settings, { id, mode, mountpoint }), APISocket, ConfigDir, LogDir }
+  }
+
+  /** Another process for the session that is there: it waits for a takeover. */
+  async launch(program: string, isUpgrade: boolean): Promise<Launched> {
+    const [image] = this.isShared ? [] : this.images.values()
+    const config = configPath(this.record, '')
+    const dedicated = image && { bootstrap: image.bootstrap, config, prefetchList: image.prefetchList }
+    const launched = await Launched.start(this.record, { program, isUpgrade, image: dedicated })
+    if (image !== undefined) image.prefetchList = undefined
+    this.#measure(launched.pid)
+    return launched
+  }
+
+  /** Watches a daemon that serves, and keeps what a successor needs. Throws when it is gone already. */
+  async attach(): Promise<void> {
+    const { log, events, cgroup } = this.parts
+    const liveness = await Liveness.watch(this.record.APISocket)
+    const { version } = await this.api.info()
+    this.#liveness?.stop()
+    this.#liveness = liveness
+    this.record = { ...this.record, ProcessID: liveness.pid }
+    this.version = version
+    this.persist()
+    this.state = 'running'
+    this.lastError = undefined
+    log.info(`nydusd ${this.id} serves ${this.record.Mountpoint} (pid ${liveness.pid}, ${version.packageVersion})`)
+    events.emit('RUNNING', this.id, version.packageVersion)
+    await cgroup?.add(liveness.pid)
+    liveness.onEnd(() => this.#died())
+    await this.saveState()
+  }
+
+  /** Nobody is told when this process ends from now on. */
+  unwatch(): void {
+    this.#liveness?.stop()
+    this.#liveness = undefined
+  }
+
+  #died(): void {
+    if (this.state !== 'running') return
+    this.state = 'dead'
+    this.unwatch()
+    this.parts.log.warn(`nydusd ${this.id} (pid ${this.record.ProcessID}) is gone`)
+    this.parts.events.emit('DIED', this.id, this.version.packageVersion)
+    const bring = (): void =>
+      void this.turns.take(async () => {
+        if (this.state === 'dead') await recover(this, 'by policy')
+      })
+    const pauseMs = this.#pauseMs()
+    if (pauseMs === 0) bring()
+    else setTimeout(bring, pauseMs).unref()
+  }
+
+  /** One that dies again and again would keep the machine busy. Who needs it does not wait for this. */
+  #pauseMs(): number {
+    const now = performance.now()
+    this.#deaths = [...this.#deaths.filter((at) => now - at < DEATHS.withinMs), now]
+    if (this.#deaths.length <= DEATHS.some) return 0
+    return this.#deaths.length <= DEATHS.many ? DEATHS.pauseMs : DEATHS.longPauseMs
+  }
+
+  /** Gives the session, as it was kept last, to a daemon that waits for it. */
+  async offer(session: Session, api: DaemonApi): Promise<void> {
+    await offerSession(this.record.SupervisorPath, session, () => api.takeOver())
+  }
+
+  /** What an earlier snapshotter kept, if this one has nothing. */
+  async keptSession(): Promise<Session | undefined> {
+    if (this.record.SupervisorPath === '') return undefined
+    try {
+      this.session ??= await this.#holder.find()
+    } catch (error) {
+      this.parts.log.warn(`the session of nydusd ${this.id} cannot be taken up: ${messageOf(error)}`)
+    }
+    return this.session
+  }
+
+  /** Calls that come while one is under way are served by one more. What fails is logged: the state before serves as well for what was mounted then. */
+  async saveState(): Promise<void> {
+    if (this.record.SupervisorPath === '') return
+    this.#isSaveWanted = true
+    await this.#saves.take(async () => {
+      if (!this.#isSaveWanted || this.state !== 'running') return
+      this.#isSaveWanted = false
+      try {
+        const session = await fetchSession(this.record.SupervisorPath, () => this.api.sendState())
+        if (this.session !== undefined) closeSync(this.session.device)
+        this.session = session
+        await this.#holder.keep(session)
+      } catch (error) {
+        this.parts.log.warn(`nydusd ${this.id}: a successor would have an old state: ${messageOf(error)}`)
+      }
+    })
+  }
+
+  persist(): void {
+    this.parts.records.put(this.id, JSON.stringify(this.record))
+  }
+
+  /** Ends the process, unmounts, and removes all that it had. Never throws: what is left is told. */
+  async destroy(): Promise<void> {
+    await this.turns.take(async () => {
+      if (this.state === 'destroyed') return
+      const { log, records, events } = this.parts
+      this.state = 'destroyed'
+      this.unwatch()
+      try {
+        records.remove(this.id)
+        await this.#terminate()
+        await this.#clear()
+        await removeFiles(this.record)
+      } catch (error) {
+        log.error(`something is left of nydusd ${this.id}: ${messageOf(error)}`)
+      }
+      events.emit('DESTROYED', this.id, this.version.packageVersion)
+      log.info(`nydusd ${this.id} is ended`)
+    })
+  }
+
+  /** Only forgets: the process goes on, and the next snapshotter finds it. */
+  release(): void {
+    this.unwatch()
+    this.state = 'destroyed' // for us: nobody starts it from here
+    if (this.session !== undefined) closeSync(this.session.device)
+    this.session = undefined
+  }
+
+  async #terminate(): Promise<void> {
+    const { APISocket, ProcessID } = this.record
+    if (ProcessID <= 0 || !servesSocket(ProcessID, APISocket)) return
+    signalProcess(ProcessID, 'SIGTERM')
+    if (!(await waitUntil(() => !servesSocket(ProcessID, APISocket), TERM_MS)))
+      this.parts.log.warn(`nydusd ${this.id} (pid ${ProcessID}) does not end by SIGTERM, and is killed`)
+  }
+
+  /** Nobody serves the session any more, and nobody keeps it. */
+  async #clear(): Promise<void> {
+    await this.killAll(this.record.APISocket)
+    this.#holder.end()
+    if (this.session !== undefined) closeSync(this.session.device)
+    this.session = undefined
+    await detach(this.record.Mountpoint)
+    rmSync(this.record.APISocket, { force: true })
+  }
+
+  /** The daemon of that socket and its keeper, which would bring it back; a keeper is older, and is killed first. */
+  async killAll(socket: string): Promise<void> {
+    const left = (): number[] => processesServing(socket)
+    const isGone = await waitUntil(() => {
+      const pids = left()
+      for (const pid of pids) signalProcess(pid, 'SIGKILL')
+      return pids.length === 0
+    }, KILL_MS)
+    if (!isGone) this.parts.log.warn(`processes ${left().join(', ')} of nydusd ${this.id} do not end`)
+  }
+
+  #measure(pid: number): void {
+    const { cpuProfileSeconds: seconds } = this.parts.settings.system
+    if (seconds <= 0) return
+    setTimeout(() => {
+      this.startupCpuPercent = (100 * processorSeconds(pid)) / seconds
+    }, seconds * 1000).unref()
+  }
+}

@@ -1,0 +1,78 @@
+/** What an earlier snapshotter left: records become daemons and images again; what belongs to no record is cleared away, if nobody uses it. */
+import { existsSync } from 'node:fs'
+import { readdir, rm, statfs } from 'node:fs/promises'
+import { join, sep } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { RecordTable } from '../store/index.ts'
+import { readMountInfo } from '../../kernel/index.ts'
+import { bootstrapPath } from './bootstrap.ts'
+import { type DaemonImage, type DaemonParts, Nydusd } from './daemon.ts'
+import { detach, sourceDirectory } from './places.ts'
+import { processesServing } from './processes.ts'
+import { type InstanceRecord, readRecords } from './records.ts'
+
+const STATFS_MS = 2_000
+
+export interface Found {
+  readonly daemons: readonly Nydusd[]
+  readonly lastNumber: number
+}
+
+/** Daemons with their images, none of them asked for yet. Images whose daemon or bootstrap is gone are forgotten. */
+export function findRecorded(parts: DaemonParts, instances: RecordTable): Found {
+  const { log, settings, records } = parts
+  const found = readRecords(records, instances)
+  for (const line of found.damaged) log.warn(`a record cannot be read, and is left alone: ${line}`)
+  const daemons = new Map(
+    found.daemons
+      .filter(({ FsDriver }) => FsDriver === 'fusedev')
+      .map((record) => [record.ID, new Nydusd(parts, upToDate(record))]),
+  )
+  for (const record of found.instances) {
+    const daemon = daemons.get(record.DaemonID)
+    const bootstrap = bootstrapPath(sourceDirectory(settings.root, record))
+    if (daemon !== undefined && existsSync(bootstrap)) daemon.images.set(record.SnapshotID, recorded(record, bootstrap))
+    else {
+      log.info(
+        `image ${record.ImageID} (${record.SnapshotID}) is forgotten: its ${daemon === undefined ? 'daemon' : 'bootstrap'} is gone`,
+      )
+      instances.remove(record.SnapshotID)
+    }
+  }
+  return { daemons: [...daemons.values()], lastNumber: found.instances.at(-1)?.Seq ?? 0 }
+}
+
+/** Upstream's word of older versions. */
+function upToDate<T extends { readonly DaemonMode: string }>(record: T): T {
+  return { ...record, DaemonMode: record.DaemonMode === 'shared' ? 'shared' : 'dedicated' }
+}
+
+function recorded(record: InstanceRecord, bootstrap: string): DaemonImage {
+  return { record, bootstrap, prefetch: [], prefetchList: undefined, isMounted: false }
+}
+
+/** Mounts whose daemons are gone, sockets and configurations that belong to no daemon. A mount that somebody serves is left alone: containers may use it. */
+export async function clearLeftovers({ log, settings }: DaemonParts, daemons: readonly Nydusd[]): Promise<void> {
+  const places = new Set(daemons.map(({ record }) => record.Mountpoint))
+  for (const { at, type } of await readMountInfo()) {
+    if (!at.startsWith(settings.root + sep) || !type.startsWith('fuse') || places.has(at)) continue
+    if (await isDead(at)) {
+      log.warn(`${at} has the mount of a daemon that is gone; it is detached`)
+      await detach(at)
+    } else log.warn(`${at} is served by a nydusd that no record knows, and is left alone; "umount ${at}" ends it`)
+  }
+  const ids = new Set(daemons.map(({ id }) => id))
+  for (const folder of ['socket', 'config'])
+    for (const id of await readdir(join(settings.root, folder)).catch(() => []))
+      if (!ids.has(id) && processesServing(join(settings.root, 'socket', id, 'api.sock')).length === 0)
+        await rm(join(settings.root, folder, id), { recursive: true, force: true })
+}
+
+/** The kernel answers `stat` of a dead mount from memory; `statfs` it always passes on. One that does not answer is alive. */
+async function isDead(at: string): Promise<boolean> {
+  const asked = statfs(at).then(
+    () => false,
+    (error: NodeJS.ErrnoException) => error.code === 'ENOTCONN' || error.code === 'ECONNABORTED',
+  )
+  return await Promise.race([asked, sleep(STATFS_MS, false, { ref: false })])
+}

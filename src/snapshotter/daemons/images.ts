@@ -1,0 +1,379 @@
+import type { KeyObject } from 'node:crypto'
+import { mkdirSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { SnapshotterError } from '../errors.ts'
+import type { RecordTable } from '../store/index.ts'
+import type { Usage } from '../snapshot.ts'
+import { adopt } from './adopt.ts'
+import { readPublicKey } from './bootstrap.ts'
+import { blobUsage, blobOf } from './cache.ts'
+import { CacheCollector, type CollectedCache } from './cache-collector.ts'
+import { Cgroup } from './cgroup.ts'
+import { ConfigTemplate, type Credential } from './config-template.ts'
+import { type DaemonImage, type DaemonParts, Nydusd } from './daemon.ts'
+import { DaemonEvents } from './events.ts'
+import { clearLeftovers, findRecorded } from './found.ts'
+import type { CredentialLookup, MirrorLookup } from './image-config.ts'
+import type { IdMapping } from '../id-mapping.ts'
+import { imageKey, type ImageRequest } from './image-request.ts'
+import { messageOf } from './message.ts'
+import { Mounter, nameOf } from './mounter.ts'
+import { configPath, newDaemon } from './places.ts'
+import { PrefetchLists } from './prefetch-lists.ts'
+import { newDaemonId, sourceSnapshot } from './records.ts'
+import { pushLogin } from './relogin.ts'
+import type { DaemonLog, DaemonSettings } from './settings.ts'
+import { type DaemonMetrics, type DaemonStatus, metricsOf, statusOf } from './status.ts'
+import { TurnsByKey, unlessAborted } from './turns.ts'
+import { commitOf, replaceProgram, upgrade } from './upgrade.ts'
+
+/** Daemons of which so many at a time are looked for, started, or ended. */
+const AT_ONCE = 4
+/** So long a start waits for daemons that serve still; the others come while it goes on. */
+const START_MS = 10_000
+/** So long a stop waits for what is under way; the next start finds what it left. */
+const STOP_MS = 5_000
+
+/** An image that can be read. */
+export interface MountedImage {
+  readonly key: string
+  readonly mountpoint: string
+  readonly bootstrap: string
+  /** nydusd's configuration of it, which has logins in it. */
+  readonly configPath: string
+  /** '' where no daemon is wanted. */
+  readonly daemonId: string
+}
+
+export interface ImagesParts {
+  readonly settings: DaemonSettings
+  readonly records: { readonly daemons: RecordTable; readonly instances: RecordTable }
+  readonly credentials: CredentialLookup
+  readonly mirrors?: MirrorLookup
+  readonly log: DaemonLog
+}
+
+/**
+ * Images that are mounted, and the nydusd processes under them. An image is mounted once, however many containers stand on it, and stays mounted until it is
+ * released, beyond the life of this process: the next one finds all of it by the records. Calls may come at the same time; those for one image are served one
+ * after another, and one that hangs or fails hinders no other.
+ */
+export class Images {
+  readonly events: DaemonEvents
+  readonly prefetchLists = new PrefetchLists()
+  readonly #parts: DaemonParts
+  readonly #instances: RecordTable
+  readonly #mounter: Mounter
+  readonly #collector: CacheCollector
+  readonly #daemons = new Map<string, Nydusd>()
+  /** Mounts that are under way; whoever asks for the same waits for the same. */
+  readonly #pending = new Map<string, Promise<MountedImage>>()
+  readonly #turns = new TurnsByKey()
+  #isStopping = false
+
+  private constructor(
+    parts: ImagesParts,
+    daemonParts: DaemonParts,
+    sources: { readonly template: ConfigTemplate; readonly key: KeyObject | undefined },
+  ) {
+    this.#parts = daemonParts
+    this.events = daemonParts.events
+    this.#instances = parts.records.instances
+    this.#collector = new CacheCollector(daemonParts.settings.cache.dir, daemonParts.log)
+    const { daemons, lastNumber } = findRecorded(daemonParts, this.#instances)
+    for (const daemon of daemons) this.#daemons.set(daemon.id, daemon)
+    this.#mounter = new Mounter({
+      ...daemonParts,
+      instances: this.#instances,
+      template: sources.template,
+      publicKey: sources.key,
+      credentials: parts.credentials,
+      mirrors: parts.mirrors,
+      prefetchLists: this.prefetchLists,
+      lastNumber,
+    })
+  }
+
+  /**
+   * Takes up what an earlier process left. Resolves when daemons that serve are watched again; dead ones come back in the background. Throws SnapshotterError
+   * 'BAD_CONFIG' when the template or the key cannot be read.
+   */
+  static async start(parts: ImagesParts): Promise<Images> {
+    const { settings, records, log } = parts
+    const { root, image, cgroup, daemon } = settings
+    const template = await ConfigTemplate.read(daemon.configPath)
+    const key = image.validateSignature ? await readPublicKey(image.publicKeyFile) : undefined
+    for (const name of ['socket', 'config', 'supervisor', 'mnt'])
+      mkdirSync(join(root, name), { recursive: true, mode: 0o700 })
+    mkdirSync(settings.cache.dir, { recursive: true })
+    const events = new DaemonEvents()
+    const group = cgroup.enable ? Cgroup.make(cgroup.memoryLimitBytes, log) : undefined
+    const images = new Images(
+      parts,
+      { settings, records: records.daemons, log, events, cgroup: group },
+      { template, key },
+    )
+    await images.#takeUp()
+    return images
+  }
+
+  async #takeUp(): Promise<void> {
+    const { settings, log } = this.#parts
+    if (settings.daemonMode === 'none') return
+    await clearLeftovers(this.#parts, [...this.#daemons.values()])
+    const adopted = inParallel([...this.#daemons.values()], (daemon) => daemon.turns.take(() => adopt(daemon)))
+    if (settings.daemonMode === 'shared') {
+      const shared = this.#shared()
+      if (shared.state === 'starting' && shared.record.ProcessID === 0)
+        void shared.running().catch((error: unknown) => log.error(`the shared nydusd: ${messageOf(error)}`))
+    }
+    void adopted.then(() => this.#upgradeOutdated())
+    const late = Promise.withResolvers<void>()
+    const timer = setTimeout(late.resolve, START_MS)
+    await Promise.race([adopted, late.promise])
+    clearTimeout(timer)
+  }
+
+  /**
+   * The image, when its files can be read: it is there already, or is mounted now, also again when a reboot or a death took it. A caller that gives up does not
+   * end the mount. Throws SnapshotterError.
+   */
+  async ensure(request: ImageRequest, signal: AbortSignal): Promise<MountedImage> {
+    if (this.#isStopping) throw new SnapshotterError('UNAVAILABLE', 'the snapshotter stops')
+    const key = imageKey(request.snapshot.id, request.idMapping)
+    let pending = this.#pending.get(key)
+    if (pending === undefined) {
+      pending = this.#turns.take(key, () => this.#ensure(key, request)).finally(() => this.#pending.delete(key))
+      pending.catch(() => undefined) // callers are told; if all have gone, the next one is
+      this.#pending.set(key, pending)
+    }
+    return await unlessAborted(pending, signal)
+  }
+
+  async #ensure(key: string, request: ImageRequest): Promise<MountedImage> {
+    return await this.#collector.whileMounting(async () => {
+      const known = this.#find(key)
+      if (known === undefined) return await this.#mountNew(key, request)
+      const { daemon, image } = known
+      if (daemon === undefined) return this.#mounter.described(image, undefined)
+      await (daemon.isShared ? daemon.mount(image) : daemon.running())
+      return this.#mounter.described(image, daemon)
+    })
+  }
+
+  async #mountNew(key: string, request: ImageRequest): Promise<MountedImage> {
+    const { daemonMode } = this.#parts.settings
+    if (daemonMode === 'none') return await this.#mounter.withoutDaemon(request)
+    const isShared = daemonMode === 'shared'
+    const daemon = isShared ? this.#shared() : this.#dedicated(request)
+    try {
+      const image = await this.#mounter.mount(request, daemon)
+      return this.#mounter.described(image, daemon)
+    } catch (error) {
+      this.#instances.remove(key)
+      if (isShared) await daemon.unmount(key).catch((cause: unknown) => this.#parts.log.warn(messageOf(cause)))
+      else {
+        this.#daemons.delete(daemon.id)
+        await daemon.destroy()
+      }
+      throw error
+    }
+  }
+
+  /** What is mounted, without waiting for anything. */
+  find(snapshotId: number, idMapping?: IdMapping): MountedImage | undefined {
+    const found = this.#find(imageKey(snapshotId, idMapping))
+    return found && this.#mounter.described(found.image, found.daemon)
+  }
+
+  #find(key: string): { readonly image: DaemonImage; readonly daemon: Nydusd | undefined } | undefined {
+    for (const daemon of this.#daemons.values()) {
+      const image = daemon.images.get(key)
+      if (image !== undefined) return { image, daemon }
+    }
+    const image = this.#mounter.undaemoned.get(key)
+    return image && { image, daemon: undefined }
+  }
+
+  /** Unmounts what was mounted of a snapshot: with `idMapping` only for these ids, else all. Ends dedicated daemons. What cannot be undone is logged. */
+  async release(snapshotId: number, idMapping?: IdMapping): Promise<void> {
+    const wanted = idMapping === undefined ? undefined : imageKey(snapshotId, idMapping)
+    const keys = this.#keys((image) =>
+      wanted === undefined ? sourceSnapshot(image.record) === snapshotId : image.record.SnapshotID === wanted,
+    )
+    const pending = [...this.#pending.keys()].filter((key) =>
+      wanted === undefined ? Number.parseInt(key) === snapshotId : key === wanted,
+    )
+    for (const key of new Set([...keys, ...pending])) await this.#turns.take(key, () => this.#release(key))
+  }
+
+  async #release(key: string): Promise<void> {
+    const found = this.#find(key)
+    if (found === undefined) return
+    const { daemon } = found
+    this.#instances.remove(key)
+    this.#mounter.undaemoned.delete(key)
+    if (daemon === undefined) return
+    if (daemon.isShared) {
+      await daemon
+        .unmount(key)
+        .catch((error: unknown) => this.#parts.log.warn(`${nameOf(found.image)} stays mounted: ${messageOf(error)}`))
+      await rm(dirname(configPath(daemon.record, key)), { recursive: true, force: true })
+    } else {
+      this.#daemons.delete(daemon.id)
+      await daemon.destroy()
+    }
+    this.#parts.log.info(`${nameOf(found.image)} is unmounted`)
+  }
+
+  /** All daemons, and what they serve. */
+  list(): readonly DaemonStatus[] {
+    return [...this.#daemons.values()].map(statusOf)
+  }
+
+  /** What the daemons count; those that do not serve have nothing to tell. */
+  async metrics(signal: AbortSignal): Promise<readonly DaemonMetrics[]> {
+    const serving = [...this.#daemons.values()].filter(({ state }) => state === 'running')
+    const all: DaemonMetrics[] = []
+    await inParallel(serving, async (daemon) => void all.push(await metricsOf(daemon, signal)))
+    return all
+  }
+
+  /** Names of the images that are mounted. */
+  references(): ReadonlySet<string> {
+    return new Set(this.#all().map(({ image }) => image.record.ImageID))
+  }
+
+  /** An image has another login from now on: daemons that serve it get it, and those that will. Throws SnapshotterError for the first that cannot be told. */
+  async renewed(reference: string, credential: Credential): Promise<void> {
+    for (const { image, daemon } of this.#all())
+      if (daemon !== undefined && image.record.ImageID === reference) await pushLogin(daemon, image, credential)
+  }
+
+  /** The configuration that a daemon's only image, or one image of it, is served with; undefined when there is none. It has logins in it. */
+  configOf(daemonId: string, key?: string): string | undefined {
+    const daemon = this.#daemons.get(daemonId)
+    const [first] = daemon?.images.keys() ?? []
+    const wanted = key ?? first
+    return daemon !== undefined && wanted !== undefined && daemon.images.has(wanted)
+      ? configPath(daemon.record, wanted)
+      : undefined
+  }
+
+  /** Replaces the program of all daemons while they serve. The first failure ends it; what was not replaced goes on as it was. Throws SnapshotterError. */
+  async upgrade({ nydusdPath }: { readonly nydusdPath: string }): Promise<void> {
+    await commitOf(nydusdPath)
+    for (const daemon of this.#daemons.values()) await upgrade(daemon, nydusdPath)
+    const { nydusdPath: installed } = this.#parts.settings.daemon
+    if (installed.includes('/')) await replaceProgram(installed, nydusdPath)
+  }
+
+  /** Daemons of another version than the program that is there now; where a supervisor makes it possible. */
+  async #upgradeOutdated(): Promise<void> {
+    const { settings, log } = this.#parts
+    const { nydusdPath, recoverPolicy } = settings.daemon
+    if (recoverPolicy !== 'failover') return
+    try {
+      const commit = await commitOf(nydusdPath)
+      for (const daemon of this.#daemons.values())
+        if (
+          daemon.state === 'running' &&
+          daemon.record.SupervisorPath !== '' &&
+          commit !== '' &&
+          daemon.version.gitCommit !== commit
+        ) {
+          log.info(`nydusd ${daemon.id} is replaced by the version that is installed`)
+          await upgrade(daemon, nydusdPath)
+        }
+    } catch (error) {
+      log.error(messageOf(error))
+    }
+  }
+
+  /** What a blob takes in the cache. */
+  async cacheUsage(blobId: string): Promise<Usage> {
+    return await blobUsage(this.#parts.settings.cache.dir, blobId)
+  }
+
+  /**
+   * Removes what is cached of blobs that nobody needs. Needed is what mounted images use, and what `roots` names (digests or ids): blobs of images that are pulled and
+   * not mounted, tars, disks. When an image's blobs are not known, nothing is removed.
+   */
+  async collectCache(roots: Iterable<string>, signal: AbortSignal): Promise<CollectedCache> {
+    return await this.#collector.collect(() => this.#usedBlobs(signal), roots, signal)
+  }
+
+  /** Undefined when an image's blobs cannot be told. */
+  async #usedBlobs(signal: AbortSignal): Promise<Set<string> | undefined> {
+    const used = new Set<string>()
+    for (const { image, daemon } of this.#all()) {
+      if (daemon === undefined) return undefined // whoever serves it is not asked by us
+      await this.#mounter.learnFiles(image, daemon, signal)
+      const files = image.record.UnderlyingFiles ?? []
+      if (files.length === 0) return undefined
+      for (const file of files) used.add(blobOf(file) ?? file)
+    }
+    return used
+  }
+
+  /** Resolves when no daemon is being started, brought back or replaced. */
+  async settled(): Promise<void> {
+    for (const daemon of this.#daemons.values()) await daemon.turns.settled()
+  }
+
+  /** Daemons go on without us, unless the configuration has them end. No call may follow. */
+  async stop(): Promise<void> {
+    this.#isStopping = true
+    await Promise.race([
+      Promise.allSettled([...this.#pending.values(), this.settled()]),
+      sleep(STOP_MS, undefined, { ref: false }),
+    ])
+    const { cleanupOnClose } = this.#parts.settings
+    await inParallel([...this.#daemons.values()], async (daemon) => {
+      if (cleanupOnClose || (daemon.isShared && daemon.images.size === 0)) {
+        for (const key of daemon.images.keys()) this.#instances.remove(key)
+        await daemon.destroy()
+      } else daemon.release()
+    })
+    this.#daemons.clear()
+    this.#parts.cgroup?.remove()
+  }
+
+  #all(): Array<{ readonly image: DaemonImage; readonly daemon: Nydusd | undefined }> {
+    const served = [...this.#daemons.values()].flatMap((daemon) =>
+      [...daemon.images.values()].map((image) => ({ image, daemon })),
+    )
+    return [...served, ...[...this.#mounter.undaemoned.values()].map((image) => ({ image, daemon: undefined }))]
+  }
+
+  #keys(wanted: (image: DaemonImage) => boolean): string[] {
+    return this.#all().flatMap(({ image }) => (wanted(image) ? [image.record.SnapshotID] : []))
+  }
+
+  #shared(): Nydusd {
+    const there = [...this.#daemons.values()].find(({ isShared }) => isShared)
+    return there ?? this.#add('shared', join(this.#parts.settings.root, 'mnt'))
+  }
+
+  #dedicated({ directory, idMapping }: ImageRequest): Nydusd {
+    return this.#add('dedicated', join(directory, idMapping === undefined ? 'mnt' : `mnt-${idMapping.host}`))
+  }
+
+  #add(mode: 'shared' | 'dedicated', mountpoint: string): Nydusd {
+    const daemon = new Nydusd(this.#parts, newDaemon(this.#parts.settings, { id: newDaemonId(), mode, mountpoint }))
+    this.#daemons.set(daemon.id, daemon)
+    return daemon
+  }
+}
+
+/** Some at a time. */
+async function inParallel<T>(items: readonly T[], act: (item: T) => Promise<void>): Promise<void> {
+  const rest = [...items]
+  await Promise.all(
+    Array.from({ length: AT_ONCE }, async () => {
+      for (let item = rest.shift(); item !== undefined; item = rest.shift()) await act(item)
+    }),
+  )
+}
