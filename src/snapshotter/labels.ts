@@ -8,6 +8,8 @@ const PREFIX = 'containerd.io/snapshot/'
 export const CRI_IMAGE_REF = `${PREFIX}cri.image-ref`
 export const CRI_MANIFEST_DIGEST = `${PREFIX}cri.manifest-digest`
 export const CRI_LAYER_DIGEST = `${PREFIX}cri.layer-digest`
+/** Digests of this layer and of those above it, separated by commas; cut short when they are many. */
+export const CRI_IMAGE_LAYERS = `${PREFIX}cri.image-layers`
 export const STARGZ_REFERENCE = `${PREFIX}remote/stargz.reference`
 export const PULL_USERNAME = `${PREFIX}pullusername`
 export const PULL_SECRET = `${PREFIX}pullsecret`

@@ -24,7 +24,7 @@ export interface Snapshot {
   /** Nanoseconds since 1970. */
   readonly createdAt: bigint
   readonly updatedAt: bigint
-  /** As taken when it was committed; undefined for others. */
+  /** Of a committed one, as measured once; undefined for others, and while it is not known. */
   readonly usage: Usage | undefined
 }
 

@@ -11,6 +11,7 @@ import { parseFilters } from './filter.ts'
 import { checkKey, checkLabels } from './limits.ts'
 import { type RecordKind, RecordTable, type StoredRecord } from './records.ts'
 import { changedLabels } from './label-update.ts'
+import { wallClock } from './wall-clock.ts'
 import { INSERT, readRows, toRow, UPDATE } from './rows.ts'
 import { SnapshotIndex } from './snapshot-index.ts'
 import { rememberTransactions, UpstreamDatabases } from './upstream.ts'
@@ -119,8 +120,9 @@ export class SnapshotStore {
 
   /**
    * Makes an active snapshot a committed one, found by `name`. Its labels are those given, none of the active one's. `parent`, of one that was made without, is what it stands on from now on; '' for what it has.
+   * `usage` that is not known yet is set later.
    */
-  commit(name: string, key: string, labels: Labels, usage: Usage, parent = ''): Snapshot {
+  commit(name: string, key: string, labels: Labels, usage: Usage | undefined, parent = ''): Snapshot {
     checkKey(name, 'the name')
     const kept = checkLabels(labels)
     const active = this.#index.get(key)
@@ -149,6 +151,13 @@ export class SnapshotStore {
     this.#index.drop(active)
     this.#index.keep(committed)
     return committed
+  }
+
+  /** What a committed snapshot takes, when it was not known at its commit. Throws SnapshotterError 'NOT_FOUND'. */
+  setUsage(name: string, usage: Usage): void {
+    const measured: Snapshot = { ...this.stat(name), usage }
+    this.#save(`cannot keep the usage of the snapshot ${name}`, measured, this.#index.get(measured.parent))
+    this.#index.keep(measured)
   }
 
   /** Forgets a snapshot that nothing stands on. Its directory stays, an orphan. */
@@ -297,11 +306,6 @@ export class SnapshotStore {
   #assertOpen(): void {
     if (this.#isClosed) throw new SnapshotterError('UNAVAILABLE', `the snapshots in ${this.root} are closed`)
   }
-}
-
-/** Nanoseconds since 1970. */
-function wallClock(): bigint {
-  return BigInt(Date.now()) * 1_000_000n
 }
 
 function lastId(database: DatabaseSync): number {

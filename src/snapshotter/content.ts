@@ -1,0 +1,241 @@
+import { access, readFile, open } from 'node:fs/promises'
+import { join } from 'node:path'
+import { superblockFields } from '../rafs/index.ts'
+import { SnapshotterError } from './errors.ts'
+import { parseIdMapping } from './id-mapping.ts'
+import { guestPullVolume, kataOption } from './kata-volume.ts'
+import { CRI_IMAGE_REF, CRI_LAYER_DIGEST, NYDUS_PROXY_MODE, OVERLAY_VOLATILE, SNAPSHOT_REF } from './labels.ts'
+import {
+  extraOption,
+  filesOf,
+  helperMount,
+  imageOptions,
+  type Mounted,
+  nativeMounts,
+  overlay,
+  proxyOptions,
+} from './mounts.ts'
+import type { ReadyImage, SnapshotterParts } from './parts.ts'
+import { type ContentRoute, isTopLayer, referenceOf, routeContent, type RouteOptions } from './route.ts'
+import type { Mount, Snapshot } from './snapshot.ts'
+import { TurnsByKey } from './turns.ts'
+
+type Layered = Exclude<ContentRoute, { kind: 'native' | 'proxy' }>
+
+/** Below a snapshot's own files: a mounted image or a directory in place of one, with the layers between. */
+interface Lower {
+  readonly path: string
+  readonly above: readonly Snapshot[]
+  readonly image: ReadyImage | undefined
+  /** Options for virtual machines. */
+  readonly volumes: readonly string[]
+}
+
+/** Superblocks of both versions end before this. */
+const HEAD_BYTES = 8192
+const V6 = 0x600
+
+/** What snapshots show, made ready to be mounted. Prepare, View and Mounts ask the same, so they answer the same, also after a restart. */
+export class Contents {
+  readonly #parts: SnapshotterParts
+  readonly #options: RouteOptions
+  readonly #fetching = new TurnsByKey()
+
+  constructor(parts: SnapshotterParts, options: RouteOptions) {
+    this.#parts = parts
+    this.#options = options
+  }
+
+  /**
+   * Mounts for an active snapshot or a view that stands on `chain`, nearest first. What they need is there when this resolves: an image is mounted, again if need be. Throws SnapshotterError, or the reason of
+   * the signal.
+   */
+  async mounts(snapshot: Snapshot, chain: readonly Snapshot[], signal: AbortSignal): Promise<readonly Mount[]> {
+    const { settings, store } = this.#parts
+    const of: Mounted = {
+      kind: snapshot.kind === 'view' ? 'view' : 'active',
+      directory: store.directory(snapshot),
+      volatile: snapshot.labels.has(OVERLAY_VOLATILE) || settings.snapshot.volatile,
+      mapping: parseIdMapping(snapshot.labels),
+    }
+    const native = (): readonly Mount[] => nativeMounts(of, this.#directories(chain))
+    const route = routeContent(chain, this.#options)
+    if (route.kind === 'native') return native()
+    if (snapshot.labels.has(SNAPSHOT_REF)) return await this.#unpackMounts(of, route, native, signal)
+    if (route.kind === 'proxy') return this.#proxyMounts(of, chain)
+    if (route.kind === 'data') {
+      if (of.kind === 'active') return native()
+      throw new SnapshotterError(
+        'FAILED_PRECONDITION',
+        `${route.layer.key} holds data of a Nydus image, and only the topmost layer of one can be viewed`,
+      )
+    }
+    const lower = await this.#lower(route, of, signal)
+    if (lower === undefined) return native()
+    return await this.#imageMounts(of, lower)
+  }
+
+  /** Begins to mount an image whose bootstrap is there now, so that its first container need not wait. */
+  async warm(layer: Snapshot, below: readonly Snapshot[], signal: AbortSignal): Promise<void> {
+    const { store, images } = this.#parts
+    const reference = referenceOf(layer, below)
+    if (reference === '') return
+    await images.ensure({ snapshot: layer, directory: store.directory(layer), reference, labels: layer.labels }, signal)
+  }
+
+  /** A layer that is unpacked upon an image takes owners and modes of directories from it. It needs no more: it is unpacked without it if the image cannot be mounted. */
+  async #unpackMounts(
+    of: Mounted,
+    route: ContentRoute,
+    native: () => readonly Mount[],
+    signal: AbortSignal,
+  ): Promise<readonly Mount[]> {
+    if (route.kind !== 'rafs' || this.#parts.settings.daemonMode === 'none') return native()
+    try {
+      const { path, above } = await this.#rafs(route, of, signal)
+      return [overlay(imageOptions(of, this.#directories(above), path))]
+    } catch (error) {
+      signal.throwIfAborted()
+      this.#parts.log.warn(
+        `a layer is unpacked without the image ${route.layer.key} that it stands on: ${String(error)}`,
+      )
+      return native()
+    }
+  }
+
+  async #lower(route: Layered, of: Mounted, signal: AbortSignal): Promise<Lower | undefined> {
+    switch (route.kind) {
+      case 'guest':
+        return this.#guest(route)
+      case 'rafs':
+        return await this.#rafs(route, of, signal)
+      case 'detected':
+      case 'unknown':
+        return await this.#detected(route, of, signal)
+      case 'stargz':
+      case 'tarfs':
+        throw new SnapshotterError(
+          'UNIMPLEMENTED',
+          `the layer ${route.layer.key} was made by a snapshotter with ${route.kind}, which this version does not have; remove the image and pull it again`,
+        )
+      case 'data':
+        return undefined
+      default:
+        return route.kind satisfies never
+    }
+  }
+
+  #guest({ layer, above }: Layered): Lower {
+    const { store } = this.#parts
+    const digest = layer.labels.get(CRI_LAYER_DIGEST)
+    const metadata = new Map([
+      [NYDUS_PROXY_MODE, 'true'],
+      ...(digest === undefined ? [] : [[CRI_LAYER_DIGEST, digest] as const]),
+    ])
+    const volume = kataOption(guestPullVolume(layer.labels.get(CRI_IMAGE_REF), metadata))
+    return { path: filesOf(store.directory(layer)), above, image: undefined, volumes: [volume] }
+  }
+
+  async #rafs({ layer, above, below }: Layered, of: Mounted, signal: AbortSignal): Promise<Lower> {
+    const { store, images, settings } = this.#parts
+    const directory = store.directory(layer)
+    if (settings.daemon.fsDriver === 'nodev') return { path: filesOf(directory), above, image: undefined, volumes: [] }
+    const request = { snapshot: layer, directory, reference: referenceOf(layer, below), labels: layer.labels }
+    const image = await images.ensure(
+      of.mapping === undefined ? request : { ...request, idMapping: of.mapping },
+      signal,
+    )
+    return { path: image.mountpoint, above, image, volumes: [] }
+  }
+
+  /** An image whose other form was found when it was pulled. Its bootstrap is fetched once. Undefined: it has none. */
+  async #detected(route: Layered, of: Mounted, signal: AbortSignal): Promise<Lower | undefined> {
+    const { layer } = route
+    const isReady = await this.#fetching.take(String(layer.id), async () => await this.#fetchBootstrap(route, signal))
+    if (!isReady) return undefined
+    if (!isTopLayer(layer))
+      throw new SnapshotterError(
+        'FAILED_PRECONDITION',
+        `the layer ${layer.key} was not unpacked, since ${referenceOf(layer, []) || 'the image it was pulled for'} has a Nydus form, and that image has more layers; remove that image, and pull this one again`,
+      )
+    return await this.#rafs(route, of, signal)
+  }
+
+  async #fetchBootstrap({ kind, layer }: Layered, signal: AbortSignal): Promise<boolean> {
+    const { store, detector } = this.#parts
+    const directory = store.directory(layer)
+    if (await hasBootstrap(directory)) return true
+    if (detector === undefined)
+      throw new SnapshotterError(
+        'FAILED_PRECONDITION',
+        `the layer ${layer.key} was not unpacked, since its image has a Nydus form, and detection is switched off now; set experimental.enable_index_detect or enable_referrer_detect, or remove the image and pull it again`,
+      )
+    const found = await detector.find(layer.labels, signal)
+    if (found === undefined) {
+      if (kind === 'unknown') return false
+      throw new SnapshotterError(
+        'NOT_FOUND',
+        `the Nydus form of ${referenceOf(layer, [])}, which was there when the image was pulled, is not found in its registry any more; remove the image and pull it again`,
+      )
+    }
+    await detector.fetch(found, directory, signal)
+    if (kind === 'unknown')
+      store.update(
+        layer.key,
+        found.labels,
+        [...found.labels.keys()].map((key) => `labels.${key}`),
+      )
+    return true
+  }
+
+  #proxyMounts(of: Mounted, chain: readonly Snapshot[]): readonly Mount[] {
+    const { settings, store } = this.#parts
+    const options = proxyOptions(of, this.#directories(chain), join(store.root, 'snapshots'))
+    return [
+      helperMount(settings.snapshot.nydusOverlayfsPath, [
+        ...options,
+        kataOption(guestPullVolume(undefined, new Map())),
+      ]),
+    ]
+  }
+
+  async #imageMounts(of: Mounted, { path, above, image, volumes }: Lower): Promise<readonly Mount[]> {
+    const { snapshot, daemonMode } = this.#parts.settings
+    const options = imageOptions(of, this.#directories(above), path)
+    const helper = snapshot.nydusOverlayfsPath
+    if (snapshot.kataVolume)
+      return [volumes.length === 0 ? overlay(options) : helperMount(helper, [...options, ...volumes])]
+    if (image === undefined || !(snapshot.nydusOverlayfs || daemonMode === 'none')) return [overlay(options)]
+    const { bootstrap, configPath } = image
+    const config = await readFile(configPath, 'utf8')
+    const version = await versionOf(bootstrap)
+    return [helperMount(helper, [...options, extraOption({ bootstrap, config, directory: of.directory, version })])]
+  }
+
+  #directories(snapshots: readonly Snapshot[]): string[] {
+    return snapshots.map((one) => this.#parts.store.directory(one))
+  }
+}
+
+/** Where builders put it in a layer, and where detection does. */
+async function hasBootstrap(directory: string): Promise<boolean> {
+  for (const path of ['fs/image/image.boot', 'fs/image.boot'])
+    if (
+      await access(join(directory, path)).then(
+        () => true,
+        () => false,
+      )
+    )
+      return true
+  return false
+}
+
+async function versionOf(bootstrap: string): Promise<'v5' | 'v6'> {
+  const file = await open(bootstrap)
+  try {
+    const { bytesRead, buffer } = await file.read(Buffer.alloc(HEAD_BYTES), 0, HEAD_BYTES, 0)
+    return superblockFields(buffer.subarray(0, bytesRead)).version >= V6 ? 'v6' : 'v5'
+  } finally {
+    await file.close()
+  }
+}

@@ -1,0 +1,343 @@
+import { chownSync } from 'node:fs'
+import { join } from 'node:path'
+import { Cleanup } from './cleanup.ts'
+import { Contents } from './content.ts'
+import { SnapshotterError } from './errors.ts'
+import { type IdMapping, parseIdMapping } from './id-mapping.ts'
+import { NYDUS_BOOTSTRAP, NYDUS_INDEX_ALTERNATIVE, SNAPSHOT_REF } from './labels.ts'
+import { filesOf } from './mounts.ts'
+import type { Operation, SnapshotterParts } from './parts.ts'
+import { type LayerProbe, routeContent, routeLayer, type RouteOptions } from './route.ts'
+import type { Labels, Mount, Snapshot, Usage } from './snapshot.ts'
+import { measureUsage } from './store/index.ts'
+import { TurnsByKey } from './turns.ts'
+import { Usages } from './usage.ts'
+
+/**
+ * Snapshots of container images, as containerd wants them.
+ *
+ * A client unpacks an image layer by layer, the lowest first: it *prepares* an active snapshot on the layer below, writes the layer into it and *commits* it. If the snapshotter has the layer's content otherwise, it commits the
+ * snapshot itself under the name that the label `containerd.io/snapshot.ref` gives, and fails the call with 'ALREADY_EXISTS': the client then looks for a committed snapshot with that label and leaves the layer out. Of a Nydus
+ * image every layer is left out but the last one, which has the bootstrap. A container's writable layer is an active snapshot without that label. It stands on the image, whose files are there when `prepare` resolves.
+ *
+ * Calls for different snapshots run at the same time, those for one key one after another. Errors are SnapshotterErrors, or the reason of the signal; a call that fails leaves nothing behind. After a restart, of this process or of
+ * the machine, `mounts` gives the same paths as before and mounts what is missing.
+ */
+export interface Snapshotter {
+  /** Makes an active snapshot on `parent`, '' for none. */
+  prepare(key: string, parent: string, labels: Labels, signal: AbortSignal): Promise<readonly Mount[]>
+  /** Makes a snapshot that is only read. */
+  view(key: string, parent: string, labels: Labels, signal: AbortSignal): Promise<readonly Mount[]>
+  /** The mounts again. */
+  mounts(key: string, signal: AbortSignal): Promise<readonly Mount[]>
+  /** Makes an active snapshot a layer. Its labels are those given. Quick: containerd holds a lock meanwhile. */
+  commit(name: string, key: string, labels: Labels, parent: string): Promise<void>
+  /** Forgets a snapshot; what it left goes at the next `cleanup`. */
+  remove(key: string, signal: AbortSignal): Promise<void>
+  stat(key: string): Snapshot
+  update(key: string, labels: Labels, paths: readonly string[]): Snapshot
+  list(filters: readonly string[]): Iterable<Snapshot>
+  usage(key: string, signal: AbortSignal): Promise<Usage>
+  /** Removes directories, mounts and cached data of removed snapshots. */
+  cleanup(signal: AbortSignal): Promise<void>
+  /** Ends what goes on in the background, then the images' part and the store. Mounts stay, unless the configuration has them end. Twice is once. */
+  close(): Promise<void>
+}
+
+/** The one there is: rules in `route.ts`, mounts in `mounts.ts` and `content.ts`. */
+export class NydusSnapshotter implements Snapshotter {
+  readonly #parts: SnapshotterParts
+  readonly #options: RouteOptions
+  readonly #contents: Contents
+  readonly #usages: Usages
+  readonly #cleanup: Cleanup
+  readonly #turns = new TurnsByKey()
+  readonly #lifetime = new AbortController()
+  readonly #background = new Set<Promise<void>>()
+  #closed: Promise<void> | undefined
+
+  constructor(parts: SnapshotterParts) {
+    const { settings, detector } = parts
+    for (const [key, isSet] of [
+      ['experimental.enable_stargz', settings.stargz],
+      ['experimental.tarfs.enable_tarfs', settings.tarfs.enable],
+    ] as const)
+      if (isSet) throw new SnapshotterError('BAD_CONFIG', `${key} is not in this version; remove it`)
+    this.#parts = parts
+    this.#options = {
+      proxy: settings.daemon.fsDriver === 'proxy',
+      detect: detector !== undefined,
+      stargz: settings.stargz,
+      tarfs: settings.tarfs.enable,
+    }
+    this.#contents = new Contents(parts, this.#options)
+    this.#usages = new Usages(parts, this.#lifetime.signal)
+    this.#cleanup = new Cleanup(parts)
+  }
+
+  async prepare(key: string, parent: string, labels: Labels, signal: AbortSignal): Promise<readonly Mount[]> {
+    return await this.#timed('PREPARE', key, async () => {
+      const chain = this.#chainOnto(parent)
+      const target = labels.get(SNAPSHOT_REF)
+      if (target === undefined) return await this.#create('active', key, parent, labels, signal)
+      const route = routeLayer(labels, chain, this.#options)
+      if (route.kind === 'native') return await this.#create('active', key, parent, labels, signal)
+      // Another namespace had it.
+      const name = this.#nameFor(target, chain[0])
+      if (name === undefined) throw skipped(target)
+      if (route.kind === 'skip') return await this.#skip({ key, parent, labels, target, name, committed: route.labels })
+      const added = await this.#probe(route.probes, labels, signal)
+      if (added === undefined) return await this.#create('active', key, parent, labels, signal)
+      return await this.#skip({ key, parent, labels, target, name, committed: new Map([...labels, ...added]) })
+    })
+  }
+
+  async view(key: string, parent: string, labels: Labels, signal: AbortSignal): Promise<readonly Mount[]> {
+    return await this.#turns.take(key, async () => {
+      this.#chainOnto(parent)
+      return await this.#create('view', key, parent, labels, signal)
+    })
+  }
+
+  async mounts(key: string, signal: AbortSignal): Promise<readonly Mount[]> {
+    return await this.#timed('MOUNTS', key, async () => {
+      const { store } = this.#parts
+      const snapshot = store.stat(key)
+      if (snapshot.kind === 'committed')
+        throw new SnapshotterError(
+          'FAILED_PRECONDITION',
+          `requested snapshot ${key} not active or view: failed precondition`,
+        )
+      return await this.#contents.mounts(snapshot, store.chain(key), signal)
+    })
+  }
+
+  async commit(name: string, key: string, labels: Labels, parent: string): Promise<void> {
+    await this.#turns.take(key, async () => {
+      const committed = this.#parts.store.commit(name, key, labels, undefined, parent)
+      this.#inBackground(`measure ${name}`, async () => void (await this.#usages.measure(committed)))
+      this.#warm(committed)
+    })
+  }
+
+  async remove(key: string, signal: AbortSignal): Promise<void> {
+    await this.#timed('REMOVE', key, async () => {
+      const { store, settings } = this.#parts
+      const mapped = this.#mappedImage(store.stat(key))
+      store.remove(key)
+      if (mapped !== undefined && !this.#isUsed(mapped))
+        this.#inBackground(
+          `unmount what ${key} used`,
+          async () => await this.#parts.images.release(mapped.layer.id, mapped.mapping),
+        )
+      if (settings.snapshot.syncRemove) await this.#cleanup.directories(signal)
+    })
+  }
+
+  stat(key: string): Snapshot {
+    return this.#parts.store.stat(key)
+  }
+
+  update(key: string, labels: Labels, paths: readonly string[]): Snapshot {
+    return this.#parts.store.update(key, labels, paths)
+  }
+
+  list(filters: readonly string[]): Iterable<Snapshot> {
+    return this.#parts.store.list(filters)
+  }
+
+  async usage(key: string, signal: AbortSignal): Promise<Usage> {
+    return await this.#usages.of(this.#parts.store.stat(key), signal)
+  }
+
+  async cleanup(signal: AbortSignal): Promise<void> {
+    await this.#observed('CLEANUP', async () => await this.#cleanup.run(signal))
+  }
+
+  async close(): Promise<void> {
+    this.#closed ??= this.#close()
+    await this.#closed
+  }
+
+  async #close(): Promise<void> {
+    this.#lifetime.abort(new SnapshotterError('UNAVAILABLE', 'the snapshotter stops'))
+    await Promise.all(this.#background)
+    await this.#parts.images.stop()
+    this.#parts.store.close()
+  }
+
+  /** What a snapshot on `parent` would stand on. A parent that is not there was lost with a database. */
+  #chainOnto(parent: string): readonly Snapshot[] {
+    if (parent === '') return []
+    const { store } = this.#parts
+    if (this.#find(parent) === undefined) {
+      if (!this.#options.proxy)
+        throw new SnapshotterError(
+          'NOT_FOUND',
+          `missing parent ${JSON.stringify(parent)} bucket: not found; containerd remembers snapshots that are not here: remove the image (or "ctr snapshots --snapshotter nydus rm" them), and pull it again`,
+        )
+      this.#replaceLost(parent)
+    }
+    return [store.stat(parent), ...store.chain(parent)]
+  }
+
+  /** Of images that are pulled elsewhere nothing is lost with their snapshots. */
+  #replaceLost(name: string): void {
+    const { store, log } = this.#parts
+    const labels = new Map([
+      ['nydus.recovered', 'true'],
+      ['nydus.recovered.at', String(Math.floor(Date.now() / 1000))],
+    ])
+    const { key } = store.create('active', `recovery-${process.hrtime.bigint()}-${name}`, '', labels)
+    store.commit(name, key, labels, { bytes: 0, inodes: 0 })
+    log.warn(`the snapshot ${name} was missing; an empty one takes its place`)
+  }
+
+  async #create(
+    kind: 'active' | 'view',
+    key: string,
+    parent: string,
+    labels: Labels,
+    signal: AbortSignal,
+  ): Promise<readonly Mount[]> {
+    const { store } = this.#parts
+    signal.throwIfAborted()
+    const snapshot = store.create(kind, key, parent, labels)
+    try {
+      const mapping = parseIdMapping(snapshot.labels)
+      if (mapping !== undefined && kind === 'active')
+        chownSync(join(store.directory(snapshot), 'work'), mapping.host, mapping.host)
+      return await this.#contents.mounts(snapshot, store.chain(key), signal)
+    } catch (error) {
+      await this.#undo(snapshot)
+      throw error
+    }
+  }
+
+  /** Commits a layer whose content comes otherwise, and tells so. */
+  async #skip(of: {
+    key: string
+    parent: string
+    labels: Labels
+    target: string
+    name: string
+    committed: Labels
+  }): Promise<never> {
+    const { store } = this.#parts
+    const snapshot = store.create('active', of.key, of.parent, of.labels)
+    try {
+      const usage = await measureUsage(filesOf(store.directory(snapshot)), this.#lifetime.signal)
+      store.commit(of.name, of.key, of.committed, usage)
+    } catch (error) {
+      await this.#undo(snapshot)
+      // Another client was quicker.
+      if (!(error instanceof SnapshotterError) || error.code !== 'ALREADY_EXISTS') throw error
+    }
+    throw skipped(of.target)
+  }
+
+  /**
+   * The name to commit a layer by: its chain id, which all namespaces share. Undefined: it is there. Clients look it up by its label and its parent, so where the parent is another one than that of the snapshot that has
+   * the name, because a namespace unpacked the layers below itself, a second one is needed.
+   */
+  #nameFor(target: string, parent: Snapshot | undefined): string | undefined {
+    const existing = this.#find(target)
+    if (existing === undefined) return target
+    if (existing.parent === (parent?.key ?? '')) return undefined
+    const name = `${target}@${parent?.id ?? 0}`
+    return this.#find(name) === undefined ? name : undefined
+  }
+
+  /** The labels that the first of the ways adds which has the layer's content; undefined: none has. A way that fails is none. */
+  async #probe(probes: readonly LayerProbe[], labels: Labels, signal: AbortSignal): Promise<Labels | undefined> {
+    const { detector, log } = this.#parts
+    const target = labels.get(SNAPSHOT_REF) ?? ''
+    for (const probe of probes)
+      try {
+        const found = probe === 'detect' ? await detector?.find(labels, signal) : undefined
+        if (found === undefined) continue
+        log.info(`${target} is left out: its image has a Nydus form (${found.kind})`)
+        // The mark that the original reads.
+        return found.kind === 'index' ? new Map([...found.labels, [NYDUS_INDEX_ALTERNATIVE, 'true']]) : found.labels
+      } catch (error) {
+        signal.throwIfAborted()
+        log.warn(`${target} is unpacked, as it was not found out whether that is needed: ${String(error)}`)
+      }
+    return undefined
+  }
+
+  async #undo(snapshot: Snapshot): Promise<void> {
+    const { store, log } = this.#parts
+    try {
+      store.remove(snapshot.key)
+      await this.#cleanup.directory(store.directory(snapshot), this.#lifetime.signal)
+    } catch (error) {
+      log.warn(`the snapshot ${snapshot.key}, which could not be prepared, stays: ${String(error)}`)
+    }
+  }
+
+  /** Containers of an image that has its bootstrap shall find it mounted. */
+  #warm(layer: Snapshot): void {
+    const { settings, store } = this.#parts
+    if (!layer.labels.has(NYDUS_BOOTSTRAP) || settings.daemonMode === 'none' || settings.daemon.fsDriver !== 'fusedev')
+      return
+    const below = store.chain(layer.key)
+    this.#inBackground(
+      `mount ${layer.key} ahead`,
+      async () => await this.#contents.warm(layer, below, this.#lifetime.signal),
+    )
+  }
+
+  /** The image that was mounted for this snapshot's ids alone. */
+  #mappedImage(snapshot: Snapshot): { layer: Snapshot; mapping: IdMapping } | undefined {
+    if (snapshot.kind === 'committed') return undefined
+    const mapping = parseIdMapping(snapshot.labels)
+    if (mapping === undefined) return undefined
+    const route = routeContent(this.#parts.store.chain(snapshot.key), this.#options)
+    return 'layer' in route ? { layer: route.layer, mapping } : undefined
+  }
+
+  #isUsed({ layer, mapping }: { layer: Snapshot; mapping: IdMapping }): boolean {
+    return [...this.#parts.store.list([])].some((other) => {
+      const mapped = this.#mappedImage(other)
+      return mapped?.layer.id === layer.id && mapped.mapping.host === mapping.host
+    })
+  }
+
+  #find(key: string): Snapshot | undefined {
+    try {
+      return this.#parts.store.stat(key)
+    } catch (error) {
+      if (error instanceof SnapshotterError && error.code === 'NOT_FOUND') return undefined
+      throw error
+    }
+  }
+
+  #inBackground(what: string, act: () => Promise<void>): void {
+    const { signal } = this.#lifetime
+    const work = act()
+      .catch((error: unknown) => {
+        if (!signal.aborted) this.#parts.log.warn(`cannot ${what}: ${String(error)}`)
+      })
+      .finally(() => this.#background.delete(work))
+    this.#background.add(work)
+  }
+
+  async #timed<T>(operation: Operation, key: string, act: () => Promise<T>): Promise<T> {
+    return await this.#observed(operation, async () => await this.#turns.take(key, act))
+  }
+
+  async #observed<T>(operation: Operation, act: () => Promise<T>): Promise<T> {
+    const started = performance.now()
+    try {
+      return await act()
+    } finally {
+      this.#parts.observe(operation, performance.now() - started)
+    }
+  }
+}
+
+/** What clients take for "leave this layer out". They know it by its code. */
+function skipped(target: string): SnapshotterError {
+  return new SnapshotterError('ALREADY_EXISTS', `target snapshot ${JSON.stringify(target)}: already exists`)
+}
