@@ -5,6 +5,7 @@ import { addCompletion } from '../completion.ts'
 import { goDurationMs } from '../go-duration.ts'
 import { createCommand, onOff, value } from '../nydusify/command.ts'
 import { ExitError } from '../output.ts'
+import { convertCommand } from './convert.ts'
 import { rpullCommand } from './rpull.ts'
 
 /** What all commands get. */
@@ -61,7 +62,7 @@ export function createProgram(signal: AbortSignal): Command {
   const images = createCommand('images', 'manage images').aliases(['image', 'i']).enablePositionalOptions()
   images.addHelpText('after', '\nAll other commands of images are those of ctr: see "ctr images --help".')
   const context = contextOf(root, signal)
-  images.addCommand(rpullCommand(context).passThroughOptions())
+  for (const command of [rpullCommand(context), convertCommand(context)]) images.addCommand(command)
   images.action(() => images.help())
   root.addCommand(images.passThroughOptions())
   addCompletion(root)

@@ -169,13 +169,13 @@ export function platformsOf({ allPlatforms, platform }: ConvertFlags): readonly 
   return platforms.length === 0 ? [hostPlatform()] : platforms
 }
 
-export function compressorOf({ compressor }: ConvertFlags): (typeof COMPRESSORS)[number] {
+export function compressorOf({ compressor }: Pick<ConvertFlags, 'compressor'>): (typeof COMPRESSORS)[number] {
   const found = COMPRESSORS.find((name) => name === compressor)
   if (found === undefined) throw bad(`--compressor should be one of [${COMPRESSORS.join(' ')}]`)
   return found
 }
 
-export function chunkSizeOf({ chunkSize }: ConvertFlags): number {
+export function chunkSizeOf({ chunkSize }: Pick<ConvertFlags, 'chunkSize'>): number {
   const size = parseSize(chunkSize)
   if (size === undefined || size < MIN_CHUNK_SIZE || size > MAX_CHUNK_SIZE || (size & (size - 1)) !== 0) {
     throw bad(`invalid --chunk-size ${chunkSize}: it must be a power of two from 0x1000 to 0x1000000`)

@@ -1,5 +1,6 @@
 import { ContainerdError } from '../../containerd/index.ts'
-import type { Descriptor } from '../../registry/index.ts'
+import { type Descriptor, parseDigest } from '../../registry/index.ts'
+import { IntegrationError } from '../errors.ts'
 import type { Session } from './session.ts'
 
 /** Enough for an image that others remove and make at the same time. */
@@ -26,6 +27,22 @@ export async function putImage(
         if (!hasCode(gone, 'NOT_FOUND')) throw gone
       }
     }
+}
+
+/** What an image points to. Throws 'NOT_FOUND'. */
+export async function imageTarget(session: Session, name: string): Promise<Descriptor> {
+  try {
+    const { image } = await session.images.get({ name }, session.soon)
+    const { mediaType = '', digest = '', size = 0n, annotations = {} } = image?.target ?? {}
+    return { mediaType, digest: parseDigest(digest), size: Number(size), annotations }
+  } catch (error) {
+    if (!hasCode(error, 'NOT_FOUND')) throw error
+    throw new IntegrationError(
+      'NOT_FOUND',
+      `image "${name}": not found in containerd's namespace; pull it first, or name the namespace with -n`,
+      { cause: error },
+    )
+  }
 }
 
 function hasCode(error: unknown, code: ContainerdError['code']): boolean {
