@@ -8,6 +8,7 @@ import { DockerCredentials } from './docker-credentials.ts'
 import { imageNameOf } from './image-name.ts'
 import { KubeletCredentials } from './kubelet/kubelet-credentials.ts'
 import { imageProxy } from './image-proxy.ts'
+import { KubernetesCredentials } from './kubernetes/kubernetes-credentials.ts'
 import { LabelCredentials } from './label-credentials.ts'
 import type { CredentialLog, CredentialProvider } from './provider.ts'
 import { ProviderChain } from './provider-chain.ts'
@@ -44,12 +45,13 @@ interface OpenedParts {
   readonly renewed: RenewedCredentials | undefined
   readonly pulls: PullCredentials | undefined
   readonly proxy: ServiceForwarder | undefined
+  readonly kubernetes: KubernetesCredentials | undefined
   readonly intervalMs: number
 }
 
 /**
- * All places where credentials for images may be, asked in upstream's order: renewed ones, labels, pulls through our socket, Docker, plugins of the kubelet. The
- * first that has one wins.
+ * All places where credentials for images may be, asked in upstream's order: renewed ones, labels, pulls through our socket, Docker, plugins of the kubelet,
+ * secrets of Kubernetes. The first that has one wins.
  */
 export class Credentials implements CredentialFinder {
   readonly #parts: OpenedParts
@@ -60,10 +62,14 @@ export class Credentials implements CredentialFinder {
 
   /** Throws SnapshotterError 'BAD_CONFIG' that names the key. */
   static async open({ settings, directory, log, docker }: CredentialParts): Promise<Credentials> {
-    const { kubelet, cri, renewalIntervalMs: intervalMs } = settings
+    const { kubelet, cri, kubeconfig, renewalIntervalMs: intervalMs } = settings
     const renewable: CredentialProvider[] = [new DockerCredentials(docker)]
     if (kubelet.enable)
       renewable.push(await KubeletCredentials.open({ configPath: kubelet.config, directory: kubelet.binDir, log }))
+    const kubernetes = kubeconfig.enable
+      ? await KubernetesCredentials.open({ path: kubeconfig.path, env: process.env, log })
+      : undefined
+    if (kubernetes !== undefined) renewable.push(kubernetes)
     const pulls = cri.enable ? await PullCredentials.open(join(directory, 'pulls.json'), log) : undefined
     const path = join(directory, 'renewed.json')
     const providers = new ProviderChain(renewable, log)
@@ -71,6 +77,7 @@ export class Credentials implements CredentialFinder {
       all: new ProviderChain([new LabelCredentials(), ...(pulls === undefined ? [] : [pulls]), ...renewable], log),
       renewed: intervalMs > 0 ? await RenewedCredentials.open({ path, intervalMs, providers, log }) : undefined,
       pulls,
+      kubernetes,
       proxy: pulls && imageProxy({ address: cri.imageServiceAddress, credentials: pulls, log }),
       intervalMs,
     })
@@ -111,5 +118,6 @@ export class Credentials implements CredentialFinder {
     this.#parts.proxy?.close()
     await this.#parts.renewed?.close()
     await this.#parts.pulls?.close()
+    await this.#parts.kubernetes?.close()
   }
 }
