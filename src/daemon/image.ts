@@ -120,7 +120,8 @@ export class MountedImage {
   /** As serving threads need it. */
   served(slot: number): ServedImage {
     const { bytes, inlinedBlobId } = this.loaded
-    return { id: this.#id, slot, bytes, inlinedBlobId, hot: this.reader.hot, recording: this.recording }
+    const { owners } = this.settings
+    return { id: this.#id, slot, bytes, inlinedBlobId, hot: this.reader.hot, recording: this.recording, owners }
   }
 
   /** Reads a file's bytes, clipped to its size; gives their number. Throws EngineError or RafsError, at the latest after `deadlineMs` or the configured deadline. */

@@ -106,6 +106,10 @@ const Cache = v.object({
   fscache: maybe(FsCache),
 })
 
+const id = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(0xffff_ffff))
+/** Owners from the first number on are shown from the second one on; the third one says how many. */
+export const IdMapping = v.optional(v.nullable(v.tuple([id, id, id])))
+
 const Rafs = v.object({
   mode: v.optional(v.picklist(['direct', 'cached']), 'direct'),
   batch_size: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(MAX_BATCH)), 1 << 20),
@@ -114,6 +118,7 @@ const Rafs = v.object({
   iostats_files: flag(false),
   access_pattern: flag(false),
   latest_read_files: flag(false),
+  id_mapping: IdMapping,
   prefetch: v.optional(Prefetch, NO_PREFETCH),
 })
 

@@ -9,6 +9,13 @@ export interface OverlaySettings {
   readonly work: string
 }
 
+/** Owners `inside` to `inside + count - 1` are shown as `outside` and the following ones; others as they are. */
+export interface OwnerMapping {
+  readonly inside: number
+  readonly outside: number
+  readonly count: number
+}
+
 /** What a mount does with its configuration; everything that this version cannot do has been refused. */
 export interface MountSettings {
   readonly source:
@@ -35,6 +42,8 @@ export interface MountSettings {
   }
   /** What is recorded of each file. */
   readonly recorded: RecordedOfFiles
+  /** undefined = owners are shown as they are in the image. */
+  readonly owners: OwnerMapping | undefined
   /** A read gives up after this. */
   readonly readDeadlineMs: number
   /** Where changes of the image go; undefined = it cannot be changed. */
@@ -48,6 +57,8 @@ export const DEFAULT_RETRIES = 3
 const MAX_DEADLINE_MS = 120_000
 const LOCAL_DEADLINE_MS = 30_000
 const MAX_PREFETCH_REQUESTS = 32
+/** The number after it means "no id" in calls. */
+const MAX_ID = 0xffff_fffe
 /** Of AES-128-XTS: two keys. */
 const KEY_BYTES = 32
 
@@ -72,10 +83,21 @@ export function settingsOf(config: Config): MountSettings {
       bandwidth: prefetch.bandwidth_limit,
     },
     recorded: { counts: rafs.iostats_files, pattern: rafs.access_pattern, latest: rafs.latest_read_files },
+    owners: ownersOf(config),
     readDeadlineMs: deadlineOf(networkOf(config)),
     overlay: overlayOf(config),
     ignored: ignoredKeys(config),
   }
+}
+
+/** As the snapshotter writes it for containers in a user namespace. */
+function ownersOf({ rafs, overlay }: Config): OwnerMapping | undefined {
+  const [inside, outside, count] = rafs?.id_mapping ?? [0, 0, 0]
+  if (count === 0) return undefined
+  if (Math.max(inside, outside) + count > MAX_ID)
+    throw wrong('rafs.id_mapping', `it goes past the largest id, ${MAX_ID}`)
+  if (overlay !== null) throw unsupported('rafs.id_mapping together with overlay', 'leave one of them out')
+  return { inside, outside, count }
 }
 
 function overlayOf({ overlay }: Config): OverlaySettings | undefined {

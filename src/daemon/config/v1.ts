@@ -1,6 +1,15 @@
 /** Configuration documents of version 1 (JSON), turned into version 2. Source: docs/configuration.md, "Version 1". */
 import * as v from 'valibot'
-import { BACKENDS, type Config, ExternalBackends, FileCache, FsCache, NO_BACKENDS, NO_PREFETCH } from './schema.ts'
+import {
+  BACKENDS,
+  type Config,
+  ExternalBackends,
+  FileCache,
+  FsCache,
+  IdMapping,
+  NO_BACKENDS,
+  NO_PREFETCH,
+} from './schema.ts'
 
 const number = (fallback: number) => v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0)), fallback)
 const flag = (fallback: boolean) => v.optional(v.boolean(), fallback)
@@ -58,6 +67,7 @@ export const ConfigV1 = v.object({
   latest_read_files: flag(false),
   amplify_io: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(MAX_BATCH)), 1 << 20),
   fs_prefetch: v.optional(FsPrefetch, {}),
+  id_mapping: IdMapping,
 })
 
 /** The same settings as a document of version 2. `prefetch_all` is on by default here, and one prefetch table stands for both. */
@@ -93,6 +103,7 @@ export function fromV1(of: v.InferOutput<typeof ConfigV1>): Config {
       iostats_files: of.iostats_files,
       access_pattern: of.access_pattern,
       latest_read_files: of.latest_read_files,
+      ...(of.id_mapping === undefined ? {} : { id_mapping: of.id_mapping }),
       prefetch,
     },
     overlay: null,

@@ -9,6 +9,7 @@ import {
 } from '../../kernel/index.ts'
 import { type HotImage, HotReader } from '../../engine/index.ts'
 import { Attributes, ChunkSpan, isType, MODE, openBootstrap } from '../../rafs/index.ts'
+import type { OwnerMapping } from '../config/settings.ts'
 import { FileCounters, type FileRecording } from '../file-counters.ts'
 import { type FileSystemCounters, FOP } from '../metrics.ts'
 import type { PseudoNode } from '../pseudo-tree.ts'
@@ -26,6 +27,7 @@ export interface ServedImage {
   readonly hot: HotImage
   /** What is to be recorded of its files; undefined = nothing. */
   readonly recording: FileRecording | undefined
+  readonly owners: OwnerMapping | undefined
 }
 
 /** All that is mounted. The newest one counts. */
@@ -208,8 +210,9 @@ export class FuseFileSystem {
     to.mode = from.mode
     to.nlink = from.nlink
     to.rdev = from.rdev
-    to.uid = image.bootstrap.explicitOwners ? from.uid : this.#owner.uid
-    to.gid = image.bootstrap.explicitOwners ? from.gid : this.#owner.gid
+    const { owners } = image.of
+    to.uid = shownOwner(owners, image.bootstrap.explicitOwners ? from.uid : this.#owner.uid)
+    to.gid = shownOwner(owners, image.bootstrap.explicitOwners ? from.gid : this.#owner.gid)
     return to
   }
 
@@ -357,6 +360,12 @@ function open(of: ServedImage, thread: number): OpenImage {
   if (!isType(root.mode, MODE.DIRECTORY)) throw new Error('the root of the image is no directory')
   const files = of.recording === undefined ? undefined : new FileCounters(of.recording, thread)
   return { of, slot: of.slot, bootstrap, hot: new HotReader(of.hot), files }
+}
+
+function shownOwner(mapping: OwnerMapping | undefined, id: number): number {
+  if (mapping === undefined) return id
+  const { inside, outside, count } = mapping
+  return id >= inside && id < inside + count ? outside + (id - inside) : id
 }
 
 function isDot(name: Uint8Array): boolean {
