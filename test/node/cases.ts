@@ -1,7 +1,19 @@
 import type { NodeCase } from './case.ts'
+import { CTR_CASES } from './cases/ctr.ts'
 import { DEATH_CASES } from './cases/deaths.ts'
 import { STATE_CASES } from './cases/given-back.ts'
+import { MANY_CASES } from './cases/many.ts'
 import { POD_CASES } from './cases/pod.ts'
+import { REBOOT_CASES } from './cases/reboot.ts'
+import { USER_CASES } from './cases/users.ts'
 
 /** All of them, in the order in which they run. */
-export const CASES: readonly NodeCase[] = [...POD_CASES, ...DEATH_CASES, ...STATE_CASES]
+export const CASES: readonly NodeCase[] = [
+  ...POD_CASES,
+  ...CTR_CASES,
+  ...MANY_CASES,
+  ...USER_CASES,
+  ...DEATH_CASES,
+  ...REBOOT_CASES,
+  ...STATE_CASES,
+]

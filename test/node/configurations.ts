@@ -34,7 +34,8 @@ export function snapshotterRoot(path: string): string {
 /** Writes `snapshotter.toml`, `nydusd.json` and `containerd.toml`, and makes the folders that they name. */
 export function writeConfigurations(wanted: Wanted): void {
   const { path, nydusd } = wanted
-  for (const name of ['cni', 'pods', `certs/${wanted.registryHost}`]) mkdirSync(join(path, name), { recursive: true })
+  for (const name of ['cni', 'networks', 'pods', `certs/${wanted.registryHost}`])
+    mkdirSync(join(path, name), { recursive: true })
   for (const name of ['nydusd', 'nydusd-new']) symlinkSync(nydusd, join(path, name))
   const shown = shownConfigurations(wanted)
   const document = JSON.parse(shown.nydusd) as { device: { backend: { config: Record<string, unknown> } } }
@@ -71,7 +72,7 @@ function runc(plugin: string, path: string): string {
       Root = "${path}/runc"
   [${plugin}.cni]
     bin_dir = "${path}/cni"
-    conf_dir = "${path}/cni"
+    conf_dir = "${path}/networks"
 `
 }
 

@@ -62,6 +62,7 @@ export class TestNode implements AsyncDisposable {
   static async start(options: NodeOptions): Promise<TestNode> {
     const node = new TestNode(options)
     try {
+      chmodSync(node.path, 0o711) // users of containers reach their roots
       node.#metricsPort = await freePort()
       writeConfigurations({
         ...options,
@@ -97,7 +98,7 @@ export class TestNode implements AsyncDisposable {
       chmodSync(at, 0o755)
     }
     const list = { cniVersion: '0.4.0', name: 'nothing', plugins: [{ type: 'nothing' }] }
-    writeFileSync(join(this.path, 'cni/10-nothing.conflist'), JSON.stringify(list))
+    writeFileSync(join(this.path, 'networks/nothing.conflist'), JSON.stringify(list))
   }
 
   #launch(program: string, args: readonly string[], log: string): ChildProcess {
@@ -186,6 +187,12 @@ export class TestNode implements AsyncDisposable {
     const places = ['--runc-root', join(this.path, 'runc'), '--cgroup', `/${this.cgroup}/${id}`]
     const sleeps = [image, id, '/bin/sleep', '1000']
     await this.ctrOf(namespace, 'run', '-d', ...places, '--snapshotter', 'nydus', ...sleeps)
+    this.#noteShims()
+  }
+
+  /** A container that was there before a reboot. */
+  async startAgain(id: string): Promise<void> {
+    await this.ctr('task', 'start', '-d', id)
     this.#noteShims()
   }
 

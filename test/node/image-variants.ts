@@ -1,0 +1,28 @@
+import { type Descriptor, digestOf, MEDIA_TYPES } from '../../src/registry/index.ts'
+import type { ImageName, Images, TestImage } from './images.ts'
+
+const MAX_CONFIG_BYTES = 1 << 20
+
+/** Images with the same layers and a name and a digest each: containerd takes them for different ones. */
+export async function variantsOf(images: Images, name: ImageName, count: number): Promise<TestImage[]> {
+  const { sums } = await images.image(name)
+  const repository = images.repository(name)
+  const manifest = JSON.parse(Buffer.from((await repository.manifest(name)).bytes).toString()) as { config: Descriptor }
+  const bytes = await repository.blob(manifest.config.digest, MAX_CONFIG_BYTES, {})
+  const config = JSON.parse(Buffer.from(bytes).toString()) as { config?: object }
+  const variants: TestImage[] = []
+  for (let index = 0; index < count; index += 1) {
+    const tag = `${name}-variant-${index}`
+    const changed = Buffer.from(JSON.stringify({ ...config, config: { ...config.config, Labels: { variant: tag } } }))
+    const stored = { digest: digestOf(changed), size: changed.length }
+    await repository.uploadBlob({ ...stored, open: () => once(changed) })
+    const document = { ...manifest, config: { ...manifest.config, ...stored } }
+    await repository.pushManifest(tag, Buffer.from(JSON.stringify(document)), MEDIA_TYPES.ociManifest)
+    variants.push({ reference: images.reference(tag), sums })
+  }
+  return variants
+}
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes
+}
