@@ -42,7 +42,7 @@ for (const version of [1, 2] as const) {
     ])
     assert.deepEqual([...shifted], wanted)
     const kinds = new Set([...plain.values()].flatMap((owners) => owners.split(':').map((id) => Number(id) < 1000)))
-    assert.deepEqual([...kinds].sort(), [false, true], 'the image has owners inside and outside of the range')
+    assert.equal(kinds.size, 2, 'the image has owners inside and outside of the range')
   })
 }
 

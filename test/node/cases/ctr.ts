@@ -1,5 +1,8 @@
 /** What people type: ctr, in one namespace and in two. */
 import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
 import type { NodeCase, World } from '../case.ts'
 import { isEmptied, isStopped } from '../emptied.ts'
 import type { ImageName } from '../images.ts'
@@ -7,36 +10,45 @@ import { NAMESPACE, type TestNode } from '../node.ts'
 
 const SECOND = 'second'
 
+/** Brings an image into a namespace. */
+type Pull = (node: TestNode, reference: string, namespace?: string) => Promise<void>
+
 export const CTR_CASES: readonly NodeCase[] = [
   {
     name: 'ctr-plain',
     title: 'ctr pulls, runs and removes an ordinary image; usage and mounts of its snapshots',
-    run: (world) => byHand(world, 'plain'),
+    run: (world) => byHand(world, 'plain', byCtr),
   },
   {
     name: 'ctr-nydus',
     title: 'ctr pulls, runs and removes a Nydus image; usage and mounts of its snapshots',
-    whyNot: whyNoLabels,
-    run: (world) => byHand(world, 'v6'),
+    whyNot: ({ runtime }) =>
+      runtime.configVersion === 3 ? undefined : 'this ctr does not tell snapshotters what it pulls',
+    run: (world) => byHand(world, 'v6', byCtr),
+  },
+  {
+    name: 'ctr-remote',
+    title: 'ctr-remote pulls a Nydus image, ctr runs and removes it; usage and mounts of its snapshots',
+    run: (world) => byHand(world, 'v6', byCtrRemote),
   },
   {
     name: 'namespaces',
     title: 'an image in two namespaces: what one removes stays for the other',
-    whyNot: whyNoLabels,
     run: twoNamespaces,
   },
 ]
 
-/** Pulls of ctr tell a snapshotter what they pull since containerd 2.1. */
-function whyNoLabels({ runtime }: World): string | undefined {
-  return runtime.configVersion === 3 ? undefined : 'its ctr does not tell snapshotters what it pulls'
-}
-
-async function pull(node: TestNode, reference: string, namespace = NAMESPACE): Promise<void> {
+async function byCtr(node: TestNode, reference: string, namespace = NAMESPACE): Promise<void> {
   await node.ctrOf(namespace, 'images', 'pull', '--plain-http', '--snapshotter', 'nydus', reference)
 }
 
-async function byHand(world: World, name: ImageName): Promise<void> {
+async function byCtrRemote(node: TestNode, reference: string, namespace = NAMESPACE): Promise<void> {
+  const program = join(import.meta.dirname, '../../../bin/ctr-remote')
+  const args = ['-a', node.socket, '-n', namespace, 'images', 'rpull', '--plain-http', reference]
+  await promisify(execFile)(program, args, { timeout: 120_000 })
+}
+
+async function byHand(world: World, name: ImageName, pull: Pull): Promise<void> {
   const node = await world.start({ mode: 'dedicated', recover: 'restart' })
   const image = await world.images.image(name)
   await pull(node, image.reference)
@@ -63,7 +75,7 @@ async function twoNamespaces(world: World): Promise<void> {
   const node = await world.start({ mode: 'shared', recover: 'failover' })
   const image = await world.images.image('v6')
   await node.cri.pull(image.reference)
-  await pull(node, image.reference, SECOND)
+  await byCtrRemote(node, image.reference, SECOND)
   await node.run(image.reference, 'here')
   await node.run(image.reference, 'there', SECOND)
   assert.equal(await node.exec('here', 'sha256sum /data/*'), image.sums)
