@@ -62,7 +62,7 @@ export function openDatabase(root: string, fill: (database: DatabaseSync) => voi
   let database: DatabaseSync | undefined
   try {
     database = new DatabaseSync(path, { timeout: 0, allowExtension: false, enableDoubleQuotedStringLiterals: false })
-    // Every commit is on the disk before it is answered. Exclusive: the records are also kept in memory, where nobody else's change would be seen.
+    // Exclusive: the records are also kept in memory, where nobody else's change would be seen.
     database.exec(
       'PRAGMA trusted_schema = OFF; PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON',
     )

@@ -14,15 +14,21 @@ export interface StoredRecord {
 
 const MAX_JSON = 16 * 2 ** 20
 
-/** One table. What was put is on the disk when `put` returns. */
+/** Where the records are, and who is told of changes. */
+interface RecordPlace {
+  readonly path: string
+  readonly changed: () => void
+}
+
+/** One table. What was changed survives the process at once, and the machine after the store's `flush`. */
 export class RecordTable {
-  readonly #path: string
+  readonly #place: RecordPlace
   readonly #put: StatementSync
   readonly #remove: StatementSync
   readonly #all: StatementSync
 
-  constructor(database: DatabaseSync, kind: RecordKind, path: string) {
-    this.#path = path
+  constructor(database: DatabaseSync, kind: RecordKind, place: RecordPlace) {
+    this.#place = place
     this.#put = database.prepare(`INSERT INTO ${kind} (key, seq, json)
       VALUES (?, (SELECT coalesce(max(seq), 0) + 1 FROM ${kind}), ?) ON CONFLICT (key) DO UPDATE SET json = excluded.json
       RETURNING seq`)
@@ -37,12 +43,15 @@ export class RecordTable {
         'INVALID_ARGUMENT',
         `a record ${JSON.stringify(key)} of ${json.length} characters cannot be kept`,
       )
-    return this.#run('keep', key, () => Number(this.#put.get(key, json)?.['seq']))
+    const seq = this.#run('keep', key, () => Number(this.#put.get(key, json)?.['seq']))
+    this.#place.changed()
+    return seq
   }
 
   /** Of a key that is not there: nothing happens. */
   remove(key: string): void {
     this.#run('remove', key, () => this.#remove.run(key))
+    this.#place.changed()
   }
 
   all(): StoredRecord[] {
@@ -55,7 +64,7 @@ export class RecordTable {
     try {
       return call()
     } catch (error) {
-      throw codedDatabaseError(error, `cannot ${action} the record ${key}`, this.#path)
+      throw codedDatabaseError(error, `cannot ${action} the record ${key}`, this.#place.path)
     }
   }
 }

@@ -12,9 +12,17 @@ import { checkKey, checkLabels } from './limits.ts'
 import { type RecordKind, RecordTable, type StoredRecord } from './records.ts'
 import { changedLabels } from './label-update.ts'
 import { wallClock } from './wall-clock.ts'
+import { parentOfCommitted, parentOfNew, toBeCommitted } from './rules.ts'
 import { INSERT, readRows, toRow, UPDATE } from './rows.ts'
 import { SnapshotIndex } from './snapshot-index.ts'
 import { rememberTransactions, UpstreamDatabases } from './upstream.ts'
+import { WriteAheadLog } from './write-ahead-log.ts'
+
+interface Parts {
+  readonly database: DatabaseSync
+  readonly upstream: UpstreamDatabases
+  readonly log: WriteAheadLog
+}
 
 /** What an export writes. */
 interface Exportable {
@@ -26,9 +34,9 @@ interface Exportable {
 }
 
 /**
- * Snapshots, in the way of containerd's own storage: active ones and views are made on committed ones and found by their key; committing one moves it to a name, in the same namespace. What a method changed is on the
- * disk when it returns, or nothing was changed; a method never waits for anything but the disk. All records are held in memory too, so that reading costs no file access; hence one process has the root
- * alone, and a second one is refused with 'LOCKED'.
+ * Snapshots, in the way of containerd's own storage: active ones and views are made on committed ones and found by their key; committing one moves it to a name, in the same namespace. What a method changed survives
+ * the process when it returns, and the machine after `flush`, which comes before a client is answered; a method that throws changed nothing. All records are held in memory too, so that reading costs no file access; hence
+ * one process has the root alone, and a second one is refused with 'LOCKED'.
  *
  * Order on the disk: the directory is made and named, then the record. A crash between the two leaves a directory that belongs to nobody (`orphans`), never a record without its directory. Removing is the other
  * way round: the record goes at once, the directory when its owner removes it.
@@ -47,16 +55,18 @@ export class SnapshotStore {
   /** What is closed with the store. */
   readonly #held: DisposableStack
   readonly #upstream: UpstreamDatabases
+  readonly #log: WriteAheadLog
   readonly #directories: Directories
   readonly #index = new SnapshotIndex()
   #lastId: number
   #isClosed = false
 
-  private constructor(root: string, database: DatabaseSync, upstream: UpstreamDatabases, held: DisposableStack) {
+  private constructor(root: string, { database, upstream, log }: Parts, held: DisposableStack) {
     this.root = root
     this.#held = held
     this.#upstream = upstream
     this.#database = database
+    this.#log = log
     this.#insert = database.prepare(INSERT)
     this.#update = database.prepare(UPDATE)
     this.#delete = database.prepare('DELETE FROM snapshots WHERE id = ?')
@@ -82,7 +92,8 @@ export class SnapshotStore {
         (opened) => opened.close(),
       )
       upstream.checkUnchanged(database)
-      return new SnapshotStore(root, database, upstream, held.move())
+      const log = held.adopt(new WriteAheadLog(database, join(root, DATABASE)), (opened) => opened.close())
+      return new SnapshotStore(root, { database, upstream, log }, held.move())
     } catch (error) {
       throw codedDatabaseError(error, `cannot open the snapshots in ${root}`, join(root, DATABASE))
     }
@@ -92,16 +103,7 @@ export class SnapshotStore {
   create(kind: 'active' | 'view', key: string, parent: string, labels: Labels): Snapshot {
     checkKey(key, 'the key')
     const kept = checkLabels(labels)
-    const above = parent === '' ? undefined : this.#index.get(parent)
-    if (parent !== '' && above === undefined)
-      throw new SnapshotterError('NOT_FOUND', `missing parent ${JSON.stringify(parent)} bucket: not found`)
-    if (above !== undefined && above.kind !== 'committed')
-      throw new SnapshotterError(
-        'INVALID_ARGUMENT',
-        `parent ${JSON.stringify(parent)} is not committed snapshot: invalid argument`,
-      )
-    if (this.#index.get(key) !== undefined)
-      throw new SnapshotterError('ALREADY_EXISTS', `snapshot ${key}: already exists`)
+    const above = parentOfNew(this.#index, key, parent)
     const mapping = parseIdMapping(kept)
     const [id, now] = [this.#nextId(), wallClock()]
     const snapshot: Snapshot = { id, key, parent, kind, labels: kept, createdAt: now, updatedAt: now, usage: undefined }
@@ -125,17 +127,8 @@ export class SnapshotStore {
   commit(name: string, key: string, labels: Labels, usage: Usage | undefined, parent = ''): Snapshot {
     checkKey(name, 'the name')
     const kept = checkLabels(labels)
-    const active = this.#index.get(key)
-    if (active === undefined)
-      throw new SnapshotterError('NOT_FOUND', `failed to get active snapshot ${JSON.stringify(key)}: not found`)
-    if (this.#index.get(name) !== undefined)
-      throw new SnapshotterError('ALREADY_EXISTS', `committed snapshot ${name}: already exists`)
-    if (active.kind !== 'active')
-      throw new SnapshotterError(
-        'FAILED_PRECONDITION',
-        `snapshot ${JSON.stringify(key)} is not active: failed precondition`,
-      )
-    const above = this.#parentAtCommit(active, parent)
+    const active = toBeCommitted(this.#index, name, key)
+    const above = parentOfCommitted(this.#index, active, parent)
     const now = wallClock()
     const committed: Snapshot = {
       ...active,
@@ -223,7 +216,15 @@ export class SnapshotStore {
 
   records(kind: RecordKind): RecordTable {
     this.#assertOpen()
-    return new RecordTable(this.#database, kind, join(this.root, DATABASE))
+    return new RecordTable(this.#database, kind, {
+      path: join(this.root, DATABASE),
+      changed: () => this.#log.changed(),
+    })
+  }
+
+  /** Resolves when all that was changed before is on the disk, at once when it is. Calls at the same time share a sync. Throws SnapshotterError when the disk fails; nothing can be changed from then on. */
+  async flush(): Promise<void> {
+    if (!this.#isClosed) await this.#log.flush()
   }
 
   /** All there is, for the original's databases; `transaction` is what they shall have for it. A store whose content was given away remembers that, and does not take the files for somebody's work. */
@@ -248,29 +249,6 @@ export class SnapshotStore {
     return this.#index.get(key)
   }
 
-  #parentAtCommit(active: Snapshot, parent: string): Snapshot | undefined {
-    const { key } = active
-    if (parent !== '' && active.parent !== '' && parent !== active.parent)
-      throw new SnapshotterError(
-        'INVALID_ARGUMENT',
-        `cannot change parent of active snapshot ${JSON.stringify(key)} on commit: invalid argument`,
-      )
-    const name = active.parent === '' ? parent : active.parent
-    if (name === '') return undefined
-    const above = this.#index.get(name)
-    if (above === undefined)
-      throw new SnapshotterError(
-        'NOT_FOUND',
-        `missing parent ${JSON.stringify(name)} of snapshot ${JSON.stringify(key)}: not found`,
-      )
-    if (above.kind !== 'committed')
-      throw new SnapshotterError(
-        'FAILED_PRECONDITION',
-        `parent ${JSON.stringify(name)} is not committed: failed precondition`,
-      )
-    return above
-  }
-
   #save(action: string, snapshot: Snapshot, above: Snapshot | undefined): void {
     const [id, ...values] = toRow(snapshot, above?.id ?? null)
     this.#write(action, () => this.#update.run(...values, id ?? null))
@@ -278,8 +256,10 @@ export class SnapshotStore {
 
   #write(action: string, change: () => void): void {
     this.#assertOpen()
+    this.#log.assertSound()
     try {
       change()
+      this.#log.changed()
     } catch (error) {
       throw codedDatabaseError(error, action, join(this.root, DATABASE))
     }
