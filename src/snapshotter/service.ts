@@ -66,7 +66,7 @@ export function snapshotsService(snapshotter: Snapshotter): Service {
     update: ({ info, updateMask }, call) =>
       answer(call, async () => {
         const { name, labels } = info ?? { name: '', labels: {} }
-        return { info: infoOf(snapshotter.update(name, labelsFrom(labels), updateMask?.paths ?? [])) }
+        return { info: infoOf(await snapshotter.update(name, labelsFrom(labels), updateMask?.paths ?? [])) }
       }),
     list: ({ filters }, call) => list(snapshotter, filters, call),
     usage: ({ key }, call) =>

@@ -35,7 +35,7 @@ export interface Snapshotter {
   /** Forgets a snapshot; what it left goes at the next `cleanup`. */
   remove(key: string, signal: AbortSignal): Promise<void>
   stat(key: string): Snapshot
-  update(key: string, labels: Labels, paths: readonly string[]): Snapshot
+  update(key: string, labels: Labels, paths: readonly string[]): Promise<Snapshot>
   list(filters: readonly string[]): Iterable<Snapshot>
   usage(key: string, signal: AbortSignal): Promise<Usage>
   /** Removes directories, mounts and cached data of removed snapshots. */
@@ -93,10 +93,12 @@ export class NydusSnapshotter implements Snapshotter {
   }
 
   async view(key: string, parent: string, labels: Labels, signal: AbortSignal): Promise<readonly Mount[]> {
-    return await this.#turns.take(key, async () => {
-      this.#chainOnto(parent)
-      return await this.#create('view', key, parent, labels, signal)
-    })
+    return await this.#onDisk(() =>
+      this.#turns.take(key, async () => {
+        this.#chainOnto(parent)
+        return await this.#create('view', key, parent, labels, signal)
+      }),
+    )
   }
 
   async mounts(key: string, signal: AbortSignal): Promise<readonly Mount[]> {
@@ -113,11 +115,13 @@ export class NydusSnapshotter implements Snapshotter {
   }
 
   async commit(name: string, key: string, labels: Labels, parent: string): Promise<void> {
-    await this.#turns.take(key, async () => {
-      const committed = this.#parts.store.commit(name, key, labels, undefined, parent)
-      this.#inBackground(`measure ${name}`, async () => void (await this.#usages.measure(committed)))
-      this.#warm(committed)
-    })
+    await this.#onDisk(() =>
+      this.#turns.take(key, async () => {
+        const committed = this.#parts.store.commit(name, key, labels, undefined, parent)
+        this.#inBackground(`measure ${name}`, async () => void (await this.#usages.measure(committed)))
+        this.#warm(committed)
+      }),
+    )
   }
 
   async remove(key: string, signal: AbortSignal): Promise<void> {
@@ -138,8 +142,8 @@ export class NydusSnapshotter implements Snapshotter {
     return this.#parts.store.stat(key)
   }
 
-  update(key: string, labels: Labels, paths: readonly string[]): Snapshot {
-    return this.#parts.store.update(key, labels, paths)
+  async update(key: string, labels: Labels, paths: readonly string[]): Promise<Snapshot> {
+    return await this.#onDisk(async () => this.#parts.store.update(key, labels, paths))
   }
 
   list(filters: readonly string[]): Iterable<Snapshot> {
@@ -324,7 +328,16 @@ export class NydusSnapshotter implements Snapshotter {
   }
 
   async #timed<T>(operation: Operation, key: string, act: () => Promise<T>): Promise<T> {
-    return await this.#observed(operation, async () => await this.#turns.take(key, act))
+    return await this.#observed(operation, () => this.#onDisk(() => this.#turns.take(key, act)))
+  }
+
+  /** What is told, also by an error, is on the disk then; the next call for the same key need not wait for that. */
+  async #onDisk<T>(act: () => Promise<T>): Promise<T> {
+    try {
+      return await act()
+    } finally {
+      await this.#parts.store.flush()
+    }
   }
 
   async #observed<T>(operation: Operation, act: () => Promise<T>): Promise<T> {
