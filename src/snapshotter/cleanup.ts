@@ -3,7 +3,7 @@ import pLimit from 'p-limit'
 import { CRI_LAYER_DIGEST, NYDUS_BLOB, NYDUS_TARFS } from './labels.ts'
 import type { SnapshotterParts } from './parts.ts'
 import { removeTree } from './store/index.ts'
-import { TurnsByKey } from './turns.ts'
+import { TurnsByKey } from './daemons/turns.ts'
 
 /** Trees that are removed at the same time. */
 const AT_ONCE = 4

@@ -18,7 +18,7 @@ import {
 import type { ReadyImage, SnapshotterParts } from './parts.ts'
 import { type ContentRoute, isTopLayer, referenceOf, routeContent, type RouteOptions } from './route.ts'
 import type { Mount, Snapshot } from './snapshot.ts'
-import { TurnsByKey } from './turns.ts'
+import { TurnsByKey } from './daemons/turns.ts'
 
 type Layered = Exclude<ContentRoute, { kind: 'native' | 'proxy' }>
 

@@ -10,7 +10,7 @@ import type { Operation, SnapshotterParts } from './parts.ts'
 import { type LayerProbe, routeContent, routeLayer, type RouteOptions } from './route.ts'
 import type { Labels, Mount, Snapshot, Usage } from './snapshot.ts'
 import { measureUsage } from './store/index.ts'
-import { TurnsByKey } from './turns.ts'
+import { TurnsByKey } from './daemons/turns.ts'
 import { Usages } from './usage.ts'
 
 /**

@@ -3,7 +3,7 @@ import { CRI_LAYER_DIGEST, NYDUS_BLOB, NYDUS_TARFS } from './labels.ts'
 import { filesOf } from './mounts.ts'
 import type { SnapshotterParts } from './parts.ts'
 import { measureUsage } from './store/index.ts'
-import { TurnsByKey } from './turns.ts'
+import { TurnsByKey } from './daemons/turns.ts'
 
 /** containerd asks for all snapshots every ten seconds; a cache does not change much faster. */
 const CACHE_USAGE_MS = 30_000
