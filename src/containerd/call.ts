@@ -16,15 +16,16 @@ export type AnyServerCall = EventEmitter & { readonly cancelled: boolean; readon
 
 /** Calls under way: `close` aborts them, `idle` waits for the last one's end. */
 export class CallsUnderWay {
-  readonly #calls = new Map<AnyServerCall, AbortController>()
+  readonly #calls = new Map<AnyServerCall, () => void>()
   #idle: (() => void) | undefined
   #aborted = false
 
   begin(call: AnyServerCall): ServedCall {
     const abort = new AbortController()
-    this.#calls.set(call, abort)
-    call.once('cancelled', () => abort.abort())
-    if (call.cancelled || this.#aborted) abort.abort()
+    const cancel = (): void => abort.abort()
+    this.#calls.set(call, cancel)
+    call.once('cancelled', cancel)
+    if (call.cancelled || this.#aborted) cancel()
     const namespace = call.metadata.get('containerd-namespace')[0]
     return {
       signal: abort.signal,
@@ -34,6 +35,9 @@ export class CallsUnderWay {
   }
 
   end(call: AnyServerCall): void {
+    // grpc-js also says so of a call that was answered, when its stream closes.
+    const cancel = this.#calls.get(call)
+    if (cancel !== undefined) call.off('cancelled', cancel)
     this.#calls.delete(call)
     if (this.#calls.size === 0) this.#idle?.()
   }
@@ -41,7 +45,7 @@ export class CallsUnderWay {
   /** Those that come later too. */
   abort(): void {
     this.#aborted = true
-    for (const abort of this.#calls.values()) abort.abort()
+    for (const cancel of this.#calls.values()) cancel()
   }
 
   /** Resolves when nothing is under way, at the latest after `timeoutMs`. */

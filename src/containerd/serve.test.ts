@@ -63,6 +63,19 @@ test('a call brings its message and its namespace, and what is not served is UNI
   assert.equal(lstatSync(join(path, '..')).mode & 0o777, 0o700)
 })
 
+test('a call that was answered is not given up afterwards', async (t) => {
+  const signals: AbortSignal[] = []
+  const client = await startSnapshots(t, {
+    stat: async (_request, { signal }) => {
+      signals.push(signal)
+      return {}
+    },
+  })
+  // The stream of the first one is closed by the time that the second one is answered.
+  for (let i = 0; i < 3; i += 1) await client.service(Snapshots).stat({ key: 'a' })
+  assert.equal(signals[0]?.aborted, false)
+})
+
 test('what a handler throws is the status of the call: its code, or UNKNOWN', async (t) => {
   const client = await startSnapshots(t, {
     stat: async ({ key }) => {

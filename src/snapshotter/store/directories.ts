@@ -6,12 +6,12 @@ import {
   type Dirent,
   lstatSync,
   mkdirSync,
-  mkdtempSync,
   openSync,
   readdirSync,
   realpathSync,
   renameSync,
   rmdirSync,
+  type Stats,
 } from 'node:fs'
 import { join } from 'node:path'
 import { readDirectory } from '../../kernel/index.ts'
@@ -23,6 +23,10 @@ import type { Snapshot } from '../snapshot.ts'
 const MAX_ROOT = 70
 const UNFINISHED = 'new-'
 const ID = /^[1-9]\d{0,15}$/
+/** Of a finished directory, or of one that could not be removed. */
+const TAKEN = /^(?:new-)?([1-9]\d{0,15})$/
+const [FILES, FILES_MODE] = ['fs', 0o755]
+const [WORK, WORK_MODE] = ['work', 0o711]
 
 /** Makes the root where it is missing, for its owner only; gives its real path. Throws SnapshotterError 'BAD_CONFIG' for one that cannot be used. */
 export function prepareRoot(path: string): string {
@@ -68,10 +72,11 @@ export class Directories {
    * Its `fs` belongs to the mapped user, else to whom the parent's belongs.
    */
   create(id: number, kind: Snapshot['kind'], parent: number | undefined, mapping: IdMapping | undefined): void {
-    const unfinished = mkdtempSync(join(this.path, UNFINISHED))
+    const unfinished = join(this.path, `${UNFINISHED}${id}`)
+    mkdirSync(unfinished, 0o700)
     try {
-      makeContent(unfinished, kind)
-      this.#own(join(unfinished, 'fs'), parent, mapping)
+      const fs = makeContent(unfinished, kind)
+      this.#own(join(unfinished, FILES), fs, { parent, mapping })
       renameSync(unfinished, this.of(id))
     } catch (error) {
       removeEmpty(unfinished)
@@ -87,7 +92,7 @@ export class Directories {
   /** Makes what is missing of a recorded snapshot's directory; true when something was. */
   complete(snapshot: Snapshot): boolean {
     const directory = this.of(snapshot.id)
-    const wanted = snapshot.kind === 'active' ? ['fs', 'work'] : ['fs']
+    const wanted = snapshot.kind === 'active' ? [FILES, WORK] : [FILES]
     const isWhole = wanted.every((name) => lstatSync(join(directory, name), { throwIfNoEntry: false }) !== undefined)
     if (isWhole) return false
     mkdirSync(directory, { recursive: true, mode: 0o700 })
@@ -110,7 +115,7 @@ export class Directories {
 
   /** The largest id that is taken by a name; an id is never given twice, also when its record never was. */
   largest(): number {
-    return readdirSync(this.path).reduce((most, name) => (ID.test(name) ? Math.max(most, Number(name)) : most), 0)
+    return readdirSync(this.path).reduce((most, name) => Math.max(most, Number(TAKEN.exec(name)?.[1] ?? 0)), 0)
   }
 
   #names(): string[] {
@@ -119,27 +124,42 @@ export class Directories {
       .map(({ name }) => name)
   }
 
-  #own(fs: string, parent: number | undefined, mapping: IdMapping | undefined): void {
-    if (mapping !== undefined) return chownSync(fs, mapping.host, mapping.host)
-    if (parent === undefined) return
-    const [own, above] = [lstatSync(fs), lstatSync(join(this.of(parent), 'fs'))]
-    if (own.uid !== above.uid || own.gid !== above.gid) chownSync(fs, above.uid, above.gid)
+  #own(
+    path: string,
+    made: Stats,
+    by: { readonly parent: number | undefined; readonly mapping: IdMapping | undefined },
+  ): void {
+    if (by.mapping !== undefined) return chownSync(path, by.mapping.host, by.mapping.host)
+    if (by.parent === undefined) return
+    const { uid, gid } = lstatSync(join(this.of(by.parent), FILES))
+    if (made.uid !== uid || made.gid !== gid) chownSync(path, uid, gid)
   }
 }
 
-function makeContent(directory: string, kind: Snapshot['kind']): void {
-  makeDirectory(join(directory, 'fs'), 0o755)
-  if (kind === 'active') makeDirectory(join(directory, 'work'), 0o711)
+/** Gives what the directory of the files is. */
+function makeContent(directory: string, kind: Snapshot['kind']): Stats {
+  const [files, work] = [join(directory, FILES), join(directory, WORK)]
+  makeDirectory(files, FILES_MODE)
+  if (kind === 'active') makeDirectory(work, WORK_MODE)
+  const made = lstatSync(files)
+  // The process's mask took something away.
+  if ((made.mode & 0o7777) !== FILES_MODE) {
+    chmodSync(files, FILES_MODE)
+    if (kind === 'active') chmodSync(work, WORK_MODE)
+  }
+  return made
 }
 
-/** With this mode whatever the process's mask is. */
 function makeDirectory(path: string, mode: number): void {
-  mkdirSync(path, { recursive: true })
-  chmodSync(path, mode)
+  try {
+    mkdirSync(path, mode)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  }
 }
 
 function removeEmpty(directory: string): void {
-  for (const path of [join(directory, 'fs'), join(directory, 'work'), directory])
+  for (const path of [join(directory, FILES), join(directory, WORK), directory])
     try {
       rmdirSync(path)
     } catch {
