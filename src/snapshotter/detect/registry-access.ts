@@ -1,10 +1,9 @@
 import { readFileSync } from 'node:fs'
 import type { ClientOptions } from '../../registry/index.ts'
+import { registryConfig } from '../registry-config.ts'
 
 /** How registries are spoken to when images are looked for: as nydusd will read them. */
 export type RegistryAccess = Pick<ClientOptions, 'plainHttp' | 'skipVerify'> & { readonly ca?: string }
-
-type Fields = Readonly<Record<string, unknown>>
 
 /**
  * From the template of nydusd's configuration, a JSON document of any of its shapes: `skip_verify` also lets plain HTTP be tried where no TLS is spoken, `scheme: "http"` means plain HTTP, `ca_cert_files`
@@ -24,21 +23,4 @@ export function registryAccess(
     plainHttp: backend['scheme'] === 'http' ? 'always' : skipVerify ? 'fallback' : 'localhost',
     ...(ca.length === 0 ? {} : { ca: ca.join('\n') }),
   }
-}
-
-/** `device.backend.config` of version 1, `backend.registry` of version 2, `config.backend_config` of fscache. */
-function registryConfig(template: unknown): Fields {
-  const { device, backend, config } = fields(template)
-  const first = fields(device)['backend']
-  for (const [type, value] of [
-    [fields(first)['type'], fields(first)['config']],
-    [fields(backend)['type'], fields(backend)['registry']],
-    [fields(config)['backend_type'], fields(config)['backend_config']],
-  ])
-    if (type === 'registry') return fields(value)
-  return {}
-}
-
-function fields(value: unknown): Fields {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Fields) : {} // null and lists have none
 }

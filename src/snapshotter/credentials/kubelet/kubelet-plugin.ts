@@ -1,6 +1,6 @@
 import { join } from 'node:path'
 import { JoinedWork } from '../../joined-work.ts'
-import { askProgram } from '../ask-program.ts'
+import { askProgram } from '../../ask-program.ts'
 import type { Credential } from '../credential.ts'
 import { matchesImage } from '../image-globs.ts'
 import { type AnswerScope, parsePluginAnswer } from './plugin-answer.ts'

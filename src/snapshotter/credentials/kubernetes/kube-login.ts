@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { SnapshotterError } from '../../errors.ts'
-import { askProgram } from '../ask-program.ts'
+import { askProgram } from '../../ask-program.ts'
 import type { ExecLogin, FileOrText, KubeAccess } from './kube-config.ts'
 
 /** What a request to the API server is sent with. */

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
-import { SnapshotterError } from '../errors.ts'
+import { SnapshotterError } from './errors.ts'
 
-/** One call of a program that gives credentials. */
+/** One call of a program whose answer is what it prints. */
 export interface ProgramCall {
   readonly command: string
   readonly args: readonly string[]

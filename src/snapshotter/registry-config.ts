@@ -1,0 +1,21 @@
+type Fields = Readonly<Record<string, unknown>>
+
+/**
+ * The registry's table in a document of nydusd's configuration: `device.backend.config` of version 1, `backend.registry` of version 2, `config.backend_config` of fscache. Empty when the document
+ * is none, or has another backend.
+ */
+export function registryConfig(document: unknown): Fields {
+  const { device, backend, config } = fieldsOf(document)
+  const first = fieldsOf(fieldsOf(device)['backend'])
+  for (const [type, value] of [
+    [first['type'], first['config']],
+    [fieldsOf(backend)['type'], fieldsOf(backend)['registry']],
+    [fieldsOf(config)['backend_type'], fieldsOf(config)['backend_config']],
+  ])
+    if (type === 'registry') return fieldsOf(value)
+  return {}
+}
+
+function fieldsOf(value: unknown): Fields {
+  return typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Fields) : {} // null and lists have none
+}
