@@ -30,6 +30,8 @@ export interface ImageRequest {
   readonly proxy?: LiveProxy
   /** Serving threads at most. */
   readonly threads: number
+  /** Who reads keeps what it reads, so that no cache is needed here. */
+  readonly isKeptElsewhere?: boolean
 }
 
 /** Requests to a backend at once for readers who wait. */
@@ -85,7 +87,8 @@ export class MountedImage {
     const settings = settingsOf(request.config)
     checkPrefetchFiles(request.prefetchFiles)
     const loaded = await loadBootstrap(request.source)
-    if (loaded.bootstrap.version === 6 && settings.cacheDirectory === undefined)
+    const needsCache = loaded.bootstrap.version === 6 && request.isKeptElsewhere !== true
+    if (needsCache && settings.cacheDirectory === undefined)
       throw deviceError('UNSUPPORTED', 'configure', 'Rafs v6 must have local blobcache configured')
     const { backend: main, metrics } = openSource(settings.source, request.currentAuth, request.proxy)
     let backend = main

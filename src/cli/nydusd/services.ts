@@ -18,6 +18,7 @@ interface ServiceFlags extends Flags {
   readonly sock: string
   readonly threads?: number
   readonly fscache?: string
+  readonly fscacheTag?: string
 }
 
 /** What the options of `virtiofs` must obey together. */
@@ -141,8 +142,8 @@ function addSingleton(command: Command): void {
       .action(async (flags: ServiceFlags) => await (await services()).runSingleton(singletonOptions(flags))),
     [
       new Option('-C, --config <config>', 'JSON file with "blobs", an array of blob cache entries'),
-      new Option('-F, --fscache <fscache-dir>', 'Refused: the cachefiles of the kernel are not served'),
-      new Option('--fscache-tag <fscache-tag>', 'Goes with --fscache'),
+      new Option('-F, --fscache <fscache-dir>', 'Fill the cache of files (cachefiles) that the kernel keeps there'),
+      new Option('--fscache-tag <fscache-tag>', 'Name of that cache; goes with --fscache'),
       new Option('--fscache-threads <fscache-threads>', 'Taken, without effect').argParser(parseThreads),
     ],
   )
@@ -198,7 +199,12 @@ function commonOptions(flags: ServiceFlags): Services.ServiceOptions {
 }
 
 function singletonOptions(flags: ServiceFlags): Services.SingletonRunOptions {
-  return { ...commonOptions(flags), config: flags.config, fscache: flags.fscache }
+  const { fscache: directory, fscacheTag: tag } = flags
+  return {
+    ...commonOptions(flags),
+    config: flags.config,
+    fscache: directory === undefined ? undefined : { directory, tag },
+  }
 }
 
 function virtioFsOptions(flags: ServiceFlags): Services.VirtioFsRunOptions {

@@ -2,12 +2,15 @@ import { realpath, stat } from 'node:fs/promises'
 import { loadBootstrap } from '../bootstrap-file.ts'
 import { DaemonError } from '../errors.ts'
 import type { BlobEntry } from './blob-entry.ts'
+import { complete, type DiskSource } from './open-disk.ts'
 
 /** A bootstrap, or a blob of its image; blobs are shared within a domain. */
 interface Registered {
   readonly key: string
   /** Keys of its blobs; undefined for a blob. */
   readonly blobs: readonly string[] | undefined
+  /** What to open of a bootstrap. */
+  readonly source: DiskSource | undefined
   /** Bootstraps that use a blob. */
   users: number
 }
@@ -27,6 +30,18 @@ export class BlobRegistry {
     const added = this.#turn.then(() => this.#add(entry))
     this.#turn = added.catch(() => undefined) // the caller got it; the next one goes on
     return added
+  }
+
+  /** The bootstrap of that key; undefined when there is none. The same object as long as it is registered. */
+  bootstrap(key: string): DiskSource | undefined {
+    return this.#entries.get(key)?.source
+  }
+
+  /** The bootstraps whose images have the blob of that key; none when it is not registered. */
+  usersOf(key: string): DiskSource[] {
+    if (!this.#entries.has(key)) return []
+    const users = [...this.#entries.values()].filter(({ blobs }) => blobs?.includes(key) === true)
+    return users.flatMap(({ source }) => (source === undefined ? [] : [source]))
   }
 
   /** Without `id` everything of a domain. Throws DaemonError 'NOT_FOUND'. */
@@ -53,10 +68,11 @@ export class BlobRegistry {
     const key = keyOf(domainId, id)
     if (this.#entries.has(key)) throw refused('EXISTS', 'bootstrap blob already exists')
     const blobs = [...new Set(bootstrap.blobs.map((blob) => keyOf(domainId, blob.id)))]
-    this.#entries.set(key, { key, blobs, users: 1 })
+    const source = { bootstrap: path, config: complete(withoutCache(config)), isKeptElsewhere: true }
+    this.#entries.set(key, { key, blobs, users: 1, source })
     for (const blob of blobs) {
       const known = this.#entries.get(blob)
-      if (known === undefined) this.#entries.set(blob, { key: blob, blobs: undefined, users: 1 })
+      if (known === undefined) this.#entries.set(blob, { key: blob, blobs: undefined, users: 1, source: undefined })
       else known.users++
     }
   }
@@ -67,6 +83,11 @@ export class BlobRegistry {
     blob.users--
     if (blob.users === 0) this.#entries.delete(key)
   }
+}
+
+/** Data is kept in the kernel's cache; another one beside it would have it twice. */
+function withoutCache(config: BlobEntry['config']): BlobEntry['config'] {
+  return config.cache === null ? config : { ...config, cache: { ...config.cache, type: '' } }
 }
 
 async function bootstrapFile(path: string): Promise<string> {

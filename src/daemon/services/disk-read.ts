@@ -8,19 +8,33 @@ type Readable = Pick<ImageDisk, 'readNow' | 'read'>
 const budget = new ByteBudget(64 << 20)
 
 /** Bytes of a disk. What is at hand comes at once; what must be fetched waits its turn, and so holds up nothing else. Throws as `ImageDisk.read`. */
-export async function readDisk(disk: Readable, range: DiskRange, signal: AbortSignal): Promise<Buffer> {
-  return atHand(disk, range) ?? (await fetched(disk, range, signal))
+export async function readDisk(
+  disk: Readable,
+  range: DiskRange,
+  signal: AbortSignal,
+  allocate: (length: number) => Buffer = (length) => Buffer.allocUnsafeSlow(length),
+): Promise<Buffer> {
+  return atHand(disk, range, allocate) ?? (await fetched(disk, range, signal, allocate))
 }
 
-function atHand(disk: Readable, { offset, length }: DiskRange): Buffer | undefined {
-  const bytes = Buffer.allocUnsafeSlow(length)
+function atHand(
+  disk: Readable,
+  { offset, length }: DiskRange,
+  allocate: (length: number) => Buffer,
+): Buffer | undefined {
+  const bytes = allocate(length)
   return disk.readNow(offset, bytes) ? bytes : undefined
 }
 
-async function fetched(disk: Readable, { offset, length }: DiskRange, signal: AbortSignal): Promise<Buffer> {
+async function fetched(
+  disk: Readable,
+  { offset, length }: DiskRange,
+  signal: AbortSignal,
+  allocate: (length: number) => Buffer,
+): Promise<Buffer> {
   const release = await budget.take(length)
   try {
-    const bytes = Buffer.allocUnsafeSlow(length)
+    const bytes = allocate(length)
     await disk.read(offset, bytes, signal)
     return bytes
   } finally {

@@ -27,6 +27,15 @@ interface Device {
   readonly tarEnd: number
 }
 
+/** A blob's part of the disk, as a file of its own: ranges are of its bytes. */
+export interface DiskBlob {
+  /** Where it begins on the disk. */
+  readonly start: number
+  readonly size: number
+  /** Whole chunks that have something of a range, in order. */
+  chunks(range: DiskRange): DiskRange[]
+}
+
 /** Bytes of the disk without gaps, and what fills them. */
 interface Run {
   readonly offset: number
@@ -88,6 +97,16 @@ export class ImageDisk {
         await this.#image.reader.read(run.spans, run.spans.length, part, signal)
       }),
     )
+  }
+
+  /** Undefined when the image has no such blob, or it is a plain tar, of which nothing tells the chunks. */
+  blob(id: string): DiskBlob | undefined {
+    const { blobs } = this.#image.loaded.bootstrap
+    const device = this.#devices.find(({ blobIndex }) => blobs[blobIndex]?.id === id)
+    const info = device === undefined ? undefined : blobs[device.blobIndex]
+    if (device?.chunks === undefined || info === undefined) return undefined
+    const { start, chunks } = device
+    return { start, size: info.uncompressedSize, chunks: (range) => wholeChunks(chunks, range) }
   }
 
   /** Brings a range, whole pages, and tells where it is then. Throws EngineError. */
@@ -241,6 +260,16 @@ function chunkRuns(device: Device, chunks: Chunks, from: number, to: number): Ru
     } else runs.push({ offset: first, length: end - first, spans: [span] })
   }
   return runs
+}
+
+function wholeChunks(chunks: Chunks, { offset, length }: DiskRange): DiskRange[] {
+  const found: DiskRange[] = []
+  for (let at = firstEndingAfter(chunks, offset); at < chunks.count; at++) {
+    const start = chunks.starts[at] ?? 0
+    if (start >= offset + length) break
+    found.push({ offset: start, length: chunks.sizes[at] ?? 0 })
+  }
+  return found
 }
 
 function firstEndingAfter({ count, starts, sizes }: Chunks, offset: number): number {

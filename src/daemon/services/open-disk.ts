@@ -12,11 +12,15 @@ export interface DiskSource {
   /** Path of the bootstrap. */
   readonly bootstrap: string
   readonly config: Config
+  /** Who reads the disk keeps what it reads: there is no cache beside that, and nothing is fetched ahead. */
+  readonly isKeptElsewhere?: boolean
 }
 
 /** An open disk; the one who opened it closes it. */
 export interface OpenDisk {
   readonly disk: ImageDisk
+  /** The bytes of its bootstrap. */
+  readonly bootstrap: Uint8Array
   readonly close: () => Promise<void>
 }
 
@@ -38,18 +42,19 @@ export async function sourceOf(
 }
 
 /** Throws DaemonError; then nothing is open. */
-export async function openDisk({ bootstrap, config }: DiskSource): Promise<OpenDisk> {
+export async function openDisk({ bootstrap, config, isKeptElsewhere = false }: DiskSource): Promise<OpenDisk> {
   const decoders = new DecodePool()
   try {
     const image = await MountedImage.open(
-      { source: bootstrap, config, prefetchFiles: [], currentAuth: () => undefined, threads: 0 },
+      { source: bootstrap, config, isKeptElsewhere, prefetchFiles: [], currentAuth: () => undefined, threads: 0 },
       decoders,
     )
     try {
       const disk = new ImageDisk(image)
-      image.prefetch()
+      if (!isKeptElsewhere) image.prefetch()
       return {
         disk,
+        bootstrap: image.loaded.bytes,
         close: async () => {
           disk.close()
           await image.close()

@@ -1,6 +1,10 @@
 /**
  * The part of the kernel room that serves virtual machines: descriptors over sockets, page faults and memory of other processes. A door of its own, since a plain mount needs none of it.
  */
+export type { CacheRequest } from './cachefiles.ts'
+export { Cachefiles, parseCacheRequest } from './cachefiles.ts'
+export { cachePlace } from './cachefiles-hash.ts'
+export { CachefilesKernel } from './cachefiles-kernel.ts'
 export { countEvent, eventCounter, FaultMemory, readMemory, sharedMemory, whyNoFaults } from './fault-memory.ts'
 export { addressOf, sealedFile } from './memory.ts'
 export type { NbdRequest } from './nbd.ts'
