@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import type { NodeSettings } from './configurations.ts'
 import type { Images } from './images.ts'
 import { type Programs, TestNode } from './node.ts'
@@ -30,9 +31,9 @@ export class World implements AsyncDisposable {
     this.programs = parts.programs
   }
 
-  /** The snapshotter is the original's. */
+  /** The snapshotter is the original's: a compiled program, where ours is a script that starts Node. */
   get isOriginal(): boolean {
-    return !this.programs.snapshotter.startsWith(OWN)
+    return readFileSync(this.programs.snapshotter).subarray(1, 4).toString() === 'ELF'
   }
 
   /** A node that runs until the world ends. */
@@ -58,5 +59,3 @@ export class World implements AsyncDisposable {
     for (const node of this.#nodes) await node[Symbol.asyncDispose]()
   }
 }
-
-const OWN = new URL('../../bin/', import.meta.url).pathname

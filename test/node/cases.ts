@@ -2,6 +2,9 @@ import type { NodeCase } from './case.ts'
 import { CTR_CASES } from './cases/ctr.ts'
 import { DEATH_CASES } from './cases/deaths.ts'
 import { STATE_CASES } from './cases/given-back.ts'
+import { DOCKER_CASES } from './cases/docker.ts'
+import { FOUND_CASES } from './cases/found.ts'
+import { LOGIN_CASES } from './cases/logins.ts'
 import { MANY_CASES } from './cases/many.ts'
 import { POD_CASES } from './cases/pod.ts'
 import { REBOOT_CASES } from './cases/reboot.ts'
@@ -11,6 +14,9 @@ import { USER_CASES } from './cases/users.ts'
 export const CASES: readonly NodeCase[] = [
   ...POD_CASES,
   ...CTR_CASES,
+  ...DOCKER_CASES,
+  ...FOUND_CASES,
+  ...LOGIN_CASES,
   ...MANY_CASES,
   ...USER_CASES,
   ...DEATH_CASES,

@@ -10,8 +10,8 @@ const root = join(import.meta.dirname, '../..')
 export interface NodeSettings {
   readonly mode: 'shared' | 'dedicated'
   readonly recover: 'none' | 'restart' | 'failover'
-  /** TOML that follows the snapshotter's. */
-  readonly more?: string
+  /** TOML that follows the snapshotter's, for the node's folder. */
+  readonly more?: (path: string) => string
 }
 
 export interface Wanted extends NodeSettings {
@@ -39,11 +39,11 @@ export function writeConfigurations(wanted: Wanted): void {
   for (const name of ['nydusd', 'nydusd-new']) symlinkSync(nydusd, join(path, name))
   const shown = shownConfigurations(wanted)
   const document = JSON.parse(shown.nydusd) as { device: { backend: { config: Record<string, unknown> } } }
-  document.device.backend.config['scheme'] = 'http'
+  Object.assign(document.device.backend.config, { scheme: 'http', skip_verify: true })
   writeFileSync(join(path, 'nydusd.json'), JSON.stringify(document))
   const more = '[log]\nlog_to_stdout = true\nlevel = "debug"\n[snapshot]\nsync_remove = true\n'
   const metrics = 'collect_interval = "1s"\nhung_io_interval = "1s"\n'
-  writeFileSync(join(path, 'snapshotter.toml'), `${shown.snapshotter}${metrics}${more}${wanted.more ?? ''}`)
+  writeFileSync(join(path, 'snapshotter.toml'), `${shown.snapshotter}${metrics}${more}${wanted.more?.(path) ?? ''}`)
   const server = `http://${wanted.registryHost}`
   writeFileSync(
     join(path, `certs/${wanted.registryHost}/hosts.toml`),

@@ -10,6 +10,7 @@ import {
   anonymous,
   type Descriptor,
   digestOf,
+  fromPassword,
   type Digest,
   MEDIA_TYPES,
   parseReference,
@@ -17,7 +18,8 @@ import {
   type Repository,
 } from '../../src/registry/index.ts'
 import { baseEntries, dataEntries, type DataFile, dataFiles, layerOf, sumsOf } from './image-content.ts'
-import { startTestRegistry, type TestRegistry } from './registry.ts'
+import { bootstrapLayer, nydusLayer } from './nydus-layers.ts'
+import { type Login, startTestRegistry, type TestRegistry } from './registry.ts'
 
 export interface TestImage {
   readonly reference: string
@@ -28,33 +30,45 @@ export interface TestImage {
 /**
  * - `plain` ordinary layers; `v5`, `v6` Nydus images of that RAFS version; `zran` metadata beside an ordinary layer
  * - `mixed` ordinary layers above a Nydus image, as a commit or a build leaves them
- * - `index` the plain and the Nydus image under one tag; `deep-plain`, `deep` 120 layers
+ * - `index` the plain and the Nydus image under one tag; `referred` a plain image whose Nydus image refers to it
+ * - `deep-plain`, `deep` 120 layers
  * - `pause` for sandboxes; `other` a Nydus image that shares no layer with the others
  */
-export type ImageName = 'plain' | 'v5' | 'v6' | 'zran' | 'mixed' | 'index' | 'deep-plain' | 'deep' | 'pause' | 'other'
+export type ImageName =
+  | 'plain'
+  | 'v5'
+  | 'v6'
+  | 'zran'
+  | 'mixed'
+  | 'index'
+  | 'referred'
+  | 'deep-plain'
+  | 'deep'
+  | 'pause'
+  | 'other'
 
 const NYDUS_IMAGE = join(import.meta.dirname, '../../bin/nydus-image')
-const ANNOTATION = 'containerd.io/snapshot/nydus-'
 const MANY_LAYERS = 120
 
 export class Images implements AsyncDisposable {
   readonly registry: TestRegistry
-  readonly #client = new RegistryClient({
-    credentials: anonymous(),
-    retry: { attempts: 5, baseDelayMs: 10, maxDelayMs: 200 },
-  })
+  readonly #client: RegistryClient
   readonly #folder: string
   readonly #made = new Map<ImageName, Promise<TestImage>>()
 
-  private constructor(registry: TestRegistry, folder: string) {
+  private constructor(registry: TestRegistry, folder: string, login: Login | undefined) {
     this.registry = registry
     this.#folder = folder
+    this.#client = new RegistryClient({
+      credentials: login === undefined ? anonymous() : fromPassword(login.username, login.password),
+      retry: { attempts: 5, baseDelayMs: 10, maxDelayMs: 200 },
+    })
   }
 
-  /** `folder` is the registry's store and a place to work in. */
-  static async start(folder: string): Promise<Images> {
+  /** `folder` is the registry's store and a place to work in. With a login, nobody else may pull. */
+  static async start(folder: string, login?: Login): Promise<Images> {
     mkdirSync(folder, { recursive: true })
-    return new Images(await startTestRegistry(join(folder, 'registry')), folder)
+    return new Images(await startTestRegistry(join(folder, 'registry'), login), folder, login)
   }
 
   /** Pushes it, unless it is there. */
@@ -84,6 +98,10 @@ export class Images implements AsyncDisposable {
         return image
       case 'index':
         await this.#convert('plain', name, { isMerged: true })
+        return image
+      case 'referred':
+        await pushImage(this.repository(name), [await layerOf([...baseEntries(), ...dataEntries(dataFiles())])])
+        await this.#convertTags(name, 'referred-nydus', { withReferrer: true })
         return image
       case 'v5':
         await this.#pushOneLayer(name, ['-t', 'tar-rafs', '--fs-version', '5'], 'plain')
@@ -268,20 +286,6 @@ export class Images implements AsyncDisposable {
     await this.#client.close()
     await this.registry.close()
   }
-}
-
-function nydusLayer(blob: { digest: Digest; size: number }, reference: Digest | undefined): Descriptor {
-  const annotations: Record<string, string> = reference === undefined ? {} : { [`${ANNOTATION}ref`]: reference }
-  return {
-    mediaType: MEDIA_TYPES.ociLayerNydusBlob,
-    ...blob,
-    annotations: { [`${ANNOTATION}blob`]: 'true', ...annotations },
-  }
-}
-
-function bootstrapLayer({ digest, size }: { digest: Digest; size: number }): Descriptor {
-  const annotations = { [`${ANNOTATION}bootstrap`]: 'true' }
-  return { mediaType: MEDIA_TYPES.ociLayerGzip, digest, size, annotations }
 }
 
 function whiteout(name: string): { path: string; type: 'file' } {

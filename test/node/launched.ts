@@ -7,7 +7,10 @@ const DEADLINE_MS = 60_000
 const POLL_MS = 50
 const MARK = 'NYDUS_NODE_TEST'
 
-/** Asks until there is an answer that is not undefined; throws with `what` after the deadline. */
+/** What will not come to be any more. */
+export class GivenUp extends Error {}
+
+/** Asks until there is an answer that is not undefined; throws with `what` after the deadline, or at once what is GivenUp. */
 export async function until<T>(
   what: string,
   ask: () => Promise<T | undefined> | T | undefined,
@@ -21,6 +24,7 @@ export async function until<T>(
       if (answer !== undefined) return answer
       last = undefined
     } catch (error) {
+      if (error instanceof GivenUp) throw error
       last = error // not yet
     }
     if (Date.now() > deadline) throw new Error(`${what} did not come to be in ${deadlineMs / 1000} s`, { cause: last })

@@ -1,7 +1,7 @@
 /** A node of a cluster without a cluster: containerd, runc, a snapshotter and nydusd, all of it private in a folder. */
 import assert from 'node:assert/strict'
 import { type ChildProcess, execFile } from 'node:child_process'
-import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { promisify } from 'node:util'
@@ -9,8 +9,9 @@ import { callApi } from '../../src/daemon/testing.ts'
 import { cgroupProcesses, removeCgroups } from './cgroups.ts'
 import { type NodeSettings, snapshotterRoot, writeConfigurations } from './configurations.ts'
 import { Cri } from './cri.ts'
-import { ended, isAlive, killProcess, launch, processesOf, until } from './launched.ts'
+import { ended, GivenUp, isAlive, killProcess, launch, processesOf, until } from './launched.ts'
 import { leftOvers, mountsBelow, shimSockets, unmountBelow } from './left-overs.ts'
+import { writePodNetwork } from './pod-network.ts'
 import { freePort } from './registry.ts'
 import type { Runtime } from './runtimes.ts'
 
@@ -70,7 +71,7 @@ export class TestNode implements AsyncDisposable {
         metricsPort: node.#metricsPort,
         nydusd: options.programs.nydusd,
       })
-      node.#writeNetwork()
+      writePodNetwork(node.path)
       await node.startSnapshotter()
       await node.startContainerd()
       return node
@@ -83,22 +84,6 @@ export class TestNode implements AsyncDisposable {
 
   get socket(): string {
     return join(this.path, 'c.sock')
-  }
-
-  /** A network of pods that has an address and carries nothing. */
-  #writeNetwork(): void {
-    const answer =
-      '{"cniVersion":"0.4.0","interfaces":[{"name":"eth0","sandbox":"\'"$CNI_NETNS"\'"}],"ips":[{"version":"4","address":"192.0.2.2/24","interface":0}]}'
-    for (const name of ['nothing', 'loopback']) {
-      const at = join(this.path, 'cni', name)
-      writeFileSync(
-        at,
-        `#!/bin/sh\ncase $CNI_COMMAND in VERSION) echo '{"cniVersion":"0.4.0","supportedVersions":["0.3.1","0.4.0"]}' ;; ADD) echo '${answer}' ;; esac\n`,
-      )
-      chmodSync(at, 0o755)
-    }
-    const list = { cniVersion: '0.4.0', name: 'nothing', plugins: [{ type: 'nothing' }] }
-    writeFileSync(join(this.path, 'networks/nothing.conflist'), JSON.stringify(list))
   }
 
   #launch(program: string, args: readonly string[], log: string): ChildProcess {
@@ -126,7 +111,7 @@ export class TestNode implements AsyncDisposable {
     )
     this.#snapshotter = child
     await until('the snapshotter', async () => {
-      assert.equal(child.exitCode, null, 'it has ended')
+      stillRuns(child, 'the snapshotter')
       return (await this.daemons()) && existsSync(join(this.path, 's.sock')) ? true : undefined
     })
   }
@@ -145,7 +130,7 @@ export class TestNode implements AsyncDisposable {
     const child = this.#launch('containerd', ['-c', join(this.path, 'containerd.toml')], 'containerd')
     this.#containerd = child
     await until('containerd', async () => {
-      assert.equal(child.exitCode, null, 'it has ended')
+      stillRuns(child, 'containerd')
       const { status } = await this.cri.runtime.status({}, { timeoutMs: 5000 })
       await this.ctr('version')
       return status?.conditions.some(({ type, status: isReady }) => type === 'RuntimeReady' && isReady) || undefined
@@ -296,6 +281,11 @@ export class TestNode implements AsyncDisposable {
     await this.#killAll()
     rmSync(this.path, { recursive: true, force: true })
   }
+}
+
+function stillRuns(child: ChildProcess, what: string): void {
+  if (child.exitCode !== null || child.signalCode !== null)
+    throw new GivenUp(`${what} has ended (${child.signalCode ?? child.exitCode})`)
 }
 
 async function stop(child: ChildProcess | undefined, signal: NodeJS.Signals): Promise<void> {

@@ -14,11 +14,29 @@ export interface TestRegistry {
   close(): Promise<void>
 }
 
-export async function startTestRegistry(folder: string): Promise<TestRegistry> {
+/** A user that a registry knows. */
+export interface Login {
+  readonly username: string
+  readonly password: string
+}
+
+/** With a login it is the embedded one, which gives nothing to others. */
+export async function startTestRegistry(folder: string, login?: Login): Promise<TestRegistry> {
   mkdirSync(folder, { recursive: true })
+  if (login !== undefined) return await embeddedRegistry(folder, login)
   const { error, stdout } = spawnSync('docker-registry', ['--version'], { encoding: 'utf8' })
   if (error === undefined) return await dockerRegistry(folder, stdout.match(/\d+\.\d+\.\d+/)?.[0] ?? '')
-  const server = await startRegistry({ root: folder, host: '127.0.0.1', port: 0 })
+  return await embeddedRegistry(folder, undefined)
+}
+
+async function embeddedRegistry(folder: string, login: Login | undefined): Promise<TestRegistry> {
+  const users = login === undefined ? undefined : { [login.username]: login.password }
+  const server = await startRegistry({
+    root: folder,
+    host: '127.0.0.1',
+    port: 0,
+    ...(users === undefined ? {} : { auth: { kind: 'bearer', users, tokenLifeMs: 300_000 } }),
+  })
   return { host: server.host, program: 'the embedded registry', close: () => server.close() }
 }
 

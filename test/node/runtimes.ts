@@ -31,7 +31,11 @@ export async function findRuntime(name: RuntimeName, packages: DebianPackages): 
     if (name.startsWith('/')) return await described(`${name}${delimiter}${system}`)
     const reason = whyNoDebian()
     if (reason !== false) return reason
-    const folder = await suitePrograms(name, packages, { containerd: ['containerd'], runc: ['runc'] })
+    const folder = await suitePrograms(name, packages, {
+      containerd: ['containerd'],
+      runc: ['runc'],
+      docker: ['docker.io'],
+    })
     return await described(`${folder}${delimiter}${system}`)
   } catch (error) {
     return `no containerd of ${name}: ${firstLine(error)}`

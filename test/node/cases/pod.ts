@@ -1,11 +1,10 @@
 /** The life of a pod, by the calls that the kubelet makes. */
 import assert from 'node:assert/strict'
-import { existsSync } from 'node:fs'
-import { join } from 'node:path'
 import type { NodeCase, World } from '../case.ts'
 import { isEmptied, isStopped } from '../emptied.ts'
 import type { ImageName } from '../images.ts'
 import { until } from '../launched.ts'
+import { storedBytes } from '../content.ts'
 import type { TestNode } from '../node.ts'
 
 const MIB = 2 ** 20
@@ -58,24 +57,6 @@ async function lifeOfPod(world: World, name: ImageName, isLazy: boolean): Promis
   await isStopped(node)
   if (isLazy) assert.ok(fetched < 4 * MIB, `the pull fetched ${fetched} bytes`)
   return `${(fetched / MIB).toFixed(1)} MiB pulled`
-}
-
-/** Bytes of blobs that containerd has. */
-async function storedBytes(node: TestNode): Promise<number> {
-  const at = join(node.path, 'c/io.containerd.content.v1.content/blobs/sha256')
-  assert.ok(existsSync(at))
-  const lines = (await node.ctr('content', 'ls')).trim().split('\n').slice(1)
-  const factors = new Map([
-    ['B', 1],
-    ['kB', 1e3],
-    ['KiB', 2 ** 10],
-    ['MB', 1e6],
-    ['MiB', MIB],
-  ])
-  return lines.reduce((sum, line) => {
-    const [, amount, unit = ''] = line.match(/^\S+\s+([\d.]+)\s?(\w+)/) ?? []
-    return sum + Number(amount) * (factors.get(unit) ?? Number.NaN)
-  }, 0)
 }
 
 /** What it wrote is counted, as are its memory and its time. */
