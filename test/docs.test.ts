@@ -25,7 +25,8 @@ function withoutCode(text: string): string {
 
 /** Lines of the shell examples of a page. */
 function exampleLines(page: string): string[] {
-  const blocks = [...read(page).matchAll(/^```(?:sh)?\n([^]*?)^```$/gm)]
+  const shell = read(page).replaceAll(/^```(?!sh\n)\w+\n[^]*?^```$/gm, '')
+  const blocks = [...shell.matchAll(/^```(?:sh)?\n([^]*?)^```$/gm)]
   return blocks.flatMap((block) => (block[1] ?? '').split('\n').map((line) => line.trim()))
 }
 

@@ -38,6 +38,7 @@ export const ALIASES: ReadonlyMap<string, string> = new Map([
   ['--source-type', '--type'],
   ['--inline-bootstrap', '--blob-inline-meta'],
   ['--thread-num', '--fuse-threads'],
+  ['--config-path', '--nydusd-config'],
   ['--threads', '--fuse-threads'],
 ])
 

@@ -9,7 +9,16 @@ const DOCS = join(import.meta.dirname, '../../docs')
 /** Every tool has them. */
 const OWN: ReadonlySet<string> = new Set(['--help', '--version'])
 
-for (const tool of ['nydus-image', 'nydusd', 'nydusctl', 'nydusify', 'nydus-registry', 'ctr-remote']) {
+for (const tool of [
+  'nydus-image',
+  'nydusd',
+  'nydusctl',
+  'nydusify',
+  'nydus-registry',
+  'ctr-remote',
+  'containerd-nydus-grpc',
+  'nydus-setup',
+]) {
   const page = join(DOCS, `${tool}.md`)
   const source = [`${tool}/index.ts`, `${tool}.ts`].map((name) => join(import.meta.dirname, name)).find(existsSync)
   const why = source === undefined ? `there is no ${tool} yet` : !existsSync(page) && `there is no docs/${tool}.md yet`

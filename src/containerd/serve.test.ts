@@ -270,3 +270,26 @@ test('a raw service gets every call under its name as bytes, known methods or no
   ])
   assert.equal((await client.service(Version).version({})).version, '1.2.3')
 })
+
+test('calls that come while the server starts wait for it', async (t) => {
+  const path = join(folder(t), 'late.sock')
+  const ready = Promise.withResolvers<void>()
+  let calls = 0
+  const late = service(Version, {
+    version: async () => {
+      calls++
+      return await Promise.resolve({ version: 'v1', revision: '' })
+    },
+  })
+  const server = await serve({ ...OWNER, path, services: [late], raw: [], ready: ready.promise })
+  t.after(async () => await server.stop(100))
+  const client = clientOf(t, path)
+  const answer = client.service(Version).version({})
+  const given = new AbortController()
+  const gone = client.service(Version).version({}, { signal: given.signal })
+  given.abort()
+  await assert.rejects(gone, { code: 'CANCELLED' })
+  assert.equal(calls, 0)
+  ready.resolve()
+  assert.equal((await answer).version, 'v1')
+})

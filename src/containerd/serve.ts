@@ -11,6 +11,8 @@ export interface ServeOptions extends SocketOptions {
   readonly services: readonly Service[]
   /** Services that are passed on as bytes. */
   readonly raw: readonly RawService[]
+  /** Calls of services wait for it: a client is connected while we start, where it would back off for seconds from a socket that nobody answers. */
+  readonly ready?: Promise<void>
 }
 
 export interface RunningServer {
@@ -28,7 +30,8 @@ const FLUSH_MS = 250
 export async function serve(options: ServeOptions): Promise<RunningServer> {
   const server = new Server(CHANNEL_OPTIONS)
   const calls = new CallsUnderWay()
-  for (const one of options.services) one.register(server, calls)
+  const registrar = options.ready === undefined ? server : lateServer(server, options.ready)
+  for (const one of options.services) one.register(registrar, calls)
   if (options.raw.length > 0) registerRaw(server, options.raw)
   const connections = server.createConnectionInjector(ServerCredentials.createInsecure())
   // With its counts switched off, grpc-js does not know its sessions: we end them.
@@ -60,4 +63,18 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
   }
   let stopped: Promise<void> | undefined
   return { stop: (graceMs) => (stopped ??= stop(graceMs)) }
+}
+
+/** The same server, but what is registered runs when `ready` says so; never when that fails, and then the server is stopped. */
+function lateServer(server: Server, ready: Promise<void>): Server {
+  const late = Object.create(server) as Server // all of it, but for one method
+  late.register = (name, run, ...rest) => {
+    const waits = (...args: unknown[]): void =>
+      void ready.then(
+        () => Reflect.apply(run, undefined, args),
+        () => undefined,
+      )
+    return server.register(name, waits, ...rest)
+  }
+  return late
 }

@@ -10,9 +10,18 @@ import type { SnapshotterMetrics } from './metrics.ts'
 const ASK_MS = 10_000
 const STATS_AT_ONCE = 32
 
+/** How often credentials were asked for anew, by image, and which are kept. */
+export interface CountedCredentials {
+  counts(): {
+    readonly renewals: ReadonlyMap<string, { readonly success: number; readonly failure: number }>
+    readonly entries: readonly string[]
+  }
+}
+
 export interface CollectorOptions {
   readonly metrics: SnapshotterMetrics
   readonly images: ServedImages
+  readonly credentials: CountedCredentials
   readonly cacheDirectory: string
   /** 0 = at each request for metrics. */
   readonly collectIntervalMs: number
@@ -49,6 +58,7 @@ export class Collector {
     if (collectIntervalMs <= 0) await this.#collect()
     if (hungIoIntervalMs <= 0) await this.#countHung()
     this.#takeDaemons(images.list())
+    this.#takeCredentials()
     await this.#takeProcess()
     return metrics.registry.text()
   }
@@ -89,6 +99,17 @@ export class Collector {
       metrics.rss.set(memoryRssKib, id)
       for (const { reference } of instances) metrics.imageInfo.set(1, id, reference)
     }
+  }
+
+  #takeCredentials(): void {
+    const { metrics, credentials } = this.#options
+    const { renewals, entries } = credentials.counts()
+    for (const [reference, { success, failure }] of renewals) {
+      metrics.renewals.set(success, reference, 'success')
+      metrics.renewals.set(failure, reference, 'failure')
+    }
+    metrics.credentials.clear()
+    for (const reference of entries) metrics.credentials.set(1, reference)
   }
 
   async #takeProcess(): Promise<void> {

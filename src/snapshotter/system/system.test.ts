@@ -19,6 +19,10 @@ const RECORDED = JSON.parse(readFileSync(join(import.meta.dirname, 'testdata/nyd
 }
 const IMAGE = 'registry.example/app:1'
 
+const CREDENTIALS = {
+  counts: () => ({ renewals: new Map([[IMAGE, { success: 3, failure: 1 }]]), entries: [IMAGE] }),
+}
+
 const DAEMON: DaemonStatus = {
   id: 'd1',
   pid: process.pid,
@@ -202,7 +206,15 @@ test("metrics have upstream's names, and their values are those of the daemons",
       { timestamp_secs: Math.floor(Date.now() / 1000) + 100 },
     ]
     writeFileSync(join(dir, 'blob'), Buffer.alloc(8192, 1))
-    const options = { metrics, images, cacheDirectory: dir, collectIntervalMs: 0, hungIoIntervalMs: 0, log }
+    const options = {
+      metrics,
+      images,
+      credentials: CREDENTIALS,
+      cacheDirectory: dir,
+      collectIntervalMs: 0,
+      hungIoIntervalMs: 0,
+      log,
+    }
     const collector = new Collector({ ...options, hungIoIntervalMs: 50_000 })
     const server = await startMetrics('127.0.0.1:0', collector)
     try {
@@ -236,6 +248,8 @@ test("metrics have upstream's names, and their values are those of the daemons",
         'snapshotter_snapshot_operation_elapsed_milliseconds_bucket{snapshot_operation="PREPARE",le="+Inf"} 2',
         'snapshotter_cache_blobs_deleted_total 0',
         '# TYPE snapshotter_cache_blobs_in_use gauge',
+        `snapshotter_credential_renewals_total{image_ref="${IMAGE}",result="success"} 3`,
+        `snapshotter_credential_store_entries${image} 1`,
       ])
         assert.ok(lines.has(line), `${line}\n${page.text}`)
       for (const name of [
@@ -299,6 +313,7 @@ test('answers of a daemon that make no sense count as none', async () => {
     const collector = new Collector({
       metrics,
       images,
+      credentials: CREDENTIALS,
       cacheDirectory: join(dir, 'none'),
       collectIntervalMs: 0,
       hungIoIntervalMs: 0,
