@@ -20,6 +20,8 @@ export const GID_MAPPING = `${PREFIX}gidmapping`
 /** Set by builders on layers. */
 export const NYDUS_BLOB = `${PREFIX}nydus-blob`
 export const NYDUS_BOOTSTRAP = `${PREFIX}nydus-bootstrap`
+/** By eStargz's builders: digest of the layer's table of contents. */
+export const STARGZ_TOC_DIGEST = `${PREFIX}stargz/toc.digest`
 export const NYDUS_SIGNATURE = `${PREFIX}nydus-signature`
 
 /** Set by the snapshotter. Values are never empty: containerd's own storage drops empty ones. */

@@ -1,33 +1,22 @@
 import {
-  anonymous,
-  type CredentialSource,
   type Digest,
-  formatReference,
-  fromPassword,
-  fromRegistryToken,
   parseDigest,
   parseReference,
   type Reference,
   referenceTarget,
-  RegistryClient,
-  RegistryError,
-  type RegistryErrorCode,
   type Repository,
 } from '../../registry/index.ts'
-import { type CredentialFinder, TokenCredential } from '../credentials/index.ts'
-import { SnapshotterError, type SnapshotterErrorCode } from '../errors.ts'
+import type { SnapshotterError } from '../errors.ts'
 import { JoinedWork } from '../joined-work.ts'
 import { CRI_IMAGE_REF, CRI_MANIFEST_DIGEST } from '../labels.ts'
 import type { Labels } from '../snapshot.ts'
 import { fetchBootstrapLayer } from './bootstrap-layer.ts'
 import { type FoundBootstrap, foundBootstrap, labelledBootstrap } from './found-bootstrap.ts'
 import { findInIndex, findReferrer } from './nydus-manifest.ts'
-import type { RegistryAccess } from './registry-access.ts'
 import { Remembered } from './remembered.ts'
+import { type VisitParts, visitRepository, within } from './visit-repository.ts'
 
-export interface DetectorParts {
-  readonly credentials: CredentialFinder
-  readonly access: RegistryAccess
+export interface DetectorParts extends VisitParts {
   /** `experimental.enable_index_detect`, which is asked first, and `experimental.enable_referrer_detect`. */
   readonly index: boolean
   readonly referrer: boolean
@@ -62,6 +51,8 @@ export class Detector {
   readonly #answers = new Remembered<Answer>(MOST_ANSWERS)
   readonly #finding = new JoinedWork<FoundBootstrap | undefined>()
   readonly #fetching = new JoinedWork<string>()
+  /** By which labels it was asked for last: they may hold the login. */
+  readonly #labels = new WeakMap<FoundBootstrap, Labels>()
 
   constructor(parts: DetectorParts) {
     this.#parts = parts
@@ -71,6 +62,12 @@ export class Detector {
    * By the labels of any of the image's layers. Undefined: it has none, or the labels do not tell which image it is. Throws SnapshotterError 'UNAVAILABLE' when the registry does not say, 'DEADLINE_EXCEEDED', 'CANCELLED'.
    */
   async find(labels: Labels, signal: AbortSignal): Promise<FoundBootstrap | undefined> {
+    const found = await this.#find(labels, signal)
+    if (found !== undefined) this.#labels.set(found, labels)
+    return found
+  }
+
+  async #find(labels: Labels, signal: AbortSignal): Promise<FoundBootstrap | undefined> {
     const wanted = wantedImage(labels)
     if (wanted === undefined) return undefined
     const labelled = labelledBootstrap(labels, wanted.text)
@@ -86,14 +83,14 @@ export class Detector {
 
   /** Fetches the bootstrap into `fs/image.boot` of a snapshot's directory, whole or not at all; gives its path. Throws SnapshotterError. */
   async fetch(found: FoundBootstrap, directory: string, signal: AbortSignal): Promise<string> {
-    const { reference, digest, size } = found
-    const fetched = (all: AbortSignal): Promise<string> =>
-      this.#withRepository(
-        parseReference(reference),
-        new Map(),
-        within(all, FETCH_DEADLINE_MS),
-        (repository, limited) => fetchBootstrapLayer({ repository, digest, size, directory, signal: limited }),
+    const { digest, size } = found
+    const visited = { reference: parseReference(found.reference), labels: this.#labels.get(found) ?? new Map() }
+    const fetched = (all: AbortSignal): Promise<string> => {
+      const limited = within(all, FETCH_DEADLINE_MS)
+      return visitRepository(this.#parts, visited, limited, (repository) =>
+        fetchBootstrapLayer({ repository, digest, size, directory, signal: limited }),
       )
+    }
     return await this.#fetching.do(directory, fetched, signal)
   }
 
@@ -101,18 +98,17 @@ export class Detector {
     const { log } = this.#parts
     const about = `a Nydus form of ${wanted.text}`
     try {
-      const found = await this.#withRepository(
-        wanted.reference,
-        labels,
-        within(signal, FIND_DEADLINE_MS),
-        (repository, limited) => this.#look(repository, wanted, limited),
+      const limited = within(signal, FIND_DEADLINE_MS)
+      const visited = { reference: wanted.reference, labels }
+      const found = await visitRepository(this.#parts, visited, limited, (repository) =>
+        this.#look(repository, wanted, limited),
       )
       log.debug(found === undefined ? `there is no ${about.slice(2)}` : `${about} is ${found.digest} (${found.kind})`)
       this.#answers.set(key, { found }, found === undefined ? NONE_MS : FOUND_MS)
       return found
     } catch (error) {
       if (signal.aborted) throw error
-      const coded = error as SnapshotterError // of `#withRepository`
+      const coded = error as SnapshotterError // of `visitRepository`
       if (coded.code === 'BAD_STATE' || coded.code === 'NOT_FOUND') {
         log.warn(`${about} is not used: ${coded.message}`)
         this.#answers.set(key, { found: undefined }, NONE_MS)
@@ -134,36 +130,6 @@ export class Detector {
     const layer = await findReferrer(repository, manifest, signal)
     return layer && foundBootstrap({ kind: 'referrer', reference, digest: layer.digest, size: layer.size })
   }
-
-  /** With a client of its own: logins are those of the image. Everything that is thrown is a SnapshotterError. */
-  async #withRepository<T>(
-    reference: Reference,
-    labels: Labels,
-    signal: AbortSignal,
-    use: (repository: Repository, signal: AbortSignal) => Promise<T>,
-  ): Promise<T> {
-    const name = `${reference.host}/${reference.repository}`
-    const source = await this.#login(reference, labels, signal)
-    const client = new RegistryClient({ ...this.#parts.access, credentials: source, retry: { attempts: 3 } })
-    try {
-      return await use(client.repository(reference), signal)
-    } catch (error) {
-      if (error instanceof SnapshotterError) throw error
-      if (!(error instanceof RegistryError))
-        throw new SnapshotterError('INTERNAL', `${name}: ${(error as Error).message}`, { cause: error })
-      throw new SnapshotterError(codeOf(error, signal), `${name}: ${error.message}`, { cause: error })
-    } finally {
-      await client.close()
-    }
-  }
-
-  async #login(reference: Reference, labels: Labels, signal: AbortSignal): Promise<CredentialSource> {
-    const found = await this.#parts.credentials.find(formatReference(reference), labels, signal)
-    if (found === undefined) return anonymous()
-    return found instanceof TokenCredential
-      ? fromRegistryToken(found.token)
-      : fromPassword(found.username, found.password)
-  }
 }
 
 /** Undefined when the labels do not say, or say what no client would. */
@@ -176,26 +142,4 @@ function wantedImage(labels: Labels): Wanted | undefined {
   } catch {
     return undefined // whoever wrote them did not mean an image
   }
-}
-
-function within(signal: AbortSignal, ms: number): AbortSignal {
-  return AbortSignal.any([signal, AbortSignal.timeout(ms)])
-}
-
-/** Bad answers are no better next time; all else may be. */
-const LASTING: ReadonlyMap<RegistryErrorCode, SnapshotterErrorCode> = new Map([
-  ['NOT_FOUND', 'NOT_FOUND'],
-  ['BAD_REFERENCE', 'BAD_STATE'],
-  ['BAD_DIGEST', 'BAD_STATE'],
-  ['BAD_MANIFEST', 'BAD_STATE'],
-  ['BAD_RESPONSE', 'BAD_STATE'],
-  ['DIGEST_MISMATCH', 'BAD_STATE'],
-  ['UNSUPPORTED', 'BAD_STATE'],
-  ['BAD_CONFIG', 'BAD_CONFIG'],
-])
-
-function codeOf({ code }: RegistryError, signal: AbortSignal): SnapshotterErrorCode {
-  if (code !== 'ABORTED') return LASTING.get(code) ?? 'UNAVAILABLE'
-  const isLate = signal.reason instanceof DOMException && signal.reason.name === 'TimeoutError'
-  return isLate ? 'DEADLINE_EXCEEDED' : 'CANCELLED'
 }

@@ -20,6 +20,7 @@ import { type CredentialFinder, PasswordCredential } from '../credentials/index.
 import { CRI_IMAGE_REF, CRI_MANIFEST_DIGEST, NYDUS_BOOTSTRAP } from '../labels.ts'
 import type { Labels } from '../snapshot.ts'
 import { Detector, type DetectorParts } from './detector.ts'
+import type { VisitParts } from './visit-repository.ts'
 
 export const NEVER = new AbortController().signal
 
@@ -30,6 +31,7 @@ export interface World extends AsyncDisposable {
   readonly lines: string[]
   /** For which references credentials were asked. */
   readonly asked: string[]
+  readonly parts: VisitParts
   detector(change?: Partial<DetectorParts>): Detector
   /** Of a layer of the image. */
   labels(manifest: string, tag?: string): Labels
@@ -55,21 +57,15 @@ export async function testWorld(options: Partial<RegistryServerOptions> = {}): P
     },
   }
   const log = { debug: (line: string) => void lines.push(line), warn: (line: string) => void lines.push(line) }
+  const parts = { credentials, access: { skipVerify: false, plainHttp: 'localhost' } } as const
   return {
     server,
+    parts,
     folder,
     lines,
     asked,
     repository: client.repository(parseReference(`${server.host}/app:v1`)),
-    detector: (change = {}) =>
-      new Detector({
-        credentials,
-        access: { skipVerify: false, plainHttp: 'localhost' },
-        index: true,
-        referrer: true,
-        log,
-        ...change,
-      }),
+    detector: (change = {}) => new Detector({ ...parts, index: true, referrer: true, log, ...change }),
     labels: (manifest, tag = 'v1') =>
       new Map([
         [CRI_IMAGE_REF, `${server.host}/app:${tag}`],
