@@ -7,10 +7,7 @@ import { test } from 'node:test'
 import { differencesSeenApart } from '../src/daemon/testing.ts'
 import { mountOverlay } from '../src/kernel/index.ts'
 import type { Snapshot } from '../src/snapshotter/snapshot.ts'
-import { Field, FILE, type FieldOptions, IMAGE, OTHER_IMAGE, skip, until } from './daemons/field.ts'
-
-const peers = process.env['NYDUS_PEER_DIR'] ?? ''
-const skipPeer = skip || (peers === '' ? 'NYDUS_PEER_DIR is not set' : false)
+import { Field, FILE, type FieldOptions, IMAGE, OTHER_IMAGE, PEER, skip, skipPeer, until } from './daemons/field.ts'
 
 /** Both nydusd: ours, and the original. */
 const SIDES = [
@@ -20,7 +17,7 @@ const SIDES = [
 
 function fieldOf(side: 'ours' | 'original', options: FieldOptions): Field {
   const field = new Field(options)
-  if (side === 'original') field.script('nydusd', `exec '${join(peers, 'nydusd')}' "$@" --rlimit-nofile 0`)
+  if (side === 'original') field.program('nydusd', PEER)
   return field
 }
 

@@ -1,6 +1,6 @@
 /** For tests of this room and others: a snapshotter's directory with layers of images that the project carries, and daemons that serve them. */
 import assert from 'node:assert/strict'
-import { type ChildProcess, fork } from 'node:child_process'
+import { type ChildProcess, fork, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
   chmodSync,
@@ -35,6 +35,11 @@ const project = join(import.meta.dirname, '../..')
 export const skip: string | false =
   whyNoFuse() ?? (existsSync(join(project, 'dist/nydusd.cjs')) ? false : 'dist/ is not built (npm run build)')
 export const PLENTY_MS = 60_000
+const peers = process.env['NYDUS_PEER_DIR'] ?? ''
+/** nydusd of this project, and the original. */
+export const OURS = join(project, 'bin/nydusd')
+export const PEER = join(peers, 'nydusd')
+export const skipPeer: string | false = skip || (peers === '' ? 'NYDUS_PEER_DIR is not set' : false)
 
 /** Images without logins. */
 export const NOBODY: CredentialLookup = { find: async () => undefined }
@@ -75,8 +80,7 @@ export class Field implements AsyncDisposable {
     mkdirSync(root, { recursive: true })
     this.settings = settingsIn(this.path, root, options)
     writeFileSync(this.settings.daemon.configPath, JSON.stringify(options.template ?? LOCAL_TEMPLATE))
-    if (options.nydusd === undefined)
-      this.script('nydusd', `exec '${join(project, 'bin/nydusd')}' "$@" --rlimit-nofile 0`)
+    if (options.nydusd === undefined) this.program('nydusd', OURS)
   }
 
   /** A program of the field. */
@@ -85,6 +89,15 @@ export class Field implements AsyncDisposable {
     writeFileSync(path, `#!/bin/sh\n${body}\n`)
     chmodSync(path, 0o755)
     return path
+  }
+
+  /** A nydusd under another name. */
+  program(name: string, nydusd: string): string {
+    return this.script(name, `exec '${nydusd}' "$@" $(test "$1" = --version || echo --rlimit-nofile 0)`)
+  }
+
+  spawn(program: string, args: readonly string[]): void {
+    this.#children.push(spawn(program, args, { stdio: 'ignore' }))
   }
 
   /** As the snapshotter starts, on what is there. */

@@ -41,9 +41,10 @@ interface Serving {
 
 async function findServing(daemon: Nydusd): Promise<Serving | undefined> {
   const found = new Map<string, string>()
+  const answerMs = Math.min(ANSWER_MS, Math.ceil(daemon.parts.settings.daemon.startupTimeoutMs / 2))
   for (const socket of await socketsOf(daemon.record))
     try {
-      found.set((await new DaemonApi(socket).info(AbortSignal.timeout(ANSWER_MS))).state, socket)
+      found.set((await new DaemonApi(socket).info(AbortSignal.timeout(answerMs))).state, socket)
     } catch {
       // nobody serves it: what is to be done about that is decided when all were asked
     }

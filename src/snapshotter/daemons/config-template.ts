@@ -93,6 +93,13 @@ export class ConfigTemplate {
     return type === 'registry'
   }
 
+  /** The login of a registry in a document that was rendered before. */
+  static loginIn(document: Json): string | undefined {
+    const { type, backend } = placesOf(document, (why) => new SnapshotterError('BAD_STATE', why))
+    const { auth } = backend
+    return type === 'registry' && typeof auth === 'string' && auth !== '' ? auth : undefined
+  }
+
   #places(document: Json): Places {
     return placesOf(document, (why) => new SnapshotterError('BAD_CONFIG', `daemon.nydusd_config ${this.#path}: ${why}`))
   }

@@ -7,6 +7,7 @@ import type { RecordTable } from '../store/index.ts'
 import { readMountInfo } from '../../kernel/index.ts'
 import { bootstrapPath } from './bootstrap.ts'
 import { type DaemonImage, type DaemonParts, Nydusd } from './daemon.ts'
+import { Holder } from './holder.ts'
 import { detach, sourceDirectory } from './places.ts'
 import { processesServing } from './processes.ts'
 import { type InstanceRecord, readRecords } from './records.ts'
@@ -62,6 +63,11 @@ export async function clearLeftovers({ log, settings }: DaemonParts, daemons: re
     } else log.warn(`${at} is served by a nydusd that no record knows, and is left alone; "umount ${at}" ends it`)
   }
   const ids = new Set(daemons.map(({ id }) => id))
+  const supervisors = join(settings.root, 'supervisor')
+  for (const name of await readdir(supervisors).catch(() => [])) {
+    const id = name.slice(0, name.indexOf('.'))
+    if (!ids.has(id)) new Holder(join(supervisors, id)).end()
+  }
   for (const folder of ['socket', 'config'])
     for (const id of await readdir(join(settings.root, folder)).catch(() => []))
       if (!ids.has(id) && processesServing(join(settings.root, 'socket', id, 'api.sock')).length === 0)

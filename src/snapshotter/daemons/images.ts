@@ -8,7 +8,7 @@ import type { RecordTable } from '../store/index.ts'
 import type { Usage } from '../snapshot.ts'
 import { adopt } from './adopt.ts'
 import { readPublicKey } from './bootstrap.ts'
-import { blobUsage, blobOf } from './cache.ts'
+import { blobUsage } from './cache.ts'
 import { CacheCollector, type CollectedCache } from './cache-collector.ts'
 import { Cgroup } from './cgroup.ts'
 import { ConfigTemplate, type Credential } from './config-template.ts'
@@ -28,6 +28,7 @@ import type { DaemonLog, DaemonSettings } from './settings.ts'
 import { type DaemonMetrics, type DaemonStatus, metricsOf, statusOf } from './status.ts'
 import { TurnsByKey, unlessAborted } from './turns.ts'
 import { commitOf, replaceProgram, upgrade } from './upgrade.ts'
+import { blobsOf } from './used-blobs.ts'
 
 /** Daemons of which so many at a time are looked for, started, or ended. */
 const AT_ONCE = 4
@@ -105,8 +106,7 @@ export class Images {
     const { root, image, cgroup, daemon } = settings
     const template = await ConfigTemplate.read(daemon.configPath)
     const key = image.validateSignature ? await readPublicKey(image.publicKeyFile) : undefined
-    for (const name of ['socket', 'config', 'supervisor', 'mnt'])
-      mkdirSync(join(root, name), { recursive: true, mode: 0o700 })
+    for (const name of ['socket', 'config', 'supervisor']) mkdirSync(join(root, name), { recursive: true, mode: 0o700 })
     mkdirSync(settings.cache.dir, { recursive: true })
     const events = new DaemonEvents()
     const group = cgroup.enable ? Cgroup.make(cgroup.memoryLimitBytes, log) : undefined
@@ -215,7 +215,11 @@ export class Images {
     const { daemon } = found
     this.#instances.remove(key)
     this.#mounter.undaemoned.delete(key)
-    if (daemon === undefined) return
+    if (daemon === undefined)
+      return await rm(dirname(this.#mounter.described(found.image, undefined).configPath), {
+        recursive: true,
+        force: true,
+      })
     if (daemon.isShared) {
       await daemon
         .unmount(key)
@@ -302,19 +306,19 @@ export class Images {
    * not mounted, tars, disks. When an image's blobs are not known, nothing is removed.
    */
   async collectCache(roots: Iterable<string>, signal: AbortSignal): Promise<CollectedCache> {
-    return await this.#collector.collect(() => this.#usedBlobs(signal), roots, signal)
+    return await this.#collector.collect(() => this.#usedBlobs(), roots, signal)
   }
 
   /** Undefined when an image's blobs cannot be told. */
-  async #usedBlobs(signal: AbortSignal): Promise<Set<string> | undefined> {
+  async #usedBlobs(): Promise<Set<string> | undefined> {
     const used = new Set<string>()
-    for (const { image, daemon } of this.#all()) {
-      if (daemon === undefined) return undefined // whoever serves it is not asked by us
-      await this.#mounter.learnFiles(image, daemon, signal)
-      const files = image.record.UnderlyingFiles ?? []
-      if (files.length === 0) return undefined
-      for (const file of files) used.add(blobOf(file) ?? file)
-    }
+    for (const { image } of this.#all())
+      try {
+        for (const blob of await blobsOf(image)) used.add(blob)
+      } catch (error) {
+        this.#parts.log.warn(`the blobs of ${nameOf(image)} are not known: ${messageOf(error)}`)
+        return undefined
+      }
     return used
   }
 

@@ -13,6 +13,7 @@ import type { MountedImage } from './images.ts'
 import { messageOf } from './message.ts'
 import { configPath, sessionPath, snapshotDirectory } from './places.ts'
 import type { PrefetchLists } from './prefetch-lists.ts'
+import { toldFiles } from './used-blobs.ts'
 
 /** Beside nydusd's own time: for the bootstrap to be whole, and for logins to be found. */
 const PREPARE_MS = 60_000
@@ -68,7 +69,7 @@ export class Mounter {
       `${nameOf(image)} can be read at ${image.record.Mountpoint} after ${Math.round(elapsed)} ms (prepared in ${Math.round(prepared - started)}; nydusd ${daemon.id})`,
     )
     this.#parts.events.emit('mounted', reference, key, elapsed)
-    void this.learnFiles(image, daemon, AbortSignal.timeout(PREPARE_MS))
+    void this.#learnFiles(image, daemon)
     return image
   }
 
@@ -140,16 +141,14 @@ export class Mounter {
     }
   }
 
-  /** Which files of the cache an image uses, if that is not known yet. Nothing else waits for this, and what fails is tried again. */
-  async learnFiles(image: DaemonImage, daemon: Nydusd, signal: AbortSignal): Promise<void> {
-    if (!image.isMounted || (image.record.UnderlyingFiles ?? []).length > 0) return
+  /** Notes which files of the cache an image uses, once its daemon tells. Nothing waits for this. */
+  async #learnFiles(image: DaemonImage, daemon: Nydusd): Promise<void> {
     const { SnapshotID: key } = image.record
     try {
-      const told = await daemon.api.metrics('/blobcache', daemon.isShared ? `/${key}` : undefined, signal)
-      const { underlying_files: files } = (told ?? {}) as { underlying_files?: unknown }
-      if (!Array.isArray(files) || files.length === 0 || !files.every((file) => typeof file === 'string')) return
+      const files = await toldFiles(daemon, key)
+      if (files.length === 0 || daemon.images.get(key) !== image) return
       image.record = { ...image.record, UnderlyingFiles: files }
-      if (daemon.images.get(key) === image) this.#parts.instances.put(key, JSON.stringify(image.record))
+      this.#parts.instances.put(key, JSON.stringify(image.record))
     } catch (error) {
       this.#parts.log.debug(`nydusd ${daemon.id} does not tell the files of ${key}: ${messageOf(error)}`)
     }

@@ -4,6 +4,7 @@ import { SnapshotterError } from '../errors.ts'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Nydusd } from './daemon.ts'
 import { messageOf } from './message.ts'
+import { tellLogins } from './relogin.ts'
 import { sessionPath } from './places.ts'
 import { processesServing } from './processes.ts'
 import type { Session } from './supervisor.ts'
@@ -74,6 +75,7 @@ async function goesOn(daemon: Nydusd, session: Session): Promise<boolean> {
       continue
     }
     await reconcile(daemon)
+    await tellLogins(daemon)
     return true
   }
   return false

@@ -1,5 +1,6 @@
 import { ConfigTemplate, type Credential, loginOf, readConfig, writePrivately } from './config-template.ts'
 import type { DaemonImage, Nydusd } from './daemon.ts'
+import { messageOf } from './message.ts'
 import { configPath, sessionPath } from './places.ts'
 
 /** Puts another login into an image's configuration, for daemons to come, and tells it to the one that serves. Throws SnapshotterError. */
@@ -14,4 +15,16 @@ export async function pushLogin(daemon: Nydusd, image: DaemonImage, credential: 
   if (login === undefined || daemon.state !== 'running' || !image.isMounted) return
   await daemon.api.setLogin(sessionPath(daemon.record, key), login)
   await daemon.saveState()
+}
+
+/** A state may have been saved with a login that is out of date: what configurations have is told again after each takeover. Never throws. */
+export async function tellLogins(daemon: Nydusd): Promise<void> {
+  for (const { record, isMounted } of daemon.images.values())
+    try {
+      const login = ConfigTemplate.loginIn(await readConfig(configPath(daemon.record, record.SnapshotID)))
+      if (isMounted && login !== undefined)
+        await daemon.api.setLogin(sessionPath(daemon.record, record.SnapshotID), login)
+    } catch (error) {
+      daemon.parts.log.warn(`the login of ${record.ImageID} is not told to nydusd ${daemon.id}: ${messageOf(error)}`)
+    }
 }

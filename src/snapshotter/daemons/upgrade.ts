@@ -5,6 +5,7 @@ import { promisify } from 'node:util'
 import { SnapshotterError } from '../errors.ts'
 import type { Nydusd } from './daemon.ts'
 import { messageOf } from './message.ts'
+import { tellLogins } from './relogin.ts'
 import { nextSocket } from './places.ts'
 import { servesSocket, waitUntil } from './processes.ts'
 import { reconcile, recover } from './recover.ts'
@@ -62,6 +63,7 @@ export async function upgrade(daemon: Nydusd, program: string): Promise<void> {
       await daemon.api.start()
       await daemon.attach()
       await reconcile(daemon)
+      await tellLogins(daemon)
     } catch (error) {
       daemon.parts.log.error(`nydusd ${daemon.id} dies in its upgrade: ${messageOf(error)}`)
       daemon.state = 'dead'
