@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import type { NodeSettings } from './configurations.ts'
 import type { Images } from './images.ts'
@@ -34,6 +35,11 @@ export class World implements AsyncDisposable {
   /** The snapshotter is the original's: a compiled program, where ours is a script that starts Node. */
   get isOriginal(): boolean {
     return readFileSync(this.programs.snapshotter).subarray(1, 4).toString() === 'ELF'
+  }
+
+  /** The daemon comes back by itself, as ours does. */
+  get hasKeeper(): boolean {
+    return spawnSync(this.programs.nydusd, ['--help'], { encoding: 'utf8' }).stdout.includes('--no-keeper')
   }
 
   /** A node that runs until the world ends. */

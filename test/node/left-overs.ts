@@ -59,10 +59,13 @@ export function leftOvers(path: string, cgroup: string, shims: readonly string[]
 export function shimSockets(state: string): string[] {
   const tasks = join(state, 'io.containerd.runtime.v2.task')
   if (!existsSync(tasks)) return []
-  return readdirSync(tasks, { recursive: true, encoding: 'utf8' })
-    .filter((name) => /^[^/]+\/[^/]+\/address$/.test(name))
+  const files = readdirSync(tasks).flatMap((namespace) =>
+    readdirSync(join(tasks, namespace)).map((id) => join(tasks, namespace, id, 'address')),
+  )
+  return files
+    .filter((name) => existsSync(name))
     .flatMap((name) => {
-      const at = readFileSync(join(tasks, name), 'utf8')
+      const at = readFileSync(name, 'utf8')
         .trim()
         .replace(/^unix:\/\//, '')
       return at.startsWith('/') ? [at] : []
