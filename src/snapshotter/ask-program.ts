@@ -35,6 +35,7 @@ export function askProgram(call: ProgramCall): Promise<string> {
     const stop = (error: SnapshotterError): void => {
       settle()
       stopGroup(child.pid)
+      child.stdout.destroy() // a child that left the group may hold the other end
       reject(error)
     }
     const fail = (why: string): void => stop(new SnapshotterError('UNAVAILABLE', `${command} ${why}`))
@@ -51,8 +52,9 @@ export function askProgram(call: ProgramCall): Promise<string> {
     })
     child.on('close', (exitCode, killedBy) => {
       settle()
+      const why = exitCode === null ? `was ended by ${killedBy}` : `failed with exit code ${exitCode}`
       if (exitCode === 0) resolve(Buffer.concat(parts).toString('utf8'))
-      else fail(exitCode === null ? `was ended by ${killedBy}` : `failed with exit code ${exitCode}`)
+      else reject(new SnapshotterError('UNAVAILABLE', `${command} ${why}`))
     })
     child.stdin.end(call.input)
   })

@@ -19,17 +19,13 @@ export class JoinedWork<T> {
     const flight = this.#flights.get(key) ?? this.#begin(key, work)
     flight.waiting += 1
     return new Promise((resolve, reject) => {
-      const leave = (): void => {
-        signal.removeEventListener('abort', onAbort)
-        flight.waiting -= 1
-      }
       const onAbort = (): void => {
-        leave()
+        flight.waiting -= 1
         if (flight.waiting === 0) this.#drop(key, flight)
         reject(gone(signal))
       }
       signal.addEventListener('abort', onAbort, { once: true })
-      flight.result.finally(leave).then(resolve, reject)
+      flight.result.finally(() => signal.removeEventListener('abort', onAbort)).then(resolve, reject)
     })
   }
 

@@ -9,6 +9,7 @@ import type { Settings } from '../settings/index.ts'
 import { type Credential, credentialOfBase64, TokenCredential } from './credential.ts'
 import { Credentials } from './credentials.ts'
 import { imageNameOf } from './image-name.ts'
+import { dockerConfig, MiniKube, putCertificates, skipWithoutOpenssl } from './kubernetes/testing.ts'
 import { recordedLog, SECRET, script, settings, shown, temporaryFolder } from './testing.ts'
 
 const NEVER = new AbortController().signal
@@ -76,6 +77,55 @@ test('labels come before Docker, and Docker is read anew each time', () =>
     await docker({ auths: { 'a.example': { registrytoken: 'rt' } } })
     assert.equal(await find(), 'token rt')
   }))
+
+test('all places are asked in order, and each counts when those before it have none', {
+  skip: skipWithoutOpenssl,
+}, async () => {
+  await using folder = await temporaryFolder()
+  const at = (name: string): string => join(folder.path, name)
+  putCertificates(folder.path)
+  const kube = new MiniKube(folder.path)
+  await kube.start()
+  kube.put('ns', 'pull', dockerConfig('a.example', 'kubernetes', 'p'))
+  const user = { 'client-certificate': 'client.pem', 'client-key': 'client.key' }
+  const cluster = { server: kube.url, 'certificate-authority': 'ca.pem' }
+  const contexts = [{ name: 'c', context: { cluster: 'c', user: 'u' } }]
+  const config = { 'current-context': 'c', contexts, clusters: [{ name: 'c', cluster }], users: [{ name: 'u', user }] }
+  await writeFile(at('kubeconfig'), JSON.stringify(config))
+  const apiVersion = 'credentialprovider.kubelet.k8s.io/v1'
+  const plugin = { name: 'plugin', apiVersion, matchImages: ['*.example'], defaultCacheDuration: '0s' }
+  await writeFile(at('plugins.json'), JSON.stringify({ kind: 'CredentialProviderConfig', providers: [plugin] }))
+  const kubelet = { apiVersion, cacheKeyType: 'Image', auth: { 'a.example': { username: 'kubelet', password: 'p' } } }
+  await script(at('bin'), 'plugin', `cat ${at('answer')}`)
+  await writeFile(at('answer'), JSON.stringify(kubelet))
+  await writeFile(at('config.json'), JSON.stringify({ auths: { 'a.example': { username: 'docker', password: 'p' } } }))
+  const log = recordedLog()
+  const credentials = await Credentials.open({
+    settings: settings({
+      kubeconfig: { enable: true, path: at('kubeconfig') },
+      cri: { enable: true, imageServiceAddress: at('none.sock') },
+      kubelet: { enable: true, config: at('plugins.json'), binDir: at('bin') },
+    }),
+    directory: at('kept'),
+    log,
+    docker: { directory: folder.path },
+  })
+  const find = async (labels = NO_LABELS): Promise<string> =>
+    shown(await credentials.find('a.example/x', labels, NEVER))
+  try {
+    assert.equal(await find(LABELS), `labelled ${SECRET}`)
+    assert.equal(await find(), 'docker p')
+    await writeFile(at('config.json'), '{ damaged')
+    assert.equal(await find(), 'kubelet p')
+    await writeFile(at('answer'), 'damaged')
+    assert.equal(await find(), 'kubernetes p')
+    assert.match(log.lines.join('\n'), /from docker: [^]*from kubelet: /)
+    assert.equal(credentials.services.length, 1)
+  } finally {
+    await credentials.close()
+    await kube.stop()
+  }
+})
 
 test('Docker Hub goes by all its names', () =>
   withCredentials({}, async ({ credentials, docker }) => {

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import type { ClientOptions } from '../../registry/index.ts'
+import { SnapshotterError } from '../errors.ts'
 import { registryConfig } from '../registry-config.ts'
 
 /** How registries are spoken to when images are looked for: as nydusd will read them. */
@@ -7,7 +8,7 @@ export type RegistryAccess = Pick<ClientOptions, 'plainHttp' | 'skipVerify'> & {
 
 /**
  * From the template of nydusd's configuration, a JSON document of any of its shapes: `skip_verify` also lets plain HTTP be tried where no TLS is spoken, `scheme: "http"` means plain HTTP, `ca_cert_files`
- * are trusted too. With other drivers than `fusedev` and `fscache` it is `remote.skip_ssl_verify` that counts. Throws what reading a certificate throws.
+ * are trusted too. With other drivers than `fusedev` and `fscache` it is `remote.skip_ssl_verify` that counts. Throws SnapshotterError 'BAD_CONFIG' for certificates that cannot be read.
  */
 export function registryAccess(
   template: unknown,
@@ -17,10 +18,21 @@ export function registryAccess(
   const isOfTemplate = of.fsDriver === 'fusedev' || of.fsDriver === 'fscache'
   const skipVerify = isOfTemplate ? backend['skip_verify'] === true : of.skipSslVerify
   const files = Array.isArray(backend['ca_cert_files']) ? backend['ca_cert_files'] : []
-  const ca = files.filter((file) => typeof file === 'string').map((file) => readFileSync(file, 'utf8'))
+  const ca = files.filter((file) => typeof file === 'string').map(readCertificates)
   return {
     skipVerify,
     plainHttp: backend['scheme'] === 'http' ? 'always' : skipVerify ? 'fallback' : 'localhost',
     ...(ca.length === 0 ? {} : { ca: ca.join('\n') }),
+  }
+}
+
+function readCertificates(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    throw new SnapshotterError('BAD_CONFIG', `cannot read ${path} of ca_cert_files in daemon.nydusd_config: ${code}`, {
+      cause: error,
+    })
   }
 }
