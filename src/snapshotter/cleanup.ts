@@ -2,6 +2,7 @@ import { basename } from 'node:path'
 import pLimit from 'p-limit'
 import { CRI_LAYER_DIGEST, NYDUS_BLOB, NYDUS_TARFS } from './labels.ts'
 import type { SnapshotterParts } from './parts.ts'
+import type { Snapshot } from './snapshot.ts'
 import { removeTree } from './store/index.ts'
 import { TurnsByKey } from './daemons/turns.ts'
 
@@ -21,9 +22,11 @@ export class Cleanup {
   async run(signal: AbortSignal): Promise<void> {
     await this.#turns.take('', async () => {
       await this.#directories(signal)
-      const { images, settings, log } = this.#parts
+      const { images, settings, tarfs, log } = this.#parts
       if (!settings.cache.gc) return
-      const { removed, skipped } = await images.collectCache(this.#wantedBlobs(), signal)
+      const wanted = this.#wantedBlobs()
+      await tarfs?.collect(wanted)
+      const { removed, skipped } = await images.collectCache(wanted, signal)
       if (removed > 0 || skipped !== undefined)
         log.info(`removed ${removed} blobs from the cache${skipped === undefined ? '' : `; stopped, since ${skipped}`}`)
     })
@@ -44,6 +47,17 @@ export class Cleanup {
     }
   }
 
+  /** A snapshot that could not be prepared. */
+  async undo(snapshot: Snapshot, signal: AbortSignal): Promise<void> {
+    const { store, log } = this.#parts
+    try {
+      store.remove(snapshot.key)
+      await this.directory(store.directory(snapshot), signal)
+    } catch (error) {
+      log.warn(`the snapshot ${snapshot.key}, which could not be prepared, stays: ${String(error)}`)
+    }
+  }
+
   async #directories(signal: AbortSignal): Promise<void> {
     const limit = pLimit(AT_ONCE)
     await Promise.all(
@@ -59,7 +73,7 @@ export class Cleanup {
   async #orphan(path: string, signal: AbortSignal): Promise<void> {
     const id = Number(basename(path))
     try {
-      if (Number.isSafeInteger(id)) await this.#parts.images.release(id)
+      if (Number.isSafeInteger(id)) await this.#release(id, path)
     } catch (error) {
       this.#parts.log.warn(`${path} stays, since what is mounted there cannot be unmounted: ${String(error)}`)
       return
@@ -67,9 +81,14 @@ export class Cleanup {
     await this.directory(path, signal)
   }
 
+  async #release(id: number, directory: string): Promise<void> {
+    await this.#parts.images.release(id)
+    await this.#parts.tarfs?.release(directory)
+  }
+
   /** Blobs of images that are there, mounted or not. */
   #wantedBlobs(): Set<string> {
-    const wanted = new Set<string>()
+    const wanted = new Set<string>(this.#parts.tarfs?.unclaimed())
     for (const { labels } of this.#parts.store.list([])) {
       const digest = labels.get(CRI_LAYER_DIGEST)
       if (digest !== undefined && labels.has(NYDUS_BLOB)) wanted.add(digest)

@@ -2,9 +2,17 @@ import { access, readFile, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { superblockFields } from '../rafs/index.ts'
 import { SnapshotterError } from './errors.ts'
-import { parseIdMapping } from './id-mapping.ts'
-import { guestPullVolume, kataOption } from './kata-volume.ts'
-import { CRI_IMAGE_REF, CRI_LAYER_DIGEST, NYDUS_PROXY_MODE, OVERLAY_VOLATILE, SNAPSHOT_REF } from './labels.ts'
+import { type IdMapping, parseIdMapping } from './id-mapping.ts'
+import { diskVolume, guestPullVolume, kataOption } from './kata-volume.ts'
+import {
+  CRI_IMAGE_REF,
+  CRI_LAYER_DIGEST,
+  NYDUS_IMAGE_BLOCK,
+  NYDUS_LAYER_BLOCK,
+  NYDUS_PROXY_MODE,
+  OVERLAY_VOLATILE,
+  SNAPSHOT_REF,
+} from './labels.ts'
 import {
   extraOption,
   filesOf,
@@ -15,6 +23,7 @@ import {
   overlay,
   proxyOptions,
 } from './mounts.ts'
+import type { Tarfs } from './tarfs/index.ts'
 import type { ReadyImage, SnapshotterParts } from './parts.ts'
 import { type ContentRoute, isTopLayer, referenceOf, routeContent, type RouteOptions } from './route.ts'
 import type { Mount, Snapshot } from './snapshot.ts'
@@ -29,6 +38,8 @@ interface Lower {
   readonly image: ReadyImage | undefined
   /** Options for virtual machines. */
   readonly volumes: readonly string[]
+  /** Of ids, where nothing else maps them: containerd does it. */
+  readonly mapping?: IdMapping | undefined
 }
 
 /** Superblocks of both versions end before this. */
@@ -93,7 +104,7 @@ export class Contents {
     if (route.kind !== 'rafs' || this.#parts.settings.daemonMode === 'none') return native()
     try {
       const { path, above } = await this.#rafs(route, of, signal)
-      return [overlay(imageOptions(of, this.#directories(above), path))]
+      return [overlay(imageOptions(of, this.#directories(above), path, undefined))]
     } catch (error) {
       signal.throwIfAborted()
       this.#parts.log.warn(
@@ -112,8 +123,9 @@ export class Contents {
       case 'detected':
       case 'unknown':
         return await this.#detected(route, of, signal)
-      case 'stargz':
       case 'tarfs':
+        return await this.#tarfs(route, of, signal)
+      case 'stargz':
         throw new SnapshotterError(
           'UNIMPLEMENTED',
           `the layer ${route.layer.key} was made by a snapshotter with ${route.kind}, which this version does not have; remove the image and pull it again`,
@@ -136,10 +148,37 @@ export class Contents {
     return { path: filesOf(store.directory(layer)), above, image: undefined, volumes: [volume] }
   }
 
+  /** The kernel mounts it, from the tars of its layers. */
+  async #tarfs({ layer, above, below }: Layered, of: Mounted, signal: AbortSignal): Promise<Lower> {
+    const { store, tarfs, settings } = this.#parts
+    if (tarfs === undefined)
+      throw new SnapshotterError(
+        'FAILED_PRECONDITION',
+        `the layer ${layer.key} runs from its tar, and that is switched off now; set experimental.tarfs.enable_tarfs, or remove the image and pull it again`,
+      )
+    const layers = [layer, ...below]
+    const { mountpoint, labels } = await tarfs.open(layers, (one) => store.directory(one), signal)
+    const paths = [...labels.keys()].map((key) => `labels.${key}`)
+    const top = labels.size === 0 ? layer : store.update(layer.key, labels, paths)
+    const volumes = settings.snapshot.kataVolume ? diskVolumes(tarfs, [top, ...below]) : []
+    return {
+      path: mountpoint ?? filesOf(store.directory(layer)),
+      above,
+      image: undefined,
+      volumes,
+      mapping: of.mapping,
+    }
+  }
+
   async #rafs({ layer, above, below }: Layered, of: Mounted, signal: AbortSignal): Promise<Lower> {
     const { store, images, settings } = this.#parts
     const directory = store.directory(layer)
     if (settings.daemon.fsDriver === 'nodev') return { path: filesOf(directory), above, image: undefined, volumes: [] }
+    if (settings.daemon.fsDriver === 'blockdev')
+      throw new SnapshotterError(
+        'FAILED_PRECONDITION',
+        `${layer.key} is a Nydus image, which fs_driver = "blockdev" does not run; use "fusedev"`,
+      )
     const request = { snapshot: layer, directory, reference: referenceOf(layer, below), labels: layer.labels }
     const image = await images.ensure(
       of.mapping === undefined ? request : { ...request, idMapping: of.mapping },
@@ -199,9 +238,9 @@ export class Contents {
     ]
   }
 
-  async #imageMounts(of: Mounted, { path, above, image, volumes }: Lower): Promise<readonly Mount[]> {
+  async #imageMounts(of: Mounted, { path, above, image, volumes, mapping }: Lower): Promise<readonly Mount[]> {
     const { snapshot, daemonMode } = this.#parts.settings
-    const options = imageOptions(of, this.#directories(above), path)
+    const options = imageOptions(of, this.#directories(above), path, mapping)
     const helper = snapshot.nydusOverlayfsPath
     if (snapshot.kataVolume)
       return [volumes.length === 0 ? overlay(options) : helperMount(helper, [...options, ...volumes])]
@@ -215,6 +254,18 @@ export class Contents {
   #directories(snapshots: readonly Snapshot[]): string[] {
     return snapshots.map((one) => this.#parts.store.directory(one))
   }
+}
+
+/** Of the image, or one for each layer, as they were exported; the nearest layer first. */
+function diskVolumes(tarfs: Tarfs, layers: readonly Snapshot[]): string[] {
+  const [top] = layers
+  const image = top?.labels.get(NYDUS_IMAGE_BLOCK)
+  if (top !== undefined && image !== undefined)
+    return [kataOption(diskVolume('image', tarfs.diskOf('image', top), image))]
+  if (top?.labels.has(NYDUS_LAYER_BLOCK) !== true) return []
+  return layers.map((layer) =>
+    kataOption(diskVolume('layer', tarfs.diskOf('layer', layer), layer.labels.get(NYDUS_LAYER_BLOCK) ?? '')),
+  )
 }
 
 /** Where builders put it in a layer, and where detection does. */

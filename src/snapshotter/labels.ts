@@ -22,6 +22,8 @@ export const NYDUS_BLOB = `${PREFIX}nydus-blob`
 export const NYDUS_BOOTSTRAP = `${PREFIX}nydus-bootstrap`
 /** By eStargz's builders: digest of the layer's table of contents. */
 export const STARGZ_TOC_DIGEST = `${PREFIX}stargz/toc.digest`
+/** On a manifest: the image shall run from its tars. */
+export const TARFS_HINT = `${PREFIX}tarfs-hint`
 export const NYDUS_SIGNATURE = `${PREFIX}nydus-signature`
 
 /** Set by the snapshotter. Values are never empty: containerd's own storage drops empty ones. */

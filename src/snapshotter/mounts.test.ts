@@ -61,7 +61,7 @@ const IMAGE: ReadonlyArray<readonly [string, Mounted, string[], string[]]> = [
 ]
 for (const [name, of, above, expected] of IMAGE)
   test(name, () => {
-    assert.deepEqual(imageOptions(of, above, '/r/mnt/1'), expected)
+    assert.deepEqual(imageOptions(of, above, '/r/mnt/1', undefined), expected)
   })
 
 test('what a virtual machine brings has parents, or some directory in place of them', () => {

@@ -29,12 +29,18 @@ export function nativeMounts(of: Mounted, parents: readonly string[]): readonly 
   return [overlay([...options, ...mapping, lowerdir(parents.map(filesOf))])]
 }
 
-/** Options of an overlay on an image that is mounted at `image`, with the directories of the layers in between. A view's own directory, which is empty, is there because an overlay of one layer cannot be. */
-export function imageOptions(of: Mounted, above: readonly string[], image: string): string[] {
+/** Options of an overlay on an image that is mounted at `image`, with the directories of the layers in between. A view's own directory, which is empty, is there because an overlay of one layer cannot be. `mapping`: of ids, for containerd to map. */
+export function imageOptions(
+  of: Mounted,
+  above: readonly string[],
+  image: string,
+  mapping: IdMapping | undefined,
+): string[] {
   const own = of.kind === 'view' ? [filesOf(of.directory)] : []
   return [
     ...(of.volatile ? ['volatile'] : []),
     ...(of.kind === 'active' ? writable(of.directory) : []),
+    ...mappingOptions(mapping),
     lowerdir([...above.map(filesOf), image, ...own]),
   ]
 }

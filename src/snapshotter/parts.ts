@@ -3,6 +3,7 @@ import type { Log } from './log/index.ts'
 import type { Settings } from './settings/index.ts'
 import type { Labels, Snapshot, Usage } from './snapshot.ts'
 import type { SnapshotStore } from './store/index.ts'
+import type { Tarfs } from './tarfs/index.ts'
 
 /** What the images need to know to mount one. */
 export interface ImageRequest {
@@ -65,6 +66,8 @@ export interface SnapshotterParts {
   readonly images: ServedImages
   /** Where one of the two detections is configured. */
   readonly detector: BootstrapDetector | undefined
+  /** Where images run from their tars. */
+  readonly tarfs: Tarfs | undefined
   readonly log: Log
   /** Told when an operation ended, for metrics. */
   readonly observe: (operation: Operation, elapsedMs: number) => void

@@ -509,7 +509,7 @@ test('a layer whose image has no Nydus form, or whose registry does not say, is 
     const { mounts } = await callsOf(client).prepare({ key: `x${answer}`, labels: { [SNAPSHOT_REF]: DIGEST('1') } })
     assert.equal(mounts[0]?.type, 'bind')
   }
-  assert.match(complaints.join(), /not found out .*no answer/)
+  assert.match(complaints.join(), /detect.*no answer/)
 })
 
 test('calls after the end say so, and operations are timed', { skip }, async (t) => {

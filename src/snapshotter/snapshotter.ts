@@ -4,12 +4,11 @@ import { Cleanup } from './cleanup.ts'
 import { Contents } from './content.ts'
 import { SnapshotterError } from './errors.ts'
 import { type IdMapping, parseIdMapping } from './id-mapping.ts'
-import { NYDUS_BOOTSTRAP, NYDUS_INDEX_ALTERNATIVE, SNAPSHOT_REF } from './labels.ts'
-import { filesOf } from './mounts.ts'
+import { LeftOutLayers } from './left-out-layers.ts'
+import { NYDUS_BOOTSTRAP, SNAPSHOT_REF } from './labels.ts'
 import type { Operation, SnapshotterParts } from './parts.ts'
-import { type LayerProbe, routeContent, routeLayer, type RouteOptions } from './route.ts'
+import { routeContent, type RouteOptions } from './route.ts'
 import type { Labels, Mount, Snapshot, Usage } from './snapshot.ts'
-import { measureUsage } from './store/index.ts'
 import { TurnsByKey } from './daemons/turns.ts'
 import { Usages } from './usage.ts'
 
@@ -50,6 +49,7 @@ export class NydusSnapshotter implements Snapshotter {
   readonly #options: RouteOptions
   readonly #contents: Contents
   readonly #usages: Usages
+  readonly #leftOut: LeftOutLayers
   readonly #cleanup: Cleanup
   readonly #turns = new TurnsByKey()
   readonly #lifetime = new AbortController()
@@ -58,37 +58,26 @@ export class NydusSnapshotter implements Snapshotter {
 
   constructor(parts: SnapshotterParts) {
     const { settings, detector } = parts
-    for (const [key, isSet] of [
-      ['experimental.enable_stargz', settings.stargz],
-      ['experimental.tarfs.enable_tarfs', settings.tarfs.enable],
-    ] as const)
-      if (isSet) throw new SnapshotterError('BAD_CONFIG', `${key} is not in this version; remove it`)
+    if (settings.stargz)
+      throw new SnapshotterError('BAD_CONFIG', 'experimental.enable_stargz is not in this version; remove it')
     this.#parts = parts
     this.#options = {
       proxy: settings.daemon.fsDriver === 'proxy',
       detect: detector !== undefined,
       stargz: settings.stargz,
-      tarfs: settings.tarfs.enable,
+      tarfs: parts.tarfs !== undefined,
     }
     this.#contents = new Contents(parts, this.#options)
     this.#usages = new Usages(parts, this.#lifetime.signal)
     this.#cleanup = new Cleanup(parts)
+    this.#leftOut = new LeftOutLayers(parts, this.#options, this.#cleanup, this.#lifetime.signal)
   }
 
   async prepare(key: string, parent: string, labels: Labels, signal: AbortSignal): Promise<readonly Mount[]> {
     return await this.#timed('PREPARE', key, async () => {
       const chain = this.#chainOnto(parent)
-      const target = labels.get(SNAPSHOT_REF)
-      if (target === undefined) return await this.#create('active', key, parent, labels, signal)
-      const route = routeLayer(labels, chain, this.#options)
-      if (route.kind === 'native') return await this.#create('active', key, parent, labels, signal)
-      // Another namespace had it.
-      const name = this.#nameFor(target, chain[0])
-      if (name === undefined) throw skipped(target)
-      if (route.kind === 'skip') return await this.#skip({ key, parent, labels, target, name, committed: route.labels })
-      const added = await this.#probe(route.probes, labels, signal)
-      if (added === undefined) return await this.#create('active', key, parent, labels, signal)
-      return await this.#skip({ key, parent, labels, target, name, committed: new Map([...labels, ...added]) })
+      if (labels.has(SNAPSHOT_REF)) await this.#leftOut.offer({ key, parent, labels }, chain, signal)
+      return await this.#create('active', key, parent, labels, signal)
     })
   }
 
@@ -166,15 +155,17 @@ export class NydusSnapshotter implements Snapshotter {
   async #close(): Promise<void> {
     this.#lifetime.abort(new SnapshotterError('UNAVAILABLE', 'the snapshotter stops'))
     await Promise.all(this.#background)
-    await this.#parts.images.stop()
-    this.#parts.store.close()
+    const { images, store, tarfs } = this.#parts
+    await tarfs?.stop(store.list([]).map((snapshot) => store.directory(snapshot)))
+    await images.stop()
+    store.close()
   }
 
   /** What a snapshot on `parent` would stand on. A parent that is not there was lost with a database. */
   #chainOnto(parent: string): readonly Snapshot[] {
     if (parent === '') return []
     const { store } = this.#parts
-    if (this.#find(parent) === undefined) {
+    if (store.find(parent) === undefined) {
       if (!this.#options.proxy)
         throw new SnapshotterError(
           'NOT_FOUND',
@@ -213,70 +204,8 @@ export class NydusSnapshotter implements Snapshotter {
         chownSync(join(store.directory(snapshot), 'work'), mapping.host, mapping.host)
       return await this.#contents.mounts(snapshot, store.chain(key), signal)
     } catch (error) {
-      await this.#undo(snapshot)
+      await this.#cleanup.undo(snapshot, this.#lifetime.signal)
       throw error
-    }
-  }
-
-  /** Commits a layer whose content comes otherwise, and tells so. */
-  async #skip(of: {
-    key: string
-    parent: string
-    labels: Labels
-    target: string
-    name: string
-    committed: Labels
-  }): Promise<never> {
-    const { store } = this.#parts
-    const snapshot = store.create('active', of.key, of.parent, of.labels)
-    try {
-      const usage = await measureUsage(filesOf(store.directory(snapshot)), this.#lifetime.signal)
-      store.commit(of.name, of.key, of.committed, usage)
-    } catch (error) {
-      await this.#undo(snapshot)
-      // Another client was quicker.
-      if (!(error instanceof SnapshotterError) || error.code !== 'ALREADY_EXISTS') throw error
-    }
-    throw skipped(of.target)
-  }
-
-  /**
-   * The name to commit a layer by: its chain id, which all namespaces share. Undefined: it is there. Clients look it up by its label and its parent, so where the parent is another one than that of the snapshot that has
-   * the name, because a namespace unpacked the layers below itself, a second one is needed.
-   */
-  #nameFor(target: string, parent: Snapshot | undefined): string | undefined {
-    const existing = this.#find(target)
-    if (existing === undefined) return target
-    if (existing.parent === (parent?.key ?? '')) return undefined
-    const name = `${target}@${parent?.id ?? 0}`
-    return this.#find(name) === undefined ? name : undefined
-  }
-
-  /** The labels that the first of the ways adds which has the layer's content; undefined: none has. A way that fails is none. */
-  async #probe(probes: readonly LayerProbe[], labels: Labels, signal: AbortSignal): Promise<Labels | undefined> {
-    const { detector, log } = this.#parts
-    const target = labels.get(SNAPSHOT_REF) ?? ''
-    for (const probe of probes)
-      try {
-        const found = probe === 'detect' ? await detector?.find(labels, signal) : undefined
-        if (found === undefined) continue
-        log.info(`${target} is left out: its image has a Nydus form (${found.kind})`)
-        // The mark that the original reads.
-        return found.kind === 'index' ? new Map([...found.labels, [NYDUS_INDEX_ALTERNATIVE, 'true']]) : found.labels
-      } catch (error) {
-        signal.throwIfAborted()
-        log.warn(`${target} is unpacked, as it was not found out whether that is needed: ${String(error)}`)
-      }
-    return undefined
-  }
-
-  async #undo(snapshot: Snapshot): Promise<void> {
-    const { store, log } = this.#parts
-    try {
-      store.remove(snapshot.key)
-      await this.#cleanup.directory(store.directory(snapshot), this.#lifetime.signal)
-    } catch (error) {
-      log.warn(`the snapshot ${snapshot.key}, which could not be prepared, stays: ${String(error)}`)
     }
   }
 
@@ -306,15 +235,6 @@ export class NydusSnapshotter implements Snapshotter {
       const mapped = this.#mappedImage(other)
       return mapped?.layer.id === layer.id && mapped.mapping.host === mapping.host
     })
-  }
-
-  #find(key: string): Snapshot | undefined {
-    try {
-      return this.#parts.store.stat(key)
-    } catch (error) {
-      if (error instanceof SnapshotterError && error.code === 'NOT_FOUND') return undefined
-      throw error
-    }
   }
 
   #inBackground(what: string, act: () => Promise<void>): void {
@@ -348,9 +268,4 @@ export class NydusSnapshotter implements Snapshotter {
       this.#parts.observe(operation, performance.now() - started)
     }
   }
-}
-
-/** What clients take for "leave this layer out". They know it by its code. */
-function skipped(target: string): SnapshotterError {
-  return new SnapshotterError('ALREADY_EXISTS', `target snapshot ${JSON.stringify(target)}: already exists`)
 }

@@ -9,9 +9,10 @@ import { ContainerdClient, type MountMessage, serve, Snapshots } from '../contai
 import { unmount } from '../kernel/index.ts'
 import type { BootstrapDetector, ServedImages, SnapshotterParts } from './parts.ts'
 import { snapshotsService } from './service.ts'
-import { parseSettings } from './settings/index.ts'
+import { parseSettings, type Settings } from './settings/index.ts'
 import { NydusSnapshotter } from './snapshotter.ts'
 import { SnapshotStore } from './store/index.ts'
+import type { Tarfs } from './tarfs/index.ts'
 
 const run = promisify(execFile)
 
@@ -42,6 +43,7 @@ export interface TestOptions {
     store: SnapshotStore,
   ) => Promise<ServedImages> | ServedImages
   readonly detector?: BootstrapDetector
+  readonly tarfs?: (settings: Settings) => Tarfs
 }
 
 export function clientOf(path: string) {
@@ -75,6 +77,7 @@ export async function startSnapshotter(
     store,
     images: (await options.images?.(settings, store)) ?? NO_IMAGES,
     detector: options.detector,
+    tarfs: options.tarfs?.(settings),
     log: { error: complain, warn: complain, info: () => {}, debug: () => {}, trace: () => {} },
     observe: () => {},
   })

@@ -164,9 +164,14 @@ export class SnapshotStore {
     return snapshot
   }
 
+  find(key: string): Snapshot | undefined {
+    this.#assertOpen()
+    return this.#index.get(key)
+  }
+
   /** Throws SnapshotterError 'NOT_FOUND'. */
   stat(key: string): Snapshot {
-    const snapshot = this.#find(key)
+    const snapshot = this.find(key)
     if (snapshot === undefined)
       throw new SnapshotterError('NOT_FOUND', `snapshot ${JSON.stringify(key)} does not exist: not found`)
     return snapshot
@@ -242,11 +247,6 @@ export class SnapshotStore {
     if (this.#isClosed) return
     this.#isClosed = true
     this.#held.dispose()
-  }
-
-  #find(key: string): Snapshot | undefined {
-    this.#assertOpen()
-    return this.#index.get(key)
   }
 
   #save(action: string, snapshot: Snapshot, above: Snapshot | undefined): void {
