@@ -107,7 +107,7 @@ export class NydusSnapshotter implements Snapshotter {
     await this.#onDisk(() =>
       this.#turns.take(key, async () => {
         const committed = this.#parts.store.commit(name, key, labels, undefined, parent)
-        this.#inBackground(`measure ${name}`, async () => void (await this.#usages.measure(committed)))
+        this.#inBackground(`measure ${name}`, () => this.#usages.measureIfThere(committed))
         this.#warm(committed)
       }),
     )

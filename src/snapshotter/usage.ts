@@ -1,3 +1,4 @@
+import { SnapshotterError } from './errors.ts'
 import type { Snapshot, Usage } from './snapshot.ts'
 import { CRI_LAYER_DIGEST, NYDUS_BLOB, NYDUS_TARFS } from './labels.ts'
 import { filesOf } from './mounts.ts'
@@ -45,6 +46,15 @@ export class Usages {
       if (now.id === id) store.setUsage(key, usage)
       return usage
     })
+  }
+
+  /** As `measure`; a snapshot that was removed meanwhile is nobody's loss. */
+  async measureIfThere(snapshot: Snapshot): Promise<void> {
+    try {
+      await this.measure(snapshot)
+    } catch (error) {
+      if (!(error instanceof SnapshotterError) || error.code !== 'NOT_FOUND') throw error
+    }
   }
 
   async #inCache({ labels }: Snapshot): Promise<Usage> {
