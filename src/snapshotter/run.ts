@@ -15,6 +15,7 @@ import { findProgram, type Settings } from './settings/index.ts'
 import { NydusSnapshotter, type Snapshotter } from './snapshotter.ts'
 import { SnapshotStore } from './store/index.ts'
 import { Collector, SnapshotterMetrics, startController, startMetrics, startProfiles } from './system/index.ts'
+import type { Tarfs } from './tarfs/index.ts'
 import { ToldSnapshotter } from './told-snapshotter.ts'
 
 const FILE_LIMIT = 1_048_576
@@ -113,6 +114,7 @@ async function startSnapshotter(
     store,
     images: counted(images, metrics),
     detector,
+    tarfs: await tarfsOf(settings, { credentials, template, log }),
     log,
     observe: (operation, elapsedMs) => metrics.operation(operation, elapsedMs),
   })
@@ -185,11 +187,14 @@ function located(settings: Settings, root: string): Settings {
   const { daemon, log, cache } = settings
   const moved = (path: string): string =>
     path.startsWith(`${settings.root}/`) ? root + path.slice(settings.root.length) : path
+  // Others serve no image by nydusd.
+  const daemonMode = daemon.fsDriver === 'fusedev' || daemon.fsDriver === 'fscache' ? settings.daemonMode : 'none'
   const nydusdPath =
-    settings.daemonMode === 'none' ? daemon.nydusdPath : findProgram(daemon.nydusdPath, 'nydusd', 'daemon.nydusd_path')
+    daemonMode === 'none' ? daemon.nydusdPath : findProgram(daemon.nydusdPath, 'nydusd', 'daemon.nydusd_path')
   return {
     ...settings,
     root,
+    daemonMode,
     log: { ...log, dir: moved(log.dir) },
     cache: { ...cache, dir: moved(cache.dir) },
     daemon: { ...daemon, nydusdPath },
@@ -205,6 +210,20 @@ function detectorOf(
   const { credentials, template, log } = of
   const access = registryAccess(template, { fsDriver: daemon.fsDriver, skipSslVerify: remote.skipSslVerify })
   return new Detector({ credentials, access, index, referrer, log })
+}
+
+/** Images that run from the tars of their layers, where that is wanted. */
+async function tarfsOf(
+  settings: Settings,
+  of: { credentials: Credentials; template: unknown; log: SnapshotterLog },
+): Promise<Tarfs | undefined> {
+  if (!settings.tarfs.enable) return undefined
+  const { daemon, remote } = settings
+  const { credentials, template, log } = of
+  const program = findProgram(daemon.nydusImagePath, 'nydus-image', 'daemon.nydusimage_path')
+  const access = registryAccess(template, { fsDriver: daemon.fsDriver, skipSslVerify: remote.skipSslVerify })
+  const tarfs = await import('./tarfs/index.ts')
+  return new tarfs.Tarfs({ settings, program, credentials, access, log })
 }
 
 /** What cannot be read is told, with better words, when images are started. */

@@ -56,6 +56,7 @@ test('a pull and a start are a line each, with bytes and times', async () => {
     store,
     images: IMAGES,
     detector: undefined,
+    tarfs: undefined,
     log,
     observe: () => undefined,
   })
