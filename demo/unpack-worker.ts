@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { pipeline } from 'node:stream/promises'
 import { createGunzip, createZstdDecompress } from 'node:zlib'
 import { parentPort, workerData } from 'node:worker_threads'
-import { type Unpacked, unpackLayer } from './unpack.ts'
+import { type Unpacked, unpackLayer } from '../src/integrations/graph-driver/unpack-layer.ts'
 
 export interface UnpackWork {
   readonly directory: string

@@ -18,6 +18,7 @@ for (const tool of [
   'ctr-remote',
   'containerd-nydus-grpc',
   'nydus-setup',
+  'nydus-docker-graphdriver',
 ]) {
   const page = join(DOCS, `${tool}.md`)
   const source = [`${tool}/index.ts`, `${tool}.ts`].map((name) => join(import.meta.dirname, name)).find(existsSync)

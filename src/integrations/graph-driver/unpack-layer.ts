@@ -18,8 +18,8 @@ import {
   writeSync,
   constants,
 } from 'node:fs'
-import { makeNode, setTimes, setXattr } from '../src/kernel/index.ts'
-import { type TarEntry, TarReader } from '../src/tar/index.ts'
+import { makeNode, setTimes, setXattr } from '../../kernel/index.ts'
+import { type TarEntry, TarReader } from '../../tar/index.ts'
 import { type DirectoryNode, type LayerNode, LayerTree, type OtherNode, type Place } from './layer-tree.ts'
 
 const WHITEOUT = '.wh.'
@@ -41,15 +41,28 @@ export interface Unpacked {
   readonly bytes: number
 }
 
+export interface UnpackOptions {
+  /** Of the directory itself, unless the layer says one; default 0755. */
+  readonly rootMode?: number
+  /** Whom the host knows as the layer's users. */
+  readonly owner?: (uid: number, gid: number) => { readonly uid: number; readonly gid: number }
+}
+
 /**
  * Unpacks a layer into an empty directory that nobody else writes to, as overlayfs wants a lower layer: a deleted path is a character device 0/0, a
  * directory that hides lower ones has `trusted.overlay.opaque`. Owners, modes, times, attributes, hard links and devices are kept. No entry gets out of
  * the directory. System calls are synchronous: this belongs into a worker thread.
  */
-export async function unpackLayer(tar: AsyncIterable<Uint8Array>, directory: string): Promise<Unpacked> {
+export async function unpackLayer(
+  tar: AsyncIterable<Uint8Array>,
+  directory: string,
+  options: UnpackOptions = {},
+): Promise<Unpacked> {
+  const { rootMode = 0o755, owner } = options
   const reader = new TarReader(tar)
-  const unpacker = new Unpacker(directory)
-  for (let entry = await reader.next(); entry !== undefined; entry = await reader.next()) {
+  const unpacker = new Unpacker(directory, rootMode)
+  for (let next = await reader.next(); next !== undefined; next = await reader.next()) {
+    const entry = owner === undefined ? next : { ...next, ...owner(next.uid, next.gid) }
     const open = unpacker.add(entry)
     if (open !== undefined) await unpacker.fill(open, entry, reader)
   }
@@ -74,11 +87,11 @@ class Unpacker {
   readonly #uid = process.geteuid?.() ?? 0
   readonly #gid = process.getegid?.() ?? 0
 
-  constructor(directory: string) {
+  constructor(directory: string, rootMode: number) {
     this.#directory = directory
     this.#bytesDirectory = Buffer.from(directory)
     this.#tree = new LayerTree((path, over) => this.#makeDirectory(path, over))
-    chmodSync(directory, 0o755)
+    chmodSync(directory, rootMode)
   }
 
   /** Makes what the entry says; gives a file whose content is to come. */

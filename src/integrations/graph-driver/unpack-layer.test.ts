@@ -14,9 +14,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import * as fc from 'fast-check'
-import { listXattrs } from '../src/kernel/index.ts'
-import { type TarHeader, TarWriter } from '../src/tar/index.ts'
-import { unpackLayer } from './unpack.ts'
+import { listXattrs } from '../../kernel/index.ts'
+import { type TarHeader, TarWriter } from '../../tar/index.ts'
+import { unpackLayer } from './unpack-layer.ts'
 
 const skip = process.geteuid?.() === 0 ? false : 'needs root (owners, devices, trusted attributes)'
 
