@@ -10,6 +10,7 @@ import { benchImage } from './image.ts'
 import { conditions } from './measure.ts'
 import { benchMany } from './many.ts'
 import { benchMounted } from './mounted.ts'
+import { benchNode } from './node.ts'
 import { OURS, peerTools } from './peers.ts'
 import { Report } from './report.ts'
 import { benchStart } from './start.ts'
@@ -25,6 +26,7 @@ const PARTS: Readonly<Record<string, Part>> = {
   cold: { run: benchCold, mounts: true },
   daemon: { run: benchDaemon, mounts: true },
   many: { run: benchMany, mounts: true },
+  node: { run: benchNode, mounts: true },
   builder: { run: benchBuilder, mounts: false },
   image: { run: benchImage, mounts: false },
   engine: { run: benchEngine, mounts: false },
