@@ -4,6 +4,10 @@ const ALLOWANCE_BYTES = 1 << 20
 const SHARE = 0.25
 /** One request takes at most half of what is left, so that one bad guess does not spend all. */
 const PART = 2
+/** The newest guesses may be on their way to their reader. Of so many before them, no more than that share may be unread where guesses are relied on. */
+const NEWEST_BYTES = 2 << 20
+const PROVEN_BYTES = 2 << 20
+const PROVEN_UNREAD = 0.05
 /** Guesses looked at in one go. */
 const SWEEP = 4096
 
@@ -11,6 +15,8 @@ interface Guess {
   readonly touched: Uint8Array
   readonly chunk: number
   readonly bytes: number
+  /** Bytes that were guessed before. */
+  readonly at: number
 }
 
 /**
@@ -35,9 +41,9 @@ export class GrowBudget {
 
   /** This chunk came along; `touched[chunk]` becomes 1 when it is read. */
   guessed(touched: Uint8Array, chunk: number, bytes: number): void {
+    this.#guesses.push({ touched, chunk, bytes, at: this.#guessedBytes })
     this.#unreadBytes += bytes
     this.#guessedBytes += bytes
-    this.#guesses.push({ touched, chunk, bytes })
   }
 
   /** Bytes that the next request may take beyond what is wanted. */
@@ -47,6 +53,15 @@ export class GrowBudget {
     const wasted = this.#guessedBytes === 0 ? 1 : this.#unreadBytes / this.#guessedBytes
     const left = ALLOWANCE_BYTES + this.#readBytes * SHARE - this.#unreadBytes * wasted
     return Math.min(this.#maxBytes, Math.max(0, Math.floor(left / PART)))
+  }
+
+  /** Nearly all guesses but the newest were read: those that come will be too. Asks after `next`. */
+  get isProven(): boolean {
+    const older = this.#guessedBytes - NEWEST_BYTES
+    let unread = this.#unreadBytes
+    for (let index = this.#guesses.length - 1; index >= 0 && this.#guesses[index].at >= older; index--)
+      unread -= this.#guesses[index].bytes
+    return older >= PROVEN_BYTES && unread <= older * PROVEN_UNREAD
   }
 
   #sweep(): void {

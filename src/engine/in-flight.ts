@@ -42,9 +42,12 @@ export class InFlightChunk {
   readonly #waiters: Waiter[] = []
   /** The plain bytes, from their verification until they are kept. */
   #bytes: Uint8Array | undefined
+  readonly #onWait: (() => void) | undefined
 
-  constructor(chunk: number) {
+  /** `onWait`: somebody waits for it, for whom it was not asked for; each time. */
+  constructor(chunk: number, onWait?: () => void) {
     this.chunk = chunk
+    this.#onWait = onWait
   }
 
   get isAwaited(): boolean {
@@ -57,6 +60,7 @@ export class InFlightChunk {
     const waiter = { read, part, resolve, reject }
     if (this.#bytes !== undefined) copyPart(this.#bytes, waiter)
     this.#waiters.push(waiter)
+    this.#onWait?.()
     return promise
   }
 

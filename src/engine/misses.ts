@@ -11,7 +11,7 @@ import { GrowBudget } from './grow-budget.ts'
 import type { ImageBlob } from './image-blob.ts'
 import type { EngineCounters, EngineLimits, ImageParts } from './image-reader.ts'
 import { InFlightChunk } from './in-flight.ts'
-import { ChunkPlace, type FetchLimits, type FetchRange, planFetch } from './plan.ts'
+import { ChunkPlace, type FetchLimits, type FetchRange, planFetch, planFollowing } from './plan.ts'
 import { readCopy } from './read-copy.ts'
 import { type PrefetchPlace, Schedule } from './schedule.ts'
 import { SharedBuffers } from './shared-buffers.ts'
@@ -22,6 +22,8 @@ const JOIN_GAP_BYTES = 128 * 1024
 const MAX_STORED_BYTES = 2 << 20
 const MAX_PLAIN_BYTES = 8 << 20
 const KEEP_BUFFER_BYTES = 32 << 20
+/** Less is not worth a request of its own. */
+const READ_ON_BYTES = 256 * 1024
 /** Claims verified at a time. */
 const CLAIMS = 8
 
@@ -125,14 +127,18 @@ export class Misses {
     })
   }
 
-  #flush(blob: ImageBlob): void {
-    if (this.#isClosed) return
-    const limits: FetchLimits = {
+  #fetchLimits(): FetchLimits {
+    return {
       joinGapBytes: Math.min(JOIN_GAP_BYTES, this.#limits.amplifyBytes),
       growBytes: this.#grow.next(),
       maxStoredBytes: Math.max(MAX_STORED_BYTES, this.#limits.amplifyBytes),
       maxPlainBytes: MAX_PLAIN_BYTES,
     }
+  }
+
+  #flush(blob: ImageBlob): void {
+    if (this.#isClosed) return
+    const limits = this.#fetchLimits()
     const place = new ChunkPlace()
     for (const index of blob.wanted) if (!blob.place(index, place)) this.#fail(blob, index, blob.unknown(index))
     const planned = this.#plan(blob, limits)
@@ -143,6 +149,20 @@ export class Misses {
       this.#account(blob, range, new Set(wanted))
       this.track(this.#demandRange(blob, range, false).finally(() => this.schedule.endDemand(memoryBytes)))
     }
+  }
+
+  /**
+   * A reader has come to what was guessed before that was there: it reads on. Where guesses were good so far, what follows is asked for now, so that the link is not idle while the next answer is awaited.
+   */
+  #readOn(blob: ImageBlob, range: FetchRange): void {
+    const limits = this.#fetchLimits()
+    if (this.#isClosed || !this.#grow.isProven || limits.growBytes < READ_ON_BYTES) return
+    const following = planFollowing(range, blob, limits)
+    if (following === undefined) return
+    const memoryBytes = following.length + following.plainLength
+    if (!this.schedule.tryDemand(memoryBytes)) return
+    this.#account(blob, following, new Set())
+    this.track(this.#demandRange(blob, following, false).finally(() => this.schedule.endDemand(memoryBytes)))
   }
 
   #plan(blob: ImageBlob, limits: FetchLimits): FetchRange[] {
@@ -180,7 +200,9 @@ export class Misses {
 
   /** Never throws: who waits for the chunks is told. */
   async #fetch(blob: ImageBlob, range: FetchRange, isSecondTry: boolean, ahead?: PrefetchPlace): Promise<boolean> {
-    for (const index of range.chunks) if (!blob.inFlight.has(index)) blob.inFlight.set(index, new InFlightChunk(index))
+    const onWait = ahead === undefined && blob.zran === undefined ? once(() => this.#readOn(blob, range)) : undefined
+    for (const index of range.chunks)
+      if (!blob.inFlight.has(index)) blob.inFlight.set(index, new InFlightChunk(index, onWait))
     const left = new Set(range.chunks)
     const bad: ChunkInfo[] = []
     const signal = this.deadline()
@@ -311,5 +333,13 @@ export class Misses {
     )
     this.#work.add(tracked)
     void tracked.then(() => this.#work.delete(tracked))
+  }
+}
+
+function once(act: () => void): () => void {
+  let isDone = false
+  return () => {
+    if (!isDone) act()
+    isDone = true
   }
 }

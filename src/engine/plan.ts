@@ -90,6 +90,15 @@ export function planFetch(wanted: readonly number[], blob: PlannedBlob, limits: 
   }))
 }
 
+/** The request for what lies behind another one, grown as far as it may; undefined when that is not missing. */
+export function planFollowing(range: FetchRange, blob: PlannedBlob, limits: FetchLimits): FetchRange | undefined {
+  const next = (range.chunks.at(-1) ?? blob.chunkCount) + 1
+  const place = new ChunkPlace()
+  if (next >= blob.chunkCount || !blob.isMissing(next) || !blob.place(next, place)) return undefined
+  const gap = place.compressedOffset - range.compressedOffset - range.length
+  return gap < 0 || gap > limits.joinGapBytes ? undefined : planFetch([next], blob, limits)[0]
+}
+
 /** Takes a wanted chunk into the draft when it is near enough, with what lies between. */
 function joins(draft: Draft, chunk: number, target: ChunkPlace, blob: PlannedBlob, limits: FetchLimits): boolean {
   const gap = endsWith(draft, target) ? 0 : target.compressedOffset - draft.to
