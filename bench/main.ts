@@ -13,6 +13,7 @@ import { benchMounted } from './mounted.ts'
 import { benchNode } from './node.ts'
 import { OURS, peerTools } from './peers.ts'
 import { Report } from './report.ts'
+import { benchSnapshots } from './snapshots.ts'
 import { benchStart } from './start.ts'
 
 interface Part {
@@ -30,6 +31,7 @@ const PARTS: Readonly<Record<string, Part>> = {
   builder: { run: benchBuilder, mounts: false },
   image: { run: benchImage, mounts: false },
   engine: { run: benchEngine, mounts: false },
+  snapshots: { run: benchSnapshots, mounts: false },
 }
 
 const output = createOutput('none')
