@@ -3,7 +3,7 @@ import type { DescMethod, DescService } from '@bufbuild/protobuf'
 import type { Server, ServerDuplexStream, ServerUnaryCall, ServerWritableStream, sendUnaryData } from '@grpc/grpc-js'
 import type { CallsUnderWay, ServedCall } from './call.ts'
 import { ContainerdError, STATUS_CODE } from './errors.ts'
-import type { Input, MethodKind, OutputInit } from './methods.ts'
+import type { Encoded, Input, MethodKind, OutputInit } from './methods.ts'
 import { methodDefinition } from './methods.ts'
 
 /** The methods of a service as functions: one answer, or a stream of them. What they throw is the call's status: its code, when it is a ContainerdError. */
@@ -11,7 +11,7 @@ export type Handlers<S extends DescService> = {
   readonly [M in keyof S['method']]: MethodKind<S['method'][M]> extends 'unary'
     ? (request: Input<S['method'][M]>, call: ServedCall) => Promise<OutputInit<S['method'][M]>>
     : MethodKind<S['method'][M]> extends 'server_streaming'
-      ? (request: Input<S['method'][M]>, call: ServedCall) => AsyncIterable<OutputInit<S['method'][M]>>
+      ? (request: Input<S['method'][M]>, call: ServedCall) => AsyncIterable<OutputInit<S['method'][M]> | Encoded>
       : never
 }
 

@@ -31,6 +31,8 @@ export type Input<M> = MessageShape<MethodShape<M>['input']>
 export type InputInit<M> = MessageInitShape<MethodShape<M>['input']>
 export type Output<M> = MessageShape<MethodShape<M>['output']>
 export type OutputInit<M> = MessageInitShape<MethodShape<M>['output']>
+/** An answer whose bytes are there already. */
+export type Encoded = Buffer
 export type MethodKind<M> = M extends { methodKind: infer K } ? K : never
 
 /** A method as grpc-js wants it. Both sides may give parts of messages: what lacks has its default. */
@@ -47,6 +49,7 @@ export function methodDefinition(service: DescService, method: DescMethod): Meth
 }
 
 function encode(schema: DescMessage, message: object): Buffer {
+  if (Buffer.isBuffer(message)) return message
   const bytes = toBinary(schema, create(schema, message as MessageInitShape<DescMessage>))
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }

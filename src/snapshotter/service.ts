@@ -1,5 +1,7 @@
 import {
   ContainerdError,
+  encodeInfo,
+  listOf,
   type ServedCall,
   type Service,
   service,
@@ -82,23 +84,34 @@ export function snapshotsService(snapshotter: Snapshotter): Service {
   })
 }
 
+/** Snapshots are never changed, but replaced. */
+const encoded = new WeakMap<Snapshot, Uint8Array>()
+
+function encodedInfo(snapshot: Snapshot): Uint8Array {
+  const known = encoded.get(snapshot)
+  if (known !== undefined) return known
+  const bytes = encodeInfo(infoOf(snapshot))
+  encoded.set(snapshot, bytes)
+  return bytes
+}
+
 async function* list(
   snapshotter: Snapshotter,
   filters: readonly string[],
   call: ServedCall,
-): AsyncGenerator<{ info: Init[] }> {
-  let info: Init[] = []
+): AsyncGenerator<ReturnType<typeof listOf>> {
+  let infos: Uint8Array[] = []
   try {
     for (const snapshot of snapshotter.list(filters)) {
-      info.push(infoOf(snapshot))
-      if (info.length < INFOS_A_MESSAGE) continue
-      yield { info }
-      info = []
+      infos.push(encodedInfo(snapshot))
+      if (infos.length < INFOS_A_MESSAGE) continue
+      yield listOf(infos)
+      infos = []
     }
   } catch (error) {
     throw wireError(error, call)
   }
-  if (info.length > 0) yield { info }
+  if (infos.length > 0) yield listOf(infos)
 }
 
 async function answer<T>(call: ServedCall, act: () => Promise<T>): Promise<T> {

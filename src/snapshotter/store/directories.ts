@@ -89,15 +89,17 @@ export class Directories {
     removeEmpty(this.of(id))
   }
 
-  /** Makes what is missing of a recorded snapshot's directory; true when something was. */
-  complete(snapshot: Snapshot): boolean {
-    const directory = this.of(snapshot.id)
-    const wanted = snapshot.kind === 'active' ? [FILES, WORK] : [FILES]
-    const isWhole = wanted.every((name) => lstatSync(join(directory, name), { throwIfNoEntry: false }) !== undefined)
-    if (isWhole) return false
-    mkdirSync(directory, { recursive: true, mode: 0o700 })
-    makeContent(directory, snapshot.kind)
-    return true
+  /** Of recorded snapshots, those whose directory lacked something, which is made. Layers, of which there are thousands, are only looked for by name: what has its name is whole. */
+  complete(snapshots: readonly Snapshot[]): Snapshot[] {
+    const names = new Set(this.#names())
+    return snapshots.filter((snapshot) => {
+      const { id, kind } = snapshot
+      const isThere = names.has(String(id)) && (kind === 'committed' || this.#hasContent(id, kind))
+      if (isThere) return false
+      mkdirSync(this.of(id), { recursive: true, mode: 0o700 })
+      makeContent(this.of(id), kind)
+      return true
+    })
   }
 
   /** Removes what a process that died had not finished. What is not empty stays, and counts as an orphan. */
@@ -116,6 +118,11 @@ export class Directories {
   /** The largest id that is taken by a name; an id is never given twice, also when its record never was. */
   largest(): number {
     return readdirSync(this.path).reduce((most, name) => Math.max(most, Number(TAKEN.exec(name)?.[1] ?? 0)), 0)
+  }
+
+  #hasContent(id: number, kind: Snapshot['kind']): boolean {
+    const wanted = kind === 'active' ? [FILES, WORK] : [FILES]
+    return wanted.every((name) => lstatSync(join(this.of(id), name), { throwIfNoEntry: false }) !== undefined)
   }
 
   #names(): string[] {

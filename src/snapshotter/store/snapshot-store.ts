@@ -272,15 +272,10 @@ export class SnapshotStore {
   }
 
   #mend(): string[] {
-    return this.#index
-      .all()
-      .flatMap((snapshot) =>
-        this.#directories.complete(snapshot)
-          ? [
-              `snapshot ${snapshot.key}: parts of its directory ${this.directory(snapshot)} were missing; they were made again, empty`,
-            ]
-          : [],
-      )
+    return this.#directories.complete(this.#index.all()).map((snapshot) => {
+      const path = this.directory(snapshot)
+      return `snapshot ${snapshot.key}: parts of its directory ${path} were missing; they were made again, empty`
+    })
   }
 
   #assertOpen(): void {
