@@ -61,6 +61,8 @@ const ARCHITECTURES: Readonly<Record<string, string>> = { x64: 'amd64' }
 const CONFIG = '/etc/nydus/snapshotter.toml'
 const TEMPLATE = '/etc/nydus/nydusd-config.json'
 const UNIT = `/etc/systemd/system/${SERVICE}`
+/** Where packages have their units. */
+const PACKAGED = ['/lib/systemd/system', '/usr/lib/systemd/system']
 const DOCKER = '/etc/docker/daemon.json'
 /** Below the prefix. */
 export const RECORD = '/etc/nydus/nydus-setup.json'
@@ -78,7 +80,8 @@ export function planSetup(options: SetupOptions): SetupPlan {
   }
   if (own === undefined) add(CONFIG, snapshotterConfig())
   if (textOf(at(TEMPLATE)) === undefined) add(TEMPLATE, NYDUSD_CONFIG)
-  add(UNIT, serviceUnit(options.program, CONFIG))
+  if (!PACKAGED.some((folder) => existsSync(at(`${folder}/${SERVICE}`))))
+    add(UNIT, serviceUnit(options.program, CONFIG))
   const containerd = containerdFile(options, settings.address, settings.root)
   add(options.containerdConfig, containerd.after, containerd.edits)
   if (options.docker) add(DOCKER, withDockerKeys(textOf(at(DOCKER)), at(DOCKER)))

@@ -1,0 +1,83 @@
+/** What `npm run package` makes: a Debian package that dpkg takes apart, and an image whose files run by themselves. */
+import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, test } from 'node:test'
+import { writeDeb } from '../scripts/package/deb.ts'
+import { writeLayout } from '../scripts/package/oci.ts'
+import { pushLayout } from '../scripts/package/push.ts'
+import { parseManifest, startRegistry } from '../src/registry/index.ts'
+
+const root = join(import.meta.dirname, '..')
+const skip = existsSync(join(root, 'dist/containerd-nydus-grpc.cjs')) ? false : 'dist/ is not built (npm run build)'
+const isRoot = process.getuid?.() === 0
+let folder = ''
+
+before(() => {
+  folder = mkdtempSync(join(tmpdir(), 'package-'))
+})
+after(() => rmSync(folder, { recursive: true, force: true }))
+
+function run(program: string, ...args: string[]): string {
+  const { status, stdout, stderr, error } = spawnSync(program, args, { encoding: 'utf8', timeout: 120_000, env: {} })
+  assert.equal(status, 0, `${program} ${args.join(' ')}: ${error?.message ?? stderr}`)
+  return stdout
+}
+
+const noDpkg = spawnSync('dpkg-deb', ['--version']).status === 0 ? false : 'dpkg-deb is not here'
+
+test('dpkg takes the package apart, and the tools run from what is in it', {
+  skip: skip || noDpkg,
+  timeout: 240_000,
+}, async () => {
+  const deb = await writeDeb(root, folder, 1)
+  assert.match(run('/usr/bin/dpkg-deb', '--field', deb), /^Package: nydus-node\nVersion: \d+\.\d+\.\d+\n/)
+  const system = join(folder, 'system')
+  run('/usr/bin/dpkg-deb', '--extract', deb, system)
+  const tools = Object.keys((JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { bin: object }).bin)
+  for (const tool of tools) assert.ok(existsSync(join(system, 'usr/bin', tool)), tool)
+  for (const tool of ['containerd-nydus-grpc', 'nydusd', 'nydus-image'])
+    assert.match(run(join(system, 'usr/bin', tool), '--version'), /\d+\.\d+\.\d+/)
+  const control = join(folder, 'control')
+  run('/usr/bin/dpkg-deb', '--control', deb, control)
+  for (const script of ['postinst', 'prerm', 'postrm']) run('/bin/sh', '-n', join(control, script))
+  assert.deepEqual(
+    readFileSync(join(control, 'conffiles'), 'utf8')
+      .trim()
+      .split('\n')
+      .map((path) => existsSync(join(system, path))),
+    [true, true],
+  )
+  rmSync(system, { recursive: true })
+  rmSync(deb)
+})
+
+test('the image is pushed, and the snapshotter starts in its files alone', { skip, timeout: 240_000 }, async (t) => {
+  const layout = await writeLayout(root, join(folder, 'image'), '0.1.0', 1)
+  const registry = await startRegistry({ root: join(folder, 'registry'), host: '127.0.0.1', port: 0 })
+  try {
+    assert.equal(await pushLayout(layout.folder, `${registry.host}/tools/nydus-node:0.1.0`), layout.digest)
+  } finally {
+    await registry.close()
+  }
+  const manifest = parseManifest(
+    readFileSync(join(layout.folder, 'blobs/sha256', layout.digest.slice(7))),
+    'application/vnd.oci.image.manifest.v1+json',
+  )
+  assert.equal(manifest.kind, 'image')
+  if (!isRoot) return t.skip('a change of the root directory needs root')
+  const files = join(folder, 'files')
+  mkdirSync(files)
+  const { layers } = JSON.parse(readFileSync(join(layout.folder, 'blobs/sha256', layout.digest.slice(7)), 'utf8')) as {
+    layers: ReadonlyArray<{ digest: string }>
+  }
+  for (const { digest } of layers)
+    run('/bin/tar', '-xzf', join(layout.folder, 'blobs/sha256', digest.slice(7)), '-C', files)
+  assert.match(run('/usr/sbin/chroot', files, '/usr/bin/containerd-nydus-grpc', '--version'), /^Version: {5}v\d/)
+  assert.match(
+    run('/usr/sbin/chroot', files, '/bin/sh', '-c', 'nydus-setup --containerd-version 2.1 --yes && ls /etc/containerd'),
+    /config\.toml/,
+  )
+})
