@@ -9,6 +9,7 @@ import {
   assert as check,
   constantFrom,
   dictionary,
+  integer,
   jsonValue,
   object,
   oneof,
@@ -104,7 +105,7 @@ test('files: the kubelet’s, kubeconfig, and what we kept', async () => {
     providers: oneof(
       value,
       record({
-        name: value,
+        name: oneof(constantFrom('plugin', '../x', ''), integer()),
         apiVersion: value,
         matchImages: value,
         defaultCacheDuration: value,
