@@ -9,12 +9,18 @@ import { isAlive, until } from '../launched.ts'
 const SLEEP = ['/bin/sleep', '1000']
 const KINDS: readonly ImageName[] = ['v6', 'other', 'v5', 'zran', 'plain']
 const OF_EACH = 10
+const CHURN_ROUNDS = 5
 
 export const MANY_CASES: readonly NodeCase[] = [
   {
     name: 'many',
     title: '50 pulls, then 50 starts at once, of five images',
     run: many,
+  },
+  {
+    name: 'churn',
+    title: 'images are pulled, run and removed, again and again, by six at once that share layers',
+    run: churn,
   },
   {
     name: 'gc',
@@ -48,6 +54,30 @@ async function many(world: World): Promise<string> {
 
 function seconds(ms: number): string {
   return `${(ms / 1000).toFixed(1)} s`
+}
+
+/** What one of them removes another one is just pulling. */
+async function churn(world: World): Promise<string> {
+  const node = await world.start({ mode: 'dedicated', recover: 'restart' })
+  const kinds: readonly ImageName[] = ['v6', 'v6', 'v6', 'plain', 'plain', 'other']
+  const lists = new Map<ImageName, TestImage[]>()
+  for (const kind of new Set(kinds)) lists.set(kind, await variantsOf(world.images, kind, kinds.length))
+  const workers = kinds.map(async (kind, index) => {
+    const { reference, sums } = lists.get(kind)?.[index] ?? (await world.images.image(kind))
+    for (let round = 0; round < CHURN_ROUNDS; round += 1) {
+      await node.cri.pull(reference)
+      const pod = await node.cri.runPod()
+      const id = await node.cri.start(pod, reference, SLEEP)
+      assert.equal(await node.cri.exec(id, 'sha256sum /data/*'), sums, `${reference}, round ${round}`)
+      await node.cri.stopAndRemove(id)
+      await Promise.all([node.cri.removePod(pod), node.cri.removeImage(reference)])
+    }
+  })
+  await Promise.all(workers)
+  await node.cri.removeAll()
+  await isEmptied(node)
+  await isStopped(node)
+  return `${kinds.length * CHURN_ROUNDS} images`
 }
 
 async function removesOnlyItsOwn(world: World): Promise<void> {
