@@ -16,8 +16,8 @@ const STATES = ['RUNNING', 'READY', 'INIT'] as const
 export async function adopt(daemon: Nydusd): Promise<void> {
   const { log } = daemon.parts
   try {
-    const found = await findServing(daemon)
-    for (const socket of await socketsOf(daemon.record)) if (socket !== found?.socket) await daemon.killAll(socket)
+    const { found, isServing } = await findServing(daemon)
+    for (const socket of await socketsOf(daemon.record)) if (!isServing.has(socket)) await daemon.killAll(socket)
     if (found !== undefined) {
       daemon.record = { ...daemon.record, APISocket: found.socket }
       if (await serves(daemon, found.state)) {
@@ -39,29 +39,32 @@ interface Serving {
   readonly state: (typeof STATES)[number]
 }
 
-async function findServing(daemon: Nydusd): Promise<Serving | undefined> {
-  const found = new Map<string, string>()
+/** The process to go on with, and all that are not to be ended: one whose mount was detached serves those who use it still. */
+async function findServing(
+  daemon: Nydusd,
+): Promise<{ readonly found: Serving | undefined; readonly isServing: ReadonlySet<string> }> {
+  const states = new Map<string, string>()
   const answerMs = Math.min(ANSWER_MS, Math.ceil(daemon.parts.settings.daemon.startupTimeoutMs / 2))
   for (const socket of await socketsOf(daemon.record))
     try {
-      found.set((await new DaemonApi(socket).info(AbortSignal.timeout(answerMs))).state, socket)
+      states.set(socket, (await new DaemonApi(socket).info(AbortSignal.timeout(answerMs))).state)
     } catch {
       // nobody serves it: what is to be done about that is decided when all were asked
     }
-  for (const state of STATES) {
-    const socket = found.get(state)
-    if (socket !== undefined) return { socket, state }
-  }
-  return undefined
+  const running = [...states].flatMap(([socket, state]) => (state === 'RUNNING' ? [socket] : []))
+  for (const state of STATES)
+    for (const [socket, itsState] of states)
+      if (itsState === state) return { found: { socket, state }, isServing: new Set([...running, socket]) }
+  return { found: undefined, isServing: new Set() }
 }
 
 /** Ends what was begun: a daemon that has a session starts, one that waits for it gets it. */
 async function serves(daemon: Nydusd, state: Serving['state']): Promise<boolean> {
   if (state === 'RUNNING') return true
   if (state === 'INIT') {
-    const session = await daemon.keptSession()
+    const session = await daemon.sessions.find()
     if (session === undefined) return false
-    await daemon.offer(session, daemon.api)
+    await daemon.sessions.offer(session, daemon.api)
   }
   await daemon.api.start()
   return (await daemon.api.info()).state === 'RUNNING'

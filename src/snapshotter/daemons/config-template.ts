@@ -73,7 +73,7 @@ export class ConfigTemplate {
   /** The document for an image. Without a credential the template's own login stays. */
   render(facts: ConfigFacts): Json {
     const document = structuredClone(this.#document)
-    const { type, backend, cache, named } = this.#places(document)
+    const { type, backend, cache, named, rafs } = this.#places(document)
     named['id'] = `/${facts.key}`
     cache['work_dir'] = facts.cacheDirectory
     if (type === 'registry') {
@@ -82,7 +82,7 @@ export class ConfigTemplate {
       Object.assign(backend, facts.backend)
       if (facts.credential !== undefined) putLogin(backend, facts.credential)
     }
-    if (facts.idMapping !== undefined) document['id_mapping'] = facts.idMapping
+    if (facts.idMapping !== undefined) rafs['id_mapping'] = facts.idMapping
     return document
   }
 
@@ -111,6 +111,8 @@ interface Places {
   readonly cache: Json
   /** Has the key `id`. */
   readonly named: Json
+  /** Has what concerns the file system. */
+  readonly rafs: Json
 }
 
 /** Where things are in a document; tables that a registry's document lacks are made. */
@@ -128,8 +130,10 @@ function placesOf(document: Json, bad: (why: string) => Error): Places {
   if (typeof type !== 'string' || !['registry', 'localfs', 'oss', 's3', 'localdisk', 'http-proxy'].includes(type))
     throw bad(`backend type ${JSON.stringify(type)} cannot be used; write "registry", "localfs", "oss" or "s3"`)
   const cache = table(named, 'cache')
-  if (isSecond) return { type, backend: table(backend, type), cache: table(cache, 'filecache'), named }
-  return { type, backend: table(backend, 'config'), cache: table(cache, 'config'), named }
+  if (!isSecond)
+    return { type, backend: table(backend, 'config'), cache: table(cache, 'config'), named, rafs: document }
+  const rafs = table(document, 'rafs')
+  return { type, backend: table(backend, type), cache: table(cache, 'filecache'), named, rafs }
 }
 
 function putLogin(backend: Json, credential: Credential): void {

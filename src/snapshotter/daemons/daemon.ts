@@ -1,4 +1,4 @@
-import { closeSync, mkdirSync, rmSync } from 'node:fs'
+import { mkdirSync, rmSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { SnapshotterError } from '../errors.ts'
@@ -6,16 +6,15 @@ import type { RecordTable } from '../store/index.ts'
 import { DaemonApi } from './api-client.ts'
 import type { Cgroup } from './cgroup.ts'
 import type { DaemonEvents } from './events.ts'
-import { Holder } from './holder.ts'
 import { Launched } from './launch.ts'
 import { Liveness } from './liveness.ts'
 import { messageOf } from './message.ts'
-import { configPath, detach, newDaemon, removeFiles, sessionPath } from './places.ts'
+import { configPath, detach, isMountPoint, newDaemon, nextSocket, removeFiles, sessionPath } from './places.ts'
 import { servesSocket, processesServing, processorSeconds, signalProcess, waitUntil } from './processes.ts'
 import type { DaemonRecord, InstanceRecord } from './records.ts'
-import { recover } from './recover.ts'
+import { recover, remount } from './recover.ts'
 import type { DaemonLog, DaemonSettings } from './settings.ts'
-import { fetchSession, offerSession, type Session } from './supervisor.ts'
+import { SessionKeeper } from './session-keeper.ts'
 import { Turns } from './turns.ts'
 
 /** An image that a daemon is to serve. */
@@ -60,18 +59,30 @@ export class Nydusd {
   version = { packageVersion: '', gitCommit: '' }
   /** Of one processor, in percent; of the time after its start. */
   startupCpuPercent = 0
-  session: Session | undefined
-  readonly #holder: Holder
-  readonly #saves = new Turns()
-  #isSaveWanted = false
+  readonly sessions: SessionKeeper
+  /** Nothing of it was ever started. */
+  isNew: boolean
+  /** Whoever needs a dead daemon waits for the same attempt. */
+  #revival: Promise<void> | undefined
   #liveness: Liveness | undefined
   #calls = 0
   #deaths: readonly number[] = []
 
-  constructor(parts: DaemonParts, record: DaemonRecord) {
+  /** `recorded` by an earlier process: it may be there, in whatever state. */
+  constructor(parts: DaemonParts, record: DaemonRecord, origin: 'recorded' | 'new' = 'new') {
+    this.isNew = origin === 'new'
     this.parts = parts
     this.record = record
-    this.#holder = new Holder(join(parts.settings.root, 'supervisor', record.ID))
+    this.sessions = new SessionKeeper({
+      name: record.ID,
+      path: join(parts.settings.root, 'supervisor', record.ID),
+      log: parts.log,
+      source: () => ({
+        supervisorPath: this.record.SupervisorPath,
+        api: this.api,
+        isRunning: this.state === 'running',
+      }),
+    })
   }
 
   get id(): string {
@@ -90,15 +101,39 @@ export class Nydusd {
   async running(): Promise<void> {
     await this.turns.settled()
     if (this.state === 'running') return
+    this.#revival ??= this.turns
+      .take(async () => {
+        if (this.state === 'destroyed') throw new SnapshotterError('UNAVAILABLE', `nydusd ${this.id} was ended`)
+        if (this.state !== 'running') await recover(this, 'anyway')
+      })
+      .finally(() => {
+        this.#revival = undefined
+      })
+    await this.#revival
+  }
+
+  /**
+   * As `running`, and its session is where it shall be. Somebody may have detached it while containers use it: then its process is left to them, and ends with the
+   * last of them; another one serves what comes from now on.
+   */
+  async serving(): Promise<void> {
+    await this.running()
+    if (await isMountPoint(this.record.Mountpoint)) return
     await this.turns.take(async () => {
-      if (this.state === 'destroyed') throw new SnapshotterError('UNAVAILABLE', `nydusd ${this.id} was ended`)
-      if (this.state !== 'running') await recover(this, 'anyway')
+      if (this.state !== 'running' || (await isMountPoint(this.record.Mountpoint))) return
+      this.parts.log.warn(`nydusd ${this.id} is not mounted at ${this.record.Mountpoint} any more; another one is`)
+      this.unwatch()
+      this.state = 'dead'
+      this.record = { ...this.record, APISocket: nextSocket(this.record.APISocket) }
+      await this.startFresh()
+      await remount(this)
     })
+    await this.running()
   }
 
   /** Mounts an image of a shared daemon. One that is mounted already is no error. */
   async mount(image: DaemonImage): Promise<void> {
-    await this.running()
+    await this.serving()
     if (image.isMounted) return
     this.#calls++
     try {
@@ -110,7 +145,7 @@ export class Nydusd {
     } finally {
       this.#calls--
     }
-    await this.saveState()
+    await this.sessions.save()
   }
 
   /** The call alone, by those who know that the daemon serves. */
@@ -144,7 +179,7 @@ export class Nydusd {
     } finally {
       this.#calls--
     }
-    await this.saveState()
+    await this.sessions.save()
   }
 
   /** Resolves when no call is under way that changes what is mounted. */
@@ -154,7 +189,8 @@ export class Nydusd {
 
   /** A new process on a new session. Whatever is left of an earlier one is cleared away. */
   async startFresh(): Promise<void> {
-    await this.#clear()
+    if (!this.isNew) await this.#clear()
+    this.isNew = false
     this.#renew()
     const { record } = this
     for (const directory of [dirname(record.APISocket), record.ConfigDir])
@@ -207,7 +243,7 @@ export class Nydusd {
     events.emit('RUNNING', this.id, version.packageVersion)
     await cgroup?.add(liveness.pid)
     liveness.onEnd(() => this.#died())
-    await this.saveState()
+    await this.sessions.save()
   }
 
   /** Nobody is told when this process ends from now on. */
@@ -239,40 +275,6 @@ export class Nydusd {
     return this.#deaths.length <= DEATHS.many ? DEATHS.pauseMs : DEATHS.longPauseMs
   }
 
-  /** Gives the session, as it was kept last, to a daemon that waits for it. */
-  async offer(session: Session, api: DaemonApi): Promise<void> {
-    await offerSession(this.record.SupervisorPath, session, () => api.takeOver())
-  }
-
-  /** What an earlier snapshotter kept, if this one has nothing. */
-  async keptSession(): Promise<Session | undefined> {
-    if (this.record.SupervisorPath === '') return undefined
-    try {
-      this.session ??= await this.#holder.find()
-    } catch (error) {
-      this.parts.log.warn(`the session of nydusd ${this.id} cannot be taken up: ${messageOf(error)}`)
-    }
-    return this.session
-  }
-
-  /** Calls that come while one is under way are served by one more. What fails is logged: the state before serves as well for what was mounted then. */
-  async saveState(): Promise<void> {
-    if (this.record.SupervisorPath === '') return
-    this.#isSaveWanted = true
-    await this.#saves.take(async () => {
-      if (!this.#isSaveWanted || this.state !== 'running') return
-      this.#isSaveWanted = false
-      try {
-        const session = await fetchSession(this.record.SupervisorPath, () => this.api.sendState())
-        if (this.session !== undefined) closeSync(this.session.device)
-        this.session = session
-        await this.#holder.keep(session)
-      } catch (error) {
-        this.parts.log.warn(`nydusd ${this.id}: a successor would have an old state: ${messageOf(error)}`)
-      }
-    })
-  }
-
   persist(): void {
     this.parts.records.put(this.id, JSON.stringify(this.record))
   }
@@ -301,8 +303,7 @@ export class Nydusd {
   release(): void {
     this.unwatch()
     this.state = 'destroyed' // for us: nobody starts it from here
-    if (this.session !== undefined) closeSync(this.session.device)
-    this.session = undefined
+    this.sessions.release()
   }
 
   async #terminate(): Promise<void> {
@@ -316,22 +317,19 @@ export class Nydusd {
   /** Nobody serves the session any more, and nobody keeps it. */
   async #clear(): Promise<void> {
     await this.killAll(this.record.APISocket)
-    this.#holder.end()
-    if (this.session !== undefined) closeSync(this.session.device)
-    this.session = undefined
+    this.sessions.end()
     await detach(this.record.Mountpoint)
     rmSync(this.record.APISocket, { force: true })
   }
 
   /** The daemon of that socket and its keeper, which would bring it back; a keeper is older, and is killed first. */
   async killAll(socket: string): Promise<void> {
-    const left = (): number[] => processesServing(socket)
-    const isGone = await waitUntil(() => {
-      const pids = left()
+    const isGone = await waitUntil(async () => {
+      const pids = await processesServing(socket)
       for (const pid of pids) signalProcess(pid, 'SIGKILL')
       return pids.length === 0
     }, KILL_MS)
-    if (!isGone) this.parts.log.warn(`processes ${left().join(', ')} of nydusd ${this.id} do not end`)
+    if (!isGone) this.parts.log.warn(`processes of nydusd ${this.id} do not end, though they are killed`)
   }
 
   #measure(pid: number): void {

@@ -27,7 +27,7 @@ export function findRecorded(parts: DaemonParts, instances: RecordTable): Found 
   const daemons = new Map(
     found.daemons
       .filter(({ FsDriver }) => FsDriver === 'fusedev')
-      .map((record) => [record.ID, new Nydusd(parts, upToDate(record))]),
+      .map((record) => [record.ID, new Nydusd(parts, upToDate(record), 'recorded')]),
   )
   for (const record of found.instances) {
     const daemon = daemons.get(record.DaemonID)
@@ -70,7 +70,7 @@ export async function clearLeftovers({ log, settings }: DaemonParts, daemons: re
   }
   for (const folder of ['socket', 'config'])
     for (const id of await readdir(join(settings.root, folder)).catch(() => []))
-      if (!ids.has(id) && processesServing(join(settings.root, 'socket', id, 'api.sock')).length === 0)
+      if (!ids.has(id) && (await processesServing(join(settings.root, 'socket', id, 'api.sock'))).length === 0)
         await rm(join(settings.root, folder, id), { recursive: true, force: true })
 }
 

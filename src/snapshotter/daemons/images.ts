@@ -18,6 +18,7 @@ import { clearLeftovers, findRecorded } from './found.ts'
 import type { CredentialLookup, MirrorLookup } from './image-config.ts'
 import type { IdMapping } from '../id-mapping.ts'
 import { imageKey, type ImageRequest } from './image-request.ts'
+import { inParallel } from './in-parallel.ts'
 import { messageOf } from './message.ts'
 import { Mounter, nameOf } from './mounter.ts'
 import { configPath, newDaemon } from './places.ts'
@@ -27,11 +28,9 @@ import { pushLogin } from './relogin.ts'
 import type { DaemonLog, DaemonSettings } from './settings.ts'
 import { type DaemonMetrics, type DaemonStatus, metricsOf, statusOf } from './status.ts'
 import { TurnsByKey, unlessAborted } from './turns.ts'
-import { commitOf, replaceProgram, upgrade } from './upgrade.ts'
-import { blobsOf } from './used-blobs.ts'
+import { upgradeAll, upgradeOutdated } from './upgrade.ts'
+import { usedBlobs } from './used-blobs.ts'
 
-/** Daemons of which so many at a time are looked for, started, or ended. */
-const AT_ONCE = 4
 /** So long a start waits for daemons that serve still; the others come while it goes on. */
 const START_MS = 10_000
 /** So long a stop waits for what is under way; the next start finds what it left. */
@@ -129,7 +128,7 @@ export class Images {
       if (shared.state === 'starting' && shared.record.ProcessID === 0)
         void shared.running().catch((error: unknown) => log.error(`the shared nydusd: ${messageOf(error)}`))
     }
-    void adopted.then(() => this.#upgradeOutdated())
+    void adopted.then(() => upgradeOutdated([...this.#daemons.values()], this.#parts))
     const late = Promise.withResolvers<void>()
     const timer = setTimeout(late.resolve, START_MS)
     await Promise.race([adopted, late.promise])
@@ -158,7 +157,7 @@ export class Images {
       if (known === undefined) return await this.#mountNew(key, request)
       const { daemon, image } = known
       if (daemon === undefined) return this.#mounter.described(image, undefined)
-      await (daemon.isShared ? daemon.mount(image) : daemon.running())
+      await (daemon.isShared ? daemon.mount(image) : daemon.serving())
       return this.#mounter.described(image, daemon)
     })
   }
@@ -172,6 +171,7 @@ export class Images {
       const image = await this.#mounter.mount(request, daemon)
       return this.#mounter.described(image, daemon)
     } catch (error) {
+      this.#parts.log.warn(messageOf(error)) // whoever asked may have gone
       this.#instances.remove(key)
       if (isShared) await daemon.unmount(key).catch((cause: unknown) => this.#parts.log.warn(messageOf(cause)))
       else {
@@ -268,32 +268,7 @@ export class Images {
 
   /** Replaces the program of all daemons while they serve. The first failure ends it; what was not replaced goes on as it was. Throws SnapshotterError. */
   async upgrade({ nydusdPath }: { readonly nydusdPath: string }): Promise<void> {
-    await commitOf(nydusdPath)
-    for (const daemon of this.#daemons.values()) await upgrade(daemon, nydusdPath)
-    const { nydusdPath: installed } = this.#parts.settings.daemon
-    if (installed.includes('/')) await replaceProgram(installed, nydusdPath)
-  }
-
-  /** Daemons of another version than the program that is there now; where a supervisor makes it possible. */
-  async #upgradeOutdated(): Promise<void> {
-    const { settings, log } = this.#parts
-    const { nydusdPath, recoverPolicy } = settings.daemon
-    if (recoverPolicy !== 'failover') return
-    try {
-      const commit = await commitOf(nydusdPath)
-      for (const daemon of this.#daemons.values())
-        if (
-          daemon.state === 'running' &&
-          daemon.record.SupervisorPath !== '' &&
-          commit !== '' &&
-          daemon.version.gitCommit !== commit
-        ) {
-          log.info(`nydusd ${daemon.id} is replaced by the version that is installed`)
-          await upgrade(daemon, nydusdPath)
-        }
-    } catch (error) {
-      log.error(messageOf(error))
-    }
+    await upgradeAll([...this.#daemons.values()], nydusdPath, this.#parts.settings.daemon.nydusdPath)
   }
 
   /** What a blob takes in the cache. */
@@ -306,20 +281,15 @@ export class Images {
    * not mounted, tars, disks. When an image's blobs are not known, nothing is removed.
    */
   async collectCache(roots: Iterable<string>, signal: AbortSignal): Promise<CollectedCache> {
-    return await this.#collector.collect(() => this.#usedBlobs(), roots, signal)
-  }
-
-  /** Undefined when an image's blobs cannot be told. */
-  async #usedBlobs(): Promise<Set<string> | undefined> {
-    const used = new Set<string>()
-    for (const { image } of this.#all())
-      try {
-        for (const blob of await blobsOf(image)) used.add(blob)
-      } catch (error) {
-        this.#parts.log.warn(`the blobs of ${nameOf(image)} are not known: ${messageOf(error)}`)
-        return undefined
-      }
-    return used
+    return await this.#collector.collect(
+      () =>
+        usedBlobs(
+          this.#all().map(({ image }) => image),
+          this.#parts.log,
+        ),
+      roots,
+      signal,
+    )
   }
 
   /** Resolves when no daemon is being started, brought back or replaced. */
@@ -370,14 +340,4 @@ export class Images {
     this.#daemons.set(daemon.id, daemon)
     return daemon
   }
-}
-
-/** Some at a time. */
-async function inParallel<T>(items: readonly T[], act: (item: T) => Promise<void>): Promise<void> {
-  const rest = [...items]
-  await Promise.all(
-    Array.from({ length: AT_ONCE }, async () => {
-      for (let item = rest.shift(); item !== undefined; item = rest.shift()) await act(item)
-    }),
-  )
 }

@@ -56,7 +56,7 @@ export class Mounter {
     this.#parts.instances.put(key, JSON.stringify(image.record))
     try {
       if (daemon.isShared) await daemon.mount(image)
-      else await daemon.running()
+      else await daemon.serving()
     } catch (error) {
       throw new SnapshotterError(
         error instanceof SnapshotterError ? error.code : 'INTERNAL',

@@ -1,8 +1,9 @@
 /** Other processes, as /proc shows them. They are not our children after a restart of ours: nobody tells when they end, and a number may be another one's. */
 import { readFileSync, readdirSync } from 'node:fs'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises'
 
 const POLL_MS = 20
+const PIDS_AT_ONCE = 200
 /** Of the kernel's clock that counts processor time; the same on all Linux machines. */
 const TICKS_A_SECOND = 100
 
@@ -12,12 +13,16 @@ export function servesSocket(pid: number, socket: string): boolean {
   return words.some((word, index) => word === '--apisock' && words[index + 1] === socket)
 }
 
-/** Everybody who was told to serve this socket. */
-export function processesServing(socket: string): number[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number)
-    .filter((pid) => pid !== process.pid && servesSocket(pid, socket))
+/** Everybody who was told to serve this socket. A machine with thousands of processes is looked at in parts. */
+export async function processesServing(socket: string): Promise<number[]> {
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name))
+  const found: number[] = []
+  for (const [index, name] of pids.entries()) {
+    const pid = Number(name)
+    if (pid !== process.pid && servesSocket(pid, socket)) found.push(pid)
+    if (index % PIDS_AT_ONCE === PIDS_AT_ONCE - 1) await setImmediate()
+  }
+  return found
 }
 
 function commandLine(pid: number): string[] {
@@ -38,9 +43,9 @@ export function signalProcess(pid: number, signal: NodeJS.Signals): void {
 }
 
 /** Waits until the condition holds; false when it did not in time. */
-export async function waitUntil(holds: () => boolean, timeoutMs: number): Promise<boolean> {
+export async function waitUntil(holds: () => boolean | Promise<boolean>, timeoutMs: number): Promise<boolean> {
   const deadline = performance.now() + timeoutMs
-  while (!holds()) {
+  while (!(await holds())) {
     if (performance.now() > deadline) return false
     await sleep(POLL_MS)
   }
@@ -49,26 +54,25 @@ export async function waitUntil(holds: () => boolean, timeoutMs: number): Promis
 
 /** Resident memory, KiB; 0 when it has ended. */
 export function memoryKib(pid: number): number {
-  const pages = field(pid, 'statm', 1)
-  return pages * 4
+  return Number(/^VmRSS:\s*(\d+) kB$/m.exec(read(pid, 'status'))?.[1] ?? 0)
 }
 
 /** Processor time that it has used, seconds; 0 when it has ended. */
 export function processorSeconds(pid: number): number {
+  const text = read(pid, 'stat')
   // after the name, which may have blanks in it: state 0, …, utime 11, stime 12 (proc(5), fields 3, 14 and 15)
-  return (field(pid, 'stat', 11) + field(pid, 'stat', 12)) / TICKS_A_SECOND
+  const words = text
+    .slice(text.lastIndexOf(')') + 1)
+    .trim()
+    .split(' ')
+  return (Number(words[11] ?? 0) + Number(words[12] ?? 0)) / TICKS_A_SECOND
 }
 
-function field(pid: number, file: 'stat' | 'statm', index: number): number {
-  if (pid <= 0) return 0
+function read(pid: number, file: 'stat' | 'status'): string {
+  if (pid <= 0) return ''
   try {
-    const text = readFileSync(`/proc/${pid}/${file}`, 'latin1')
-    const words = text
-      .slice(text.lastIndexOf(')') + 1)
-      .trim()
-      .split(' ')
-    return Number(words[index] ?? 0)
+    return readFileSync(`/proc/${pid}/${file}`, 'latin1')
   } catch {
-    return 0
+    return '' // it has ended
   }
 }

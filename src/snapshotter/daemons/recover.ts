@@ -21,8 +21,9 @@ export async function recover(daemon: Nydusd, how: 'by policy' | 'anyway'): Prom
   const { log, settings } = daemon.parts
   const { recoverPolicy, startupTimeoutMs } = settings.daemon
   try {
+    if (daemon.isNew) return await daemon.startFresh()
     if (await cameBack(daemon, startupTimeoutMs)) return log.info(`nydusd ${daemon.id} was brought back by its keeper`)
-    const session = await daemon.keptSession()
+    const session = await daemon.sessions.find()
     if (session !== undefined && !isFuseOver(session.device) && (await goesOn(daemon, session))) return
     if (recoverPolicy === 'none' && how === 'by policy')
       return log.warn(`nydusd ${daemon.id} stays dead (recover_policy)`)
@@ -40,7 +41,7 @@ export async function recover(daemon: Nydusd, how: 'by policy' | 'anyway'): Prom
 async function cameBack(daemon: Nydusd, timeoutMs: number): Promise<boolean> {
   const { APISocket } = daemon.record
   const deadline = performance.now() + timeoutMs
-  while (processesServing(APISocket).length > 0 && performance.now() < deadline) {
+  while (performance.now() < deadline && (await processesServing(APISocket)).length > 0) {
     try {
       if ((await daemon.api.info()).state === 'RUNNING') {
         await daemon.attach()
@@ -63,7 +64,7 @@ async function goesOn(daemon: Nydusd, session: Session): Promise<boolean> {
     const launched = await daemon.launch(settings.daemon.nydusdPath, true)
     try {
       await launched.waitFor(['INIT'], settings.daemon.startupTimeoutMs)
-      await daemon.offer(session, daemon.api)
+      await daemon.sessions.offer(session, daemon.api)
       await daemon.api.start()
       await launched.waitFor(['RUNNING'], settings.daemon.startupTimeoutMs)
       await daemon.attach()
@@ -98,7 +99,7 @@ export async function reconcile(daemon: Nydusd): Promise<void> {
 }
 
 /** Images of a shared daemon that are not mounted, in the order of their first mounts. One that fails hinders no other: who needs it tries again. */
-async function remount(daemon: Nydusd): Promise<void> {
+export async function remount(daemon: Nydusd): Promise<void> {
   const missing = [...daemon.images.values()].filter(({ isMounted }) => !isMounted)
   for (const image of missing)
     try {
@@ -107,5 +108,5 @@ async function remount(daemon: Nydusd): Promise<void> {
     } catch (error) {
       daemon.parts.log.error(`${image.record.ImageID} is not mounted again: ${messageOf(error)}`)
     }
-  if (missing.length > 0) await daemon.saveState()
+  if (missing.length > 0) await daemon.sessions.save()
 }

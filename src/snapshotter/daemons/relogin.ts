@@ -14,7 +14,7 @@ export async function pushLogin(daemon: Nydusd, image: DaemonImage, credential: 
   // a token reaches those that start from now on: nydusd takes only logins while it serves
   if (login === undefined || daemon.state !== 'running' || !image.isMounted) return
   await daemon.api.setLogin(sessionPath(daemon.record, key), login)
-  await daemon.saveState()
+  await daemon.sessions.save()
 }
 
 /** A state may have been saved with a login that is out of date: what configurations have is told again after each takeover. Never throws. */

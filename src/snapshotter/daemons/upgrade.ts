@@ -3,7 +3,7 @@ import { rmSync } from 'node:fs'
 import { link, lstat, realpath, rename, rm, symlink } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { SnapshotterError } from '../errors.ts'
-import type { Nydusd } from './daemon.ts'
+import type { DaemonParts, Nydusd } from './daemon.ts'
 import { messageOf } from './message.ts'
 import { tellLogins } from './relogin.ts'
 import { nextSocket } from './places.ts'
@@ -28,7 +28,7 @@ export async function commitOf(program: string): Promise<string> {
 /**
  * Another program takes over the session of a daemon that serves; its users notice nothing. When that fails, the old daemon goes on. Throws SnapshotterError.
  */
-export async function upgrade(daemon: Nydusd, program: string): Promise<void> {
+async function upgrade(daemon: Nydusd, program: string): Promise<void> {
   await daemon.turns.take(async () => {
     const { record: old } = daemon
     if (old.SupervisorPath === '')
@@ -39,7 +39,7 @@ export async function upgrade(daemon: Nydusd, program: string): Promise<void> {
     if (daemon.state !== 'running') throw new SnapshotterError('UNAVAILABLE', `nydusd ${daemon.id} does not serve now`)
     if (!(await daemon.quiet()))
       throw new SnapshotterError('UNAVAILABLE', `nydusd ${daemon.id} is busy with mounts; try again`)
-    await daemon.saveState()
+    await daemon.sessions.save()
     const oldApi = daemon.api
     daemon.record = { ...old, APISocket: nextSocket(old.APISocket) }
     try {
@@ -73,19 +73,43 @@ export async function upgrade(daemon: Nydusd, program: string): Promise<void> {
   })
 }
 
+/** Another program for all daemons, and for starts to come where it is installed by its path. The first failure ends it. Throws SnapshotterError. */
+export async function upgradeAll(daemons: readonly Nydusd[], program: string, installed: string): Promise<void> {
+  await commitOf(program)
+  for (const daemon of daemons) await upgrade(daemon, program)
+  if (installed.includes('/')) await replaceProgram(installed, program)
+}
+
+/** Daemons of another version than the program that is installed now, where a supervisor makes it possible. Never throws. */
+export async function upgradeOutdated(daemons: readonly Nydusd[], { settings, log }: DaemonParts): Promise<void> {
+  const { nydusdPath, recoverPolicy } = settings.daemon
+  if (recoverPolicy !== 'failover') return
+  try {
+    const commit = await commitOf(nydusdPath)
+    for (const daemon of daemons) {
+      const { state, record, version } = daemon
+      if (state !== 'running' || record.SupervisorPath === '' || commit === '' || version.gitCommit === commit) continue
+      log.info(`nydusd ${daemon.id} is replaced by the version that is installed`)
+      await upgrade(daemon, nydusdPath)
+    }
+  } catch (error) {
+    log.error(messageOf(error))
+  }
+}
+
 /** Up to the point from which on the new daemon has the session. */
 async function takeOver(daemon: Nydusd, program: string): Promise<void> {
-  const { session } = daemon
+  const { session } = daemon.sessions
   if (session === undefined) throw new SnapshotterError('UNAVAILABLE', 'its state could not be saved')
   const timeoutMs = daemon.parts.settings.daemon.startupTimeoutMs
   const launched = await daemon.launch(program, true)
   await launched.waitFor(['INIT'], timeoutMs)
-  await daemon.offer(session, daemon.api)
+  await daemon.sessions.offer(session, daemon.api)
   await launched.waitFor(['READY'], timeoutMs)
 }
 
 /** Makes a path lead to another program, for all starts that follow. A program that was there stays beside it as `<path>.old`. */
-export async function replaceProgram(path: string, program: string): Promise<void> {
+async function replaceProgram(path: string, program: string): Promise<void> {
   if (path === program || (await realpath(path).catch(() => path)) === (await realpath(program))) return
   const temporary = `${path}.${process.pid}.new`
   try {
