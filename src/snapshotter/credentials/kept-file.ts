@@ -42,7 +42,9 @@ export class KeptFile {
       try {
         await writePrivateFile(this.#path, this.#format())
       } catch (error) {
-        this.#log.warn(`credentials are not kept across restarts: ${(error as Error).message}`)
+        this.#log.warn(
+          `credentials are not kept across restarts: cannot write ${this.#path}: ${(error as Error).message}`,
+        )
       }
     })
   }

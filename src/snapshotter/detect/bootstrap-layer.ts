@@ -49,14 +49,23 @@ export async function fetchBootstrapLayer(layer: BootstrapLayer): Promise<string
     await syncFolder(fs)
     return target
   } catch (error) {
-    if (error instanceof SnapshotterError || (error instanceof Error && error.name === 'TarError'))
-      throw new SnapshotterError('BAD_STATE', `cannot use bootstrap layer ${digest}: ${error.message}`, {
-        cause: error,
-      })
-    throw error
+    throw refusal(error, digest, fs)
   } finally {
     await rm(staging, { recursive: true, force: true })
   }
+}
+
+/** What the registry's client throws stays as it is. */
+function refusal(error: unknown, digest: Digest, fs: string): unknown {
+  const { name, message, code } = error as NodeJS.ErrnoException
+  if (code === 'ENOSPC' || code === 'EDQUOT')
+    return new SnapshotterError(
+      'RESOURCE_EXHAUSTED',
+      `cannot write a bootstrap into ${fs}: ${code}; make room on its disk`,
+      { cause: error },
+    )
+  if (!(error instanceof SnapshotterError) && name !== 'TarError') return error
+  return new SnapshotterError('BAD_STATE', `cannot use bootstrap layer ${digest}: ${message}`, { cause: error })
 }
 
 async function unpack(

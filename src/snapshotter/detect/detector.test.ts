@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { execFileSync } from 'node:child_process'
 import { lstat, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -378,5 +379,24 @@ describe('the bootstrap is fetched', () => {
       assert.equal(await readFile(join(directory, 'fs/victim'), 'utf8'), 'safe')
       assert.ok((await readFile(join(directory, 'fs/image.boot'))).equals(BOOT))
     })
+  })
+
+  test('a disk that is full is told so, and nothing half-written stays', {
+    skip: process.getuid?.() === 0 ? false : 'needs root',
+  }, async () => {
+    await fetched(
+      gzipSync(await tarOf([{ path: 'image/image.boot', content: BOOT }])),
+      async ({ world, directory, fetch }) => {
+        execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'none', directory])
+        try {
+          await mkdir(join(directory, 'fs'))
+          await assert.rejects(fetch(), { code: 'RESOURCE_EXHAUSTED', message: /make room/ })
+          assert.deepEqual([await readdir(directory), await readdir(join(directory, 'fs'))], [['fs'], []])
+          assert.deepEqual(world.lines, [])
+        } finally {
+          execFileSync('umount', [directory])
+        }
+      },
+    )
   })
 })

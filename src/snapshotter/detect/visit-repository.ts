@@ -28,8 +28,8 @@ export interface Visited {
 }
 
 /**
- * Does something with the repository of an image, by a client of its own with the image's login. All that is thrown is SnapshotterError: 'NOT_FOUND'; 'BAD_STATE' for answers that would be no better next time;
- * 'UNAVAILABLE' for what may be; 'RESOURCE_EXHAUSTED' for a full disk; 'DEADLINE_EXCEEDED', 'CANCELLED'.
+ * Does something with the repository of an image, by a client of its own with the image's login. All that is thrown is SnapshotterError: what `use` throws of these, else 'NOT_FOUND'; 'BAD_STATE' for answers that would be no better next time;
+ * 'UNAVAILABLE' for what may be; 'DEADLINE_EXCEEDED', 'CANCELLED'.
  */
 export async function visitRepository<T>(
   { credentials, access }: VisitParts,
@@ -43,12 +43,9 @@ export async function visitRepository<T>(
     return await use(client.repository(reference))
   } catch (error) {
     if (error instanceof SnapshotterError) throw error
-    const { code, message } = error as Error & { code?: string }
-    const text = `${reference.host}/${reference.repository}: ${message}`
-    if (error instanceof RegistryError) throw new SnapshotterError(codeOf(error, signal), text, { cause: error })
-    throw new SnapshotterError(code === 'ENOSPC' || code === 'EDQUOT' ? 'RESOURCE_EXHAUSTED' : 'INTERNAL', text, {
-      cause: error,
-    })
+    const text = `${reference.host}/${reference.repository}: ${(error as Error).message}`
+    const code = error instanceof RegistryError ? codeOf(error, signal) : 'INTERNAL'
+    throw new SnapshotterError(code, text, { cause: error })
   } finally {
     await client.close()
   }
