@@ -1,6 +1,6 @@
 import { basename } from 'node:path'
 import pLimit from 'p-limit'
-import { CRI_LAYER_DIGEST, NYDUS_BLOB, NYDUS_TARFS } from './labels.ts'
+import { CRI_LAYER_DIGEST, NYDUS_BLOB, NYDUS_TARFS, STARGZ } from './labels.ts'
 import type { SnapshotterParts } from './parts.ts'
 import type { Snapshot } from './snapshot.ts'
 import { removeTree } from './store/index.ts'
@@ -91,7 +91,7 @@ export class Cleanup {
     const wanted = new Set<string>(this.#parts.tarfs?.unclaimed())
     for (const { labels } of this.#parts.store.list([])) {
       const digest = labels.get(CRI_LAYER_DIGEST)
-      if (digest !== undefined && labels.has(NYDUS_BLOB)) wanted.add(digest)
+      if (digest !== undefined && (labels.has(NYDUS_BLOB) || labels.has(STARGZ))) wanted.add(digest)
       const tarfs = labels.get(NYDUS_TARFS)
       if (tarfs !== undefined) wanted.add(tarfs)
     }

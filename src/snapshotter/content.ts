@@ -1,8 +1,10 @@
+import { existsSync } from 'node:fs'
 import { access, readFile, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { superblockFields } from '../rafs/index.ts'
 import { SnapshotterError } from './errors.ts'
 import { type IdMapping, parseIdMapping } from './id-mapping.ts'
+import { imageBootstrap } from './layer-bootstraps.ts'
 import { diskVolume, guestPullVolume, kataOption } from './kata-volume.ts'
 import {
   CRI_IMAGE_REF,
@@ -126,10 +128,7 @@ export class Contents {
       case 'tarfs':
         return await this.#tarfs(route, of, signal)
       case 'stargz':
-        throw new SnapshotterError(
-          'UNIMPLEMENTED',
-          `the layer ${route.layer.key} was made by a snapshotter with ${route.kind}, which this version does not have; remove the image and pull it again`,
-        )
+        return await this.#stargz(route, of, signal)
       case 'data':
         return undefined
       default:
@@ -168,6 +167,20 @@ export class Contents {
       volumes,
       mapping: of.mapping,
     }
+  }
+
+  async #stargz(route: Layered, of: Mounted, signal: AbortSignal): Promise<Lower> {
+    const { store, stargz } = this.#parts
+    const { layer, below } = route
+    if (!existsSync(imageBootstrap(store.directory(layer)))) {
+      if (stargz === undefined)
+        throw new SnapshotterError(
+          'FAILED_PRECONDITION',
+          `${layer.key} is an eStargz layer, and these are switched off now; set experimental.enable_stargz, or remove the image and pull it again`,
+        )
+      await stargz.merge([layer, ...below], (one) => store.directory(one))
+    }
+    return await this.#rafs(route, of, signal)
   }
 
   async #rafs({ layer, above, below }: Layered, of: Mounted, signal: AbortSignal): Promise<Lower> {

@@ -103,7 +103,7 @@ export class LeftOutLayers {
   }
 
   async #try(probe: LayerProbe, labels: Labels, signal: AbortSignal): Promise<Taken | undefined> {
-    const { detector, tarfs, log } = this.#parts
+    const { detector, stargz, tarfs, log } = this.#parts
     switch (probe) {
       case 'detect': {
         const found = await detector?.find(labels, signal)
@@ -116,7 +116,7 @@ export class LeftOutLayers {
       case 'tarfs':
         return await tarfs?.take(labels, signal)
       case 'stargz':
-        return undefined
+        return await stargz?.take(labels, signal)
       default:
         return probe satisfies never
     }

@@ -2,6 +2,7 @@ import type { IdMapping } from './id-mapping.ts'
 import type { Log } from './log/index.ts'
 import type { Settings } from './settings/index.ts'
 import type { Labels, Snapshot, Usage } from './snapshot.ts'
+import type { Stargz } from './stargz/index.ts'
 import type { SnapshotStore } from './store/index.ts'
 import type { Tarfs } from './tarfs/index.ts'
 
@@ -68,6 +69,8 @@ export interface SnapshotterParts {
   readonly detector: BootstrapDetector | undefined
   /** Where images run from their tars. */
   readonly tarfs: Tarfs | undefined
+  /** Where eStargz layers are read as they are. */
+  readonly stargz: Stargz | undefined
   readonly log: Log
   /** Told when an operation ended, for metrics. */
   readonly observe: (operation: Operation, elapsedMs: number) => void

@@ -15,6 +15,7 @@ import { findProgram, type Settings } from './settings/index.ts'
 import { NydusSnapshotter, type Snapshotter } from './snapshotter.ts'
 import { SnapshotStore } from './store/index.ts'
 import { Collector, SnapshotterMetrics, startController, startMetrics, startProfiles } from './system/index.ts'
+import type { Stargz } from './stargz/index.ts'
 import type { Tarfs } from './tarfs/index.ts'
 import { ToldSnapshotter } from './told-snapshotter.ts'
 
@@ -115,6 +116,7 @@ async function startSnapshotter(
     images: counted(images, metrics),
     detector,
     tarfs: await tarfsOf(settings, { credentials, template, log }),
+    stargz: await stargzOf(settings, { credentials, template, log }),
     log,
     observe: (operation, elapsedMs) => metrics.operation(operation, elapsedMs),
   })
@@ -212,18 +214,30 @@ function detectorOf(
   return new Detector({ credentials, access, index, referrer, log })
 }
 
+interface RegistryUsers {
+  readonly credentials: Credentials
+  readonly template: unknown
+  readonly log: SnapshotterLog
+}
+
 /** Images that run from the tars of their layers, where that is wanted. */
-async function tarfsOf(
-  settings: Settings,
-  of: { credentials: Credentials; template: unknown; log: SnapshotterLog },
-): Promise<Tarfs | undefined> {
+async function tarfsOf(settings: Settings, of: RegistryUsers): Promise<Tarfs | undefined> {
   if (!settings.tarfs.enable) return undefined
-  const { daemon, remote } = settings
-  const { credentials, template, log } = of
+  const { Tarfs } = await import('./tarfs/index.ts')
+  return new Tarfs({ settings, ...converterParts(settings, of) })
+}
+
+/** eStargz layers as they are, where that is wanted. */
+async function stargzOf(settings: Settings, of: RegistryUsers): Promise<Stargz | undefined> {
+  if (!settings.stargz) return undefined
+  const { Stargz } = await import('./stargz/index.ts')
+  return new Stargz({ root: settings.root, ...converterParts(settings, of) })
+}
+
+function converterParts({ daemon, remote }: Settings, { credentials, template, log }: RegistryUsers) {
   const program = findProgram(daemon.nydusImagePath, 'nydus-image', 'daemon.nydusimage_path')
   const access = registryAccess(template, { fsDriver: daemon.fsDriver, skipSslVerify: remote.skipSslVerify })
-  const tarfs = await import('./tarfs/index.ts')
-  return new tarfs.Tarfs({ settings, program, credentials, access, log })
+  return { program, access, credentials, log }
 }
 
 /** What cannot be read is told, with better words, when images are started. */

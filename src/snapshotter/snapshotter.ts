@@ -58,13 +58,11 @@ export class NydusSnapshotter implements Snapshotter {
 
   constructor(parts: SnapshotterParts) {
     const { settings, detector } = parts
-    if (settings.stargz)
-      throw new SnapshotterError('BAD_CONFIG', 'experimental.enable_stargz is not in this version; remove it')
     this.#parts = parts
     this.#options = {
       proxy: settings.daemon.fsDriver === 'proxy',
       detect: detector !== undefined,
-      stargz: settings.stargz,
+      stargz: parts.stargz !== undefined,
       tarfs: parts.tarfs !== undefined,
     }
     this.#contents = new Contents(parts, this.#options)
@@ -155,7 +153,8 @@ export class NydusSnapshotter implements Snapshotter {
   async #close(): Promise<void> {
     this.#lifetime.abort(new SnapshotterError('UNAVAILABLE', 'the snapshotter stops'))
     await Promise.all(this.#background)
-    const { images, store, tarfs } = this.#parts
+    const { images, store, stargz, tarfs } = this.#parts
+    stargz?.stop()
     await tarfs?.stop(store.list([]).map((snapshot) => store.directory(snapshot)))
     await images.stop()
     store.close()

@@ -11,6 +11,7 @@ import type { BootstrapDetector, ServedImages, SnapshotterParts } from './parts.
 import { snapshotsService } from './service.ts'
 import { parseSettings, type Settings } from './settings/index.ts'
 import { NydusSnapshotter } from './snapshotter.ts'
+import type { Stargz } from './stargz/index.ts'
 import { SnapshotStore } from './store/index.ts'
 import type { Tarfs } from './tarfs/index.ts'
 
@@ -43,6 +44,7 @@ export interface TestOptions {
     store: SnapshotStore,
   ) => Promise<ServedImages> | ServedImages
   readonly detector?: BootstrapDetector
+  readonly stargz?: (settings: Settings) => Stargz
   readonly tarfs?: (settings: Settings) => Tarfs
 }
 
@@ -78,6 +80,7 @@ export async function startSnapshotter(
     images: (await options.images?.(settings, store)) ?? NO_IMAGES,
     detector: options.detector,
     tarfs: options.tarfs?.(settings),
+    stargz: options.stargz?.(settings),
     log: { error: complain, warn: complain, info: () => {}, debug: () => {}, trace: () => {} },
     observe: () => {},
   })

@@ -57,6 +57,7 @@ test('a pull and a start are a line each, with bytes and times', async () => {
     images: IMAGES,
     detector: undefined,
     tarfs: undefined,
+    stargz: undefined,
     log,
     observe: () => undefined,
   })

@@ -1,6 +1,6 @@
 import { SnapshotterError } from './errors.ts'
 import type { Snapshot, Usage } from './snapshot.ts'
-import { CRI_LAYER_DIGEST, NYDUS_BLOB, NYDUS_TARFS } from './labels.ts'
+import { CRI_LAYER_DIGEST, NYDUS_BLOB, NYDUS_TARFS, STARGZ } from './labels.ts'
 import { filesOf } from './mounts.ts'
 import type { SnapshotterParts } from './parts.ts'
 import { measureUsage } from './store/index.ts'
@@ -59,7 +59,8 @@ export class Usages {
 
   async #inCache({ labels }: Snapshot): Promise<Usage> {
     const digest = labels.get(CRI_LAYER_DIGEST)
-    if (digest === undefined || !(labels.has(NYDUS_BLOB) || labels.has(NYDUS_TARFS))) return { bytes: 0, inodes: 0 }
+    if (digest === undefined || ![NYDUS_BLOB, NYDUS_TARFS, STARGZ].some((mark) => labels.has(mark)))
+      return { bytes: 0, inodes: 0 }
     const now = performance.now()
     const known = this.#cached.get(digest)
     if (known !== undefined && known.until > now) return await known.usage

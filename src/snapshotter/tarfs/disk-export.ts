@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { TurnsByKey } from '../daemons/turns.ts'
 import { SnapshotterError } from '../errors.ts'
 import type { Settings } from '../settings/index.ts'
-import { runNydusImage } from './nydus-image.ts'
+import { runNydusImage } from '../nydus-image.ts'
 
 export type DiskKind = 'layer' | 'image'
 

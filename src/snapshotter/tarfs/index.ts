@@ -1,3 +1,3 @@
 /** Images that run from the tars of their layers. */
-export type { ConvertedLayer, TarfsImage, TarfsParts } from './tarfs.ts'
+export type { TarfsImage, TarfsParts } from './tarfs.ts'
 export { Tarfs } from './tarfs.ts'

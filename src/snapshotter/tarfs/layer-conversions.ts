@@ -8,7 +8,7 @@ import { plainLayer, type VisitParts, visitRepository } from '../detect/index.ts
 import { SnapshotterError } from '../errors.ts'
 import { CRI_IMAGE_LAYERS, CRI_IMAGE_REF, CRI_LAYER_DIGEST, CRI_MANIFEST_DIGEST, TARFS_HINT } from '../labels.ts'
 import type { Labels } from '../snapshot.ts'
-import { runNydusImage } from './nydus-image.ts'
+import { runNydusImage } from '../nydus-image.ts'
 
 export interface LayerConversionsParts extends VisitParts {
   /** nydus-image. */

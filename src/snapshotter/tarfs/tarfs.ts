@@ -1,28 +1,21 @@
 import { existsSync } from 'node:fs'
-import { copyFile, link, mkdir, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { unmount } from '../../kernel/index.ts'
 import { openBootstrap } from '../../rafs/index.ts'
 import { TurnsByKey } from '../daemons/turns.ts'
 import { SnapshotterError } from '../errors.ts'
 import { NYDUS_IMAGE_BLOCK, NYDUS_LAYER_BLOCK, NYDUS_TARFS } from '../labels.ts'
+import { type ConvertedLayer, mergeLayerBootstraps, placeLayerBootstrap } from '../layer-bootstraps.ts'
 import type { Settings } from '../settings/index.ts'
 import type { Labels, Snapshot } from '../snapshot.ts'
 import { type DiskKind, DiskExport } from './disk-export.ts'
 import { isMounted, mountImage } from './image-mount.ts'
 import { LayerConversions, type LayerConversionsParts } from './layer-conversions.ts'
-import { runNydusImage } from './nydus-image.ts'
 
 export interface TarfsParts
   extends Omit<LayerConversionsParts, 'directory' | 'cacheDir' | 'concurrency' | 'hint' | 'signal'> {
   readonly settings: Pick<Settings, 'root' | 'cache' | 'tarfs' | 'cleanupOnClose'>
-}
-
-/** What a layer that was converted gets. */
-export interface ConvertedLayer {
-  readonly labels: Labels
-  /** Puts its metadata into a snapshot's directory. */
-  place(directory: string): Promise<void>
 }
 
 /** An image of converted layers. */
@@ -32,10 +25,6 @@ export interface TarfsImage {
   /** Labels that became known with it, for its top layer. */
   readonly labels: Labels
 }
-
-/** In the layer, as the original has them. */
-const LAYER_BOOTSTRAP = 'fs/image/layer.boot'
-const IMAGE_BOOTSTRAP = 'fs/image/image.boot'
 
 /**
  * Images that run from the tars of their layers: a layer is fetched and unpacked from its compression, and nothing else is done with its data; `nydus-image` writes an EROFS image of metadata over it, merges those of an image's
@@ -68,12 +57,7 @@ export class Tarfs {
     const verity = await this.#disks.export('layer', hex, bootstrap)
     return {
       labels: new Map([[NYDUS_TARFS, hex], ...(verity === undefined ? [] : ([[NYDUS_LAYER_BLOCK, verity]] as const))]),
-      place: async (directory) => {
-        const at = join(directory, LAYER_BOOTSTRAP)
-        await mkdir(join(at, '..'), { recursive: true })
-        // The name may be on another disk.
-        await link(bootstrap, at).catch(async () => await copyFile(bootstrap, at))
-      },
+      place: async (directory) => await placeLayerBootstrap(bootstrap, directory),
     }
   }
 
@@ -88,8 +72,8 @@ export class Tarfs {
     return await this.#turns.take(String(top.id), async () => {
       signal.throwIfAborted()
       const directory = directoryOf(top)
-      const bootstrap = join(directory, IMAGE_BOOTSTRAP)
-      if (!existsSync(bootstrap)) await this.#merge(layers, directoryOf, bootstrap)
+      const { program } = this.#parts
+      const bootstrap = await mergeLayerBootstraps({ program, layers, directoryOf, signal: this.#lifetime.signal })
       const verity = top.labels.has(NYDUS_IMAGE_BLOCK)
         ? undefined
         : await this.#disks.export('image', hexOf(top), bootstrap)
@@ -135,31 +119,6 @@ export class Tarfs {
 
   #layer(hex: string): string {
     return join(this.#directory, `${hex}.boot`)
-  }
-
-  /** From the lowest layer up, as `nydus-image merge` wants them. */
-  async #merge(
-    layers: readonly Snapshot[],
-    directoryOf: (snapshot: Snapshot) => string,
-    bootstrap: string,
-  ): Promise<void> {
-    const parts = layers.map((layer) => {
-      const hex = hexOf(layer)
-      const own = join(directoryOf(layer), LAYER_BOOTSTRAP)
-      return existsSync(own) ? own : this.#layer(hex)
-    })
-    const unfinished = `${bootstrap}.new`
-    await mkdir(join(bootstrap, '..'), { recursive: true })
-    try {
-      await runNydusImage(
-        this.#parts.program,
-        ['merge', '--bootstrap', unfinished, ...parts.toReversed()],
-        this.#lifetime.signal,
-      )
-      await rename(unfinished, bootstrap)
-    } finally {
-      await rm(unfinished, { force: true })
-    }
   }
 
   async #mount(bootstrap: string, at: string): Promise<void> {

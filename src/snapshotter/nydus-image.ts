@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { SnapshotterError } from '../errors.ts'
+import { SnapshotterError } from './errors.ts'
 
 const TIMEOUT_MS = 30 * 60_000
 const MAX_OUTPUT_BYTES = 1024 * 1024

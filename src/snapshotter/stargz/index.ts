@@ -1,0 +1,3 @@
+/** eStargz images, read as they are. */
+export type { StargzParts } from './stargz.ts'
+export { Stargz } from './stargz.ts'
