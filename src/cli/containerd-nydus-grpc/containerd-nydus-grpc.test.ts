@@ -243,3 +243,25 @@ test('doctor prints findings for people and for programs, and its exit code says
     rmSync(folder, { recursive: true, force: true })
   }
 })
+
+test("the state is given back to upstream's program when nobody uses it, and the next start goes on from there", async () => {
+  await using place = new Place()
+  const first = place.start(...place.flags(), '--log-to-stdout')
+  await first.until(/ready after/)
+  await place.prepare('one')
+  const refused = run('export-state', '--root', place.root)
+  assert.equal(refused.status, 1)
+  assert.match(refused.stderr, new RegExp(`process ${first.pid} uses the root directory`))
+  first.kill('SIGTERM')
+  await once(first, 'exit')
+  const { status, stdout, stderr } = run('export-state', '--root', place.root, '--json')
+  assert.equal(status, 0, stderr)
+  const { snapshots, written } = JSON.parse(stdout) as { snapshots: number; written: string[] }
+  assert.deepEqual([snapshots, written], [1, [join(place.root, 'metadata.db'), join(place.root, 'nydus.db')]])
+  const second = place.start(...place.flags(), '--log-to-stdout')
+  await second.until(/ready after/)
+  assert.equal(await place.count(), 1)
+  const nothing = run('export-state', '--root', join(place.folder, 'nothing'))
+  assert.equal(nothing.status, 1)
+  assert.match(nothing.stderr, /there is no state of a snapshotter in .*nothing; name its root directory/)
+})

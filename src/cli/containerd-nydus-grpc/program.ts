@@ -6,6 +6,7 @@ import { type Rules, setRules, valueOption } from '../command-rules.ts'
 import { addCompletion } from '../completion.ts'
 import type { Output } from '../output.ts'
 import type { DoctorFlags } from './doctor.ts'
+import type { ExportFlags } from './export-state.ts'
 
 /** The flags as the library gives them. */
 interface ServeFlags {
@@ -31,6 +32,7 @@ Examples:
   containerd-nydus-grpc --config /etc/nydus/snapshotter.toml     serve containerd until SIGTERM
   containerd-nydus-grpc --log-to-stdout --log-level debug        with defaults; the log goes to stdout
   containerd-nydus-grpc doctor                                   what is wrong with this node, and how to repair it
+  containerd-nydus-grpc export-state --root DIR                  upstream's program goes on from here
 
 Flags override the configuration file. docs/containerd-nydus-grpc.md tells every key.`
 
@@ -56,6 +58,7 @@ export function createProgram(output: Output): Command {
     await serve({ config: flags.config, flags: settingsFlags(flags) })
   })
   addDoctor(root, output)
+  addExportState(root, output)
   addCompletion(root)
   return root
 }
@@ -149,6 +152,23 @@ function addDoctor(root: Command, output: Output): void {
       await examine(flags, output)
     })
   setRules(doctor, { conflicts: [], lacking: () => [] })
+}
+
+function addExportState(root: Command, output: Output): void {
+  const command = root
+    .command('export-state')
+    .description(
+      "Write snapshots and daemons of a stopped snapshotter for upstream's program, which then goes on with them",
+    )
+    .helpOption('-h, --help', 'Print help')
+    .addOption(valueOption('--config <config>', 'Configuration file of the snapshotter'))
+    .addOption(valueOption('--root <root>', 'Directory of snapshots, caches and state'))
+    .option('--json', 'Print what was written as JSON')
+    .action(async (flags: ExportFlags) => {
+      const { exportState } = await import('./export-state.ts')
+      exportState(flags, output)
+    })
+  setRules(command, { conflicts: [], lacking: () => [] })
 }
 
 /** In upstream's four lines, which programs take apart. */

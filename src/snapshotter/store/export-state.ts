@@ -1,6 +1,7 @@
 /** Giving a root back to the original's containerd-nydus-grpc. Source: docs/formats/bolt.md. */
 import { closeSync, existsSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
+import { SnapshotterError } from '../errors.ts'
 import { metadataTree, nydusTree } from './bolt/export-trees.ts'
 import { boltBytes } from './bolt/write-bolt.ts'
 import { DATABASE } from './database.ts'
@@ -18,9 +19,11 @@ export interface ExportedState {
 
 /**
  * Writes the store of a root that no snapshotter uses into the original's databases, and puts the store's own away: the next program that starts on this root goes on from them, ours too. Directories, sockets and
- * running daemons stay as they are. Throws what `SnapshotStore.open` throws; until the last step the store is as it was.
+ * running daemons stay as they are. Throws SnapshotterError 'NOT_FOUND' for an empty root, and what `SnapshotStore.open` throws; until the last step the store is as it was.
  */
 export function exportState(root: string): ExportedState {
+  if (![DATABASE, METADATA].some((name) => existsSync(join(root, name))))
+    throw new SnapshotterError('NOT_FOUND', `there is no state of a snapshotter in ${root}; name its root directory`)
   const store = SnapshotStore.open(root)
   let state: ReturnType<SnapshotStore['exportable']>
   try {

@@ -134,9 +134,12 @@ test('an export is taken over again as it was, and the store is put away', () =>
   )
 })
 
-test('a root that never had anything is exported too', () => {
+test('a root that has nothing is not exported; one without snapshots is', () => {
   const path = mkdtempSync(join(tmpdir(), 'store-'))
   roots.push(path)
+  assert.throws(() => exportState(path), { code: 'NOT_FOUND' })
+  assert.deepEqual(readdirSync(path), [])
+  using(path, () => {})
   assert.equal(exportState(path).snapshots, 0)
   assert.deepEqual(
     using(path, (store) => store.list([])),
