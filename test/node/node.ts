@@ -102,13 +102,10 @@ export class TestNode implements AsyncDisposable {
     return existsSync(path) ? readFileSync(path, 'utf8') : ''
   }
 
-  async startSnapshotter(): Promise<void> {
+  /** Another program than the node's takes over what is there. */
+  async startSnapshotter(program = this.#options.programs.snapshotter): Promise<void> {
     for (const name of ['s.sock', 'system.sock']) rmSync(join(this.path, name), { force: true })
-    const child = this.#launch(
-      this.#options.programs.snapshotter,
-      ['--config', join(this.path, 'snapshotter.toml')],
-      'snapshotter',
-    )
+    const child = this.#launch(program, ['--config', join(this.path, 'snapshotter.toml')], 'snapshotter')
     this.#snapshotter = child
     await until('the snapshotter', async () => {
       stillRuns(child, 'the snapshotter')

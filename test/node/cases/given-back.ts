@@ -2,11 +2,14 @@
 import assert from 'node:assert/strict'
 import { exportState } from '../../../src/snapshotter/store/index.ts'
 import type { NodeCase, World } from '../case.ts'
+import type { Pod } from '../cri.ts'
 import { isEmptied, isStopped } from '../emptied.ts'
+import type { TestImage } from '../images.ts'
 import { until } from '../launched.ts'
 import type { TestNode } from '../node.ts'
 
 const SLEEP = ['/bin/sleep', '1000']
+const OURS = new URL('../../../bin/containerd-nydus-grpc', import.meta.url).pathname
 
 export const STATE_CASES: readonly NodeCase[] = (['shared', 'dedicated'] as const).map((mode) => ({
   name: `given-back-${mode}`,
@@ -23,6 +26,7 @@ async function goesOn(world: World, mode: 'shared' | 'dedicated'): Promise<strin
   await node.cri.exec(first, 'echo kept > /kept')
   const [before, daemons] = [await snapshots(node), await node.daemons()]
   await node.stopSnapshotter('SIGTERM')
+  if (world.isOriginal) await isTakenOver(node, pod, { first, image, before })
   const { snapshots: count } = exportState(node.root)
   await node.startSnapshotter()
   assert.equal(await snapshots(node), before)
@@ -42,6 +46,21 @@ async function goesOn(world: World, mode: 'shared' | 'dedicated'): Promise<strin
   await isEmptied(node)
   await isStopped(node)
   return `${count} snapshots`
+}
+
+/** Ours goes on from what the original left: the container that runs, and one more. */
+async function isTakenOver(
+  node: TestNode,
+  pod: Pod,
+  { first, image, before }: { readonly first: string; readonly image: TestImage; readonly before: string },
+): Promise<void> {
+  await node.startSnapshotter(OURS)
+  assert.equal(await snapshots(node), before)
+  assert.equal(await node.cri.exec(first, 'sha256sum /data/*'), image.sums)
+  const other = await node.cri.start(pod, image.reference, SLEEP, 'other')
+  assert.equal(await node.cri.exec(other, 'sha256sum /data/*'), image.sums)
+  await node.cri.stopAndRemove(other)
+  await node.stopSnapshotter('SIGTERM')
 }
 
 /** containerd takes its time to see that a snapshotter is back. */
