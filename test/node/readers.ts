@@ -27,8 +27,9 @@ export interface Readings {
   /** Of the reader on the host: reads that failed, and reads that gave other bytes. */
   readonly errors: readonly string[]
   readonly wrong: readonly string[]
-  /** The longest read, in milliseconds. */
+  /** Milliseconds of the longest read, and when it ended, Unix ms. */
   readonly longestMs: number
+  readonly longestUntil: number
 }
 
 export class Readers implements AsyncDisposable {
@@ -68,12 +69,14 @@ export class Readers implements AsyncDisposable {
     const rounds = (await run('cat /rounds')).trim().split('\n')
     this.#child.kill('SIGTERM')
     const report = JSON.parse(await this.#output) as ReaderReport
+    const [startedAt, longestMs] = report.slow.reduce((a, b) => (b[1] > a[1] ? b : a), [0, 0])
     return {
       rounds: rounds.length,
       wrongRounds: rounds.filter((round) => round !== this.#right).length,
       errors: report.errors,
       wrong: report.wrong,
-      longestMs: Math.max(0, ...report.slow.map(([, ms]) => ms)),
+      longestMs,
+      longestUntil: startedAt + longestMs,
     }
   }
 

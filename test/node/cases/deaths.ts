@@ -61,13 +61,15 @@ async function survives(world: World, settings: NodeSettings): Promise<string> {
   const first = await node.cri.start(pod, image.reference, READ_ON)
   assert.equal(await node.cri.exec(first, 'sha256sum /data/*'), image.sums)
   await using readers = await Readers.start(node, first)
+  const begun: Array<readonly [what: string, at: number]> = []
   for (const [what, happen] of eventsOf(settings.recover, world)) {
+    begun.push([what, Date.now()])
     await happen(node).catch((error: unknown) => {
       throw new Error(`${what}: ${(error as Error).message}`, { cause: error })
     })
     assert.equal(await node.cri.exec(first, 'sha256sum /data/*'), image.sums, `after: ${what}`)
   }
-  const { rounds, wrongRounds, wrong, errors, longestMs } = await readers.stop()
+  const { rounds, wrongRounds, wrong, errors, longestMs, longestUntil } = await readers.stop()
   assert.deepEqual([wrong, errors, wrongRounds], [[], [], 0], `of ${rounds} rounds`)
   if (settings.recover === 'restart' && (world.isOriginal || !world.hasKeeper)) {
     const { pid } = await node.daemon()
@@ -81,7 +83,8 @@ async function survives(world: World, settings: NodeSettings): Promise<string> {
   await isEmptied(node)
   // The original looks for the process that it started, and leaves the mount of the one that followed.
   if (settings.recover !== 'none' || !world.isOriginal) await isStopped(node)
-  return `${rounds} rounds, longest read ${Math.round(longestMs)} ms`
+  const cause = begun.findLast(([, at]) => at <= longestUntil)?.[0] ?? 'before all'
+  return `${rounds} rounds, longest read ${Math.round(longestMs)} ms: ${cause}`
 }
 
 /** Waits until it serves again, and, where the snapshotter keeps its state, until that has come. */
