@@ -141,6 +141,40 @@ test('a pull that fails takes nothing away and leaves nothing', () =>
     assert.equal(await find('a.example/x'), 'none', 'it can be pulled without')
   }))
 
+test('of two pulls at once the failing one takes nothing from the other, whichever ends first', async () => {
+  for (const endsFirst of ['good', 'bad'] as const) {
+    const gates = { good: Promise.withResolvers<void>(), bad: Promise.withResolvers<void>() }
+    const begun = { good: Promise.withResolvers<void>(), bad: Promise.withResolvers<void>() }
+    await withProxy(
+      () => ({
+        ...pulls(),
+        pullImage: async ({ auth }) => {
+          const which = auth?.password === 'good' ? 'good' : 'bad'
+          begun[which].resolve()
+          await gates[which].promise
+          if (which === 'bad') throw new ContainerdError('UNKNOWN', '401')
+          return { imageRef: IMAGE_ID }
+        },
+      }),
+      async ({ images, find }) => {
+        const pull = (password: string) =>
+          images.pullImage({ image: { image: 'a.example/x' }, auth: { username: 'me', password } })
+        const good = pull('good')
+        await begun.good.promise
+        const bad = assert.rejects(pull('bad'))
+        await begun.bad.promise
+        for (const which of endsFirst === 'good' ? (['good', 'bad'] as const) : (['bad', 'good'] as const)) {
+          gates[which].resolve()
+          await (which === 'good' ? good : bad)
+        }
+        assert.equal(await find('a.example/x'), 'me good', `${endsFirst} ends first`)
+        await images.removeImage({ image: { image: IMAGE_ID } })
+        assert.equal(await find('a.example/x'), 'none')
+      },
+    )
+  }
+})
+
 test('they are forgotten when the runtime has removed the image, by name or by its id', () =>
   withProxy(pulls, async ({ images, find }) => {
     const auth = { username: 'me', password: 'p' }

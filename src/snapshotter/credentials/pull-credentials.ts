@@ -3,12 +3,6 @@ import { imageNameOf } from './image-name.ts'
 import { KeptFile } from './kept-file.ts'
 import type { CredentialLog, CredentialProvider, CredentialRequest, FoundCredential } from './provider.ts'
 
-interface Entry {
-  readonly credential: Credential
-  /** What the runtime calls the image; '' until its pull has ended. */
-  readonly imageId: string
-}
-
 /** A pull under way. One of its two methods is called, once. */
 export interface Pull {
   /** `imageId` is what the runtime calls the image from now on. */
@@ -26,11 +20,13 @@ export class PullCredentials implements CredentialProvider {
   readonly name = 'cri'
   readonly isRenewable = false
   /** The one pulled longest ago first. */
-  readonly #entries = new Map<string, Entry>()
+  readonly #entries = new Map<string, Credential>()
+  /** What the runtime calls them, of those whose pull has ended. */
+  readonly #ids = new Map<string, string>()
   readonly #file: KeptFile
 
   private constructor(path: string, log: CredentialLog) {
-    this.#file = new KeptFile(path, log, () => formatEntries(this.#entries))
+    this.#file = new KeptFile(path, log, () => this.#format())
   }
 
   static async open(path: string, log: CredentialLog): Promise<PullCredentials> {
@@ -38,15 +34,16 @@ export class PullCredentials implements CredentialProvider {
     for (const { image, image_id, username, password } of await opened.#file.entries(MAX_ENTRIES)) {
       const credential =
         typeof username === 'string' && typeof password === 'string' ? credentialOf(username, password) : undefined
-      if (typeof image === 'string' && credential !== undefined)
-        opened.#entries.set(image, { credential, imageId: typeof image_id === 'string' ? image_id : '' })
+      if (typeof image !== 'string' || credential === undefined) continue
+      opened.#entries.set(image, credential)
+      if (typeof image_id === 'string') opened.#ids.set(image, image_id)
     }
     return opened
   }
 
   async find({ image }: CredentialRequest): Promise<FoundCredential | undefined> {
-    const entry = this.#entries.get(image)
-    return entry && { credential: entry.credential }
+    const credential = this.#entries.get(image)
+    return credential && { credential }
   }
 
   /**
@@ -57,16 +54,17 @@ export class PullCredentials implements CredentialProvider {
     const image = imageNameOf(reference)
     if (image === undefined) return { succeeded: () => {}, failed: () => {} }
     const before = this.#entries.get(image)
-    const begun = credential && { credential, imageId: before?.imageId ?? '' }
-    if (begun !== undefined) this.#set(image, begun)
+    if (credential !== undefined) this.#set(image, credential)
     return {
       succeeded: (imageId) => {
         // Perhaps another pull of it began since: then that one's count.
-        if (this.#entries.get(image) !== (begun ?? before)) return
-        this.#set(image, begun && { ...begun, imageId })
+        if (this.#entries.get(image) === (credential ?? before)) this.#set(image, credential)
+        if (!this.#entries.has(image)) return
+        this.#ids.set(image, imageId)
+        this.#file.changed()
       },
       failed: () => {
-        if (begun !== undefined && this.#entries.get(image) === begun) this.#set(image, before)
+        if (credential !== undefined && this.#entries.get(image) === credential) this.#set(image, before)
       },
     }
   }
@@ -74,8 +72,8 @@ export class PullCredentials implements CredentialProvider {
   /** `name` is a reference, or what the runtime calls the image. */
   removed(name: string): void {
     const image = imageNameOf(name)
-    for (const [known, { imageId }] of this.#entries)
-      if (known === image || (name !== '' && imageId === name)) this.#set(known, undefined)
+    for (const known of this.#entries.keys())
+      if (known === image || (name !== '' && this.#ids.get(known) === name)) this.#set(known, undefined)
   }
 
   /** Resolves when the file is as the memory. */
@@ -83,22 +81,26 @@ export class PullCredentials implements CredentialProvider {
     return this.#file.flush()
   }
 
-  #set(image: string, entry: Entry | undefined): void {
+  #set(image: string, credential: Credential | undefined): void {
     const had = this.#entries.delete(image)
-    if (entry !== undefined) this.#entries.set(image, entry)
+    if (credential !== undefined) this.#entries.set(image, credential)
     else if (!had) return
+    else this.#ids.delete(image)
     const [oldest] = this.#entries.keys()
-    if (this.#entries.size > MAX_ENTRIES && oldest !== undefined) this.#entries.delete(oldest)
+    if (this.#entries.size > MAX_ENTRIES && oldest !== undefined) {
+      this.#entries.delete(oldest)
+      this.#ids.delete(oldest)
+    }
     this.#file.changed()
   }
-}
 
-/** The file: `{"version":1,"images":[{"image","image_id","username","password"}]}`; a token has an empty user name. */
-function formatEntries(entries: ReadonlyMap<string, Entry>): string {
-  const images = [...entries].map(([image, { credential, imageId }]) => ({
-    image,
-    image_id: imageId,
-    ...fieldsOf(credential),
-  }))
-  return `${JSON.stringify({ version: 1, images })}\n`
+  /** The file: `{"version":1,"images":[{"image","image_id","username","password"}]}`; a token has an empty user name. */
+  #format(): string {
+    const images = [...this.#entries].map(([image, credential]) => ({
+      image,
+      image_id: this.#ids.get(image) ?? '',
+      ...fieldsOf(credential),
+    }))
+    return `${JSON.stringify({ version: 1, images })}\n`
+  }
 }
