@@ -321,7 +321,7 @@ const PREFETCHING = {
 }
 
 test('a daemon that hangs is ended by the next start, and its readers go on', { skip, timeout: 120_000 }, async () => {
-  await using field = new Field({ mode: 'shared', recover: 'failover' })
+  await using field = new Field({ mode: 'shared', recover: 'failover', startupTimeoutMs: 16_000 })
   await field.start()
   const { mountpoint } = await field.ensure(field.layer(IMAGE))
   const [pid = 0] = field.pids()

@@ -121,6 +121,7 @@ test('other backends keep what they have; what cannot be used is named', async (
     [{ device: { backend: { type: 'ftp' } } }, /backend type "ftp" cannot be used; write "registry"/],
     [{ device: [] }, /"device" is no object/],
     [{}, /backend type undefined cannot be used/],
+    [{ type: 'bootstrap', config: {} }, /is a template for fscache, which is not served/],
   ] as const)
     await assert.rejects(templateOf(document), { code: 'BAD_CONFIG', message })
   await assert.rejects(ConfigTemplate.read(join(folder, 'nowhere')), {

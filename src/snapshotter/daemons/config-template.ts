@@ -50,7 +50,10 @@ export class ConfigTemplate {
       throw bad(`cannot be read: ${messageOf(error)}`, error)
     }
     if (text.length > MAX_BYTES) throw bad(`has more than ${MAX_BYTES} bytes`)
-    const template = new ConfigTemplate(path, parseObject(text, bad))
+    const document = parseObject(text, bad)
+    if (document['type'] === 'bootstrap')
+      throw bad('is a template for fscache, which is not served; give one for FUSE, with the key "device"')
+    const template = new ConfigTemplate(path, document)
     template.#places(structuredClone(template.#document))
     return template
   }

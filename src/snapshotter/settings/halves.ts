@@ -52,11 +52,6 @@ export function oddities(of: Document): Remark[] {
   const idle = (isIdle: boolean, key: string, without: string): void =>
     void (isIdle && found.push({ key, text: `has no effect without ${without}` }))
   idle(!system.enable && system.debug.pprof_address !== '', 'system.debug.pprof_address', 'enable = true in [system]')
-  idle(
-    !system.enable && experimental.enable_backend_source,
-    'experimental.enable_backend_source',
-    'enable = true in [system]',
-  )
   idle(!of.cgroup.enable && Number.isFinite(of.cgroup.memory_limit), 'cgroup.memory_limit', 'enable = true in [cgroup]')
   idle(!image.validate_signature && image.public_key_file !== '', 'image.public_key_file', 'validate_signature = true')
   idle(
@@ -82,8 +77,16 @@ export function oddities(of: Document): Remark[] {
       `experimental.tarfs.${key}`,
       'enable_tarfs = true',
     )
+  if (experimental.enable_backend_source)
+    found.push({
+      key: 'experimental.enable_backend_source',
+      text: 'has no effect: nydusd has no option for it, and logins are in its configuration, which only root can read',
+    })
   if (of.remote.convert_vpc_registry) found.push({ key: 'remote.convert_vpc_registry', text: 'has no effect' })
-  if (of.daemon.fs_driver === 'fscache' && of.daemon_mode !== 'shared')
-    found.push({ key: 'daemon_mode', text: `is taken as "shared": the driver fscache knows no other` })
+  if (of.daemon.fs_driver === 'fscache')
+    found.push({
+      key: 'daemon.fs_driver',
+      text: '"fscache" is taken as "fusedev" with daemon_mode = "shared": kernels have no fscache on demand any more',
+    })
   return found
 }

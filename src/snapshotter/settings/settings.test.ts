@@ -84,7 +84,6 @@ test('defaults are those of the documentation', () => {
     stargz: false,
     referrerDetect: false,
     indexDetect: false,
-    backendSource: false,
     tarfs: { enable: false, mountOnHost: false, hint: false, concurrency: 0, exportMode: undefined },
   })
 })

@@ -86,7 +86,6 @@ export interface Settings {
   readonly stargz: boolean
   readonly referrerDetect: boolean
   readonly indexDetect: boolean
-  readonly backendSource: boolean
   readonly tarfs: {
     readonly enable: boolean
     readonly mountOnHost: boolean
@@ -139,7 +138,6 @@ export function settingsOf(of: Document, containerdAddress: string, warnings: re
     stargz: experimental.enable_stargz,
     referrerDetect: experimental.enable_referrer_detect,
     indexDetect: experimental.enable_index_detect,
-    backendSource: experimental.enable_backend_source && system.enable,
     tarfs: tarfsOf(experimental.tarfs),
     warnings,
   }
