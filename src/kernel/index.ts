@@ -15,6 +15,7 @@ export {
   setXattr,
   tryLockFile,
 } from './files.ts'
+export { OpenWatch } from './open-watch.ts'
 export { whileAlone } from './lease.ts'
 export { punchHole } from './punch-hole.ts'
 export { copyFileRange } from './copy-range.ts'

@@ -43,6 +43,8 @@ export interface LibC {
   poll: Native<[fds: Uint8Array, count: number, timeoutMs: number]>
   memfd_create: Native<[name: string, flags: number]>
   prctl: Native<[option: number, argument: number, third: number, fourth: number, fifth: number]>
+  fanotify_init: Native<[flags: number, eventFlags: number]>
+  fanotify_mark: Native<[group: number, flags: number, mask: number, directory: number, path: Path]>
   gettid: Native<[]>
   tgkill: Native<[process: number, thread: number, signal: number]>
   sigaction: Native<[signal: number, action: Uint8Array, old: null]>
@@ -78,6 +80,8 @@ const SIGNATURES: Readonly<Record<Exclude<keyof LibC, 'errno' | 'address'>, stri
   poll: 'int poll(void*, ulong, int)',
   memfd_create: 'int memfd_create(const char*, uint)',
   prctl: 'int prctl(int, ulong, ulong, ulong, ulong)',
+  fanotify_init: 'int fanotify_init(uint, uint)',
+  fanotify_mark: 'int fanotify_mark(int, uint, uint64_t, int, const void*)',
   gettid: 'int gettid()',
   tgkill: 'int tgkill(int, int, int)',
   sigaction: 'int sigaction(int, void*, void*)',

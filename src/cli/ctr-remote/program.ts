@@ -6,6 +6,7 @@ import { goDurationMs } from '../go-duration.ts'
 import { createCommand, onOff, value } from '../nydusify/command.ts'
 import { ExitError } from '../output.ts'
 import { convertCommand } from './convert.ts'
+import { optimizeCommand } from './optimize.ts'
 import { rpullCommand } from './rpull.ts'
 
 /** What all commands get. */
@@ -62,7 +63,8 @@ export function createProgram(signal: AbortSignal): Command {
   const images = createCommand('images', 'manage images').aliases(['image', 'i']).enablePositionalOptions()
   images.addHelpText('after', '\nAll other commands of images are those of ctr: see "ctr images --help".')
   const context = contextOf(root, signal)
-  for (const command of [rpullCommand(context), convertCommand(context)]) images.addCommand(command)
+  for (const command of [rpullCommand(context), convertCommand(context), optimizeCommand(context)])
+    images.addCommand(command)
   images.action(() => images.help())
   root.addCommand(images.passThroughOptions())
   addCompletion(root)
