@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { SnapshotterError } from '../errors.ts'
 import { metadataTree, nydusTree } from './bolt/export-trees.ts'
 import { boltBytes } from './bolt/write-bolt.ts'
-import { DATABASE } from './database.ts'
+import { codedDatabaseError, DATABASE } from './database.ts'
 import { SnapshotStore } from './snapshot-store.ts'
 import { METADATA, NYDUS } from './upstream.ts'
 
@@ -29,8 +29,12 @@ export function exportState(root: string): ExportedState {
   try {
     state = store.exportable()
     const { snapshots, lastId, daemons, instances, transaction } = state
-    replace(join(store.root, METADATA), boltBytes(metadataTree(snapshots, lastId), transaction))
-    replace(join(store.root, NYDUS), boltBytes(nydusTree(daemons, instances), transaction))
+    replace(store.root, {
+      [METADATA]: boltBytes(metadataTree(snapshots, lastId), transaction),
+      [NYDUS]: boltBytes(nydusTree(daemons, instances), transaction),
+    })
+  } catch (error) {
+    throw codedDatabaseError(error, `cannot give back the state in ${root}`, store.root)
   } finally {
     store.close()
   }
@@ -44,22 +48,30 @@ export function exportState(root: string): ExportedState {
   return { snapshots: snapshots.length, daemons: daemons.length, instances: instances.length, written, kept }
 }
 
-/** All of the new content or all of the old, whenever the machine stops. What was there stays beside it. */
-function replace(path: string, content: Uint8Array): void {
-  const unfinished = `${path}.new`
-  rmSync(unfinished, { force: true })
-  const fd = openSync(unfinished, 'wx', 0o600)
+/** Every file has all of its new content or all of the old, whenever the machine stops; no file is new before all are written. What was there stays beside it. */
+function replace(root: string, files: Readonly<Record<string, Uint8Array>>): void {
+  const paths = Object.keys(files).map((name) => join(root, name))
+  try {
+    for (const [name, content] of Object.entries(files)) writeWhole(join(root, `${name}.new`), content)
+  } catch (error) {
+    for (const path of paths) rmSync(`${path}.new`, { force: true })
+    throw error
+  }
+  for (const path of paths) {
+    if (existsSync(path)) renameSync(path, `${path}.before-export`)
+    renameSync(`${path}.new`, path)
+  }
+}
+
+function writeWhole(path: string, content: Uint8Array): void {
+  rmSync(path, { force: true })
+  const fd = openSync(path, 'wx', 0o600)
   try {
     for (let done = 0; done < content.length; ) done += writeSync(fd, content, done)
     fsyncSync(fd)
-  } catch (error) {
-    rmSync(unfinished, { force: true })
-    throw error
   } finally {
     closeSync(fd)
   }
-  if (existsSync(path)) renameSync(path, `${path}.before-export`)
-  renameSync(unfinished, path)
 }
 
 function syncFile(path: string): void {

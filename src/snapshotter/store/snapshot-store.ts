@@ -235,6 +235,8 @@ export class SnapshotStore {
   /** All there is, for the original's databases; `transaction` is what they shall have for it. A store whose content was given away remembers that, and does not take the files for somebody's work. */
   exportable(): Exportable {
     const transaction = this.#upstream.transaction + 2
+    // On the disk before the files are there, as they would be taken for somebody else's otherwise.
+    this.#database.exec('PRAGMA synchronous = FULL')
     this.#write('cannot prepare the export', () =>
       rememberTransactions(this.#database, [this.#upstream.transaction, transaction]),
     )
