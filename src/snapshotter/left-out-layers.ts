@@ -71,7 +71,8 @@ export class LeftOutLayers {
     } catch (error) {
       await this.#cleanup.undo(snapshot, this.#lifetime)
       // Another client was quicker.
-      if (!(error instanceof SnapshotterError) || error.code !== 'ALREADY_EXISTS') throw error
+      const isTaken = error instanceof SnapshotterError && error.code === 'ALREADY_EXISTS'
+      if (!isTaken || store.find(of.name)?.kind !== 'committed') throw error
     }
     throw skipped(of.target)
   }

@@ -79,6 +79,17 @@ for (const [name, labels, chain, options, expected] of LAYERS)
     assert.deepEqual(routeLayer(labelsOf(...labels), chain, options), expected)
   })
 
+test('a layer of an image whose form was found for the layer below is left out without asking', () => {
+  const form = [NYDUS_ALTERNATIVE, 'index,sha256:1,2'] as const
+  const below = layer([CRI_MANIFEST_DIGEST, 'sha256:m'], form)
+  const of = (manifest: string) => new Map([...labelsOf(), [CRI_MANIFEST_DIGEST, manifest]])
+  assert.deepEqual(routeLayer(of('sha256:m'), [below], NONE), {
+    kind: 'skip',
+    labels: new Map([...of('sha256:m'), form]),
+  })
+  assert.equal(routeLayer(of('sha256:other'), [below], ALL).kind, 'try')
+})
+
 test('the proxy driver needs the digest of the layer, and says how clients give it', () => {
   assert.throws(() => routeLayer(labelsOf(), [], PROXY), {
     code: 'INVALID_ARGUMENT',

@@ -49,6 +49,8 @@ export function routeLayer(labels: Labels, chain: readonly Snapshot[], options: 
   }
   if (labels.has(NYDUS_BOOTSTRAP)) return { kind: 'native' }
   if (labels.has(NYDUS_BLOB)) return { kind: 'skip', labels }
+  const known = detectedBelow(labels, chain[0])
+  if (known.length > 0) return { kind: 'skip', labels: new Map([...labels, ...known]) }
   // A layer on a mounted image is unpacked upon it, and one on unpacked layers upon these: only layers of one way can be shown together.
   const below = contentOf(chain)
   const isFree = below === 'none'
@@ -57,6 +59,13 @@ export function routeLayer(labels: Labels, chain: readonly Snapshot[], options: 
   if (options.stargz && (isFree || below === 'stargz')) probes.push('stargz')
   if (options.tarfs && (isFree || below === 'tarfs')) probes.push('tarfs')
   return probes.length === 0 ? { kind: 'native' } : { kind: 'try', probes }
+}
+
+/** A form that was found for a lower layer of the same image is this layer's too; without it that one could not be shown. */
+function detectedBelow(labels: Labels, below: Snapshot | undefined): ReadonlyArray<readonly [string, string]> {
+  const manifest = labels.get(CRI_MANIFEST_DIGEST)
+  if (manifest === undefined || below?.labels.get(CRI_MANIFEST_DIGEST) !== manifest) return []
+  return [...below.labels].filter(([key]) => key === NYDUS_ALTERNATIVE || key === NYDUS_INDEX_ALTERNATIVE)
 }
 
 function contentOf([nearest, ...deeper]: readonly Snapshot[]): 'none' | 'stargz' | 'tarfs' | 'rafs' | 'native' {

@@ -483,7 +483,7 @@ test('layers of an image that has a Nydus form are left out; its bootstrap is fe
     parent = target
   }
   assert.equal(store.stat(parent).labels.get(NYDUS_INDEX_ALTERNATIVE), 'true')
-  assert.equal(detector.finds, 2)
+  assert.equal(detector.finds, 1)
   const all = await Promise.all(Array.from({ length: 8 }, (_, i) => calls.prepare({ key: `c${i}`, parent })))
   assert.equal(detector.fetches, 1)
   await withMounts(all[0]?.mounts ?? [], join(work, 'mnt'), () =>
@@ -510,6 +510,29 @@ test('a layer whose image has no Nydus form, or whose registry does not say, is 
     assert.equal(mounts[0]?.type, 'bind')
   }
   assert.match(complaints.join(), /detect.*no answer/)
+})
+
+test('hostile labels reach no file: digests that are paths are none, and a snapshot is never named outside of its directory', {
+  skip,
+}, async (t) => {
+  const started = await start(t)
+  const { client, store, root } = started
+  const calls = callsOf(client)
+  const evil = '../../../../../../etc/passwd'
+  const labels = { ...REF, [SNAPSHOT_REF]: evil, [NYDUS_BLOB]: 'true', [CRI_LAYER_DIGEST]: `sha256:${evil}` }
+  // Named as itself, it would never be there.
+  await assert.rejects(calls.prepare({ key: evil, labels }), { code: 'ALREADY_EXISTS', message: /committed snapshot/ })
+  await assert.rejects(calls.prepare({ key: 'extract', labels }), {
+    code: 'ALREADY_EXISTS',
+    message: /target snapshot/,
+  })
+  const { usage } = store.stat(evil)
+  assert.equal((await calls.usage({ key: evil })).size, BigInt(usage?.bytes ?? 0))
+  const { mounts } = await calls.prepare({ key: '/../x', parent: evil })
+  for (const option of mounts[0]?.options ?? [])
+    for (const path of option.split('=').slice(1).join('=').split(':'))
+      assert.ok(path.startsWith(`${root}/snapshots/`), path)
+  await calls.cleanup({})
 })
 
 test('calls after the end say so, and operations are timed', { skip }, async (t) => {

@@ -9,6 +9,9 @@ import { TurnsByKey } from './daemons/turns.ts'
 /** containerd asks for all snapshots every ten seconds; a cache does not change much faster. */
 const CACHE_USAGE_MS = 30_000
 
+/** It becomes a name of files, and comes from an image. */
+const BLOB = /^sha256:[0-9a-f]{64}$/
+
 /** What snapshots take on the disk. */
 export class Usages {
   readonly #parts: SnapshotterParts
@@ -58,8 +61,8 @@ export class Usages {
   }
 
   async #inCache({ labels }: Snapshot): Promise<Usage> {
-    const digest = labels.get(CRI_LAYER_DIGEST)
-    if (digest === undefined || ![NYDUS_BLOB, NYDUS_TARFS, STARGZ].some((mark) => labels.has(mark)))
+    const digest = labels.get(CRI_LAYER_DIGEST) ?? ''
+    if (!BLOB.test(digest) || ![NYDUS_BLOB, NYDUS_TARFS, STARGZ].some((mark) => labels.has(mark)))
       return { bytes: 0, inodes: 0 }
     const now = performance.now()
     const known = this.#cached.get(digest)

@@ -31,6 +31,7 @@ interface Conversion {
   until: number
 }
 
+const SHA256 = /^sha256:[0-9a-f]{64}$/
 const AT_ONCE = 4
 const MAX_LAYERS = 1000
 /** Longest tar. */
@@ -185,6 +186,8 @@ export class LayerConversions {
 function wantedLayer(labels: Labels): { readonly digest: Digest; readonly reference: Reference } | undefined {
   const [reference, digest] = [labels.get(CRI_IMAGE_REF), labels.get(CRI_LAYER_DIGEST)]
   if (reference === undefined || digest === undefined || !labels.has(CRI_MANIFEST_DIGEST)) return undefined
+  // Others are no names of blobs.
+  if (!SHA256.test(digest)) return undefined
   try {
     return { digest: parseDigest(digest), reference: parseReference(reference) }
   } catch (error) {
@@ -200,7 +203,7 @@ function wantedLayer(labels: Labels): { readonly digest: Digest; readonly refere
 function layersAbove(labels: Labels): Digest[] {
   const found: Digest[] = []
   for (const text of (labels.get(CRI_IMAGE_LAYERS) ?? '').split(',').slice(1, MAX_LAYERS))
-    if (/^sha256:[0-9a-f]{64}$/.test(text)) found.push(parseDigest(text))
+    if (SHA256.test(text)) found.push(parseDigest(text))
   return found
 }
 
