@@ -135,16 +135,27 @@ export class ToldSnapshotter implements Snapshotter {
     this.#log.info(`prepared ${shortKey(key)} of ${image}: ${kind}, ${mib(bytes)} here, ${seconds(elapsedMs)}`)
   }
 
+  /** As far as it can be told: a line of the log must not make a call fail. */
   #imageOf(parent: string): { reference: string; isNydus: boolean; bytes: number } {
     const of = { reference: '', isNydus: false, bytes: 0 }
     for (let name = parent; name !== ''; ) {
-      const { labels, usage, parent: below } = this.#inner.stat(name)
+      const layer = this.#find(name)
+      if (layer === undefined) return of
+      const { labels, usage, parent: below } = layer
       if (of.reference === '') of.reference = referenceOf(labels)
       if (labels.has(NYDUS_BOOTSTRAP)) of.isNydus = true
       of.bytes += usage?.bytes ?? 0
       name = below
     }
     return of
+  }
+
+  #find(name: string): Snapshot | undefined {
+    try {
+      return this.#inner.stat(name)
+    } catch {
+      return undefined // removed meanwhile, or we stop
+    }
   }
 }
 

@@ -1,7 +1,17 @@
-import { existsSync, mkdtempSync, readdirSync, rmdirSync, rmSync, statfsSync, statSync, writeFileSync } from 'node:fs'
-import { closeSync, openSync } from 'node:fs'
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  rmdirSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs'
 import { dirname, join } from 'node:path'
-import { type MountEntry, readMountInfoNow, tryLockFile } from '../../kernel/index.ts'
+import { type MountEntry, readMountInfoNow } from '../../kernel/index.ts'
 import { Findings } from './finding.ts'
 import type { NodeFacts } from './node.ts'
 
@@ -75,13 +85,34 @@ export async function checkOwner({ settings }: NodeFacts, isAnswered: boolean): 
   return await Promise.resolve(found)
 }
 
+/**
+ * Whether a process has a file locked. Looked up in the kernel's list: taking the lock, even for a moment, could hinder a snapshotter that starts. Source: proc_locks(5).
+ */
 function isLocked(path: string): boolean {
-  if (!existsSync(path)) return false
-  const fd = openSync(path, 'r')
+  const inode = statSync(path, { throwIfNoEntry: false })?.ino
+  if (inode === undefined) return false
+  const real = realpathSync(path)
+  return readFileSync('/proc/locks', 'utf8')
+    .split('\n')
+    .map((line) => /FLOCK\s+ADVISORY\s+WRITE\s+(-?\d+)\s+[0-9a-f]+:[0-9a-f]+:(\d+)/.exec(line))
+    .some((found) => found !== null && Number(found[2]) === inode && hasOpen(Number(found[1]), real))
+}
+
+/** Inodes of other file systems have the same numbers. Of processes that we may not see nothing is known, and they count. */
+function hasOpen(pid: number, path: string): boolean {
   try {
-    return !tryLockFile(fd)
-  } finally {
-    closeSync(fd) // gives the lock back, too
+    const folder = `/proc/${pid}/fd`
+    return readdirSync(folder).some((fd) => linkOf(join(folder, fd)) === path)
+  } catch {
+    return pid <= 0 // of another namespace; one that has ended has no locks
+  }
+}
+
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path)
+  } catch {
+    return '' // closed meanwhile
   }
 }
 
