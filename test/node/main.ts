@@ -8,7 +8,7 @@ import type { NodeCase } from './case.ts'
 import { DebianPackages } from './debian.ts'
 import { Images } from './images.ts'
 import type { Programs } from './node.ts'
-import { runCase } from './run-cases.ts'
+import { endWorlds, runCase } from './run-cases.ts'
 import { findRuntime, type Runtime, RUNTIMES } from './runtimes.ts'
 import { whyNoNode } from './why-no-node.ts'
 
@@ -42,6 +42,8 @@ function chosen(): Chosen {
       process.exit(0)
     }
     const programs = { snapshotter: resolve(values.snapshotter), nydusd: resolve(values.nydusd) }
+    const odd = values.containerd?.split(',').find((name) => !name.startsWith('/') && !RUNTIMES.includes(name))
+    if (odd !== undefined) throw new Error(`--containerd ${odd} is none of ${RUNTIMES.join(', ')} and no absolute path`)
     for (const program of Object.values(programs)) if (!existsSync(program)) throw new Error(`there is no ${program}`)
     return {
       cases: casesNamed(values.only?.split(','), values.short),
@@ -72,6 +74,13 @@ async function runAll({ cases, runtimes, programs, logs }: Chosen): Promise<void
   const folder = mkdtempSync(join(tmpdir(), 'node-images-'))
   try {
     await using images = await Images.start(folder)
+    const end = async (): Promise<void> => {
+      await endWorlds()
+      await images[Symbol.asyncDispose]()
+      rmSync(folder, { recursive: true, force: true })
+      process.exit(130)
+    }
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => void end())
     console.log(
       `snapshotter ${programs.snapshotter}\nnydusd      ${programs.nydusd}\nregistry    ${images.registry.program}`,
     )

@@ -11,6 +11,13 @@ export interface CaseResult {
   readonly text: string
 }
 
+const worlds = new Set<World>()
+
+/** Ends what cases have begun, when nobody waits for them any more. */
+export async function endWorlds(): Promise<void> {
+  for (const world of worlds) await world[Symbol.asyncDispose]()
+}
+
 /** Tries a case in a world of its own, which is gone afterwards. */
 export async function runCase(
   one: NodeCase,
@@ -19,6 +26,7 @@ export async function runCase(
   const world = new World(parts)
   const reason = one.whyNot?.(world)
   if (reason !== undefined) return { outcome: 'skipped', logs: '', text: reason }
+  worlds.add(world)
   const from = performance.now()
   const seconds = (): string => `${((performance.now() - from) / 1000).toFixed(1)} s`
   try {
@@ -32,6 +40,7 @@ export async function runCase(
     return { outcome: 'failed', logs: world.logs(), text: `${messageOf(error)} (${seconds()})` }
   } finally {
     await world[Symbol.asyncDispose]()
+    worlds.delete(world)
   }
 }
 

@@ -28,6 +28,7 @@ export async function findRuntime(name: RuntimeName, packages: DebianPackages): 
   try {
     const system = `${process.env['PATH'] ?? ''}${delimiter}/usr/sbin${delimiter}/usr/bin`
     if (name === 'system') return await described(system)
+    if (name.startsWith('/') && !existsSync(join(name, 'containerd'))) return `there is no containerd in ${name}`
     if (name.startsWith('/')) return await described(`${name}${delimiter}${system}`)
     const reason = whyNoDebian()
     if (reason !== false) return reason
