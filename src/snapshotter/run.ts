@@ -110,6 +110,8 @@ async function startSnapshotter(
   const metrics = new SnapshotterMetrics()
   for (const event of ['RUNNING', 'DIED', 'DESTROYED'] as const)
     images.events.on(event, () => metrics.daemonEvent(event))
+  // Those that an earlier process left and that were taken up before anybody listened.
+  for (const { state } of images.list()) if (state === 'running') metrics.daemonEvent('RUNNING')
   const inner = new NydusSnapshotter({
     settings,
     store,
