@@ -6,7 +6,7 @@ const QUIET_MS = 30
 /** Stored and plain bytes of all fetches under way. */
 const MEMORY_BYTES = 96 << 20
 /** All that prefetch has under way, of it. */
-const PREFETCH_MEMORY_BYTES = 24 << 20
+const PREFETCH_MEMORY_BYTES = 8 << 20
 /** A prefetch request should keep the link busy for about so long, no longer: that is what a reader may have to wait for it. */
 const PIECE_MS = 25
 /** The next one goes out a round trip, and so much, before the last byte of those before it is there: then the link is never idle. */
@@ -14,7 +14,7 @@ const AHEAD_MS = 10
 /** At once, before anything is known of the link. */
 const FIRST_REQUESTS = 2
 const MIN_PIECE_BYTES = 128 * 1024
-const MAX_PIECE_BYTES = 2 << 20
+const MAX_PIECE_BYTES = 1 << 20
 
 export interface ScheduleLimits {
   readonly demandRequests: number
