@@ -121,6 +121,11 @@ export class TestNode implements AsyncDisposable {
   async restartSnapshotter(signal: NodeJS.Signals): Promise<void> {
     await this.stopSnapshotter(signal)
     await this.startSnapshotter()
+    // containerd waits up to three seconds before it connects again, and calls fail meanwhile.
+    await until('containerd to reach the snapshotter', async () => {
+      await this.ctr('snapshots', '--snapshotter', 'nydus', 'ls')
+      return true
+    })
   }
 
   async startContainerd(): Promise<void> {
