@@ -17,7 +17,10 @@ export async function adopt(daemon: Nydusd): Promise<void> {
   const { log } = daemon.parts
   try {
     const { found, isServing } = await findServing(daemon)
-    for (const socket of await socketsOf(daemon.record)) if (!isServing.has(socket)) await daemon.killAll(socket)
+    // Without a supervisor it has a keeper, which may be about to bring it back, with the session that containers stand on: `recover` waits for that.
+    const mayComeBack = found === undefined && daemon.record.SupervisorPath === ''
+    for (const socket of await socketsOf(daemon.record))
+      if (!isServing.has(socket) && !(mayComeBack && socket === daemon.record.APISocket)) await daemon.killAll(socket)
     if (found !== undefined) {
       daemon.record = { ...daemon.record, APISocket: found.socket }
       if (await serves(daemon, found.state)) {
