@@ -288,7 +288,7 @@ function settingsIn(path: string, root: string, options: FieldOptions): DaemonSe
     },
     cgroup: { enable: false, memoryLimitBytes: Number.POSITIVE_INFINITY },
     log: { toStdout: false, level: 'info', dir: join(root, 'logs') },
-    cache: { dir: join(root, 'cache') },
+    cache: { dir: join(root, 'cache'), quotaBytes: Number.POSITIVE_INFINITY },
     image: { publicKeyFile: '', validateSignature: false },
   }
 }

@@ -21,7 +21,7 @@ const SETTINGS: DaemonSettings = {
   },
   cgroup: { enable: false, memoryLimitBytes: Number.POSITIVE_INFINITY },
   log: { toStdout: false, level: 'info', dir: '/r/logs' },
-  cache: { dir: '/r/cache' },
+  cache: { dir: '/r/cache', quotaBytes: Number.POSITIVE_INFINITY },
   image: { publicKeyFile: '', validateSignature: false },
 }
 

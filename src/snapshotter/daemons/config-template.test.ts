@@ -48,8 +48,22 @@ const FACTS = {
   credential: undefined,
   backend: {},
   cacheDirectory: '/cache',
+  cacheBytes: Number.POSITIVE_INFINITY,
   idMapping: undefined,
 }
+
+test('a quota of the cache is the limit that nydusd keeps to, in both versions', async () => {
+  const first = (await templateOf(V1)).render({ ...FACTS, cacheBytes: 1 << 30 }) as typeof V1
+  assert.deepEqual(
+    [first.device.cache.config],
+    [{ ...V1.device.cache.config, work_dir: '/cache', size_limit: 1 << 30 }],
+  )
+  const second = await templateOf({ version: 2, backend: { type: 'registry' }, cache: { type: 'blobcache' } })
+  assert.deepEqual(second.render({ ...FACTS, cacheBytes: 5 })['cache'], {
+    type: 'blobcache',
+    filecache: { work_dir: '/cache', size_limit: 5 },
+  })
+})
 
 test('version 1: what differs is filled in, and everything else stays', async () => {
   const template = await templateOf(V1)

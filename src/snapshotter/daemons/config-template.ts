@@ -25,6 +25,8 @@ export interface ConfigFacts {
   /** More keys of the backend: where mirrors are, for example. */
   readonly backend: Readonly<Record<string, unknown>>
   readonly cacheDirectory: string
+  /** What the cache directory may take; Infinity leaves what the template says. */
+  readonly cacheBytes: number
   readonly idMapping: readonly [container: number, host: number, size: number] | undefined
 }
 
@@ -79,6 +81,7 @@ export class ConfigTemplate {
     const { type, backend, cache, named, rafs } = this.#places(document)
     named['id'] = `/${facts.key}`
     cache['work_dir'] = facts.cacheDirectory
+    if (Number.isFinite(facts.cacheBytes)) cache['size_limit'] = facts.cacheBytes
     if (type === 'registry') {
       backend['host'] = facts.host
       backend['repo'] = facts.repository

@@ -49,6 +49,7 @@ export async function writeImageConfig(
     credential,
     backend: backend ?? {},
     cacheDirectory: settings.cache.dir,
+    cacheBytes: settings.cache.quotaBytes,
     idMapping: idMapping && [idMapping.container, idMapping.host, idMapping.size],
   })
   await writePrivately(path, JSON.stringify(document))

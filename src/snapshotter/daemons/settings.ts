@@ -25,7 +25,11 @@ export interface DaemonSettings {
     readonly memoryLimitBytes: number
   }
   readonly log: { readonly toStdout: boolean; readonly level: string; readonly dir: string }
-  readonly cache: { readonly dir: string }
+  readonly cache: {
+    readonly dir: string
+    /** What the cache may take on the disk; Infinity = all. nydusd keeps to it. */
+    readonly quotaBytes: number
+  }
   readonly image: { readonly publicKeyFile: string; readonly validateSignature: boolean }
 }
 

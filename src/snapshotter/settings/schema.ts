@@ -96,6 +96,21 @@ const listen = () => {
   )
 }
 
+const size = () => {
+  const wanted = 'bytes such as "53687091200", "50GiB" or "50Gi", or "" for no limit'
+  // without a part: of what disk it would be is not known here
+  const bytes = (value: string): number | undefined => (value.endsWith('%') ? undefined : parseMemoryLimit(value, 0))
+  return v.optional(
+    v.pipe(
+      v.union([v.string(), v.number()], wanted),
+      v.transform(String),
+      v.check((value) => bytes(value) !== undefined, wanted),
+      v.transform((value) => bytes(value) ?? Number.POSITIVE_INFINITY),
+    ),
+    '',
+  )
+}
+
 const memory = () => {
   const wanted =
     'bytes such as "209715200", "200MiB" or "200Mi", a part of the memory such as "10%", or "" for no limit'
@@ -182,7 +197,7 @@ export const Document = v.object({
     sync_remove: flag(false),
     enable_overlayfs_volatile: flag(false),
   }),
-  cache_manager: table({ disable: flag(false), gc_period: duration('24h'), cache_dir: path('') }),
+  cache_manager: table({ disable: flag(false), gc_period: duration('24h'), cache_dir: path(''), quota: size() }),
   image: table({ public_key_file: path(''), validate_signature: flag(false) }),
   experimental: table({
     enable_stargz: flag(false),

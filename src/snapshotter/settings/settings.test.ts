@@ -79,7 +79,7 @@ test('defaults are those of the documentation', () => {
       syncRemove: false,
       volatile: false,
     },
-    cache: { dir: `${root}/cache`, gc: true, gcPeriodMs: 86_400_000 },
+    cache: { dir: `${root}/cache`, gc: true, gcPeriodMs: 86_400_000, quotaBytes: Number.POSITIVE_INFINITY },
     image: { publicKeyFile: '', validateSignature: false },
     stargz: false,
     referrerDetect: false,
@@ -248,6 +248,12 @@ test('durations, sizes and addresses', () => {
     assert.equal(parseListenAddress(wrong), undefined)
   const half = parseSettings('version = 1\n[cgroup]\nenable = true\nmemory_limit = "50%"').cgroup.memoryLimitBytes
   assert.equal(half, Math.floor(totalmem() / 2))
+  const quota = (value: string): number =>
+    parseSettings(`version = 1\n[cache_manager]\nquota = ${value}`).cache.quotaBytes
+  assert.equal(quota('"50GiB"'), 50 * 2 ** 30)
+  assert.equal(quota('""'), Number.POSITIVE_INFINITY)
+  for (const wrong of ['"50%"', '"0"', '-1'])
+    assert.throws(() => quota(wrong), { code: 'BAD_CONFIG', message: /cache_manager\.quota/ })
 })
 
 test('the outline of any document has each key where it stands', () => {

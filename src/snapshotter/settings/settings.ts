@@ -81,7 +81,13 @@ export interface Settings {
     readonly syncRemove: boolean
     readonly volatile: boolean
   }
-  readonly cache: { readonly dir: string; readonly gc: boolean; readonly gcPeriodMs: number }
+  readonly cache: {
+    readonly dir: string
+    readonly gc: boolean
+    readonly gcPeriodMs: number
+    /** What the cache may take on the disk; Infinity = all. */
+    readonly quotaBytes: number
+  }
   readonly image: { readonly publicKeyFile: string; readonly validateSignature: boolean }
   readonly stargz: boolean
   readonly referrerDetect: boolean
@@ -133,6 +139,7 @@ export function settingsOf(of: Document, containerdAddress: string, warnings: re
       dir: of.cache_manager.cache_dir || join(of.root, 'cache'),
       gc: !of.cache_manager.disable,
       gcPeriodMs: of.cache_manager.gc_period,
+      quotaBytes: of.cache_manager.quota,
     },
     image: { publicKeyFile: image.public_key_file, validateSignature: image.validate_signature },
     stargz: experimental.enable_stargz,
