@@ -132,7 +132,14 @@ const table = <E extends v.ObjectEntries>(entries: E) => v.optional(v.object(ent
 
 export const Document = v.object({
   version: v.literal(1, '1'),
-  root: path(DEFAULT_ROOT, MAX_ROOT_BYTES),
+  root: v.pipe(
+    path(DEFAULT_ROOT, MAX_ROOT_BYTES),
+    // options of overlayfs are divided by these
+    v.check(
+      (text) => !/[:,\\]/.test(text),
+      'a path without ":", "," and "\\", which overlayfs cannot have in its options',
+    ),
+  ),
   address: path(DEFAULT_ADDRESS, MAX_SOCKET_BYTES),
   uid: whole(0, MAX_ID, 0),
   gid: whole(0, MAX_ID, 0),

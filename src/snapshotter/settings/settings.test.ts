@@ -145,6 +145,10 @@ test('what is wrong is told with file, line, key, value, and what to write', () 
       'cannot use /etc/n.toml: line 2: "root" is "relative", wanted is an absolute path of 70 bytes at most',
     ],
     [
+      'version = 1\nroot = "/a:b"',
+      'cannot use /etc/n.toml: line 2: "root" is "/a:b", wanted is a path without ":", "," and "\\", which overlayfs cannot have in its options',
+    ],
+    [
       `version = 1\nroot = "/${'r'.repeat(70)}"`,
       `cannot use /etc/n.toml: line 2: "root" is "/${'r'.repeat(58)}… (73 characters), wanted is an absolute path of 70 bytes at most`,
     ],
