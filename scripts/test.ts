@@ -31,6 +31,7 @@ try {
       '--test',
       '--test-reporter=spec',
       '--test-timeout=240000',
+      '--test-concurrency=2', // most wait for something most of the time; on two cores the default is 1
       ...files,
     ],
     { cwd: root, stdio: 'inherit', env: { ...process.env, NODE_COMPILE_CACHE: compiled } },
