@@ -234,6 +234,29 @@ for (const [name, shell, env] of surroundings()) {
     assert.deepEqual(readdirSync(temporary), [], 'the links are gone')
   })
 
+  test(`${name}: the folder for links goes away, wherever TMPDIR is, and is named when it cannot be made`, {
+    skip,
+  }, async () => {
+    await using layers = await Layers.make()
+    const temporary = join(layers.path, 'temporary')
+    mkdirSync(temporary)
+    const odd = [layers.layer('odd "a'), layers.layer('b', 'below')]
+    // It runs in `/`, and TMPDIR may be relative to that.
+    const link = (options: string, TMPDIR: string): Ended =>
+      run(shell, [HELPER, 'overlay', layers.mnt, '-o', options], { ...env, TMPDIR, CDPATH: layers.path })
+    const absent = link(layers.options(odd), '/no/such')
+    assert.equal(absent.code, 1)
+    assert.match(
+      absent.stderr,
+      /err: cannot make a folder in \/no\/such for links .*; let TMPDIR of containerd name one/,
+    )
+    assert.equal(link(layers.options([...odd, '/no/such/layer']), temporary).code, 1)
+    assert.deepEqual(readdirSync(temporary), [], 'also when nothing could be mounted')
+    assert.deepEqual(link(layers.options(odd), temporary.slice(1)), { code: 0, stdout: '', stderr: '' })
+    assert.deepEqual([layers.read(), layers.read('below')], ['odd "a', 'b'])
+    assert.deepEqual(readdirSync(temporary), [], 'also when its path is relative')
+  })
+
   test(`${name}: errors name the directory that is missing, and the option that is unknown`, { skip }, async () => {
     await using layers = await Layers.make()
     const lower = layers.layer('a')
