@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { ContainerdClient, Snapshots } from '../../containerd/index.ts'
+import { DatagramReceiver } from '../../kernel/testing/index.ts'
 
 const PROGRAM = join(import.meta.dirname, 'index.ts')
 const NODE = [process.execPath, '--disable-warning=ExperimentalWarning', PROGRAM] as const
@@ -266,41 +267,22 @@ test("the state is given back to upstream's program when nobody uses it, and the
   assert.match(nothing.stderr, /there is no state of a snapshotter in .*nothing; name its root directory/)
 })
 
-const NOTIFIED = `import socket, sys
-s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-s.bind(sys.argv[1])
-print('bound', flush=True)
-for _ in range(2): print(s.recv(4096).decode(), end='', flush=True)`
-
-test('the service manager is told when it is ready and when it stops', async (t) => {
-  if (spawnSync('python3', ['--version']).status !== 0) return t.skip('python3 is not here')
+test('the service manager is told when it is ready and when it stops', async () => {
   await using place = new Place()
   const manager = join(place.folder, 'notify')
-  const receiver = spawn('python3', ['-c', NOTIFIED, manager], { stdio: ['ignore', 'pipe', 'inherit'] })
-  const parts: Buffer[] = []
-  const over = once(receiver.stdout, 'end')
-  await new Promise<void>((resolve) =>
-    receiver.stdout.on('data', (part: Buffer) => {
-      parts.push(part)
-      resolve()
-    }),
-  )
+  using receiver = new DatagramReceiver(manager)
   const [node, ...rest] = NODE
   const child = spawn(node, [...rest, ...place.flags()], {
     stdio: 'ignore',
     env: { ...process.env, NOTIFY_SOCKET: manager },
   })
   try {
-    while (!Buffer.concat(parts).includes('READY=1')) await once(receiver.stdout, 'data')
+    assert.match(await receiver.next(), /^READY=1\nSTATUS=serving .*n\.sock\n$/)
     child.kill('SIGTERM')
-    await over
-    assert.match(
-      Buffer.concat(parts).toString(),
-      /^bound\nREADY=1\nSTATUS=serving .*n\.sock\nSTOPPING=1\nSTATUS=stopping\n$/,
-    )
+    assert.equal(await receiver.next(), 'STOPPING=1\nSTATUS=stopping\n')
     if (child.exitCode === null) await once(child, 'exit')
+    assert.equal(child.exitCode, 0)
   } finally {
     child.kill('SIGKILL')
-    receiver.kill('SIGKILL')
   }
 })
