@@ -5,7 +5,7 @@ import type { BuiltLayer } from './built-layer.ts'
 import { BuilderError, coded } from './errors.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
 import { layerBootstrap } from './layer-bootstrap.ts'
-import { detectCompression } from './sources/decompress.ts'
+import { detectCompression } from '../codec/index.ts'
 import { type ArchivedContent, readPlainTarLayer } from './sources/tar.ts'
 import { WholeTar } from './sources/whole-tar.ts'
 

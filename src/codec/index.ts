@@ -2,6 +2,7 @@
 export type { CompressionName, Compressor } from './compressor.ts'
 export { compressor } from './compressor.ts'
 export { crc32c } from './crc32c.ts'
+export { decompressed, detectCompression, readHead, resume } from './decompressed.ts'
 export type { Decompressor } from './decompressor.ts'
 export { decompressor } from './decompressor.ts'
 export type { Digester, DigestName } from './digester.ts'

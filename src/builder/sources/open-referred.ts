@@ -1,5 +1,5 @@
 import { BuilderError } from '../errors.ts'
-import { detectCompression, readHead, resume } from './decompress.ts'
+import { detectCompression, readHead, resume } from '../../codec/index.ts'
 import { GzipLayer } from './gzip-layer.ts'
 import { PlainLayer } from './plain-layer.ts'
 import type { ReferredLayer } from './referred-layer.ts'

@@ -6,7 +6,7 @@ import { imagePath, shown, toKey } from '../image-path.ts'
 import { FILE_TYPES, LayerTree, type LayerValues, newValues, PendingLinks } from '../layer-tree.ts'
 import type { OnLost } from '../losses.ts'
 import { sortedXattrs } from '../xattrs.ts'
-import { decompressed } from './decompress.ts'
+import { decompressedLayer } from './decompressed-layer.ts'
 
 /** Files of an eStargz layer that are about the archive, not of it. */
 export const STARGZ_FILES: ReadonlySet<string> = new Set([
@@ -42,7 +42,7 @@ export interface ArchivedContent extends Content {
  * the original does: dropping the rest keeps bootstraps equal.
  */
 export async function readTarLayer(stream: AsyncIterable<Uint8Array>, options: TarSourceOptions): Promise<NodeId> {
-  return await readPlainTarLayer(decompressed(stream), options)
+  return await readPlainTarLayer(decompressedLayer(stream), options)
 }
 
 /** The same of a tar that is known to be plain, or is read as plain bytes. */

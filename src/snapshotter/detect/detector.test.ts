@@ -9,6 +9,7 @@ import { gzipSync, zstdCompressSync } from 'node:zlib'
 import { type Descriptor, digestOf, MEDIA_TYPES } from '../../registry/index.ts'
 import { CRI_IMAGE_REF, CRI_MANIFEST_DIGEST, NYDUS_ALTERNATIVE } from '../labels.ts'
 import {
+  inFrames,
   NEVER,
   pushBlob,
   pushIndex,
@@ -280,6 +281,7 @@ describe('the bootstrap is fetched', () => {
   for (const [name, pack] of [
     ['gzip', gzipSync],
     ['zstd', zstdCompressSync],
+    ['zstd:chunked', inFrames],
     ['plain', (bytes: Buffer) => bytes],
   ] as const)
     test(`from a ${name} layer, with the files of its blobs, once however many ask`, async () => {

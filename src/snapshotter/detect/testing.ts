@@ -2,7 +2,7 @@
 import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { gzipSync } from 'node:zlib'
+import { gzipSync, zstdCompressSync } from 'node:zlib'
 import {
   type Descriptor,
   digestOf,
@@ -99,6 +99,13 @@ export async function tarOf(entries: readonly Entry[]): Promise<Buffer> {
   }
   await tar.finish()
   return Buffer.concat(parts)
+}
+
+/** Compressed by zstd in frames of 1000 bytes after a skippable one, as pzstd and builders of zstd:chunked do. */
+export function inFrames(bytes: Uint8Array): Buffer {
+  const frames = [Buffer.from([0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3])]
+  for (let at = 0; at < bytes.length; at += 1000) frames.push(zstdCompressSync(bytes.subarray(at, at + 1000)))
+  return Buffer.concat(frames)
 }
 
 export async function pushBlob(

@@ -1,6 +1,6 @@
 import { pipeline, Readable, type Transform } from 'node:stream'
 import { createGunzip, createZstdDecompress, zstdDecompressSync } from 'node:zlib'
-import { BuilderError } from '../errors.ts'
+import { CodecError } from './errors.ts'
 import { type FramePart, splitFrames } from './zstd-frames.ts'
 
 const OUTPUT_BYTES = 256 * 1024
@@ -22,7 +22,7 @@ async function* copied(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8A
 }
 
 /** The plain bytes of a layer that is plain, gzip (any number of members) or zstd (any number of frames). Ends the source when it is left early. Pieces, of the stream
- * and given, are valid until the next one is asked for. */
+ * and given, are valid until the next one is asked for. Throws CodecError 'CORRUPT' | 'TRUNCATED', and what the stream throws. */
 export async function* decompressed(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   const iterator = stream[Symbol.asyncIterator]()
   const head = await readHead(iterator)
@@ -79,11 +79,7 @@ function smallFrame(bytes: Uint8Array): Uint8Array | undefined {
     return zstdDecompressSync(bytes, { maxOutputLength: SMALL_CONTENT_BYTES })
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') return undefined
-    throw new BuilderError(
-      'BAD_SOURCE',
-      `cannot decompress the layer: zstd says ${cause instanceof Error ? cause.message : String(cause)}`,
-      { cause },
-    )
+    throw damaged('zstd', cause)
   }
 }
 
@@ -140,13 +136,15 @@ async function* through(
     for await (const chunk of transform as AsyncIterable<Buffer>) yield chunk
   } catch (cause) {
     if (state.sourceError !== undefined) throw state.sourceError
-    throw new BuilderError(
-      'BAD_SOURCE',
-      `cannot decompress the layer: ${compression} says ${cause instanceof Error ? cause.message : String(cause)}`,
-      { cause },
-    )
+    throw damaged(compression, cause)
   } finally {
     source.destroy()
     transform.destroy()
   }
+}
+
+function damaged(compression: LayerCompression, cause: unknown): CodecError {
+  return new CodecError('CORRUPT', `${compression} says ${cause instanceof Error ? cause.message : String(cause)}`, {
+    cause,
+  })
 }

@@ -1,4 +1,4 @@
-import { BuilderError } from '../errors.ts'
+import { CodecError } from './errors.ts'
 
 /** A run of bytes of one frame; `last` ends it. */
 export interface FramePart {
@@ -15,8 +15,8 @@ const RLE_BLOCK = 1
 
 /**
  * Cuts a zstd stream at the ends of its frames. The decompressor of node:zlib stops at the end of the first frame without a word, and layers often have
- * many (pzstd, zstd:chunked). Only sizes are read here: magic, frame header, block headers. Throws BuilderError 'BAD_SOURCE' for what is no frame and
- * for a stream that ends inside one.
+ * many (pzstd, zstd:chunked). Only sizes are read here: magic, frame header, block headers. Throws CodecError 'CORRUPT' for what is no frame,
+ * 'TRUNCATED' for a stream that ends inside one.
  */
 export async function* splitFrames(stream: AsyncIterable<Uint8Array>): AsyncGenerator<FramePart> {
   const cutter = new FrameCutter()
@@ -38,10 +38,7 @@ class FrameCutter {
 
   end(): void {
     if (this.#state !== 'magic' || this.#field.length > 0)
-      throw new BuilderError(
-        'BAD_SOURCE',
-        `cannot decompress the layer: the zstd stream ends at byte ${this.#offset}, inside a frame`,
-      )
+      throw new CodecError('TRUNCATED', `the zstd stream ends at byte ${this.#offset}, inside a frame`)
   }
 
   *cut(bytes: Uint8Array): Generator<FramePart> {
@@ -99,10 +96,7 @@ class FrameCutter {
     this.#skippable = value >>> 4 === SKIPPABLE_MAGIC >>> 4
     if (this.#skippable) return this.#want('skippable-size', 4)
     if (value === FRAME_MAGIC) return this.#want('descriptor', 1)
-    throw new BuilderError(
-      'BAD_SOURCE',
-      `cannot decompress the layer: no zstd frame starts near byte ${this.#offset} (found 0x${value.toString(16)})`,
-    )
+    throw new CodecError('CORRUPT', `no zstd frame starts near byte ${this.#offset} (found 0x${value.toString(16)})`)
   }
 
   /** Frame_Header_Descriptor, RFC 8878 §3.1.1.1.1: sizes of the fields that follow. */

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { gzipSync, zstdCompressSync } from 'node:zlib'
 import * as fc from 'fast-check'
-import { BuilderError } from '../errors.ts'
-import { decompressed } from './decompress.ts'
+import { decompressed } from './decompressed.ts'
+import { CodecError } from './errors.ts'
 
 async function* pieces(bytes: Uint8Array, size: number): AsyncGenerator<Uint8Array> {
   for (let at = 0; at < bytes.length; at += size) yield bytes.subarray(at, at + size)
@@ -61,10 +61,15 @@ test('random frames cut anywhere', async () => {
 test('a stream that ends early is an error, in gzip and in any zstd frame', async () => {
   const gzip = gzipSync(text)
   const zstd = Buffer.concat([zstdCompressSync(text), zstdCompressSync(text)])
-  for (const bytes of [gzip.subarray(0, gzip.length - 9), zstd.subarray(0, zstd.length - 5), zstd.subarray(0, 20)]) {
+  const cases = [
+    [gzip.subarray(0, gzip.length - 9), 'CORRUPT'],
+    [zstd.subarray(0, zstd.length - 5), 'TRUNCATED'],
+    [zstd.subarray(0, 20), 'TRUNCATED'],
+  ] as const
+  for (const [bytes, code] of cases) {
     await assert.rejects(
       collect(decompressed(pieces(bytes, 100))),
-      (error) => error instanceof BuilderError && error.code === 'BAD_SOURCE',
+      (error) => error instanceof CodecError && error.code === code,
     )
   }
 })
