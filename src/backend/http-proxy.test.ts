@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { createServer, type RequestListener, type Server } from 'node:http'
@@ -8,6 +7,7 @@ import { type AddressInfo, createServer as createTcpServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { makeAuthority, skipWithoutOpenssl } from '../registry/test-authority/index.ts'
 import type { Backend } from './backend.ts'
 import { backendConformance, patience, pattern, sha256, type Subject } from './conformance.ts'
 import { type HttpProxyOptions, httpProxyBackend } from './http-proxy.ts'
@@ -133,17 +133,12 @@ test('a connection that is there has its time, also for requests that waited for
   assert.equal(await reader.size(patience().signal), 5)
 })
 
-const noOpenssl = spawnSync('openssl', ['version']).error === undefined ? false : 'openssl is not installed'
-
-test('own certificates are trusted when they are given, and only then', { skip: noOpenssl }, async () => {
+test('own certificates are trusted when they are given, and only then', { skip: skipWithoutOpenssl }, async () => {
   const folder = mkdtempSync(join(tmpdir(), 'http-proxy-'))
-  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
-  const line = 'req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost'
-  const names = ['-keyout', key, '-out', cert, '-addext', 'subjectAltName=IP:127.0.0.1']
-  const made = spawnSync('openssl', [...line.split(' '), ...names], { encoding: 'utf8' })
-  assert.equal(made.status, 0, made.stderr)
-  const ca = readFileSync(cert, 'utf8')
-  const server = createTlsServer({ key: readFileSync(key), cert: ca }, (_request, response) => {
+  makeAuthority(folder)
+  const read = (name: string): string => readFileSync(join(folder, name), 'utf8')
+  const [ca, key, cert] = [read('ca.pem'), read('server.key'), read('server.pem')]
+  const server = createTlsServer({ key, cert }, (_request, response) => {
     response.writeHead(200, { 'Content-Length': 5 }).end()
   })
   rmSync(folder, { recursive: true })

@@ -1,76 +1,40 @@
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
-import { readFile, rm, writeFile } from 'node:fs/promises'
+import { readFile, rm } from 'node:fs/promises'
+import { createServer as createTlsServer } from 'node:https'
 import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import type { PlainHttp } from './endpoint.ts'
+import { makeAuthority, skipWithoutOpenssl as skip } from './test-authority/index.ts'
 import { blobOf, pattern, temporaryFolder, testClient, testRegistry } from './testing.ts'
 import { RegistryClient } from './client.ts'
 import { anonymous, fromPassword } from './credentials.ts'
+import { RegistryError } from './errors.ts'
 
-const OPENSSL = 'openssl'
-const skip = spawnSync(OPENSSL, ['version']).error === undefined ? false : 'openssl is not installed'
 const content = pattern(200_000)
 
 interface Authority {
   readonly ca: string
   readonly tls: { readonly key: string; readonly cert: string }
-  [Symbol.asyncDispose](): Promise<void>
+  readonly client: { readonly key: string; readonly cert: string }
 }
 
-/** A CA and a certificate of it for 127.0.0.1. */
 async function authority(): Promise<Authority> {
   const folder = await temporaryFolder()
-  const at = (name: string): string => join(folder, name)
-  const openssl = (...args: string[]): void => {
-    const { status, stderr } = spawnSync(OPENSSL, args, { encoding: 'utf8' })
-    assert.equal(status, 0, stderr)
-  }
-  const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
-  openssl(
-    'req',
-    '-x509',
-    ...newKey,
-    '-keyout',
-    at('ca.key'),
-    '-out',
-    at('ca.pem'),
-    '-subj',
-    '/CN=test CA',
-    '-days',
-    '2',
-  )
-  openssl('req', ...newKey, '-keyout', at('key.pem'), '-out', at('csr.pem'), '-subj', '/CN=localhost')
-  await writeFile(at('ext'), 'subjectAltName=IP:127.0.0.1\n')
-  openssl(
-    'x509',
-    '-req',
-    '-in',
-    at('csr.pem'),
-    '-CA',
-    at('ca.pem'),
-    '-CAkey',
-    at('ca.key'),
-    '-CAcreateserial',
-    '-extfile',
-    at('ext'),
-    '-out',
-    at('cert.pem'),
-    '-days',
-    '1',
-  )
-  const text = (name: string): Promise<string> => readFile(at(name), 'utf8')
-  return {
-    ca: await text('ca.pem'),
-    tls: { key: await text('key.pem'), cert: await text('cert.pem') },
-    [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }),
-  }
+  makeAuthority(folder)
+  const text = (name: string): Promise<string> => readFile(join(folder, name), 'utf8')
+  const pair = async (name: string): Promise<Authority['tls']> => ({
+    key: await text(`${name}.key`),
+    cert: await text(`${name}.pem`),
+  })
+  const made = { ca: await text('ca.pem'), tls: await pair('server'), client: await pair('client') }
+  await rm(folder, { recursive: true })
+  return made
 }
 
 test('HTTPS: with the CA, without it, with verification off', { skip }, async () => {
-  await using own = await authority()
+  const own = await authority()
   await using registry = await testRegistry({ tls: own.tls })
   const blob = blobOf(content)
   await using one = testClient(registry.server.host, { plainHttp: 'never', ca: own.ca })
@@ -84,9 +48,29 @@ test('HTTPS: with the CA, without it, with verification off', { skip }, async ()
     await using strict = testClient(registry.server.host, { plainHttp })
     await assert.rejects(strict.repository.blobSize(blob.digest), { code: 'UNTRUSTED' })
   }
-  await using other = await authority()
+  const other = await authority()
   await using wrong = testClient(registry.server.host, { plainHttp: 'never', ca: other.ca })
   await assert.rejects(wrong.repository.readRange(blob.digest, 0, into), { code: 'UNTRUSTED' })
+})
+
+test('a registry that wants to know its clients is shown the certificate', { skip }, async () => {
+  const own = await authority()
+  const server = createTlsServer({ ...own.tls, ca: own.ca, requestCert: true }, (_request, response) => {
+    response.setHeader('content-type', 'application/json')
+    response.end(JSON.stringify({ name: 'test/image', tags: ['seen'] }))
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const host = `127.0.0.1:${(server.address() as AddressInfo).port}`
+  const options = { plainHttp: 'never', ca: own.ca, retry: { attempts: 1 } } as const
+  try {
+    await using known = testClient(host, { ...options, clientCertificate: own.client })
+    assert.deepEqual(await known.repository.tags(), ['seen'])
+    await using unknown = testClient(host, options)
+    await assert.rejects(unknown.repository.tags(), RegistryError)
+  } finally {
+    server.closeAllConnections()
+    server.close()
+  }
 })
 
 test('a CA that is none is refused at once', () => {
@@ -122,7 +106,7 @@ test('nobody there, and somebody who does not speak HTTP', async () => {
 })
 
 test('a registry with TLS cannot talk us into sending the password to a token server without', { skip }, async () => {
-  await using own = await authority()
+  const own = await authority()
   await using registry = await testRegistry({ tls: own.tls })
   const challenge = { 'www-authenticate': 'Bearer realm="http://tokens.invalid/token",service="x"' }
   registry.server.fail({ times: 5, fault: { kind: 'status', status: 401, headers: challenge } })

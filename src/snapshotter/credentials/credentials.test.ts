@@ -9,7 +9,8 @@ import type { Settings } from '../settings/index.ts'
 import { type Credential, credentialOfBase64, TokenCredential } from './credential.ts'
 import { Credentials } from './credentials.ts'
 import { imageNameOf } from './image-name.ts'
-import { dockerConfig, MiniKube, putCertificates, skipWithoutOpenssl } from './kubernetes/testing.ts'
+import { skipWithoutOpenssl } from '../../registry/test-authority/index.ts'
+import { dockerConfig, MiniKube, putCertificates } from './kubernetes/testing.ts'
 import { recordedLog, SECRET, script, settings, shown, temporaryFolder } from './testing.ts'
 
 const NEVER = new AbortController().signal

@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { recordedLog, request, SECRET, script, shown, temporaryFolder } from '../testing.ts'
 import { KubernetesCredentials } from './kubernetes-credentials.ts'
-import { dockerConfig, putCertificates, MiniKube, skipWithoutOpenssl as skip } from './testing.ts'
+import { skipWithoutOpenssl as skip } from '../../../registry/test-authority/index.ts'
+import { dockerConfig, putCertificates, MiniKube } from './testing.ts'
 
 const NEVER = new AbortController().signal
 
@@ -241,7 +242,7 @@ describe('who we are at the API server', { skip }, () => {
       const { readFileSync } = await import('node:fs')
       const data = (name: string): string => readFileSync(join(folder, name)).toString('base64')
       const user = { 'client-certificate-data': data('client.pem'), 'client-key-data': data('client.key') }
-      const cluster = { 'certificate-authority-data': data('ca.pem'), 'tls-server-name': 'kubernetes.test' }
+      const cluster = { 'certificate-authority-data': data('ca.pem'), 'tls-server-name': 'server.test' }
       await open(kubeconfig(kube, user, cluster))
       assert.equal(await find('a.example/x'), 'me p')
     }))

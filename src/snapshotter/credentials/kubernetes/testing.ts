@@ -1,60 +1,25 @@
 /** For tests: an API server over TLS that has secrets only, and is as strict as the real one about what it is asked. */
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createServer, type Server } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { TLSSocket } from 'node:tls'
-
-const OPENSSL = 'openssl'
-export const skipWithoutOpenssl =
-  spawnSync(OPENSSL, ['version']).error === undefined ? false : 'openssl is not installed'
+import { makeAuthority } from '../../../registry/test-authority/index.ts'
 
 let made: string | undefined
 
-/** Into the folder: `ca.pem`, `server.{pem,key}` for 127.0.0.1 and kubernetes.test, and `client.{pem,key}` for the user `node`. Made once a process. */
+/** What `makeAuthority` makes, made once a process. */
 export function putCertificates(folder: string): void {
   if (made === undefined) {
     const first = mkdtempSync(join(tmpdir(), 'kube-certificates-'))
     process.once('exit', () => rmSync(first, { recursive: true, force: true }))
-    makeCertificates(first)
+    makeAuthority(first)
     made = first
   }
   cpSync(made, folder, { recursive: true })
-}
-
-function makeCertificates(folder: string): void {
-  const at = (name: string): string => join(folder, name)
-  const openssl = (...args: string[]): void => {
-    const { status, stderr } = spawnSync(OPENSSL, args, { encoding: 'utf8' })
-    assert.equal(status, 0, stderr)
-  }
-  const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
-  openssl(
-    'req',
-    '-x509',
-    ...newKey,
-    '-keyout',
-    at('ca.key'),
-    '-out',
-    at('ca.pem'),
-    '-subj',
-    '/CN=kubernetes CA',
-    '-days',
-    '2',
-  )
-  writeFileSync(at('ext'), 'subjectAltName=IP:127.0.0.1,DNS:kubernetes.test\n')
-  for (const [name, subject, more] of [
-    ['server', '/CN=kubernetes.test', ['-extfile', at('ext')]],
-    ['client', '/CN=node', []],
-  ] as const) {
-    openssl('req', ...newKey, '-keyout', at(`${name}.key`), '-out', at(`${name}.csr`), '-subj', subject)
-    const signed = ['-CA', at('ca.pem'), '-CAkey', at('ca.key'), '-CAcreateserial', '-days', '2']
-    openssl('x509', '-req', '-in', at(`${name}.csr`), ...signed, ...more, '-out', at(`${name}.pem`))
-  }
 }
 
 interface Secret {

@@ -1,0 +1,2 @@
+/** For tests of all rooms: certificates, made by openssl. */
+export { makeAuthority, skipWithoutOpenssl } from './authority.ts'
