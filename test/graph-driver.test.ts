@@ -16,6 +16,9 @@ const shown = (folder: string): string[] => linesOf(shownFolder(folder))
 /** No layer says the time of the root. */
 const withoutRoot = (lines: string[]): string[] => lines.filter((line) => !line.includes('"path":"/",'))
 
+/** What a process calls itself. */
+const commandOf = (pid: number): string => readFileSync(`/proc/${pid}/comm`, 'utf8').trim()
+
 function refused(told: RegExp): (error: unknown) => boolean {
   return (error) => {
     assert.ok(error instanceof PluginError)
@@ -37,6 +40,7 @@ test('answers what the protocol wants, and refuses what it does not know', { ski
   assert.equal((await driver.call('GraphDriver.Exists', { ID: 'b' }))['Exists'], false)
   const wrong: Array<[string, object | Buffer, RegExp]> = [
     ['GraphDriver.Nope', {}, /there is no call GraphDriver.Nope/],
+    ['/[', {}, /there is no call \/\[/],
     ['GraphDriver.Get', { ID: 'b', MountLabel: '' }, /layer b does not exist/],
     ['GraphDriver.Get', { ID: 'a', MountLabel: 'system_u:x' }, /SELinux/],
     ['GraphDriver.Get', {}, /lacks ID/],
@@ -219,20 +223,22 @@ test('a Nydus image of any registry is mounted lazily, outlives the driver, and 
   const image = await dockerImage(world)
   await using driver = await DriverUnderTest.start()
   await driver.init()
+  const before = world.server.counters().blob.bytesOut
+  const fetched = (): number => world.server.counters().blob.bytesOut - before
   await driver.layer('boot', '', image.bootstrapLayer)
   await assert.rejects(
     driver.writable('c', 'boot'),
     refused(/cannot tell which registry the image of layer boot is from/),
   )
+  assert.equal(fetched(), 0, 'nothing is fetched before the image is mounted')
   noteSource(driver.home, { layer: 'boot', diffId: image.diffId, repository: `${world.server.host}/app` })
   await driver.writable('c-init', 'boot')
   await driver.writable('c', 'c-init')
-  const before = world.server.counters().blob.bytesOut
   const root = await driver.get('c')
   // Not synchronous: the registry is in this process.
   for (const [path, content] of image.files.slice(0, 3))
     assert.ok((await readFile(join(root, path))).equals(content), path)
-  assert.ok(world.server.counters().blob.bytesOut > before, 'data comes when the image is mounted, not before')
+  assert.ok(fetched() > 0, 'data comes from the registry')
   writeFileSync(join(root, 'data/00'), 'changed')
   await driver.end('SIGKILL')
   await driver.run()
@@ -248,4 +254,30 @@ test('a Nydus image of any registry is mounted lazily, outlives the driver, and 
   assert.deepEqual(await driver.mounts(), [])
   for (let tries = 0; tries < 200 && driver.processes().length > 0; tries += 1) await sleep(100)
   assert.deepEqual(driver.processes(), [], 'its keeper ends with nydusd')
+})
+
+test('an image that is asked for right after nydusd died waits for its keeper, and no container loses its files', {
+  skip: skip || whyNoFuse(),
+}, async () => {
+  await using world = await testWorld()
+  const image = await dockerImage(world)
+  await using driver = await DriverUnderTest.start()
+  await driver.init()
+  for (const [layer, container] of [
+    ['one', 'c1'],
+    ['two', 'c2'],
+  ] as const) {
+    await driver.layer(layer, '', image.bootstrapLayer)
+    noteSource(driver.home, { layer, diffId: image.diffId, repository: `${world.server.host}/app` })
+    // Not the keeper, a shell.
+    for (const pid of driver.processes().filter((one) => commandOf(one) !== 'sh')) process.kill(pid, 'SIGKILL')
+    await driver.writable(container, layer)
+    await driver.get(container)
+  }
+  const [path, content] = image.files[5] ?? []
+  for (const container of ['c1', 'c2'])
+    assert.ok((await readFile(join(driver.home, container, 'merged', path ?? ''))).equals(content ?? Buffer.of()))
+  assert.equal(driver.log.includes('does not run'), false, driver.log)
+  await driver.call('GraphDriver.Cleanup')
+  assert.deepEqual(await driver.mounts(), [])
 })

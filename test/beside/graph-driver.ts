@@ -11,7 +11,7 @@ import { mountTmpfs, readMountInfo, unmount } from '../../src/kernel/index.ts'
 
 const SOURCE = join(import.meta.dirname, '../../src/cli/nydus-docker-graphdriver/index.ts')
 const MiB = 1024 * 1024
-const DEADLINE_MS = 30_000
+const DEADLINE_MS = 120_000
 
 /** Fields of each answer beside `Err`. */
 const ANSWERS: Readonly<Record<string, readonly string[]>> = {

@@ -169,12 +169,12 @@ export class GraphDriver {
   }
 
   async status(): Promise<Array<[string, string]>> {
-    const version = await this.#nydusd.version()
+    const nydusd = await this.#nydusd.summary()
     return [
       ['Backing Filesystem', fileSystemOf(this.#options.home)],
       ['Layers', `${this.#layers.all().length}`],
-      ['Nydusd', version === undefined ? 'not running' : `running, ${version}`],
-      ['Nydus images mounted', `${(await this.#nydusd.mounted()).length}`],
+      ['Nydusd', nydusd === undefined ? 'not running' : `running, ${nydusd.version}`],
+      ['Nydus images mounted', `${nydusd?.images ?? 0}`],
     ]
   }
 

@@ -3,7 +3,7 @@ import { closeSync, mkdirSync, openSync } from 'node:fs'
 import { request } from 'node:http'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { unmount } from '../../kernel/index.ts'
+import { processesTold, unmount } from '../../kernel/index.ts'
 import { IntegrationError } from '../errors.ts'
 
 const READY_MS = 30_000
@@ -15,6 +15,13 @@ const MAX_SOCKET_PATH = 107
 interface Answer {
   readonly status: number
   readonly text: string
+}
+
+/** What nydusd says of itself. */
+interface Info {
+  readonly state?: string
+  readonly version?: { readonly package_ver?: string }
+  readonly backend_collection?: Readonly<Record<string, unknown>>
 }
 
 /**
@@ -68,18 +75,19 @@ export class Nydusd {
 
   /** Mount points of images, as `/<key>`; none while it does not run. */
   async mounted(): Promise<string[]> {
-    const info = await this.#info()
-    return Object.keys(info?.backend_collection ?? {})
+    return Object.keys((await this.#settled())?.backend_collection ?? {})
   }
 
-  /** Its version, or undefined while it does not run. */
-  async version(): Promise<string | undefined> {
-    return (await this.#info())?.version?.package_ver
+  /** Its version and how many images it has, at this moment; undefined while it does not run. */
+  async summary(): Promise<{ readonly version: string; readonly images: number } | undefined> {
+    const info = await this.#info()
+    if (info === undefined) return undefined
+    return { version: info.version?.package_ver ?? '', images: Object.keys(info.backend_collection ?? {}).length }
   }
 
   /** Unmounts all and ends it. */
   async stop(): Promise<void> {
-    if ((await this.#info()) !== undefined) {
+    if ((await this.#settled()) !== undefined) {
       for (const at of await this.mounted()) await this.unmount(at.slice(1))
       await this.#call('PUT', '/api/v1/daemon/exit').catch(() => undefined) // it may end before it has answered
       for (const until = Date.now() + READY_MS; Date.now() < until && (await this.#info()) !== undefined; )
@@ -94,7 +102,7 @@ export class Nydusd {
   }
 
   async #start(): Promise<void> {
-    if ((await this.#info())?.state === 'RUNNING') return
+    if ((await this.#settled())?.state === 'RUNNING') return
     mkdirDead(this.#mountpoint)
     const log = openSync(this.#log, 'a', 0o600)
     const args = ['--mountpoint', this.#mountpoint, '--apisock', this.#socket, '--log-level', 'info']
@@ -112,17 +120,22 @@ export class Nydusd {
     )
   }
 
-  async #info(): Promise<
-    | {
-        readonly state?: string
-        readonly version?: { readonly package_ver?: string }
-        readonly backend_collection?: Readonly<Record<string, unknown>>
-      }
-    | undefined
-  > {
+  /**
+   * As `#info`; of one that died a moment ago when it is back. Its keeper has the same words, and the session that containers stand on: another nydusd in its place would either fail or take their files
+   * away.
+   */
+  async #settled(): Promise<Info | undefined> {
+    for (const until = Date.now() + READY_MS; ; await delay(POLL_MS)) {
+      const info = await this.#info()
+      if (info?.state === 'RUNNING' || Date.now() > until) return info
+      if (info === undefined && (await processesTold('--apisock', this.#socket)).length === 0) return undefined
+    }
+  }
+
+  async #info(): Promise<Info | undefined> {
     try {
       const { status, text } = await this.#call('GET', '/api/v1/daemon')
-      return status === 200 ? (JSON.parse(text) as object) : undefined
+      return status === 200 ? (JSON.parse(text) as Info) : undefined
     } catch {
       return undefined // nobody answers on the socket
     }

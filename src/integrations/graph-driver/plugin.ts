@@ -109,14 +109,14 @@ export class GraphDriverPlugin {
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const url = new URL(request.url ?? '/', 'http://plugin')
-    const name = url.pathname.slice(1)
+    const url = URL.parse(`http://plugin${request.url}`)
+    const name = url?.pathname.slice(1) ?? ''
     try {
       if (request.method !== 'POST')
         throw new IntegrationError('UNSUPPORTED', `${request.method} is not a method of plugins`)
       if (name === 'GraphDriver.Diff') await this.#diff(await body(request), response)
       else if (name === 'GraphDriver.ApplyDiff') {
-        const size = await this.#ready().applyDiff(url.searchParams.get('id') ?? '', request)
+        const size = await this.#ready().applyDiff(url?.searchParams.get('id') ?? '', request)
         send(response, 200, { Size: size, Err: '' })
       } else send(response, 200, { ...(await this.#call(name, await body(request))), Err: '' })
     } catch (error) {

@@ -1,36 +1,22 @@
 /** Other processes, as /proc shows them. They are not our children after a restart of ours: nobody tells when they end, and a number may be another one's. */
-import { readFileSync, readdirSync } from 'node:fs'
-import { setImmediate, setTimeout as sleep } from 'node:timers/promises'
+import { readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { processesTold, wasTold } from '../../kernel/index.ts'
 
 const POLL_MS = 20
-const PIDS_AT_ONCE = 200
 /** Of the kernel's clock that counts processor time; the same on all Linux machines. */
 const TICKS_A_SECOND = 100
 
-/** Was it told to serve this socket? A nydusd was, and its keeper has the same words. One that ended, or is a zombie, has no command line. */
+const SOCKET = '--apisock'
+
+/** Was it told to serve this socket? A nydusd was, and its keeper has the same words. */
 export function servesSocket(pid: number, socket: string): boolean {
-  const words = commandLine(pid)
-  return words.some((word, index) => word === '--apisock' && words[index + 1] === socket)
+  return wasTold(pid, SOCKET, socket)
 }
 
-/** Everybody who was told to serve this socket. A machine with thousands of processes is looked at in parts. */
+/** Everybody who was told to serve this socket. */
 export async function processesServing(socket: string): Promise<number[]> {
-  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name))
-  const found: number[] = []
-  for (const [index, name] of pids.entries()) {
-    const pid = Number(name)
-    if (pid !== process.pid && servesSocket(pid, socket)) found.push(pid)
-    if (index % PIDS_AT_ONCE === PIDS_AT_ONCE - 1) await setImmediate()
-  }
-  return found
-}
-
-function commandLine(pid: number): string[] {
-  try {
-    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
-  } catch {
-    return [] // ENOENT, ESRCH: it has ended
-  }
+  return await processesTold(SOCKET, socket)
 }
 
 /** Sends a signal; one that has ended already is no error. */
