@@ -1,4 +1,4 @@
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ContainerdClient, Snapshots } from '../src/containerd/index.ts'
@@ -7,6 +7,7 @@ import { type Programs, TestNode } from '../test/node/node.ts'
 import { findRuntime, type Runtime } from '../test/node/runtimes.ts'
 import { DebianPackages } from '../test/node/debian.ts'
 import { whyNoNode } from '../test/node/why-no-node.ts'
+import { modestPeer } from '../test/peer-daemon.ts'
 import { interleave, memoryOf, type Probe } from './measure.ts'
 import { OURS, peerTools } from './peers.ts'
 import type { Report } from './report.ts'
@@ -34,14 +35,10 @@ export async function benchNode(report: Report, signal: AbortSignal): Promise<vo
   }
 }
 
-/** The original's; its nydusd wants more open files than a machine may allow. */
 function peerPrograms(folder: string): Programs | undefined {
-  const tools = peerTools()
-  if (tools === undefined) return undefined
-  const nydusd = join(folder, 'nydusd')
-  writeFileSync(nydusd, `#!/bin/sh\nexec ${tools.nydusd} "$@" ${tools.daemonArgs.join(' ')}\n`)
-  chmodSync(nydusd, 0o755)
-  return { snapshotter: join(tools.nydusd, '../containerd-nydus-grpc'), nydusd }
+  const nydusd = peerTools()?.nydusd
+  if (nydusd === undefined) return undefined
+  return { snapshotter: join(nydusd, '../containerd-nydus-grpc'), nydusd: modestPeer(nydusd, folder) }
 }
 
 interface Parts {

@@ -4,8 +4,6 @@ import { spawn, spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
-import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, test } from 'node:test'
@@ -19,6 +17,7 @@ import {
   type RegistryServer,
   startRegistry,
 } from '../src/registry/index.ts'
+import { freePort } from './node/registry.ts'
 
 const TOOL = join(import.meta.dirname, '../src/cli/nydusify/index.ts')
 
@@ -211,14 +210,6 @@ const skipWithoutDebian = existsSync(DOCKER_REGISTRY)
   : `${DOCKER_REGISTRY} is not installed (apt-get install docker-registry)`
 /** bcrypt of "hush-hush" for user "me", cost 4. */
 const HTPASSWD = 'me:$2y$04$WKhFiPLyGBVEGuGOKHJGBOG4kyov8V8L0sNe5izsIpsikTGMRsoHG'
-
-async function freePort(): Promise<number> {
-  const probe = createServer()
-  await new Promise<void>((resolve) => probe.listen(0, '127.0.0.1', resolve))
-  const { port } = probe.address() as AddressInfo
-  await new Promise<void>((resolve) => probe.close(() => resolve()))
-  return port
-}
 
 /** Debian's registry, with a login. */
 async function debianRegistry(): Promise<{ readonly host: string } & AsyncDisposable> {

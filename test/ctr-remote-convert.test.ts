@@ -5,13 +5,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { convert, testWorld } from '../src/convert/testing.ts'
-import type { ImageManifest } from '../src/registry/index.ts'
+import { hostPlatform, type ImageManifest } from '../src/registry/index.ts'
 import { ctrRemote } from './beside/ctr-remote.ts'
 import { pushTestImage } from './beside/image.ts'
-import { PrivateContainerd, whyNoContainerd } from './beside/private-containerd.ts'
+import { PrivateContainerd } from './beside/private-containerd.ts'
 import { StubSnapshotter } from './beside/stub-snapshotter.ts'
+import { whyNoContainers } from './node/why-no-node.ts'
 
-const skip = whyNoContainerd()
+const skip = whyNoContainers() ?? false
 
 test('an image of the store becomes the Nydus image that a conversion in the registry makes, and stays whole', {
   skip,
@@ -37,6 +38,7 @@ test('an image of the store becomes the Nydus image that a conversion in the reg
     target: world.repository('app:other'),
     prefetchPaths: ['/data/05', '/bin/busybox'],
     toOci: true,
+    platforms: [hostPlatform()],
     builderVersion: `v${version}`,
   })
   assert.equal(made.stdout, `${other.digest}\n`, 'the same image, byte for byte')

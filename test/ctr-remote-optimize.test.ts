@@ -10,9 +10,10 @@ import { openBootstrap } from '../src/rafs/index.ts'
 import type { ImageManifest } from '../src/registry/index.ts'
 import { ctrRemote } from './beside/ctr-remote.ts'
 import { pushTestImage } from './beside/image.ts'
-import { PrivateContainerd, whyNoContainerd } from './beside/private-containerd.ts'
+import { PrivateContainerd } from './beside/private-containerd.ts'
+import { whyNoContainers } from './node/why-no-node.ts'
 
-const skip = whyNoContainerd()
+const skip = whyNoContainers() ?? false
 
 test('what a container reads is what nodes fetch first, and nothing is left of the run', { skip }, async (t) => {
   await using world = await testWorld()

@@ -3,13 +3,14 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { join } from 'node:path'
 import { pushImage, tarOf, testWorld } from '../src/convert/testing.ts'
-import type { ImageManifest } from '../src/registry/index.ts'
+import { hostPlatform, type ImageManifest } from '../src/registry/index.ts'
 import { ctrRemote } from './beside/ctr-remote.ts'
-import { PrivateContainerd, whyNoContainerd } from './beside/private-containerd.ts'
+import { PrivateContainerd } from './beside/private-containerd.ts'
 import { StubSnapshotter } from './beside/stub-snapshotter.ts'
 import { pushTestImage } from './beside/image.ts'
+import { whyNoContainers } from './node/why-no-node.ts'
 
-const skip = whyNoContainerd()
+const skip = whyNoContainers() ?? false
 
 /** What `ctr content ls` shows of a digest. */
 async function labelsOf(node: PrivateContainerd, digest: string): Promise<Map<string, string>> {
@@ -103,9 +104,10 @@ test('an image that is put together wrongly leaves no snapshot and no image', { 
   await using world = await testWorld()
   const layers = [await tarOf([{ path: 'a', type: 'file', content: 'a' }]), await tarOf([{ path: 'b', type: 'file' }])]
   const wrong = `sha256:${'0'.repeat(64)}`
-  await pushImage(world.repository('bad:one'), layers, { diffIds: [wrong, wrong] })
-  await pushImage(world.repository('bad:two'), layers, { diffIds: [wrong] })
-  await pushImage(world.repository('bad:arch'), layers)
+  const { architecture } = hostPlatform()
+  await pushImage(world.repository('bad:one'), layers, { architecture, diffIds: [wrong, wrong] })
+  await pushImage(world.repository('bad:two'), layers, { architecture, diffIds: [wrong] })
+  await pushImage(world.repository('bad:arch'), layers, { architecture })
   await using node = await PrivateContainerd.start()
   const rpull = (image: string, ...more: readonly string[]) =>
     ctrRemote(['-a', node.address, '-n', node.namespace, 'images', 'rpull', '--snapshotter', 'native', ...more, image])

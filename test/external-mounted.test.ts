@@ -7,7 +7,8 @@ import { test } from 'node:test'
 import { crc32c } from '../src/codec/index.ts'
 import { Scratch } from '../src/daemon/testing.ts'
 import { whyNoFuse } from '../src/kernel/index.ts'
-import { noPeer, nydusImage, PeerDaemon } from './peer-daemon.ts'
+import { nydusImage } from './nydus-image.ts'
+import { noPeer, PeerDaemon } from './peer-daemon.ts'
 
 const skip = whyNoFuse() ?? false
 const ID = 'e'.repeat(64)

@@ -12,7 +12,7 @@ import { FsCache } from '../src/daemon/services/fscache.ts'
 import { Scratch } from '../src/daemon/testing.ts'
 import { CachefilesKernel } from '../src/kernel/vm/index.ts'
 import { openBootstrap } from '../src/rafs/index.ts'
-import { nydusImage } from './peer-daemon.ts'
+import { nydusImage } from './nydus-image.ts'
 
 const NAMES = ['shared', 'single']
 

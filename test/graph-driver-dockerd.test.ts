@@ -11,14 +11,15 @@ import { testWorld } from '../src/convert/testing.ts'
 import { whyNoFuse } from '../src/kernel/index.ts'
 import { dockerImage } from './beside/docker-image.ts'
 import { DriverUnderTest } from './beside/graph-driver.ts'
-import { PrivateContainerd, whyNoContainerd } from './beside/private-containerd.ts'
+import { PrivateContainerd } from './beside/private-containerd.ts'
+import { whyNoContainers } from './node/why-no-node.ts'
 
 const DEADLINE_MS = 60_000
 const version = Number(
   /version (\d+)\./.exec(spawnSync('dockerd', ['--version'], { encoding: 'utf8' }).stdout ?? '')?.[1],
 )
 const skip =
-  whyNoContainerd() ||
+  whyNoContainers() ||
   whyNoFuse() ||
   (spawnSync('docker', ['--version']).error !== undefined && 'docker is not installed') ||
   (Number.isNaN(version) && 'dockerd is not installed') ||

@@ -5,14 +5,15 @@ import { test } from 'node:test'
 import { dirname, join } from 'node:path'
 import { testWorld } from '../src/convert/testing.ts'
 import { ctrRemote } from './beside/ctr-remote.ts'
-import { PrivateContainerd, whyNoContainerd } from './beside/private-containerd.ts'
+import { PrivateContainerd } from './beside/private-containerd.ts'
 import { StubSnapshotter } from './beside/stub-snapshotter.ts'
 import { pushTestImage } from './beside/image.ts'
+import { whyNoContainers } from './node/why-no-node.ts'
 
 const MOUNT_FUSE = [...(process.env['PATH'] ?? '').split(':'), '/usr/sbin', '/sbin']
   .map((folder) => join(folder, 'mount.fuse'))
   .find(existsSync)
-const skip = whyNoContainerd() || (MOUNT_FUSE === undefined && 'mount.fuse is not installed (package fuse3)')
+const skip = whyNoContainers() || (MOUNT_FUSE === undefined && 'mount.fuse is not installed (package fuse3)')
 
 test('containers run on mounts of type fuse.nydus-overlayfs, whose other options nobody sees', { skip }, async () => {
   await using world = await testWorld()

@@ -8,7 +8,8 @@ import { test } from 'node:test'
 import { gunzipSync } from 'node:zlib'
 import { whyNoFuse } from '../src/kernel/index.ts'
 import { localConfig, noSharedFixtures, Scratch, SHARED_FIXTURES, treeDifferences } from '../src/daemon/testing.ts'
-import { noPeer, nydusImage, PeerDaemon, peers } from './peer-daemon.ts'
+import { nydusImage } from './nydus-image.ts'
+import { noPeer, PeerDaemon, peers } from './peer-daemon.ts'
 
 const skip = whyNoFuse() ?? (noSharedFixtures === false ? noPeer : noSharedFixtures) ?? false
 

@@ -7,7 +7,8 @@ import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { localConfig, Scratch } from '../src/daemon/testing.ts'
 import { whyNoFuse } from '../src/kernel/index.ts'
-import { noPeer, nydusImage, PeerDaemon } from './peer-daemon.ts'
+import { nydusImage } from './nydus-image.ts'
+import { noPeer, PeerDaemon } from './peer-daemon.ts'
 
 const skip = whyNoFuse() ?? false
 
@@ -23,7 +24,7 @@ function makeTree(at: string): string {
 
 /** Waits until a file of the cache is as wanted. */
 async function untilEqual(path: string, wanted: Buffer): Promise<void> {
-  for (let tries = 0; tries < 500; tries += 1) {
+  for (const deadline = Date.now() + 45_000; Date.now() < deadline; ) {
     if (existsSync(path) && readFileSync(path).equals(wanted)) return
     await sleep(20)
   }

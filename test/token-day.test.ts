@@ -16,7 +16,7 @@ import {
   type RegistryServer,
   startRegistry,
 } from '../src/registry/index.ts'
-import { nydusImage } from './peer-daemon.ts'
+import { nydusImage } from './nydus-image.ts'
 
 const REPO = 'test/image'
 const MINUTE_MS = 60_000

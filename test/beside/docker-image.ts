@@ -2,9 +2,17 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
-import { convert, push, pushImage, type TestWorld } from '../../src/convert/testing.ts'
-import { digestOf, type Digest, type ImageManifest, MEDIA_TYPES } from '../../src/registry/index.ts'
-import { baseEntries, dataEntries, type DataFile, dataFiles, layerOf, sumsOf } from '../node/image-content.ts'
+import { convert, push, type TestWorld } from '../../src/convert/testing.ts'
+import { digestOf, type Digest, hostPlatform, type ImageManifest, MEDIA_TYPES } from '../../src/registry/index.ts'
+import {
+  baseEntries,
+  dataEntries,
+  type DataFile,
+  dataFiles,
+  layerOf,
+  pushRunnable,
+  sumsOf,
+} from '../node/image-content.ts'
 
 export interface DockerImage {
   /** The tar that dockerd hands to its storage. */
@@ -19,8 +27,8 @@ export interface DockerImage {
 export async function dockerImage(world: TestWorld): Promise<DockerImage> {
   const files = dataFiles()
   const layers = [await layerOf(baseEntries()), await layerOf(dataEntries(files))]
-  await pushImage(world.repository('app:plain'), layers)
-  await convert(world, 'app', { prefetchPaths: [] })
+  await pushRunnable(world.repository('app:plain'), layers)
+  await convert(world, 'app', { prefetchPaths: [], platforms: [hostPlatform()] })
   const repository = world.repository('app:docker')
   const { parsed } = await repository.manifest('nydus')
   const { image } = parsed as { image: ImageManifest }

@@ -2,12 +2,13 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { mountTmpfs, readMountInfo, unmount } from '../../src/kernel/index.ts'
+import { killAll, processesOf } from '../node/launched.ts'
 
 const SOURCE = join(import.meta.dirname, '../../src/cli/nydus-docker-graphdriver/index.ts')
 const MiB = 1024 * 1024
@@ -122,16 +123,7 @@ export class DriverUnderTest implements AsyncDisposable {
 
   /** Processes whose command line names what the driver keeps. */
   processes(): number[] {
-    return readdirSync('/proc')
-      .filter((name) => /^\d+$/.test(name))
-      .filter((pid) => {
-        try {
-          return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(`${this.path}/data/`)
-        } catch {
-          return false // it ended
-        }
-      })
-      .map(Number)
+    return processesOf(`${this.path}/data/`).map(({ pid }) => pid)
   }
 
   async #post(path: string, sent: Buffer): Promise<{ status: number; type: string | undefined; bytes: Buffer }> {
@@ -151,12 +143,7 @@ export class DriverUnderTest implements AsyncDisposable {
       // it was not initialised, or is gone: what is left is ended below
     }
     await this.end('SIGKILL')
-    for (const pid of this.processes())
-      try {
-        process.kill(pid, 'SIGKILL')
-      } catch {
-        // it ended
-      }
+    await killAll(() => this.processes())
     for (const at of (await this.mounts()).reverse()) await unmount(at, true)
     await unmount(this.path, true)
     rmSync(this.path, { recursive: true, force: true })

@@ -1,22 +1,15 @@
 /** For tests: a containerd of this machine with a proxy snapshotter, all of it private in a temporary folder on a tmpfs. */
-import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process'
-import { closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { type ChildProcess, execFile } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { mountTmpfs, unmount } from '../../src/kernel/index.ts'
+import { mountTmpfs } from '../../src/kernel/index.ts'
+import { GivenUp, killAll, launch, processesOf, until } from '../node/launched.ts'
+import { unmountBelow } from '../node/left-overs.ts'
 
 const DEADLINE_MS = 60_000
 const MiB = 1024 * 1024
-
-/** Why there can be none, or false. */
-export function whyNoContainerd(): string | false {
-  if (process.getuid?.() !== 0) return 'needs root'
-  const missing = ['containerd', 'ctr', 'runc'].find((name) => spawnSync(name, ['--version']).error !== undefined)
-  if (missing !== undefined) return `${missing} is not installed`
-  return !readFileSync('/proc/self/mountinfo', 'utf8').includes(' - cgroup') && 'no cgroups are mounted'
-}
 
 export class PrivateContainerd implements AsyncDisposable {
   /** Short: sockets lie in it. */
@@ -54,14 +47,12 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   address = "${made.snapshotterSocket}"
 `,
     )
-    const log = openSync(join(made.path, 'log'), 'a')
-    made.#child = spawn('containerd', ['-c', join(made.path, 'c.toml')], {
-      stdio: ['ignore', log, log],
+    made.#child = launch('containerd', ['-c', join(made.path, 'c.toml')], {
       cwd: made.path,
-      detached: true,
+      log: join(made.path, 'log'),
       env: made.#env,
+      mark: made.path,
     })
-    closeSync(log)
     try {
       await made.#answers()
       return made
@@ -92,46 +83,20 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   }
 
   async #answers(): Promise<void> {
-    const until = Date.now() + DEADLINE_MS
-    for (;;)
-      try {
-        await this.ctr('version')
-        return
-      } catch (error) {
-        if (Date.now() > until) throw new Error(this.logs(), { cause: error })
-        await sleep(100)
-      }
-  }
-
-  #processes(): number[] {
-    return readdirSync('/proc')
-      .filter((name) => /^\d+$/.test(name))
-      .filter((pid) => {
-        try {
-          return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(`${this.path}/`)
-        } catch {
-          return false // it ended
-        }
+    const child = this.#child
+    try {
+      await until('containerd', async () => {
+        if (child?.exitCode !== null) throw new GivenUp('containerd has ended')
+        return await this.ctr('version')
       })
-      .map(Number)
+    } catch (error) {
+      throw new Error(`${(error as Error).message}\n${this.logs()}`, { cause: error })
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#child?.kill('SIGKILL')
-    for (let tries = 0; tries < 100 && this.#processes().length > 0; tries += 1) {
-      for (const pid of this.#processes())
-        try {
-          process.kill(pid, 'SIGKILL')
-        } catch {
-          // it ended
-        }
-      await sleep(50)
-    }
-    const points = readFileSync('/proc/self/mounts', 'utf8')
-      .split('\n')
-      .map((line) => line.split(' ')[1] ?? '')
-    for (const at of points.filter((point) => point.startsWith(`${this.path}/`)).reverse()) await unmount(at, true)
-    await unmount(this.path, true)
+    await killAll(() => processesOf(this.path).map(({ pid }) => pid))
+    unmountBelow(this.path)
     rmSync(this.path, { recursive: true, force: true })
   }
 }

@@ -2,7 +2,8 @@
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { readFileSync, realpathSync } from 'node:fs'
-import { type EntryText, tarOf } from '../../src/convert/testing.ts'
+import { type EntryText, pushImage, tarOf } from '../../src/convert/testing.ts'
+import { hostPlatform, type Repository } from '../../src/registry/index.ts'
 
 const PROGRAMS = ['sh', 'cat', 'dd', 'cp', 'id', 'ls', 'mkdir', 'rm', 'sha256sum', 'sleep', 'stat', 'touch', 'true']
 const DIRECTORIES = ['bin', 'data', 'dev', 'etc', 'proc', 'run', 'sys', 'tmp']
@@ -42,6 +43,11 @@ export function baseEntries(): EntryText[] {
 
 export async function layerOf(entries: readonly EntryText[]): Promise<Buffer> {
   return await tarOf(entries)
+}
+
+/** Pushes an image of layers with programs of this machine, which runs on no other kind of processor. */
+export async function pushRunnable(repository: Repository, layers: readonly Buffer[]): Promise<void> {
+  await pushImage(repository, layers, { architecture: hostPlatform().architecture })
 }
 
 function busybox(): EntryText[] | undefined {

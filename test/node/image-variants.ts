@@ -1,4 +1,5 @@
-import { type Descriptor, digestOf, MEDIA_TYPES } from '../../src/registry/index.ts'
+import { push } from '../../src/convert/testing.ts'
+import { type Descriptor, MEDIA_TYPES } from '../../src/registry/index.ts'
 import type { ImageName, Images, TestImage } from './images.ts'
 
 const MAX_CONFIG_BYTES = 1 << 20
@@ -14,15 +15,9 @@ export async function variantsOf(images: Images, name: ImageName, count: number)
   for (let index = 0; index < count; index += 1) {
     const tag = `${name}-variant-${index}`
     const changed = Buffer.from(JSON.stringify({ ...config, config: { ...config.config, Labels: { variant: tag } } }))
-    const stored = { digest: digestOf(changed), size: changed.length }
-    await repository.uploadBlob({ ...stored, open: () => once(changed) })
-    const document = { ...manifest, config: { ...manifest.config, ...stored } }
+    const document = { ...manifest, config: { ...manifest.config, ...(await push(repository, changed)) } }
     await repository.pushManifest(tag, Buffer.from(JSON.stringify(document)), MEDIA_TYPES.ociManifest)
     variants.push({ reference: images.reference(tag), sums })
   }
   return variants
-}
-
-async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  yield bytes
 }

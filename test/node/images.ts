@@ -5,19 +5,20 @@ import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { packBootstrapLayer } from '../../src/convert/bootstrap-layer.ts'
 import { type ConversionRequest, convertImage, PushRetry } from '../../src/convert/index.ts'
-import { pushImage } from '../../src/convert/testing.ts'
+import { push } from '../../src/convert/testing.ts'
 import {
   anonymous,
   type Descriptor,
   digestOf,
   fromPassword,
+  hostPlatform,
   type Digest,
   MEDIA_TYPES,
   parseReference,
   RegistryClient,
   type Repository,
 } from '../../src/registry/index.ts'
-import { baseEntries, dataEntries, type DataFile, dataFiles, layerOf, sumsOf } from './image-content.ts'
+import { baseEntries, dataEntries, type DataFile, dataFiles, layerOf, pushRunnable, sumsOf } from './image-content.ts'
 import { bootstrapLayer, nydusLayer } from './nydus-layers.ts'
 import { type Login, startTestRegistry, type TestRegistry } from './registry.ts'
 
@@ -91,7 +92,10 @@ export class Images implements AsyncDisposable {
     const image = { reference: this.reference(name), sums: sumsOf(dataFiles()) }
     switch (name) {
       case 'plain':
-        await pushImage(this.repository(name), [await layerOf(baseEntries()), await layerOf(dataEntries(dataFiles()))])
+        await pushRunnable(this.repository(name), [
+          await layerOf(baseEntries()),
+          await layerOf(dataEntries(dataFiles())),
+        ])
         return image
       case 'v6':
         await this.#convert('plain', name, {})
@@ -100,7 +104,7 @@ export class Images implements AsyncDisposable {
         await this.#convert('plain', name, { isMerged: true })
         return image
       case 'referred':
-        await pushImage(this.repository(name), [await layerOf([...baseEntries(), ...dataEntries(dataFiles())])])
+        await pushRunnable(this.repository(name), [await layerOf([...baseEntries(), ...dataEntries(dataFiles())])])
         await this.#convertTags(name, 'referred-nydus', { withReferrer: true })
         return image
       case 'v5':
@@ -122,7 +126,7 @@ export class Images implements AsyncDisposable {
       case 'other': {
         const files = dataFiles(1000)
         const layer = await layerOf([...baseEntries(), ...dataEntries(files)])
-        await pushImage(this.repository('other-plain'), [layer])
+        await pushRunnable(this.repository('other-plain'), [layer])
         await this.#convertTags('other-plain', name, {})
         return { ...image, sums: sumsOf(files) }
       }
@@ -142,7 +146,7 @@ export class Images implements AsyncDisposable {
     const request: ConversionRequest = {
       source: this.repository(from),
       target: this.repository(to),
-      platforms: [{ os: 'linux', architecture: 'amd64' }],
+      platforms: [hostPlatform()],
       chunkSize: 0x4_0000,
       compression: 'zstd',
       prefetchPaths: [],
@@ -177,7 +181,7 @@ export class Images implements AsyncDisposable {
       const repository = this.repository(tag)
       const blob = await this.#pushBlob(repository, blobs)
       const reference = compression === 'gzip' ? digestOf(stored) : undefined
-      if (reference !== undefined) await this.#upload(repository, stored)
+      if (reference !== undefined) await push(repository, stored)
       await this.#pushNydus(repository, [nydusLayer(blob, reference)], readFileSync(bootstrap), [])
     } finally {
       rmSync(work, { recursive: true, force: true })
@@ -195,12 +199,6 @@ export class Images implements AsyncDisposable {
     return blob
   }
 
-  async #upload(repository: Repository, bytes: Uint8Array): Promise<{ digest: Digest; size: number }> {
-    const blob = { digest: digestOf(bytes), size: bytes.length }
-    await repository.uploadBlob({ ...blob, open: () => once(bytes) })
-    return blob
-  }
-
   async #pushNydus(
     repository: Repository,
     blobs: readonly Descriptor[],
@@ -208,11 +206,11 @@ export class Images implements AsyncDisposable {
     above: readonly Buffer[],
   ): Promise<void> {
     const packed = await packBootstrapLayer(bootstrap, [])
-    await this.#upload(repository, packed.bytes)
+    await push(repository, packed.bytes)
     const layers = [...blobs, bootstrapLayer(packed)]
     const diffIds: string[] = [...blobs.map(({ digest }) => digest), packed.diffId]
     for (const tar of above) {
-      layers.push({ mediaType: MEDIA_TYPES.ociLayerGzip, ...(await this.#upload(repository, gzipSync(tar))) })
+      layers.push({ mediaType: MEDIA_TYPES.ociLayerGzip, ...(await push(repository, gzipSync(tar))) })
       diffIds.push(digestOf(tar))
     }
     await this.#pushManifest(repository, layers, diffIds)
@@ -224,9 +222,9 @@ export class Images implements AsyncDisposable {
     diffIds: readonly string[],
     command: readonly string[] = ['/bin/sh'],
   ): Promise<void> {
-    const config = { architecture: 'amd64', os: 'linux', config: { Env: ['PATH=/bin'], Cmd: command } }
+    const config = { ...hostPlatform(), config: { Env: ['PATH=/bin'], Cmd: command } }
     const rootfs = { type: 'layers', diff_ids: diffIds }
-    const stored = await this.#upload(repository, Buffer.from(JSON.stringify({ ...config, rootfs })))
+    const stored = await push(repository, Buffer.from(JSON.stringify({ ...config, rootfs })))
     const manifest = {
       schemaVersion: 2,
       mediaType: MEDIA_TYPES.ociManifest,
@@ -256,7 +254,7 @@ export class Images implements AsyncDisposable {
     ]
     const above: Descriptor[] = []
     for (const tar of tars)
-      above.push({ mediaType: MEDIA_TYPES.ociLayerGzip, ...(await this.#upload(repository, gzipSync(tar))) })
+      above.push({ mediaType: MEDIA_TYPES.ociLayerGzip, ...(await push(repository, gzipSync(tar))) })
     const diffIds = [...rootfs.diff_ids, ...tars.map((tar) => digestOf(tar))]
     await this.#pushManifest(repository, [...layers, ...above], diffIds)
     const kept = dataFiles().filter(([path]) => path !== 'data/01' && path !== 'data/05')
@@ -266,7 +264,7 @@ export class Images implements AsyncDisposable {
   async #pushPause(): Promise<void> {
     const repository = this.repository('pause')
     const tar = await layerOf(baseEntries())
-    const layer = { mediaType: MEDIA_TYPES.ociLayerGzip, ...(await this.#upload(repository, gzipSync(tar))) }
+    const layer = { mediaType: MEDIA_TYPES.ociLayerGzip, ...(await push(repository, gzipSync(tar))) }
     await this.#pushManifest(repository, [layer], [digestOf(tar)], ['/bin/sleep', '1000000'])
   }
 
@@ -278,7 +276,7 @@ export class Images implements AsyncDisposable {
       files.push(file)
       tars.push(await layerOf(dataEntries([file])))
     }
-    await pushImage(this.repository('deep-plain'), tars)
+    await pushRunnable(this.repository('deep-plain'), tars)
     return files
   }
 
@@ -290,8 +288,4 @@ export class Images implements AsyncDisposable {
 
 function whiteout(name: string): { path: string; type: 'file' } {
   return { path: `data/.wh.${name}`, type: 'file' }
-}
-
-async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  yield bytes
 }

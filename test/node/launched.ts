@@ -97,6 +97,15 @@ function textOf(pid: string, file: string): string {
   }
 }
 
+/** Kills what is named, until nothing is named any more. */
+export async function killAll(pids: () => readonly number[]): Promise<void> {
+  await until('the end of all processes', async () => {
+    const found = new Set(pids())
+    for (const pid of found) await killProcess(pid)
+    return found.size === 0 || undefined
+  })
+}
+
 /** Kills and waits until it is gone; one that has gone is no error. */
 export async function killProcess(pid: number): Promise<void> {
   try {

@@ -120,11 +120,12 @@ async function runOn(runtime: Runtime, { cases, images, programs, logs }: Run): 
   }
 }
 
+const wanted = chosen()
 const reason = whyNoNode()
 if (reason !== undefined) {
-  console.log(`node-test: skipped, ${reason}\n0 passed, 0 failed, ${CASES.length} skipped`)
+  console.log(`node-test: skipped, ${reason}\n0 passed, 0 failed, ${wanted.cases.length} skipped`)
 } else {
-  await runAll(chosen())
+  await runAll(wanted)
   console.log(`\n${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped`)
   process.exitCode = counts.failed === 0 ? 0 : 1
 }

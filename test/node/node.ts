@@ -9,7 +9,7 @@ import { callApi } from '../../src/daemon/testing.ts'
 import { cgroupProcesses, removeCgroups } from './cgroups.ts'
 import { type NodeSettings, snapshotterRoot, writeConfigurations } from './configurations.ts'
 import { Cri } from './cri.ts'
-import { ended, GivenUp, isAlive, killProcess, launch, processesOf, until } from './launched.ts'
+import { ended, GivenUp, isAlive, killAll, launch, processesOf, until } from './launched.ts'
 import { leftOvers, mountsBelow, shimSockets, unmountBelow } from './left-overs.ts'
 import { writePodNetwork } from './pod-network.ts'
 import { freePort } from './registry.ts'
@@ -266,11 +266,7 @@ export class TestNode implements AsyncDisposable {
 
   async #killAll(): Promise<void> {
     this.#noteShims()
-    await until('the end of all processes', async () => {
-      const pids = [...processesOf(this.path).map(({ pid }) => pid), ...cgroupProcesses(this.cgroup)]
-      for (const pid of new Set(pids)) await killProcess(pid)
-      return pids.length === 0 || undefined
-    })
+    await killAll(() => [...processesOf(this.path).map(({ pid }) => pid), ...cgroupProcesses(this.cgroup)])
     unmountBelow(this.path)
     for (const at of this.#shims) rmSync(at, { force: true })
     this.#shims.clear()

@@ -5,15 +5,16 @@ import { join } from 'node:path'
 import { whyNoFuse } from '../../src/kernel/index.ts'
 import { prepareCgroups } from './cgroups.ts'
 
-/** Why containers cannot run on this machine, or undefined. Mounts control groups where there are none. */
+/** Why a node with nydusd cannot be had on this machine, or undefined. Mounts control groups where there are none. */
 export function whyNoNode(): string | undefined {
-  if (process.getuid?.() !== 0) return 'it needs root'
-  return whyNoFuse() ?? whyNoOverlay() ?? whyNoPrograms() ?? prepareCgroups()
+  return whyNoFuse() ?? whyNoOverlay() ?? whyNoContainers()
 }
 
-function whyNoPrograms(): string | undefined {
+/** Why containerd cannot run containers on this machine, or undefined. Mounts control groups where there are none. */
+export function whyNoContainers(): string | undefined {
+  if (process.geteuid?.() !== 0) return 'it needs root'
   const missing = ['containerd', 'ctr', 'runc'].find((name) => spawnSync(name, ['--version']).error !== undefined)
-  return missing === undefined ? undefined : `${missing} is not installed`
+  return missing === undefined ? prepareCgroups() : `${missing} is not installed`
 }
 
 /** Overlays of overlays are refused, as in a container whose temporary folder is on one. */
