@@ -120,7 +120,15 @@ test('the chart becomes objects that a cluster takes, in all its ways', () => {
   const ways: ReadonlyArray<Record<string, unknown>> = [
     VALUES,
     { ...VALUES, kubernetesSecrets: { enable: true }, imagePullSecrets: [{ name: 'login' }] },
-    { ...VALUES, host: { ...(VALUES['host'] as object), undoOnDelete: true, restartContainerd: false } },
+    {
+      ...VALUES,
+      host: {
+        ...(VALUES['host'] as object),
+        undoOnDelete: true,
+        restartContainerd: false,
+        containerdConfig: '/etc/other.toml',
+      },
+    },
   ]
   for (const values of ways) {
     const objects = rendered(values)
@@ -128,6 +136,11 @@ test('the chart becomes objects that a cluster takes, in all its ways', () => {
     const [files] = objects.filter((one) => one.kind === 'ConfigMap')
     assert.ok(set !== undefined && files !== undefined)
     const { containers, volumes, serviceAccountName } = set.spec.template.spec
+    assert.deepEqual(containers[0]?.readinessProbe.exec.command.slice(-3), [
+      'doctor',
+      '--containerd-config',
+      (values['host'] as { containerdConfig: string }).containerdConfig,
+    ])
     assert.deepEqual(set.spec.selector.matchLabels, set.spec.template.metadata.labels)
     assert.deepEqual(
       containers[0]?.volumeMounts.map(({ name }) => name),

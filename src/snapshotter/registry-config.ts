@@ -1,3 +1,5 @@
+import { readFile } from 'node:fs/promises'
+
 type Fields = Readonly<Record<string, unknown>>
 
 /**
@@ -14,6 +16,15 @@ export function registryConfig(document: unknown): Fields {
   ])
     if (type === 'registry') return fieldsOf(value)
   return {}
+}
+
+/** The template of what nydusd is configured with. What cannot be read is told, with better words, when images are started, and is empty here. */
+export async function readTemplate(path: string): Promise<unknown> {
+  try {
+    return JSON.parse(await readFile(path, 'utf8'))
+  } catch {
+    return {}
+  }
 }
 
 function fieldsOf(value: unknown): Fields {

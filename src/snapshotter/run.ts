@@ -1,5 +1,4 @@
 import { mkdirSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { serve } from '../containerd/index.ts'
 import { raiseFileLimit } from '../kernel/index.ts'
@@ -10,6 +9,7 @@ import { SnapshotterLog } from './log/index.ts'
 import { Mirrors } from './mirrors/index.ts'
 import { notifyManager, takeNotifySocket } from './notify.ts'
 import type { ServedImages } from './parts.ts'
+import { readTemplate } from './registry-config.ts'
 import { snapshotsService } from './service.ts'
 import { findProgram, type Settings } from './settings/index.ts'
 import { NydusSnapshotter, type Snapshotter } from './snapshotter.ts'
@@ -101,7 +101,7 @@ async function startSnapshotter(
 ): Promise<Snapshotter> {
   const { store, credentials, log, opened } = of
   const records = { daemons: store.records('daemons'), instances: store.records('instances') }
-  const template = await templateOf(settings.daemon.configPath)
+  const template = await readTemplate(settings.daemon.configPath)
   const detector = detectorOf(settings, { credentials, template, log })
   const directory = settings.remote.mirrorsDir
   const { nydusdPath } = settings.daemon
@@ -240,15 +240,6 @@ function converterParts({ daemon, remote }: Settings, { credentials, template, l
   const program = findProgram(daemon.nydusImagePath, 'nydus-image', 'daemon.nydusimage_path')
   const access = registryAccess(template, { fsDriver: daemon.fsDriver, skipSslVerify: remote.skipSslVerify })
   return { program, access, credentials, log }
-}
-
-/** What cannot be read is told, with better words, when images are started. */
-async function templateOf(path: string): Promise<unknown> {
-  try {
-    return JSON.parse(await readFile(path, 'utf8'))
-  } catch {
-    return {}
-  }
 }
 
 async function aborted(signal: AbortSignal): Promise<void> {

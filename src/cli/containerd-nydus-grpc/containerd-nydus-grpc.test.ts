@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { closeSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { ContainerdClient, Snapshots } from '../../containerd/index.ts'
+import { mountFuse, unmount, whyNoFuse } from '../../kernel/index.ts'
 import { DatagramReceiver } from '../../kernel/testing/index.ts'
 
 const PROGRAM = join(import.meta.dirname, 'index.ts')
@@ -241,6 +242,32 @@ test('doctor prints findings for people and for programs, and its exit code says
     assert.ok(failed > 0 && findings.filter(({ status }) => status === 'failed').length === failed)
     assert.equal(run('doctor', '--config', file, '--what').status, 2)
   } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+})
+
+test('doctor ends, and says so, when a nydusd below the root answers nothing', {
+  skip: whyNoFuse() ?? false,
+}, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'grpc-'))
+  const [silent, behind] = [join(folder, 'r/mnt/1'), join(folder, 'r/mnt/2')]
+  const sessions: number[] = []
+  try {
+    for (const at of [silent, behind]) {
+      mkdirSync(at, { recursive: true })
+      sessions.push(mountFuse(at, { source: 'test', readOnly: true, maxReadBytes: 131_072 }))
+    }
+    const file = join(folder, 'c.toml')
+    writeFileSync(file, `version = 1\nroot = "${folder}/r"\naddress = "${folder}/s"\n`)
+    const { status, stdout } = run('doctor', '--config', file, '--containerd-config', join(folder, 'none.toml'))
+    assert.equal(status, 1)
+    const told = stdout.match(/^FAILED {3}leftover-mounts: .*/gm) ?? []
+    assert.equal(told.length, 1, stdout)
+    assert.match(told[0], /r\/mnt\/1 is mounted, and its nydusd does not answer within 5 s/)
+    assert.match(stdout, /^\d+ findings: /m)
+  } finally {
+    for (const session of sessions) closeSync(session)
+    for (const at of [silent, behind]) await unmount(at)
     rmSync(folder, { recursive: true, force: true })
   }
 })

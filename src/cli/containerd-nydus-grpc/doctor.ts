@@ -1,5 +1,5 @@
 import { examineNode, type Finding } from '../../snapshotter/doctor/index.ts'
-import { ExitError, type Output } from '../output.ts'
+import { endNow, ExitError, type Output } from '../output.ts'
 
 export interface DoctorFlags {
   readonly config?: string
@@ -23,6 +23,8 @@ export async function doctor(flags: DoctorFlags, output: Output): Promise<void> 
   const options = { configFile: flags.config, containerdConfigFile: flags.containerdConfig, image: flags.image }
   const findings = await examineNode(options, stop.signal)
   process.off('SIGINT', onSignal)
+  // A question to a mount that hangs, and is not taken back, must not keep us.
+  setTimeout(() => void endNow(Number(process.exitCode ?? 0)), 1000).unref()
   if (stop.signal.aborted) throw new ExitError(130, '')
   const count = (status: Finding['status']): number => findings.filter((one) => one.status === status).length
   const failed = count('failed')

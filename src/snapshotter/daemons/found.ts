@@ -1,13 +1,13 @@
 /** What an earlier snapshotter left: records become daemons and images again; what belongs to no record is cleared away, if nobody uses it. */
 import { existsSync } from 'node:fs'
-import { readdir, rm, statfs } from 'node:fs/promises'
+import { readdir, rm } from 'node:fs/promises'
 import { join, sep } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { RecordTable } from '../store/index.ts'
 import { readMountInfo } from '../../kernel/index.ts'
 import { bootstrapPath } from './bootstrap.ts'
 import { type DaemonImage, type DaemonParts, Nydusd } from './daemon.ts'
 import { Holder } from './holder.ts'
+import { mountState } from './mount-state.ts'
 import { detach, sourceDirectory } from './places.ts'
 import { processesServing } from './processes.ts'
 import { type InstanceRecord, readRecords } from './records.ts'
@@ -57,7 +57,7 @@ export async function clearLeftovers({ log, settings }: DaemonParts, daemons: re
   const places = new Set(daemons.map(({ record }) => record.Mountpoint))
   for (const { at, type } of await readMountInfo()) {
     if (!at.startsWith(settings.root + sep) || !type.startsWith('fuse') || places.has(at)) continue
-    if (await isDead(at)) {
+    if ((await mountState(at, STATFS_MS)) === 'dead') {
       log.warn(`${at} has the mount of a daemon that is gone; it is detached`)
       await detach(at)
     } else log.warn(`${at} is served by a nydusd that no record knows, and is left alone; "umount ${at}" ends it`)
@@ -72,13 +72,4 @@ export async function clearLeftovers({ log, settings }: DaemonParts, daemons: re
     for (const id of await readdir(join(settings.root, folder)).catch(() => []))
       if (!ids.has(id) && (await processesServing(join(settings.root, 'socket', id, 'api.sock'))).length === 0)
         await rm(join(settings.root, folder, id), { recursive: true, force: true })
-}
-
-/** The kernel answers `stat` of a dead mount from memory; `statfs` it always passes on. One that does not answer is alive. */
-async function isDead(at: string): Promise<boolean> {
-  const asked = statfs(at).then(
-    () => false,
-    (error: NodeJS.ErrnoException) => error.code === 'ENOTCONN' || error.code === 'ECONNABORTED',
-  )
-  return await Promise.race([asked, sleep(STATFS_MS, false, { ref: false })])
 }

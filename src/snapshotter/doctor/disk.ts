@@ -12,6 +12,7 @@ import {
 } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { type MountEntry, readMountInfoNow } from '../../kernel/index.ts'
+import { mountState } from '../daemons/index.ts'
 import { Findings } from './finding.ts'
 import type { NodeFacts } from './node.ts'
 
@@ -20,18 +21,12 @@ const LITTLE_BYTES = 1024 * MIB
 const NO_BYTES = 64 * MIB
 const LITTLE_INODES = 50_000
 const NO_INODES = 1000
-/** Time for the longest names of sockets below it. */
-const MAX_ROOT_BYTES = 70
+/** A nydusd that takes longer for a word hangs. */
+const ANSWER_MS = 5000
 
 export function checkRoot({ settings }: NodeFacts): Findings {
   const found = new Findings('root')
   const { root } = settings
-  const bytes = Buffer.byteLength(root)
-  if (bytes > MAX_ROOT_BYTES)
-    found.fail({
-      what: `the root ${root} has ${bytes} bytes, more than ${MAX_ROOT_BYTES}`,
-      fix: 'Write a shorter root into the configuration of the snapshotter',
-    })
   const place = nearestThere(root)
   try {
     const probe = mkdtempSync(join(place, '.doctor-'))
@@ -66,7 +61,7 @@ export function checkRoot({ settings }: NodeFacts): Findings {
 }
 
 /** Whether another snapshotter has the root: ours, or upstream's. */
-export async function checkOwner({ settings }: NodeFacts, isAnswered: boolean): Promise<Findings> {
+export function checkOwner({ settings }: NodeFacts, isAnswered: boolean): Findings {
   const found = new Findings('root-owner')
   const { root } = settings
   const ours = isLocked(join(root, 'snapshotter.lock'))
@@ -82,7 +77,7 @@ export async function checkOwner({ settings }: NodeFacts, isAnswered: boolean): 
       fix: `fuser -v ${join(root, 'snapshotter.lock')}\nGive each snapshotter a root of its own`,
     })
   else found.ok(ours ? `one snapshotter has ${root}` : `nobody has ${root}`)
-  return await Promise.resolve(found)
+  return found
 }
 
 /**
@@ -142,32 +137,30 @@ export function checkSpace({ settings }: NodeFacts): Findings[] {
   return [space, inodes]
 }
 
-/** Mounts below the root that nobody serves any more. */
-export function checkMounts({ settings }: NodeFacts): Findings {
+/** Mounts below the root that nobody serves any more, or whose nydusd hangs. */
+export async function checkMounts({ settings }: NodeFacts): Promise<Findings> {
   const found = new Findings('leftover-mounts')
   let served = 0
   for (const { at, type } of readMountInfoNow()) {
     if (!at.startsWith(`${settings.root}/`)) continue
-    if (!type.startsWith('fuse') || isServed(at)) served++
-    else
+    const state = type.startsWith('fuse') ? await mountState(at, ANSWER_MS) : 'served'
+    if (state === 'served') served++
+    else if (state === 'dead')
       found.fail({
         what: `${at} is mounted, and its nydusd is gone (Transport endpoint is not connected)`,
         fix: `systemctl restart containerd-nydus-grpc     # mounts it again\nor, when no container uses it: umount -l ${at}`,
       })
+    else {
+      found.fail({
+        what: `${at} is mounted, and its nydusd does not answer within ${ANSWER_MS / 1000} s; mounts behind it were not asked`,
+        fix: `ps -eo pid,stat,wchan:20,args | grep nydusd     # stopped (T)? kill -CONT PID; else kill -9 PID, and it is brought back\ntail -n 50 ${settings.log.dir}/*/nydusd.log`,
+      })
+      break // each such question keeps a thread, and there are four
+    }
   }
   if (found.all.length === 0)
     found.ok(served === 1 ? '1 mount below the root, served' : `${served} mounts below the root, all served`)
   return found
-}
-
-/** Asked by statfs: the kernel remembers the attributes of the root of a dead mount. */
-function isServed(path: string): boolean {
-  try {
-    statfsSync(path)
-    return true
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== 'ENOTCONN'
-  }
 }
 
 function mountOf(path: string): MountEntry | undefined {

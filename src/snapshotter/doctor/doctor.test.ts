@@ -305,6 +305,14 @@ test('the registry of an image: there, with and without a login, and not there',
     assert.match(await status(`${registry.host}/library/none:1`), /^failed: .*none.*without a login/s)
     assert.match(await status('127.0.0.1:1/a:1'), /^failed: .*ECONNREFUSED.*curl -v/s)
     assert.match(await status('not an image'), /^failed: .*Write the image as HOST/s)
+    writeFileSync(
+      join(node.folder, 'template.json'),
+      '{"device": {"backend": {"type": "registry", "config": {"ca_cert_files": ["/no/ca.pem"]}}, "cache": {"type": "blobcache"}}}',
+    )
+    assert.match(
+      await status(`${registry.host}/library/app:1`),
+      /^failed: cannot read \/no\/ca\.pem of ca_cert_files.*Correct what it names/s,
+    )
   } finally {
     await registry.close()
   }

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { SnapshotterError } from '../errors.ts'
+import { NYDUSD_CONFIG } from '../node-setup/index.ts'
 import { findProgram } from '../settings/index.ts'
 import { Findings } from './finding.ts'
 import { type NodeFacts, outputOf } from './node.ts'
@@ -65,9 +66,7 @@ export function checkTemplate({ settings }: NodeFacts): Findings {
     found.ok('no nydusd is wanted')
     return found
   }
-  const fix = `Write ${configPath}, for example:
-{"device": {"backend": {"type": "registry", "config": {"timeout": 5, "connect_timeout": 5, "retry_limit": 2}}, "cache": {"type": "blobcache"}},
- "mode": "direct", "enable_xattr": true, "fs_prefetch": {"enable": true, "prefetch_all": true, "threads_count": 8, "merging_size": 1048576}}`
+  const fix = `Write ${configPath}, for example:\n${NYDUSD_CONFIG}`
   let text: string
   try {
     text = readFileSync(configPath, 'utf8')

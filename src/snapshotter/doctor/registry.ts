@@ -11,7 +11,9 @@ import {
   RegistryError,
 } from '../../registry/index.ts'
 import { type Credential, Credentials, PasswordCredential } from '../credentials/index.ts'
+import { type RegistryAccess, registryAccess } from '../detect/index.ts'
 import { SnapshotterError } from '../errors.ts'
+import { readTemplate } from '../registry-config.ts'
 import { Findings } from './finding.ts'
 import type { NodeFacts } from './node.ts'
 
@@ -36,20 +38,23 @@ export async function checkRegistry({ image, settings, signal }: NodeFacts): Pro
   const deadline = AbortSignal.any([signal, AbortSignal.timeout(ASK_MS)])
   try {
     const reference = parseReference(image)
+    const access = await accessOf(settings)
     const login = await loginFor(image, settings, deadline)
-    await askManifest(registry, {
-      reference,
-      image,
-      login,
-      skipVerify: settings.remote.skipSslVerify,
-      signal: deadline,
-    })
-    await compareClocks(clock, reference, deadline)
+    await askManifest(registry, { reference, image, login, access, signal: deadline })
+    await compareClocks(clock, { host: reference.host, access, signal: deadline })
   } catch (error) {
-    if (!(error instanceof RegistryError) && !(error instanceof SnapshotterError)) throw error
-    registry.fail({ what: error.message, fix: 'Write the image as HOST/NAME:TAG' })
+    if (error instanceof RegistryError) registry.fail({ what: error.message, fix: 'Write the image as HOST/NAME:TAG' })
+    else if (error instanceof SnapshotterError)
+      registry.fail({ what: error.message, fix: 'Correct what it names, and restart containerd-nydus-grpc' })
+    else throw error
   }
   return [registry, clock]
+}
+
+/** As nydusd will speak to registries. Throws SnapshotterError 'BAD_CONFIG'. */
+async function accessOf({ daemon, remote }: NodeFacts['settings']): Promise<RegistryAccess> {
+  const of = { fsDriver: daemon.fsDriver, skipSslVerify: remote.skipSslVerify }
+  return registryAccess(await readTemplate(daemon.configPath), of)
 }
 
 /** What the snapshotter would log in with. */
@@ -74,10 +79,16 @@ async function loginFor(
 
 async function askManifest(
   found: Findings,
-  of: { reference: Reference; image: string; login: Credential | undefined; skipVerify: boolean; signal: AbortSignal },
+  of: {
+    reference: Reference
+    image: string
+    login: Credential | undefined
+    access: RegistryAccess
+    signal: AbortSignal
+  },
 ): Promise<void> {
-  const { reference, image, login, skipVerify, signal } = of
-  const client = new RegistryClient({ credentials: sourceOf(login), skipVerify, retry: { attempts: 1 } })
+  const { reference, image, login, access, signal } = of
+  const client = new RegistryClient({ credentials: sourceOf(login), ...access, retry: { attempts: 1 } })
   const as =
     login === undefined
       ? 'without a login'
@@ -111,13 +122,17 @@ function sourceOf(login: Credential | undefined): CredentialSource {
 }
 
 /** Docker Hub is asked by another name than it has in references. */
-function originsOf(host: string): string[] {
+function originsOf(host: string, { plainHttp }: RegistryAccess): string[] {
   if (host === 'docker.io') return ['https://registry-1.docker.io']
-  return [`https://${host}`, ...(/^(?:localhost|127\.|\[::1\])/.test(host) ? [`http://${host}`] : [])]
+  const isHttp = plainHttp === 'fallback' || /^(?:localhost|127\.|\[::1\])/.test(host)
+  return plainHttp === 'always' ? [`http://${host}`] : [`https://${host}`, ...(isHttp ? [`http://${host}`] : [])]
 }
 
-async function compareClocks(found: Findings, { host }: Reference, signal: AbortSignal): Promise<void> {
-  for (const origin of originsOf(host)) {
+async function compareClocks(
+  found: Findings,
+  { host, access, signal }: { host: string; access: RegistryAccess; signal: AbortSignal },
+): Promise<void> {
+  for (const origin of originsOf(host, access)) {
     const answer = await fetch(`${origin}/v2/`, { method: 'HEAD', signal }).catch(() => undefined) // told by the check of the registry
     const theirs = Date.parse(answer?.headers.get('date') ?? '')
     if (Number.isNaN(theirs)) continue

@@ -26,7 +26,7 @@ export const DEFAULT_CONTAINERD_ADDRESS = '/run/containerd/containerd.sock'
 export const DEFAULT_NYDUSD_CONFIG = '/etc/nydus/nydusd-config.json'
 
 /** The root must leave room for the names of sockets below it. */
-export const MAX_ROOT_BYTES = 70
+const MAX_ROOT_BYTES = 70
 /** `sun_path` has 108 bytes, the last one NUL. */
 const MAX_SOCKET_BYTES = 107
 const MAX_PATH_BYTES = 4095
