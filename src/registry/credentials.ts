@@ -44,17 +44,21 @@ export function fromIdentityToken(username: string, token: string): CredentialSo
   return async () => credentials
 }
 
-/** `user:password` in base64, as Docker stores it (padding optional, a trailing NUL of old clients dropped). */
+/** `user:password` in base64, as Docker stores it (padding optional, a trailing NUL of old clients dropped); the password may have colons. Undefined when it is not that. */
+export function splitBasic(auth: string): { readonly username: string; readonly password: string } | undefined {
+  const text = auth.trim()
+  if (!/^[A-Za-z0-9+/_-]+={0,2}$/.test(text)) return undefined
+  const plain = Buffer.from(text, 'base64').toString('utf8')
+  const colon = plain.indexOf(':')
+  if (colon < 0) return undefined
+  return { username: plain.slice(0, colon), password: plain.slice(colon + 1).replace(/\0+$/, '') }
+}
+
+/** The same as credentials, of a user with a name. Throws RegistryError 'BAD_CONFIG'. */
 export function decodeBasic(auth: string): Credentials {
-  if (!/^[A-Za-z0-9+/_-]*={0,2}$/.test(auth.trim())) throw unreadable('it is not base64')
-  const text = Buffer.from(auth.trim(), 'base64').toString('utf8')
-  const colon = text.indexOf(':')
-  if (colon < 1) throw unreadable('it does not decode to "user:password"')
-  return {
-    kind: 'basic',
-    username: text.slice(0, colon),
-    password: new Secret(text.slice(colon + 1).replace(/\0+$/, '')),
-  }
+  const found = splitBasic(auth)
+  if (found === undefined || found.username === '') throw unreadable('it is not base64 of "user:password"')
+  return { kind: 'basic', username: found.username, password: new Secret(found.password) }
 }
 
 function unreadable(why: string): RegistryError {

@@ -9,7 +9,7 @@ export { checkCertificates } from './certificates.ts'
 export type { ClientOptions, RepositoryOptions } from './client.ts'
 export { RegistryClient } from './client.ts'
 export type { Credentials, CredentialSource } from './credentials.ts'
-export { anonymous, fromBase64, fromIdentityToken, fromPassword, fromRegistryToken } from './credentials.ts'
+export { anonymous, fromBase64, fromIdentityToken, fromPassword, fromRegistryToken, splitBasic } from './credentials.ts'
 export type { Digest } from './digest.ts'
 export { digestHex, digestOf, parseDigest, RunningDigest, sha256Digest } from './digest.ts'
 export type { DockerConfigOptions } from './docker-config.ts'
@@ -25,7 +25,7 @@ export { MEDIA_TYPES, parseImageConfig, parseManifest } from './manifest.ts'
 export type { Mirror } from './mirrors.ts'
 export { formatPlatform, hostPlatform, parsePlatform, samePlatform, selectPlatform } from './platform.ts'
 export type { Reference } from './reference.ts'
-export { formatReference, parseReference, referenceTarget } from './reference.ts'
+export { formatReference, normalHost, parseReference, referenceTarget } from './reference.ts'
 export type {
   BlobSource,
   BlobStreamOptions,

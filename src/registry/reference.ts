@@ -107,7 +107,8 @@ function checkHost(text: string, host: string): string {
   return host
 }
 
-function normalHost(host: string): string {
+/** A registry as references name it: Docker Hub goes by three names, this gives `docker.io`. */
+export function normalHost(host: string): string {
   return host === 'index.docker.io' || host === DOCKER_HUB_ENDPOINT ? DOCKER_HUB : host
 }
 

@@ -1,3 +1,5 @@
+import { splitBasic } from '../../registry/index.ts'
+
 /** A user of a registry with a password. Neither printing nor JSON shows the password. */
 export class PasswordCredential {
   readonly username: string
@@ -35,16 +37,10 @@ export function credentialOf(username: string, password: string): Credential | u
   return username === '' ? new TokenCredential(password) : new PasswordCredential(username, password)
 }
 
-/**
- * From base64 of `user:password`; the password is all after the first colon, more colons included. Undefined when it is not that: who calls says of
- * what, without the text.
- */
+/** From base64 of `user:password`. Undefined when it is not that: who calls says of what, without the text. */
 export function credentialOfBase64(auth: string): Credential | undefined {
-  const text = auth.trim()
-  if (!/^[A-Za-z0-9+/_-]+={0,2}$/.test(text)) return undefined
-  const plain = Buffer.from(text, 'base64').toString('utf8').replace(/\0+$/, '')
-  const colon = plain.indexOf(':')
-  return colon < 0 ? undefined : credentialOf(plain.slice(0, colon), plain.slice(colon + 1))
+  const found = splitBasic(auth)
+  return found && credentialOf(found.username, found.password)
 }
 
 export function sameCredential(a: Credential, b: Credential): boolean {

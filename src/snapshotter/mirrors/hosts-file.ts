@@ -1,5 +1,6 @@
 import { readFile, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
+import { normalHost } from '../../registry/index.ts'
 import { SnapshotterError } from '../errors.ts'
 
 /** A mirror of a registry, as `hosts.toml` tells. */
@@ -18,7 +19,6 @@ type Fields = Readonly<Record<string, unknown>>
 
 const MAX_FILE_BYTES = 1 << 20
 const MAX_MIRRORS = 32
-const DOCKER_HUB: ReadonlySet<string> = new Set(['docker.io', 'index.docker.io', 'registry-1.docker.io'])
 
 /**
  * The mirrors of a registry in the order of their file. Folders are tried as containerd does: `HOST_PORT_`, `HOST:PORT`, `_default`; the first that is there counts, also when it has no file. Docker Hub's is `docker.io`. `onIgnored` is told of what
@@ -71,8 +71,8 @@ function bad(path: string, why: string, cause?: unknown): SnapshotterError {
 async function folderOf(directory: string, host: string): Promise<string | undefined> {
   // Of a reference that was parsed; a host with a slash would lead elsewhere.
   if (host === '' || /[/\0]/.test(host) || host.startsWith('.')) return undefined
-  const hosts = DOCKER_HUB.has(host) ? ['docker.io', host] : [host]
-  const names = hosts.flatMap((name) => (/:\d+$/.test(name) ? [name.replace(/:(\d+)$/, '_$1_'), name] : [name]))
+  const hosts = new Set([normalHost(host), host])
+  const names = [...hosts].flatMap((name) => (/:\d+$/.test(name) ? [name.replace(/:(\d+)$/, '_$1_'), name] : [name]))
   for (const name of [...names, '_default']) {
     const path = join(directory, name)
     if (

@@ -1,8 +1,8 @@
+import { normalHost } from '../../../registry/index.ts'
 import { type Credential, credentialOf, credentialOfBase64 } from '../credential.ts'
 
 export const SECRET_TYPE = 'kubernetes.io/dockerconfigjson'
 const DATA_KEY = '.dockerconfigjson'
-const DOCKER_HUB: ReadonlySet<string> = new Set(['docker.io', 'index.docker.io', 'registry-1.docker.io'])
 const MAX_LOGINS = 10_000
 
 /** Secrets of an API server, as far as they are read here. */
@@ -44,5 +44,5 @@ function credentialOfEntry(entry: unknown): Credential | undefined {
 function patternOf(key: string): string {
   const [, host = '', path = ''] = /^([^/]*)(.*)$/s.exec(key.replace(/^https?:\/\//, '')) ?? []
   const rest = path.replace(/^\/v[12](?=\/|$)/, '').replace(/\/+$/, '')
-  return `${DOCKER_HUB.has(host) ? 'docker.io' : host}${rest}`
+  return `${normalHost(host)}${rest}`
 }

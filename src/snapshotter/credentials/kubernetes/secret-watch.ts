@@ -45,6 +45,7 @@ export class SecretWatch {
   #version: string | undefined
   #failure: Error | undefined
   #isSynced = false
+  #isFullTold = false
 
   constructor(options: SecretWatchOptions) {
     this.#options = options
@@ -124,7 +125,6 @@ export class SecretWatch {
       if (page === null || typeof page !== 'object' || !Array.isArray(items))
         throw new KubeApiError(0, 'the list of secrets is none')
       for (const item of items as SecretObject[]) this.#take(found, item)
-      if (found.size > MOST_SECRETS) throw new KubeApiError(0, `there are more than ${MOST_SECRETS} image pull secrets`)
       version = textOf(page.metadata?.resourceVersion)
       const token = textOf(page.metadata?.continue)
       if (token !== '' && token === next) throw new KubeApiError(0, 'the list of secrets goes round in a circle')
@@ -166,12 +166,16 @@ export class SecretWatch {
   #take(into: Map<string, ReadonlyMap<string, Credential>>, secret: SecretObject): void {
     const name = nameOf(secret)
     const logins = loginsOf(secret)
-    if (logins !== undefined && (into.size < MOST_SECRETS || into.has(name))) {
+    const isFull = into.size >= MOST_SECRETS && !into.has(name)
+    if (logins !== undefined && !isFull) {
       into.set(name, logins)
       return
     }
     into.delete(name)
-    this.#options.log.warn(`image pull secret ${name.slice(0, 300)} is not used: it holds no Docker configuration`)
+    if (isFull && this.#isFullTold) return
+    this.#isFullTold ||= isFull
+    const why = isFull ? `${MOST_SECRETS} are known; more are not` : 'it holds no Docker configuration'
+    this.#options.log.warn(`image pull secret ${name.slice(0, 300)} is not used: ${why}`)
   }
 }
 
