@@ -51,8 +51,11 @@ export class Stargz {
     return {
       labels: new Map([[STARGZ, 'true']]),
       place: async (directory) => {
-        await placeLayerBootstrap(bootstrap, directory)
-        await rm(folder, { recursive: true, force: true })
+        try {
+          await placeLayerBootstrap(bootstrap, directory)
+        } finally {
+          await rm(folder, { recursive: true, force: true })
+        }
       },
     }
   }

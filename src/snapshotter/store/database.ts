@@ -1,5 +1,5 @@
 /** The file that the store is kept in: SQLite, one process. Source: docs/formats/snapshot-store.md, "Database". */
-import { closeSync, openSync, readFileSync, writeSync, ftruncateSync } from 'node:fs'
+import { chmodSync, closeSync, existsSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { tryLockFile } from '../../kernel/index.ts'
@@ -7,6 +7,7 @@ import { SnapshotterError } from '../errors.ts'
 
 export const DATABASE = 'metadata.sqlite'
 const LOCK = 'snapshotter.lock'
+const MODE = 0o600
 /** So that a database of something else is not taken for ours. */
 const APPLICATION_ID = 0x4e795353
 const FORMAT = 1
@@ -34,7 +35,7 @@ const SCHEMA = `
 /** Holds the root for this process until it is closed; the kernel lets go when the process dies. Throws SnapshotterError 'LOCKED' at once. */
 export function lockRoot(root: string): number {
   const path = join(root, LOCK)
-  const fd = openSync(path, 'a+', 0o600)
+  const fd = openSync(path, 'a+', MODE)
   try {
     if (!tryLockFile(fd)) {
       const holder = readFileSync(path, 'utf8').trim()
@@ -61,6 +62,7 @@ export function openDatabase(root: string, fill: (database: DatabaseSync) => voi
   const path = join(root, DATABASE)
   let database: DatabaseSync | undefined
   try {
+    makePrivate(path)
     database = new DatabaseSync(path, { timeout: 0, allowExtension: false, enableDoubleQuotedStringLiterals: false })
     // Exclusive: the records are also kept in memory, where nobody else's change would be seen.
     database.exec(
@@ -78,6 +80,12 @@ export function openDatabase(root: string, fill: (database: DatabaseSync) => voi
     database?.close()
     throw codedDatabaseError(error, `cannot open the database ${path}`, path)
   }
+}
+
+/** Labels may be logins, and not every root is its owner's alone: others made it, too. SQLite gives a new log the mode of its database. */
+function makePrivate(path: string): void {
+  closeSync(openSync(path, 'a', MODE))
+  for (const file of [path, `${path}-wal`]) if (existsSync(file)) chmodSync(file, MODE)
 }
 
 /** All or nothing. */

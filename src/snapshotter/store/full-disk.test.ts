@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { mountTmpfs, unmount } from '../../kernel/index.ts'
 import { SnapshotterError } from '../errors.ts'
 import { exportState, SnapshotStore } from './index.ts'
 
 const skip = process.getuid?.() === 0 ? false : 'mounting needs root'
+/** Longer than the log waits before it is written into the database. */
+const IDLE_MS = 2500
 const LABELS = new Map([['label', 'x'.repeat(2000)]])
 
 /** Makes snapshots until it is refused; gives what the error says and how many there are. */
@@ -49,6 +52,32 @@ test('on a full disk calls are refused and nothing is lost; with room again they
     assert.ok(!readdirSync(root).some((name) => name.endsWith('.new')))
     store = SnapshotStore.open(root)
     assert.equal(store.list([]).length, kept)
+    store.close()
+  } finally {
+    await unmount(at, true)
+    rmSync(at, { recursive: true })
+  }
+})
+
+test('a disk that was full when the log was to be written into the database needs no restart', { skip }, async () => {
+  const at = mkdtempSync(join(tmpdir(), 'full-'))
+  await mountTmpfs(at, 4 * 2 ** 20)
+  try {
+    const root = join(at, 'root')
+    let store = SnapshotStore.open(root)
+    const ballast = join(at, 'ballast')
+    writeFileSync(ballast, Buffer.alloc(2 ** 20))
+    const { count } = fill(store, 'first')
+    await sleep(IDLE_MS)
+    const { size } = statSync(join(root, 'metadata.sqlite'))
+    assert.ok(size < count * 2000, 'the database was written, though the disk is full')
+    rmSync(ballast)
+    store.remove('first 0')
+    store.create('active', 'again', '', LABELS)
+    await store.flush()
+    store.close()
+    store = SnapshotStore.open(root)
+    assert.equal(store.list([]).length, count)
     store.close()
   } finally {
     await unmount(at, true)

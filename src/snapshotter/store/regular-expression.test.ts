@@ -31,6 +31,7 @@ test('expressions mean what they mean in Go', () => {
     ['^(a|b|)*c$', ['ababc', 'c'], ['abd']],
     ['^(a*)*$', ['aaaa', ''], ['b']],
     ['^(?:a{0,2}){3}$', ['', 'aaaaaa'], ['aaaaaaa']],
+    [`^${'('.repeat(20)}${'){1000}'.repeat(20)}a$`, ['a'], ['aa']],
   ] as [string, string[], string[]][]) {
     const matches = compileRegularExpression(pattern)
     for (const text of yes) assert.ok(matches(text), `${pattern} on ${JSON.stringify(text)}`)

@@ -61,7 +61,11 @@ function emitChoice(parts: readonly Expression[], program: Instruction[], patter
 /** `x{2,4}` is xx(x(x)?)?, `x{2,}` is xxx*. */
 function emitRepeat(repeat: Extract<Expression, { kind: 'repeat' }>, program: Instruction[], pattern: string): void {
   const { of, least, most } = repeat
-  for (let i = 0; i < least; i += 1) emit(of, program, pattern)
+  for (let i = 0; i < least; i += 1) {
+    const before = program.length
+    emit(of, program, pattern)
+    if (program.length === before) break // nothing, so often; in a few levels that would be without end
+  }
   if (most === undefined) {
     const start = program.length
     const loop = [start + 1]

@@ -75,6 +75,24 @@ test('a snapshot is found again after the store was closed and opened', () => {
   assert.deepEqual(again.warnings, [])
 })
 
+test('the database and its log are for their owner only, also in a root that others may read', () => {
+  const at = root()
+  const files = ['metadata.sqlite', 'metadata.sqlite-wal'].map((name) => join(at, name))
+  const mask = process.umask(0)
+  try {
+    chmodSync(at, 0o755)
+    const store = open(at)
+    store.create('active', 'a', '', new Map([['containerd.io/snapshot/pullsecret', 'secret']]))
+    assert.deepEqual(files.map(mode), [0o600, 0o600])
+    store.close()
+    chmodSync(join(at, 'metadata.sqlite'), 0o644)
+    open(at).create('active', 'b', '', NONE)
+    assert.deepEqual(files.map(mode), [0o600, 0o600])
+  } finally {
+    process.umask(mask)
+  }
+})
+
 test('directories have what their kind needs, with modes that the mask does not change', () => {
   const mask = process.umask(0o077)
   try {

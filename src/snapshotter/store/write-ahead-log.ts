@@ -88,11 +88,14 @@ export class WriteAheadLog {
     }
   }
 
+  /** A full disk loses nothing: all is in the log, and is written when there is room. */
   #checkpoint(): void {
     try {
       this.#database.exec('PRAGMA wal_checkpoint(PASSIVE)')
     } catch (error) {
-      this.#failure = codedDatabaseError(error, `cannot write to the database ${this.#path}`, this.#path)
+      const coded = codedDatabaseError(error, `cannot write to the database ${this.#path}`, this.#path)
+      if (coded.code === 'RESOURCE_EXHAUSTED') this.#timer?.refresh()
+      else this.#failure = coded
     }
   }
 }

@@ -58,7 +58,8 @@ export class DiskExport {
     const { program, cacheDir, directory, signal } = this.#parts
     const [path, told] = [this.path(kind, hex), join(directory, `${hex}.${kind}${verity ? '.verity' : ''}`)]
     const known = await readFile(told, 'utf8').catch(() => undefined)
-    if (known !== undefined && (!disk || (await isThere(path)))) return known
+    // An empty one was not finished.
+    if (known !== undefined && known !== '' && (!disk || (await isThere(path)))) return known
     const unfinished = `${path}.tarfs.tmp`
     try {
       const args = ['export', '--block', '--localfs-dir', cacheDir, '--bootstrap', bootstrap, '--output', unfinished]
