@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
-import { existsSync, linkSync, lstatSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, linkSync, lstatSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -215,6 +215,26 @@ test('a path that cannot be one of a socket is refused with its length', async (
     message: /at most 107 bytes/,
   })
   await assert.rejects(startVersion(t, 'relative.sock'), { code: 'INVALID_ARGUMENT', message: /absolute/ })
+})
+
+test("a socket that is to be of somebody else is root's to make, and is told as such", async (t) => {
+  const place = folder(t)
+  const other = { mode: 0o600, uid: 1, gid: 1 }
+  const path = join(place, 's.sock')
+  const isRoot = process.geteuid?.() === 0
+  if (isRoot) {
+    chmodSync(place, 0o777)
+    process.seteuid?.(65_534)
+  }
+  try {
+    await assert.rejects(serve({ path, ...other, services: [], raw: [] }), {
+      code: 'UNAVAILABLE',
+      message: `cannot listen on ${path}: only root may give a socket to user 1, group 1; run this as root`,
+    })
+  } finally {
+    if (isRoot) process.seteuid?.(0)
+  }
+  assert.deepEqual(readdirSync(place), [])
 })
 
 test('a server that stops leaves the socket of its successor', async (t) => {

@@ -40,13 +40,22 @@ export async function listen(options: SocketOptions, onConnection: (socket: Sock
       server.listen(hidden, resolve)
     })
     await chmod(hidden, options.mode)
-    await chown(hidden, options.uid, options.gid)
+    await giveTo(hidden, options)
     await rename(hidden, path)
     return server
   } catch (error) {
     server.close()
     await rm(hidden, { force: true })
     throw new ContainerdError('UNAVAILABLE', `cannot listen on ${path}: ${(error as Error).message}`, { cause: error })
+  }
+}
+
+async function giveTo(path: string, { uid, gid }: SocketOptions): Promise<void> {
+  try {
+    await chown(path, uid, gid)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EPERM') throw error
+    throw new Error(`only root may give a socket to user ${uid}, group ${gid}; run this as root`, { cause: error })
   }
 }
 
