@@ -1,4 +1,5 @@
 /** Bundles every tool and every worker into dist/*.cjs (CommonJS starts about 50 ms sooner than an ES module bundle). */
+import { createHash } from 'node:crypto'
 import { mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { build } from 'esbuild'
@@ -17,6 +18,9 @@ const workers = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf
 /** What a FUSE mount never loads. */
 const services = { out: 'nydusd-services', in: join(root, 'src/daemon/services/index.ts') }
 
+/** Stands for the build's name until all files of it are known. */
+const UNNAMED_BUILD = '@nydus-build@'
+
 rmSync(join(root, 'dist'), { recursive: true, force: true })
 const { outputFiles } = await build({
   write: false,
@@ -30,7 +34,11 @@ const { outputFiles } = await build({
   target: 'node24',
   format: 'cjs',
   external: ['koffi', '@napi-rs/blake-hash', '@node-rs/crc32', 'undici'],
-  define: { 'import.meta.url': 'bundleUrl', 'import.meta.dirname': '__dirname' },
+  define: {
+    'import.meta.url': 'bundleUrl',
+    'import.meta.dirname': '__dirname',
+    BUILD_ID: JSON.stringify(UNNAMED_BUILD),
+  },
   banner: {
     // The cache lies beside the bundle, never in a folder that others may write; the launcher names it for the bundle itself.
     js: "delete process.env.NODE_COMPILE_CACHE;const lazyBuiltin=(name)=>{let it;return new Proxy({},{get:(_target,key)=>(it??=process.getBuiltinModule(name))[key]})};const bundleUrl=require('node:url').pathToFileURL(__filename).href;require('node:module').enableCompileCache?.(require('node:path').join(__dirname,'.cache'));",
@@ -40,9 +48,12 @@ const { outputFiles } = await build({
 
 /** Parts of Node that take milliseconds to load and that many starts never use: loaded with the first use of one of their names. */
 const LAZY = /(?<==(?:__toESM\()?)require\("(node:(?:crypto|zlib|child_process|sqlite))"\)/g
+const name = createHash('sha256')
+for (const { contents } of outputFiles) name.update(contents)
+const buildId = name.digest('hex').slice(0, 16)
 mkdirSync(join(root, 'dist'))
 for (const { path, text } of outputFiles) {
-  const code = text.replace(LAZY, 'lazyBuiltin("$1")')
+  const code = text.replace(LAZY, 'lazyBuiltin("$1")').replaceAll(UNNAMED_BUILD, buildId)
   if (/require\("node:(?:crypto|zlib|child_process|sqlite)"\)/.test(code))
     throw new Error(
       `${path} loads a part of Node at once that should wait for its first use: LAZY no longer fits what esbuild writes`,

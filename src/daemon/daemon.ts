@@ -20,6 +20,7 @@ import {
   type MountRequest,
 } from './image-requests.ts'
 import { ReadReports } from './read-reports.ts'
+import { noMoreThreads } from './later-threads.ts'
 import { LateReads } from './late-reads.ts'
 import { dynamicNotice } from './live-proxy.ts'
 import type { Log } from './log.ts'
@@ -65,7 +66,7 @@ export class Daemon {
   readonly events = new EventLog()
   /** Settings that the API changes: `<mount path>:<key>` to value. */
   readonly dynamic = new Map<string, string>()
-  readonly #decoders = new DecodePool()
+  readonly #decoders: DecodePool
   /** Of the thread that answers late reads. */
   readonly #counters = new FileSystemCounters()
   readonly #mounts: MountTable
@@ -82,6 +83,7 @@ export class Daemon {
   private constructor(options: DaemonOptions) {
     this.options = options
     const { log, at, threads, writable } = options
+    this.#decoders = new DecodePool(undefined, (why) => log.warn(noMoreThreads('decode', why)))
     this.#requests = new ImageRequests(options, this.dynamic)
     this.#reports = new ReadReports(this.#counters, this.events, log)
     const openSession = options.openSession ?? ((of: FuseSessionOptions): Session => new FuseSession(of))

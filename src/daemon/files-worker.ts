@@ -3,6 +3,7 @@
  * itself. It is one thread, with an event loop: what it knows of open files needs no locks, and a slow disk of the host keeps neither images nor the API waiting.
  */
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads'
+import { checkBuild } from '../kernel/build/index.ts'
 import {
   BATCH_FORGET_IN,
   ERRNO,
@@ -18,14 +19,21 @@ import {
 import { messageOf } from './errors.ts'
 import { ANSWERED_ELSEWHERE, type FileServer } from './files/file-server.ts'
 import { HostTree } from './files/host-tree.ts'
-import type { AttachedFiles, FilesNews, FilesWorkerMessage, ForwardedRequest } from './files/messages.ts'
+import type {
+  AttachedFiles,
+  FilesNews,
+  FilesWorkerData,
+  FilesWorkerMessage,
+  ForwardedRequest,
+} from './files/messages.ts'
 import { errnoOf, OverlayTree } from './files/overlay-tree.ts'
 import { FileSystemCounters } from './metrics.ts'
 import { answerReportsAlone } from './serving-thread/thread-reports.ts'
 
 const servers = new Map<number, FileServer>()
 const reply = new FileReply()
-const counters = new FileSystemCounters(workerData as Float64Array<SharedArrayBuffer>)
+const { build, counters: numbers } = workerData as FilesWorkerData
+const counters = new FileSystemCounters(numbers)
 /** Requests that came before the device did. */
 const early: ForwardedRequest[] = []
 let device = 0
@@ -191,6 +199,8 @@ function tellFailed({ opcode, node, nodeTop }: FileRequest, error: unknown): voi
   tell({ kind: 'error', text: `operation ${opcode} on node ${node} of mount ${nodeTop}: ${messageOf(error)}` })
 }
 
+checkBuild(build)
 answerReportsAlone()
 prepareCredentials()
+tell({ kind: 'ready' })
 parentPort?.on('message', takeNews)

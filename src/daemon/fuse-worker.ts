@@ -2,7 +2,8 @@
  * A thread that serves a FUSE session. It blocks in the kernel and never returns to its event loop: news come through a message port that it empties between two
  * requests when the generation in shared memory has changed.
  */
-import { type MessagePort, parentPort, receiveMessageOnPort } from 'node:worker_threads'
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
+import { checkBuild } from '../kernel/build/index.ts'
 import {
   ANSWER_LATER,
   ERRNO,
@@ -42,6 +43,7 @@ export type FuseWorkerNews = { readonly tree: ServedTree } | { readonly files: M
 
 /** What the thread tells. */
 export type FuseWorkerMessage =
+  | { readonly kind: 'ready' }
   | { readonly kind: 'late'; readonly read: LateRead }
   | { readonly kind: 'init'; readonly facts: FuseSessionFacts }
   | { readonly kind: 'error'; readonly text: string }
@@ -67,6 +69,7 @@ function main(data: FuseWorkerData): void {
     habits: new ListingHabits(data.habits),
   })
   files.update(data.tree)
+  tell({ kind: 'ready' })
   const dropped = new DroppedMemory()
   const takeNews = (): void => {
     for (let news = receiveMessageOnPort(data.news); news !== undefined; news = receiveMessageOnPort(data.news)) {
@@ -115,6 +118,7 @@ function main(data: FuseWorkerData): void {
   filesThread?.close()
 }
 
+checkBuild((workerData as { readonly build: unknown }).build)
 // The thread may be started before it is known what it will serve.
 parentPort?.once('message', (data: FuseWorkerData) => main(data))
 prepareCalls()

@@ -126,10 +126,12 @@ export async function runNydusd(args: readonly string[]): Promise<{ code: number
 interface Surroundings {
   readonly cwd: string
   readonly env: NodeJS.ProcessEnv
+  /** A built nydusd, in the place of the sources. */
+  readonly program?: string
 }
 
-function launch(args: readonly string[], { cwd, env }: Surroundings): ChildProcess {
-  const program = ['--disable-warning=ExperimentalWarning', join(root, 'src/cli/nydusd/index.ts')]
+function launch(args: readonly string[], { cwd, env, program: built }: Surroundings): ChildProcess {
+  const program = ['--disable-warning=ExperimentalWarning', built ?? join(root, 'src/cli/nydusd/index.ts')]
   return spawn(process.execPath, [...program, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
     cwd,

@@ -1,8 +1,9 @@
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
+import { BUILD } from '../kernel/build/index.ts'
 import { endThread } from '../kernel/index.ts'
 import { type DecodeOutcome, type DecodeTask, decodeTask } from './decode-task.ts'
-import type { DecodeMessage } from './decode-worker.ts'
+import type { DecodeAnswer, DecodeMessage } from './decode-worker.ts'
 import { EngineError } from './errors.ts'
 
 /** Tasks with no more plain bytes than this are done at once, on the thread that asks: sending them away and back takes longer. */
@@ -20,18 +21,26 @@ interface Waiting {
 interface Member {
   readonly worker: Worker
   readonly tasks: Map<number, Waiting>
+  /** The thread runs, and is of our build. */
+  isReady: boolean
 }
 
 /** The threads that decode and verify, shared by all images of a process. They start with the first large task and end with `close`. */
 export class DecodePool {
-  readonly #threads: number
+  #threads: number
+  readonly #onNoThread: (why: Error) => void
   readonly #members: Member[] = []
   readonly #queue: Waiting[] = []
   #nextId = 1
   #closed = false
 
-  constructor(threads = Math.min(availableParallelism(), MAX_THREADS)) {
+  /** `onNoThread` is told of a thread that cannot be started: the pool goes on with those it has, and without any on the thread that asks. */
+  constructor(
+    threads = Math.min(availableParallelism(), MAX_THREADS),
+    onNoThread: (why: Error) => void = (why) => process.emitWarning(why),
+  ) {
     this.#threads = Math.max(1, threads)
+    this.#onNoThread = onNoThread
   }
 
   /** One outcome a chunk. The task's buffers must not change until then. Rejects with EngineError 'CLOSED', or 'BACKEND' when a thread died. */
@@ -39,7 +48,7 @@ export class DecodePool {
     if (this.#closed) throw closed()
     let plain = task.slice?.length ?? 0
     for (const { plainSize, batchSize } of task.chunks) plain += Math.max(plainSize, batchSize)
-    if (plain <= INLINE_BYTES) return decodeTask(task)
+    if (plain <= INLINE_BYTES || this.#threads === 0) return decodeTask(task)
     const { promise, resolve, reject } = Promise.withResolvers<DecodeOutcome[]>()
     this.#queue.push({ task, resolve, reject })
     this.#dispatch()
@@ -74,10 +83,16 @@ export class DecodePool {
   #start(): Member {
     const file = import.meta.url.endsWith('.ts') ? './decode-worker.ts' : './decode-worker.cjs'
     const worker = new Worker(new URL(file, import.meta.url), {
+      workerData: { build: BUILD },
       resourceLimits: { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 64 },
     })
-    const member: Member = { worker, tasks: new Map() }
-    worker.on('message', ({ id, outcomes }: { id: number; outcomes: DecodeOutcome[] }) => {
+    const member: Member = { worker, tasks: new Map(), isReady: false }
+    worker.on('message', (answer: DecodeAnswer) => {
+      if (answer === 'ready') {
+        member.isReady = true
+        return
+      }
+      const { id, outcomes } = answer
       const done = member.tasks.get(id)
       member.tasks.delete(id)
       if (member.tasks.size === 0) worker.unref() // an idle thread does not keep the process
@@ -95,10 +110,25 @@ export class DecodePool {
   #lost(member: Member, cause: Error | undefined): void {
     const at = this.#members.indexOf(member)
     if (at >= 0) this.#members.splice(at, 1)
+    if (at >= 0 && !member.isReady && !this.#closed) {
+      this.#goOnWithout(member, cause ?? new Error('a thread ended before it began'))
+      return
+    }
     for (const { reject } of member.tasks.values())
       reject(new EngineError('BACKEND', 'a thread that decodes chunks ended', { cause }))
     member.tasks.clear()
     if (!this.#closed) this.#dispatch()
+  }
+
+  /** Its file may be gone, or of another build. What it was to do others do. */
+  #goOnWithout({ tasks }: Member, why: Error): void {
+    this.#threads = this.#members.length
+    this.#queue.unshift(...tasks.values())
+    tasks.clear()
+    this.#onNoThread(why)
+    if (this.#threads > 0) this.#dispatch()
+    else
+      for (const { task, resolve, reject } of this.#queue.splice(0)) Promise.try(decodeTask, task).then(resolve, reject)
   }
 }
 

@@ -1,10 +1,12 @@
 import { type MessagePort, Worker } from 'node:worker_threads'
+import { BUILD } from '../../kernel/build/index.ts'
 import { DaemonError, messageOf } from '../errors.ts'
+import { noMoreThreads } from '../later-threads.ts'
 import type { Log } from '../log.ts'
 import type { OverlaySettings } from '../config/settings.ts'
 import { FileSystemCounters } from '../metrics.ts'
 import type { LateRead, ServedImage } from '../transports/fuse-handler.ts'
-import type { FilesNews, FilesWorkerMessage } from './messages.ts'
+import type { FilesNews, FilesWorkerData, FilesWorkerMessage } from './messages.ts'
 
 const END_DEADLINE_MS = 2_000
 
@@ -14,7 +16,7 @@ export interface FilesThreadOptions {
   readonly onLateRead: (read: LateRead) => void
   /** Data of an image that is copied; rejects when it cannot be had in time. */
   readonly readImage: (slot: number, ino: number, offset: number, count: number) => Promise<Uint8Array>
-  /** The thread ended, and with it all that it served. */
+  /** The thread ended, and with it all that it served. Not called for one that never served. */
   readonly onFailure: (error: Error) => void
 }
 
@@ -27,12 +29,17 @@ export class FilesThread {
   readonly #waiting = new Map<number, { resolve: () => void; reject: (error: Error) => void }>()
   readonly #gone = Promise.withResolvers<void>()
   #lastId = 0
-  #ended = false
+  /** The thread runs, and is of our build. */
+  #isReady = false
+  #ended: false | Error = false
 
   constructor(options: FilesThreadOptions) {
     const url = new URL(import.meta.url.endsWith('.ts') ? '../files-worker.ts' : './files-worker.cjs', import.meta.url)
     this.#options = options
-    this.#worker = new Worker(url, { name: 'files', workerData: this.counters.numbers })
+    this.#worker = new Worker(url, {
+      name: 'files',
+      workerData: { build: BUILD, counters: this.counters.numbers } satisfies FilesWorkerData,
+    })
     this.#worker.on('message', (message: FilesWorkerMessage) => this.#told(message))
     this.#worker.on('error', (error) => this.#failed(error instanceof Error ? error : new Error(String(error))))
     this.#worker.on('exit', (code) => this.#failed(new Error(`the files thread ended with code ${code}`)))
@@ -91,7 +98,7 @@ export class FilesThread {
   /** Resolves when the thread uses no descriptors any more, its own or those of the session and the caches; or after {@link END_DEADLINE_MS}, when the host does not answer it. */
   async end(): Promise<void> {
     if (this.#ended) return
-    this.#ended = true
+    this.#ended = ended()
     this.#post({ kind: 'end' })
     const deadline = setTimeout(this.#gone.resolve, END_DEADLINE_MS)
     await this.#gone.promise
@@ -100,7 +107,7 @@ export class FilesThread {
   }
 
   async #ask(message: (id: number) => FilesNews): Promise<void> {
-    if (this.#ended) throw new Error('the files thread has ended')
+    if (this.#ended) throw this.#ended
     const id = ++this.#lastId
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     this.#waiting.set(id, { resolve, reject })
@@ -114,6 +121,9 @@ export class FilesThread {
 
   #told(message: FilesWorkerMessage): void {
     switch (message.kind) {
+      case 'ready':
+        this.#isReady = true
+        return
       case 'done': {
         const waiting = this.#waiting.get(message.id)
         this.#waiting.delete(message.id)
@@ -145,12 +155,18 @@ export class FilesThread {
     this.#post({ kind: 'fetched', id, bytes })
   }
 
-  #failed(error: Error): void {
+  #failed(cause: Error): void {
+    const error = this.#isReady || this.#ended ? cause : new Error(noMoreThreads('serve shared directories and overlays', cause))
     for (const { reject } of this.#waiting.values()) reject(error)
     this.#waiting.clear()
     this.#gone.resolve()
     if (this.#ended) return
-    this.#ended = true
-    this.#options.onFailure(error)
+    this.#ended = error
+    if (this.#isReady) this.#options.onFailure(error)
+    else this.#options.log.error(error.message)
   }
+}
+
+function ended(): Error {
+  return new Error('the files thread has ended')
 }

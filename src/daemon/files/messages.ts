@@ -9,6 +9,13 @@ export interface ForwardedRequest {
   readonly bytes: Uint8Array
 }
 
+/** What the files thread is started with. */
+export interface FilesWorkerData {
+  /** Of the process. */
+  readonly build: string
+  readonly counters: Float64Array<SharedArrayBuffer>
+}
+
 /** What is mounted in a slot of the files thread. */
 export type AttachedFiles =
   | { readonly kind: 'directory'; readonly directory: string }
@@ -26,6 +33,7 @@ export type FilesNews =
 
 /** What the files thread tells. */
 export type FilesWorkerMessage =
+  | { readonly kind: 'ready' }
   | { readonly kind: 'done'; readonly id: number; readonly error: string | undefined }
   | { readonly kind: 'error'; readonly text: string }
   | { readonly kind: 'late'; readonly read: LateRead }

@@ -2,6 +2,7 @@
  * The first thread of a FUSE session, started ahead: that takes longer than all that the main thread does before it mounts, so a tool may begin with it, before it loads the rest.
  */
 import { Worker } from 'node:worker_threads'
+import { BUILD } from '../../kernel/build/index.ts'
 import { answerReportsAlone } from './thread-reports.ts'
 
 let started: Worker | undefined
@@ -27,6 +28,7 @@ function startThread(): Worker {
   const url = new URL(import.meta.url.endsWith('.ts') ? '../fuse-worker.ts' : './fuse-worker.cjs', import.meta.url)
   return new Worker(url, {
     name: 'fuse',
+    workerData: { build: BUILD },
     resourceLimits: { maxYoungGenerationSizeMb: 2, maxOldGenerationSizeMb: 64 },
   })
 }

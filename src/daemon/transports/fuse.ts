@@ -23,6 +23,7 @@ import {
 } from '../../kernel/index.ts'
 import { isDead } from '../dead-mount.ts'
 import { DaemonError, messageOf } from '../errors.ts'
+import { noMoreThreads } from '../later-threads.ts'
 import type { FilesThread } from '../files/files-thread.ts'
 import type { FuseWorkerData, FuseWorkerMessage, FuseWorkerNews } from '../fuse-worker.ts'
 import type { Log } from '../log.ts'
@@ -63,6 +64,8 @@ interface Member {
   readonly worker: Worker
   readonly news: MessagePort
   isServing: boolean
+  /** The thread runs, and is of our build. */
+  isReady: boolean
 }
 
 /** A mounted FUSE file system, and the threads that serve it. `end` or `leave` ends it; one of them must be called. */
@@ -292,18 +295,21 @@ export class FuseSession {
     const thread = takeServingThread()
     thread.postMessage(data, data.files === undefined ? [port2] : [port2, data.files])
     port1.unref()
-    const member: Member = { worker: thread, news: port1, isServing: true }
+    const member: Member = { worker: thread, news: port1, isServing: true, isReady: false }
     this.#members.push(member)
     this.counters.push(counters)
-    thread.on('message', (message: FuseWorkerMessage) => this.#told(message))
+    thread.on('message', (message: FuseWorkerMessage) => this.#told(member, message))
     thread.on('error', (error) => this.#failed(member, error))
     thread.on('exit', (code) => {
       if (member.isServing) this.#failed(member, new Error(`a FUSE thread ended with code ${code}`))
     })
   }
 
-  #told(message: FuseWorkerMessage): void {
+  #told(member: Member, message: FuseWorkerMessage): void {
     switch (message.kind) {
+      case 'ready':
+        member.isReady = true
+        return
       case 'late':
         this.#options.onLateRead(message.read)
         return
@@ -328,8 +334,19 @@ export class FuseSession {
   #failed(member: Member, error: unknown): void {
     member.isServing = false
     const failure = error instanceof Error ? error : new Error(String(error))
+    if (!this.#ending && !member.isReady && this.#members.some((other) => other.isServing && other.isReady)) {
+      this.#goOnWithout(member, failure)
+      return
+    }
     this.#init.reject(failure)
     if (!this.#ending) this.#ended(failure)
+  }
+
+  /** A thread that came later, and never served: the others serve what it would have. */
+  #goOnWithout({ news }: Member, why: Error): void {
+    news.close()
+    clearInterval(this.#watch)
+    this.#options.log.warn(noMoreThreads(`serve ${this.at}`, why))
   }
 
   #ended(why: 'unmounted' | Error): void {
