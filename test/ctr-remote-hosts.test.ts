@@ -42,11 +42,14 @@ test('hosts.toml is found and read as containerd does it', () => {
       'https://c:5000 pull resolve',
     ])
     assert.deepEqual(hosts?.[1]?.headers, { X: '1' })
+    write('all', 'capabilities = []\n[host."https://loud"]\ncapabilities = ["PULL", "push"]\n')
+    assert.deepEqual(shown(readHosts(path, 'all')), ['https://loud pull', 'https://all pull resolve'])
     const wrong: Array<[string, RegExp]> = [
       ['server = ', /bad\/hosts.toml: /],
       ['[host."https://x/path"]', /host: https:\/\/x\/path: write http/],
       ['ca = "absent.pem"', /ca: absent.pem: ENOENT/],
       ['capabilities = "pull"', /capabilities: write a list/],
+      ['capabilities = ["puhl"]', /capabilities: there is no "puhl"/],
       ['[host."https://x"]\noverride_path = true', /override_path/],
     ]
     for (const [text, told] of wrong) {

@@ -16,7 +16,7 @@ export interface RegistryHost {
   readonly headers: Readonly<Record<string, string>>
 }
 
-/** Sections take what they do not say from the top of the file. */
+/** What a host's section says, and the top of the file for the registry itself. */
 interface HostSection {
   readonly server?: unknown
   readonly capabilities?: unknown
@@ -28,9 +28,11 @@ interface HostSection {
 }
 
 const ALL = ['pull', 'resolve'] as const
+/** The others mean nothing to a pull. */
+const KNOWN: ReadonlySet<string> = new Set([...ALL, 'push', 'referrers'])
 
 /**
- * Reads `hosts.toml` of a registry, as containerd does, from the first of `<host>_<port>_`, `<host>:<port>`, `<host>` and `_default` in the directory that has one; undefined when none has.
+ * Reads `hosts.toml` of a registry, as containerd does, from the first of `<host>_<port>_`, `<host>:<port>` (`<host>` where it has no port) and `_default` in the directory that has one; undefined when none has.
  * The registry itself comes last. Throws 'BAD_OPTION' that names file and key.
  */
 export function readHosts(directory: string, registry: string): RegistryHost[] | undefined {
@@ -89,7 +91,11 @@ class Section {
   #capabilities(): ReadonlySet<'pull' | 'resolve'> {
     const { capabilities = ALL } = this.#section
     if (!Array.isArray(capabilities)) throw this.#bad('capabilities', 'write a list, as ["pull", "resolve"]')
-    return new Set(ALL.filter((name) => capabilities.includes(name)))
+    const names = capabilities.map((name) => String(name).toLowerCase())
+    const unknown = names.find((name) => !KNOWN.has(name))
+    if (unknown !== undefined)
+      throw this.#bad('capabilities', `there is no ${JSON.stringify(unknown)}; write "pull" or "resolve"`)
+    return new Set(names.length === 0 ? ALL : ALL.filter((name) => names.includes(name)))
   }
 
   #certificates(): string | undefined {

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -14,6 +14,7 @@ import {
 } from '../../registry/index.ts'
 import { IntegrationError } from '../errors.ts'
 import { chainIds } from './chain-id.ts'
+import { ContainerOutput } from './container-output.ts'
 import { runtimeSpec, type ProcessChanges } from './runtime-spec.ts'
 import type { Session } from './session.ts'
 import { StoreRepository } from './store-repository.ts'
@@ -73,7 +74,6 @@ class RecordedContainer implements AsyncDisposable {
   readonly #id: string
   readonly #output: string
   #pid = 0
-  #shown = 0
 
   constructor(session: Session, recording: Recording, id: string, output: string) {
     this.#session = session
@@ -111,6 +111,7 @@ class RecordedContainer implements AsyncDisposable {
     const endless = this.#session.endless()
     // The task's first process has the container's root already, and waits for its start.
     using watch = new OpenWatch(`/proc/${this.#pid}/root`)
+    using output = new ContainerOutput(this.#output, this.#recording.waitLine, this.#recording.onOutput)
     const opened = new Set<string>()
     const take = (): void => {
       for (const path of watch.drain()) opened.add(path)
@@ -122,11 +123,11 @@ class RecordedContainer implements AsyncDisposable {
     await tasks.start({ containerId: this.#id }, endless)
     for (const until = Date.now() + this.#recording.periodMs; Date.now() < until && !ended.signal.aborted; take()) {
       await Promise.race([waiting, delay(POLL_MS, undefined, { signal })])
-      if (this.#saysLine()) break
+      if (output.read()) break
     }
     signal.throwIfAborted()
     take()
-    this.#saysLine()
+    output.read()
     return [...opened].filter((path) => path.startsWith('/') && !/^\/(?:proc|sys|dev)\//.test(path))
   }
 
@@ -153,22 +154,6 @@ class RecordedContainer implements AsyncDisposable {
         { cause },
       )
     }
-  }
-
-  /** Shows what the container has written since; true once the line is there that is waited for. */
-  #saysLine(): boolean {
-    const { waitLine, onOutput } = this.#recording
-    const bytes = readFileSync(this.#output, { flag: 'a+' })
-    if (bytes.length > this.#shown) onOutput(bytes.subarray(this.#shown).toString())
-    this.#shown = bytes.length
-    return (
-      waitLine !== undefined &&
-      bytes
-        .toString()
-        .split('\n')
-        .slice(0, -1)
-        .some((line) => line.includes(waitLine))
-    )
   }
 }
 
