@@ -11,6 +11,9 @@ import { Credentials } from './credentials.ts'
 import { imageNameOf } from './image-name.ts'
 import { skipWithoutOpenssl } from '../../registry/test-authority/index.ts'
 import { dockerConfig, MiniKube, putCertificates } from './kubernetes/testing.ts'
+import type { CredentialProvider } from './provider.ts'
+import { ProviderChain } from './provider-chain.ts'
+import { RenewedCredentials } from './renewed-credentials.ts'
 import { recordedLog, SECRET, script, settings, shown, temporaryFolder } from './testing.ts'
 
 const NEVER = new AbortController().signal
@@ -252,6 +255,46 @@ describe('renewal', () => {
       await credentials.renew(users)
       assert.deepEqual(users.told, [['a.example/x:1', 'me one']])
     }))
+
+  test('between rounds for all, those alone are asked for that nearly expire or were not told', async () => {
+    await using folder = await temporaryFolder()
+    const { lines, ...log } = recordedLog()
+    const asked: string[] = []
+    const provider: CredentialProvider = {
+      name: 'kubelet',
+      isRenewable: true,
+      find: async ({ image }) => {
+        asked.push(image)
+        return { credential: new TokenCredential('new'), expiresAtMs: Date.now() + HOUR }
+      },
+    }
+    const renewed = await RenewedCredentials.open({
+      path: join(folder.path, 'renewed.json'),
+      intervalMs: HOUR,
+      providers: new ProviderChain([provider], log),
+      log,
+    })
+    const old = new TokenCredential('old')
+    renewed.keep('a.example/soon:1', old, Date.now() - 1)
+    renewed.keep('a.example/late:1', old, Date.now() + HOUR)
+    renewed.keep('a.example/never:1', old)
+    const users = inUse('a.example/soon:1', 'a.example/late:1', 'a.example/never:1', 'a.example/public:1')
+    const busy = {
+      ...users,
+      renewed: async () => {
+        throw new Error('nydusd is away')
+      },
+    }
+    await renewed.renew(busy, 'due')
+    await renewed.renew(users, 'due')
+    await renewed.renew(users, 'due')
+    assert.deepEqual(asked, ['a.example/soon:1', 'a.example/soon:1'])
+    assert.deepEqual(users.told, [['a.example/soon:1', 'token new']])
+    await renewed.renew(users)
+    assert.equal(asked.length, 2 + 4)
+    await renewed.close()
+    assert.match(lines.join('\n'), /nydusd is away/)
+  })
 
   test('it outlives a restart, in a file that only its owner reads', () =>
     withCredentials({ renewalIntervalMs: HOUR }, async ({ credentials, docker, folder, reopen }) => {

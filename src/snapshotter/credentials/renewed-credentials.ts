@@ -50,11 +50,14 @@ const MAX_ENTRIES = 10_000
  */
 export class RenewedCredentials {
   readonly #parts: RenewalParts
+  /** The one renewed longest ago first. */
   readonly #entries = new Map<string, Entry>()
   readonly #counts = new Map<string, RenewalCount>()
   /** Images whose users have not taken their newest credential. */
   readonly #untold = new Set<string>()
   readonly #file: KeptFile
+  /** When the last round for all images began. */
+  #allAtMs = 0
   #timer: NodeJS.Timeout | undefined
   readonly #closing = new AbortController()
   #round: Promise<void> | undefined
@@ -77,10 +80,10 @@ export class RenewedCredentials {
   }
 
   keep(image: string, credential: Credential, expiresAtMs = 0): void {
-    const known = this.#entries.size < MAX_ENTRIES || this.#entries.has(image)
-    const [oldest] = this.#entries.keys()
-    if (!known && oldest !== undefined) this.#entries.delete(oldest)
+    this.#entries.delete(image)
     this.#entries.set(image, { credential, renewedAtMs: Date.now(), expiresAtMs })
+    const [oldest] = this.#entries.keys()
+    if (this.#entries.size > MAX_ENTRIES && oldest !== undefined) this.#entries.delete(oldest)
     this.#file.changed()
   }
 
@@ -97,7 +100,10 @@ export class RenewedCredentials {
   /** Renews now, and then until `close`. */
   start(inUse: ImagesInUse): void {
     const next = (): void => {
-      this.#round = this.renew(inUse)
+      const sinceAllMs = Date.now() - this.#allAtMs
+      // A negative time: somebody set the clock back.
+      const isForAll = sinceAllMs >= this.#parts.intervalMs || sinceAllMs < 0
+      this.#round = this.renew(inUse, isForAll ? 'all' : 'due')
         .catch((error: unknown) => this.#parts.log.warn(`credentials were not renewed: ${(error as Error).message}`))
         .finally(() => {
           if (!this.#closing.signal.aborted) this.#timer = setTimeout(next, this.#pauseMs())
@@ -106,8 +112,12 @@ export class RenewedCredentials {
     next()
   }
 
-  /** One round. The images are taken one after the other: a provider may be a process. */
-  async renew(inUse: ImagesInUse): Promise<void> {
+  /**
+   * One round, for all images in use, or for those only whose credential expires soon or whose users have not taken it. They are taken one after the other: a provider
+   * may be a process.
+   */
+  async renew(inUse: ImagesInUse, which: 'all' | 'due' = 'all'): Promise<void> {
+    if (which === 'all') this.#allAtMs = Date.now()
     const live = new Map<string, string[]>()
     for (const reference of inUse.references()) {
       const image = imageNameOf(reference)
@@ -115,6 +125,7 @@ export class RenewedCredentials {
     }
     for (const [image, references] of live) {
       if (this.#closing.signal.aborted) return
+      if (which === 'due' && !this.#isDue(image)) continue
       await this.#renewOne(image, references, inUse)
     }
     const grace = this.#parts.intervalMs / 2
@@ -159,13 +170,16 @@ export class RenewedCredentials {
 
   /** Until the next round: the interval, or less when a credential expires before it. */
   #pauseMs(): number {
-    let pause = this.#parts.intervalMs
-    for (const { expiresAtMs, renewedAtMs } of this.#entries.values()) {
-      if (expiresAtMs === 0) continue
-      const at = renewedAtMs + (expiresAtMs - renewedAtMs) * RENEW_AT
-      pause = Math.min(pause, Math.max(at - Date.now(), SHORTEST_PAUSE_MS))
-    }
-    return Math.min(pause, 2 ** 31 - 1)
+    const now = Date.now()
+    let at = this.#allAtMs + this.#parts.intervalMs
+    for (const entry of this.#entries.values()) at = Math.min(at, dueAtMs(entry))
+    const pause = Math.max(at - now, Math.min(SHORTEST_PAUSE_MS, this.#parts.intervalMs))
+    return Math.min(pause, this.#parts.intervalMs, 2 ** 31 - 1)
+  }
+
+  #isDue(image: string): boolean {
+    const entry = this.#entries.get(image)
+    return this.#untold.has(image) || (entry !== undefined && dueAtMs(entry) <= Date.now())
   }
 
   #forget(image: string): void {
@@ -185,6 +199,11 @@ export class RenewedCredentials {
       expiresAtMs: Number(expires_at_ms) || 0,
     })
   }
+}
+
+/** When its time is nearly over; never for one whose end nobody knows. */
+function dueAtMs({ expiresAtMs, renewedAtMs }: Entry): number {
+  return expiresAtMs === 0 ? Number.POSITIVE_INFINITY : renewedAtMs + (expiresAtMs - renewedAtMs) * RENEW_AT
 }
 
 function hasExpired({ expiresAtMs }: Entry): boolean {
