@@ -14,7 +14,7 @@ export interface ServedCall {
 /** What every call of grpc-js has on the server's side, whatever its kind. */
 export type AnyServerCall = EventEmitter & { readonly cancelled: boolean; readonly metadata: Metadata }
 
-/** Calls under way: `close` aborts them, `idle` waits for the last one's end. */
+/** Calls under way: `abort` aborts them, `idle` waits for the last one's end. */
 export class CallsUnderWay {
   readonly #calls = new Map<AnyServerCall, () => void>()
   #idle: (() => void) | undefined

@@ -162,7 +162,9 @@ function runHelper(program: string, call: HelperCall): Promise<{ exitCode: numbe
   return new Promise((resolve, reject) => {
     const child = spawn(program, ['get'], { stdio: ['pipe', 'pipe', 'ignore'], env: call.env, detached: true })
     const fail = (why: string, cause?: unknown): void => {
+      clearTimeout(timer)
       stopGroup(child.pid)
+      child.stdout.destroy() // a child that left the group may hold the other end
       reject(new RegistryError('BAD_CONFIG', `credential helper ${program} ${why}`, { cause }))
     }
     const timer = setTimeout(() => fail(`did not answer within ${call.timeoutMs} ms`), call.timeoutMs)
@@ -174,7 +176,6 @@ function runHelper(program: string, call: HelperCall): Promise<{ exitCode: numbe
       else parts.push(part)
     })
     child.on('error', (error: NodeJS.ErrnoException) => {
-      clearTimeout(timer)
       fail(
         error.code === 'ENOENT'
           ? 'is not in the PATH; install it, or remove it from config.json'

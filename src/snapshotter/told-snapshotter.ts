@@ -1,3 +1,4 @@
+import { messageOf } from './daemons/message.ts'
 import { SnapshotterError } from './errors.ts'
 import { CRI_IMAGE_REF, NYDUS_BOOTSTRAP, SNAPSHOT_REF, STARGZ_REFERENCE } from './labels.ts'
 import type { Log } from './log/index.ts'
@@ -182,8 +183,4 @@ function mib(bytes: number): string {
 
 function seconds(ms: number): string {
   return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
 }

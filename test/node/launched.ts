@@ -72,16 +72,14 @@ export interface SeenProcess {
   readonly command: string
 }
 
-/** All that came of programs with the mark, and all whose command line names the folder; no zombies. */
+/** All whose command line or environment names the folder: what came of programs with the mark, and what they started with an environment of its own; no zombies. */
 export function processesOf(mark: string): SeenProcess[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
     .map((name) => ({ pid: Number(name), command: textOf(name, 'cmdline').replaceAll('\0', ' ').trim() }))
-    .filter(({ pid, command }) => isAlive(pid) && (command.includes(mark) || isMarked(pid, mark)))
-}
-
-function isMarked(pid: number, mark: string): boolean {
-  return textOf(String(pid), 'environ').split('\0').includes(`${MARK}=${mark}`)
+    .filter(
+      ({ pid, command }) => isAlive(pid) && (command.includes(mark) || textOf(String(pid), 'environ').includes(mark)),
+    )
 }
 
 export function isAlive(pid: number): boolean {

@@ -156,7 +156,8 @@ export class FilesThread {
   }
 
   #failed(cause: Error): void {
-    const error = this.#isReady || this.#ended ? cause : new Error(noMoreThreads('serve shared directories and overlays', cause))
+    const error =
+      this.#isReady || this.#ended ? cause : new Error(noMoreThreads('serve shared directories and overlays', cause))
     for (const { reject } of this.#waiting.values()) reject(error)
     this.#waiting.clear()
     this.#gone.resolve()

@@ -83,7 +83,7 @@ export class FsCacheServer {
         this.#objects.set(object, { key, fd, file, closing: new AbortController(), reads: new Set() })
       else {
         closeSync(fd)
-        await file.close()
+        this.#track(file.close()) // what it throws must not make the descriptor be closed again
       }
     } catch (error) {
       this.#onError(`cannot open ${key} for the kernel: ${messageOf(error)}`)

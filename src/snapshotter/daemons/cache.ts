@@ -11,6 +11,9 @@ const SUFFIXES = [
   '',
   '.blob.data',
   '.blob.raw',
+  '.blob.digest',
+  '.blob.toc',
+  '.image.boot',
   '.image.disk',
   '.layer.disk',
 ] as const

@@ -9,7 +9,6 @@ import { SnapshotterError } from '../errors.ts'
 import { messageOf } from './message.ts'
 
 const MAX_BYTES = 1 << 20
-const SECRETS: ReadonlySet<string> = new Set(['auth', 'registry_token', 'access_key_id', 'access_key_secret'])
 
 /** A login: a name and a password, or a token. */
 export type Credential = { readonly username: string; readonly password: string } | { readonly token: string }
@@ -154,15 +153,6 @@ function putLogin(backend: Json, credential: Credential): void {
 export function loginOf(credential: Credential): string | undefined {
   if ('token' in credential) return undefined
   return Buffer.from(`${credential.username}:${credential.password}`).toString('base64')
-}
-
-/** The document with its logins left out, for whoever asks over the system API. */
-export function withoutSecrets(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(withoutSecrets)
-  if (typeof value !== 'object' || value === null) return value
-  return Object.fromEntries(
-    Object.entries(value).flatMap(([key, inner]) => (SECRETS.has(key) ? [] : [[key, withoutSecrets(inner)]])),
-  )
 }
 
 /** What was written for an image. Throws SnapshotterError 'BAD_STATE'. */

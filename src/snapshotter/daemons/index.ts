@@ -1,6 +1,5 @@
 /** nydusd processes and the images that they serve. */
 export type { CollectedCache } from './cache-collector.ts'
-export { withoutSecrets } from './config-template.ts'
 export type { DaemonEvents } from './events.ts'
 export type { CredentialLookup, MirrorLookup } from './image-config.ts'
 export { type ImageRequest, referenceOf } from './image-request.ts'

@@ -63,7 +63,7 @@ export function nextSocket(path: string): string {
 }
 
 /** All sockets of a daemon, that of its record first. */
-export async function socketsOf({ APISocket }: DaemonRecord): Promise<string[]> {
+export async function socketsOf({ APISocket }: Pick<DaemonRecord, 'APISocket'>): Promise<string[]> {
   const names = await readdir(dirname(APISocket)).catch(() => [])
   const others = names.filter((name) => /^api\d*\.sock$/.test(name) && name !== basename(APISocket))
   return [APISocket, ...others.map((name) => join(dirname(APISocket), name))]

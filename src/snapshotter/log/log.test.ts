@@ -85,6 +85,22 @@ test('files put aside in one moment have different names, also uncompressed ones
   })
 })
 
+test('a log that somebody removed is begun anew when it is full', async () => {
+  await inFolder(async (dir) => {
+    const log = new SnapshotterLog({ ...OPTIONS, maxSizeMib: 1, dir })
+    const lines = (count: number): void => {
+      for (let line = 0; line < count; line++) log.info('x'.repeat(7 << 10))
+    }
+    lines(100)
+    rmSync(join(dir, 'nydus-snapshotter.log'))
+    lines(100)
+    log.info('goes on')
+    await log.close()
+    assert.deepEqual(readdirSync(dir), ['nydus-snapshotter.log'])
+    assert.match(readFileSync(join(dir, 'nydus-snapshotter.log'), 'utf8'), /INFO {2}goes on$/m)
+  })
+})
+
 test('secrets are hidden, whoever wrote them into a message', () => {
   const cases: ReadonlyArray<readonly [string, string]> = [
     ['{"auth":"dXNlcjpwYXNz","host":"h"}', '{"auth":[hidden],"host":"h"}'],

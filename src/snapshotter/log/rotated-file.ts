@@ -57,7 +57,11 @@ export class RotatedFile {
 
   #putAside(): void {
     const { path } = this.#options
-    renameSync(path, this.#backupPath())
+    try {
+      renameSync(path, this.#backupPath())
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error // somebody took it away; a new one is begun
+    }
     const fd = openSync(path, APPEND, 0o600)
     closeSync(this.#fd)
     this.#fd = fd

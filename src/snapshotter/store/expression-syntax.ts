@@ -4,7 +4,8 @@ import { type CharacterSet, folded, namedSet, negated, posixSet, union, unicodeS
 
 export type Assertion = 'text-start' | 'text-end' | 'line-start' | 'line-end' | 'word-boundary' | 'no-word-boundary'
 export type Expression =
-  | { readonly kind: 'character'; readonly has: CharacterSet }
+  /** `parts`: characters and ranges that asking it looks at, at most. */
+  | { readonly kind: 'character'; readonly has: CharacterSet; readonly parts: number }
   | { readonly kind: 'assert'; readonly what: Assertion }
   | { readonly kind: 'sequence'; readonly parts: readonly Expression[] }
   | { readonly kind: 'choice'; readonly parts: readonly Expression[] }
@@ -111,9 +112,9 @@ class Parser {
       case '(':
         return this.#group()
       case '[':
-        return this.#character(this.#set())
+        return this.#set()
       case '.':
-        return { kind: 'character', has: this.#flags.s ? () => true : (point) => point !== NEWLINE }
+        return { kind: 'character', has: this.#flags.s ? () => true : (point) => point !== NEWLINE, parts: 1 }
       case '^':
         return { kind: 'assert', what: this.#flags.m ? 'line-start' : 'text-start' }
       case '$':
@@ -186,7 +187,7 @@ class Parser {
   }
 
   /** After the bracket that opens it. */
-  #set(): CharacterSet {
+  #set(): Expression {
     const isNegated = this.#eat('^')
     const parts: CharacterSet[] = []
     for (let isFirst = true; isFirst || this.#text[this.#at] !== ']'; isFirst = false) {
@@ -195,7 +196,7 @@ class Parser {
     }
     this.#at += 1
     const set = this.#flags.i ? folded(union(parts)) : union(parts)
-    return isNegated ? negated(set) : set
+    return { kind: 'character', has: isNegated ? negated(set) : set, parts: parts.length }
   }
 
   #setPart(): CharacterSet {
@@ -226,7 +227,7 @@ class Parser {
   }
 
   #character(set: CharacterSet): Expression {
-    return { kind: 'character', has: this.#flags.i ? folded(set) : set }
+    return { kind: 'character', has: this.#flags.i ? folded(set) : set, parts: 1 }
   }
 
   #next(): string {

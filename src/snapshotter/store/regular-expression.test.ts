@@ -73,6 +73,8 @@ test('expressions that ruin other engines take their time and no more', () => {
     compileRegularExpression(pattern)(text)
   const huge = compileRegularExpression('(a?){1000}(a?){1000}b')
   assert.throws(() => huge('a'.repeat(30_000)), { code: 'INVALID_ARGUMENT', message: /takes too long/ })
+  const wide = compileRegularExpression(`[${'b'.repeat(3000)}a]{1000}b`)
+  assert.throws(() => wide(text), { code: 'INVALID_ARGUMENT', message: /takes too long/ })
   assert.throws(() => compileRegularExpression('((a{100}){100}){100}'), {
     code: 'INVALID_ARGUMENT',
     message: /takes too long/,

@@ -10,7 +10,7 @@ const MAX_PROGRAM = 10_000
 const MAX_STEPS = 10_000_000
 
 type Instruction =
-  | { readonly kind: 'character'; readonly has: (point: number) => boolean }
+  | Extract<Expression, { kind: 'character' }>
   | { readonly kind: 'assert'; readonly what: Assertion }
   | { readonly kind: 'split'; readonly targets: number[] }
   | { readonly kind: 'match' }
@@ -126,6 +126,7 @@ class Machine {
       const instruction = this.#program[at]
       switch (instruction?.kind) {
         case 'character':
+          this.#steps += instruction.parts
           waiting.push(at)
           break
         case 'assert':

@@ -42,7 +42,9 @@ async function refuseMounts(directory: string): Promise<void> {
 class Removal {
   readonly #top: BytePath
   readonly #signal: AbortSignal
-  readonly #left: string[] = []
+  /** How many refused, and what the first of them said. */
+  #left = 0
+  #first: string | undefined
   #names = 0
   #unlocking: Promise<void> | undefined
 
@@ -53,14 +55,14 @@ class Removal {
 
   async run(): Promise<void> {
     // Somebody may still put things there, and a directory that changes while it is read may hide some.
-    for (let pass = 0; pass < MAX_PASSES && this.#left.length === 0; pass += 1) {
+    for (let pass = 0; pass < MAX_PASSES && this.#left === 0; pass += 1) {
       await this.#pass()
       if (await isRemoved(this.#top)) return
     }
-    const reason = this.#left[0] ?? `${shown(this.#top)}: somebody still writes there`
+    const reason = this.#first ?? `${shown(this.#top)}: somebody still writes there`
     throw new SnapshotterError(
       'INTERNAL',
-      `cannot remove ${shown(this.#top)}: ${this.#left.length} files refuse, the first is ${reason}; see to that, and clean up again`,
+      `cannot remove ${shown(this.#top)}: ${this.#left} files refuse, the first is ${reason}; see to that, and clean up again`,
     )
   }
 
@@ -107,7 +109,10 @@ class Removal {
     } catch (error) {
       if (errorCode(error) === 'ENOENT') return
       if (errorCode(error) === 'EPERM') await (this.#unlocking ??= this.#unlock())
-      await remove().catch((again: unknown) => this.#left.push(`${shown(path)}: ${String(again)}`))
+      await remove().catch((again: unknown) => {
+        this.#left += 1
+        this.#first ??= `${shown(path)}: ${String(again)}`
+      })
     }
   }
 

@@ -5,7 +5,7 @@ import { opendir } from 'node:fs/promises'
 /** A path whose characters are its bytes, as names in images need not be text. */
 export type BytePath = string
 
-/** Entries that are looked at at once; the process's four threads for files need no more. */
+/** Entries that are looked at at once; the process's threads for files need no more. */
 const BATCH = 64
 
 export function toBytePath(path: string): BytePath {
