@@ -19,6 +19,7 @@ after(() => rmSync(folder, { recursive: true, force: true }))
 class CountedClock implements Clock {
   #now = 0
   readonly #sleepers: Array<{ readonly until: number; readonly resolve: () => void }> = []
+  #working = 0
 
   now(): number {
     return this.#now
@@ -30,9 +31,22 @@ class CountedClock implements Clock {
     return promise
   }
 
-  /** Whatever needs no time is done when nothing has happened for a few turns and a millisecond. */
+  /** Time stands still until the work is done. */
+  async standStill<T>(work: Promise<T>): Promise<T> {
+    this.#working += 1
+    try {
+      return await work
+    } finally {
+      this.#working -= 1
+    }
+  }
+
+  /** Whatever needs no time is done when nobody works, no file is read or written, and that for a few turns. */
   async advance(): Promise<void> {
-    for (let turns = 0; turns < 4; turns += 1) await turn()
+    for (let idle = 0; idle < 4; idle += 1) {
+      await turn()
+      if (this.#working > 0 || process.getActiveResourcesInfo().some((kind) => kind.startsWith('FSReq'))) idle = -1
+    }
     this.#sleepers.sort((a, b) => a.until - b.until)
     const first = this.#sleepers.shift()
     if (first === undefined) return await pause(1)
@@ -119,7 +133,7 @@ class SlowDecoders extends DecodePool {
     const turnOfTask = this.#before.then(() => this.#clock.sleep(DECODE_MS))
     this.#before = turnOfTask
     await turnOfTask
-    return await super.run(task)
+    return await this.#clock.standStill(super.run(task))
   }
 }
 

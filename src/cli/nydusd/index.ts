@@ -7,9 +7,21 @@ const ASKING = new Set(['-h', '--help', '-V', '--version', 'completion'])
 const SERVICES = new Set(['virtiofs', 'uffd', 'nbd', 'singleton'])
 
 async function run(argv: readonly string[]): Promise<void> {
-  if (!SERVICES.has(argv[0] ?? '') && !argv.some((word) => ASKING.has(word))) startServingThread()
+  const serves = !SERVICES.has(argv[0] ?? '') && !argv.some((word) => ASKING.has(word))
+  if (serves) startServingThread()
   const { main } = await import('./main.ts')
   await main(argv)
+  // Nothing was mounted. The thread may be in the middle of loading a native module, which aborts the process when its thread is ended then.
+  if (serves) await endUnserved()
+}
+
+async function endUnserved(): Promise<void> {
+  const { exitNow, KernelError } = await import('../../kernel/index.ts')
+  try {
+    exitNow(Number(process.exitCode ?? 0))
+  } catch (error) {
+    if (!(error instanceof KernelError)) throw error // where there is no such module, no thread loads it
+  }
 }
 
 void run(process.argv.slice(2))
