@@ -1,21 +1,11 @@
+import type { ImageRequest } from './daemons/index.ts'
 import type { IdMapping } from './id-mapping.ts'
 import type { Log } from './log/index.ts'
 import type { Settings } from './settings/index.ts'
-import type { Labels, Snapshot, Usage } from './snapshot.ts'
+import type { Labels, Usage } from './snapshot.ts'
 import type { Stargz } from './stargz/index.ts'
 import type { SnapshotStore } from './store/index.ts'
 import type { Tarfs } from './tarfs/index.ts'
-
-/** What the images need to know to mount one. */
-export interface ImageRequest {
-  /** The layer with the bootstrap, and its directory. */
-  readonly snapshot: Snapshot
-  readonly directory: string
-  /** The image's name, as a client gave it; '' when no client did. */
-  readonly reference: string
-  readonly labels: Labels
-  readonly idMapping?: IdMapping
-}
 
 export interface ReadyImage {
   readonly mountpoint: string

@@ -17,7 +17,8 @@ import {
   SNAPSHOT_REF,
   UID_MAPPING,
 } from './labels.ts'
-import type { BootstrapDetector, ImageRequest, ReadyImage, ServedImages, SnapshotterParts } from './parts.ts'
+import type { ImageRequest } from './daemons/index.ts'
+import type { BootstrapDetector, ReadyImage, ServedImages, SnapshotterParts } from './parts.ts'
 import type { SnapshotStore } from './store/index.ts'
 import {
   callsOf,

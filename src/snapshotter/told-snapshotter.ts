@@ -1,6 +1,7 @@
+import { referenceOf } from './daemons/index.ts'
 import { messageOf } from './daemons/message.ts'
 import { SnapshotterError } from './errors.ts'
-import { CRI_IMAGE_REF, NYDUS_BOOTSTRAP, SNAPSHOT_REF, STARGZ_REFERENCE } from './labels.ts'
+import { NYDUS_BOOTSTRAP, SNAPSHOT_REF } from './labels.ts'
 import type { Log } from './log/index.ts'
 import type { Labels, Mount, Snapshot, Usage } from './snapshot.ts'
 import type { Snapshotter } from './snapshotter.ts'
@@ -158,10 +159,6 @@ export class ToldSnapshotter implements Snapshotter {
       return undefined // removed meanwhile, or we stop
     }
   }
-}
-
-function referenceOf(labels: Labels): string {
-  return labels.get(CRI_IMAGE_REF) ?? labels.get(STARGZ_REFERENCE) ?? ''
 }
 
 /** Without the namespace and number that containerd puts before it. */

@@ -1,5 +1,6 @@
 /** What nydusd counts, as its API gives it. Of the original's, too: nothing is believed before it is looked at. Source: docs/nydusd.md, "Metrics". */
 import * as v from 'valibot'
+import type { DaemonMetrics } from '../daemons/index.ts'
 
 const count = v.optional(v.pipe(v.number(), v.minValue(0)), 0)
 const counts = v.optional(v.pipe(v.array(v.pipe(v.number(), v.minValue(0))), v.maxLength(64)), [])
@@ -44,13 +45,7 @@ export interface DaemonMetricsJson {
   }>
 }
 
-/** As daemons give it. */
-export interface RawDaemonMetrics {
-  readonly inflight: unknown
-  readonly images: ReadonlyArray<{ readonly reference: string; readonly files: unknown; readonly cache: unknown }>
-}
-
-export function checkedMetrics({ inflight, images }: RawDaemonMetrics): DaemonMetricsJson {
+export function checkedMetrics({ inflight, images }: DaemonMetrics): DaemonMetricsJson {
   const reads = v.safeParse(Inflight, inflight)
   return {
     inflight: reads.success ? reads.output : [],

@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises'
 import * as v from 'valibot'
 import { SnapshotterError } from '../errors.ts'
-import type { DaemonStatus, ServedImages } from './daemons.ts'
+import type { DaemonStatus } from '../daemons/index.ts'
+import type { ServedImages } from './daemons.ts'
 
 export interface Answer {
   readonly status: number

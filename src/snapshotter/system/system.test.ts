@@ -8,7 +8,8 @@ import { SnapshotterError } from '../errors.ts'
 import { type Log, SnapshotterLog } from '../log/index.ts'
 import { Collector } from './collector.ts'
 import { startController } from './controller.ts'
-import type { DaemonStatus, ServedImages } from './daemons.ts'
+import type { DaemonStatus } from '../daemons/index.ts'
+import type { ServedImages } from './daemons.ts'
 import { Registry } from './exposition.ts'
 import { SnapshotterMetrics } from './metrics.ts'
 import { startMetrics, startProfiles } from './pages.ts'
@@ -26,6 +27,7 @@ const CREDENTIALS = {
 const DAEMON: DaemonStatus = {
   id: 'd1',
   pid: process.pid,
+  mode: 'shared',
   state: 'running',
   version: 'v2.4.1',
   apiSocket: '/r/socket/d1/api.sock',
@@ -35,7 +37,14 @@ const DAEMON: DaemonStatus = {
   startupCpuPercent: 1.5,
   memoryRssKib: 4096,
   instances: [
-    { key: '7', snapshotId: '7', snapshotDirectory: '/r/snapshots/7', mountpoint: '/r/mnt/7', reference: IMAGE },
+    {
+      key: '7',
+      snapshotId: '7',
+      snapshotDirectory: '/r/snapshots/7',
+      mountpoint: '/r/mnt/7',
+      reference: IMAGE,
+      isMounted: true,
+    },
   ],
 }
 
@@ -53,7 +62,7 @@ class RecordedImages implements ServedImages {
   }
   async metrics(): ReturnType<ServedImages['metrics']> {
     this.asked++
-    const images = [{ reference: IMAGE, ...RECORDED }]
+    const images = [{ key: '7', reference: IMAGE, ...RECORDED }]
     return await Promise.resolve([{ id: 'd1', inflight: this.inflight, images }])
   }
   async upgrade({ nydusdPath }: { readonly nydusdPath: string }): Promise<void> {
@@ -304,8 +313,8 @@ test('answers of a daemon that make no sense count as none', async () => {
           id: 'd',
           inflight: 'x',
           images: [
-            { reference: 'r', files: { data_read: 'much' }, cache: [] },
-            { reference: 's', files: null, cache: 7 },
+            { key: '1', reference: 'r', files: { data_read: 'much' }, cache: [] },
+            { key: '2', reference: 's', files: null, cache: 7 },
           ],
         },
       ])
