@@ -42,7 +42,7 @@ async function open(
   count = 42,
   more: Partial<ChunkCacheOptions> = {},
 ): Promise<ChunkCache> {
-  const options = { directory, blobId: ID, chunkCount: count, uncompressedSize: count * CHUNK, ...more }
+  const options = { directory, blobId: ID, chunkCount: count, uncompressedSize: count * CHUNK, syncPauseMs: 0, ...more }
   const cache = await openChunkCache(options)
   t.after(() => cache.close())
   return cache
@@ -59,6 +59,12 @@ function chunk(index: number): ChunkInfo {
 /** Content of a chunk; these tests are about files, so nothing has to be hashed for the brand. */
 function content(index: number): VerifiedChunk {
   return Buffer.alloc(CHUNK, `chunk ${index}, `) as Uint8Array as VerifiedChunk
+}
+
+/** Stores a chunk, and waits for its mark. */
+async function mark(cache: ChunkCache, index: number): Promise<void> {
+  await cache.store(chunk(index), content(index))
+  assert.equal(await cache.marked(index), true)
 }
 
 function bitmap(directory: string): string {
@@ -86,10 +92,10 @@ test('a new cache has a sparse data file and a map without claims, as the origin
 test('the same chunks give the map that the original wrote, byte for byte', async (t) => {
   const directory = temporary(t)
   const cache = await open(t, directory)
-  await Promise.all(Array.from({ length: 40 }, (_unused, index) => cache.store(chunk(41 - index), content(41 - index))))
+  await Promise.all(Array.from({ length: 40 }, (_unused, index) => mark(cache, 41 - index)))
   assert.deepEqual(readFileSync(join(directory, MAP)), readFileSync(join(testdata, 'partial', MAP)))
-  await cache.store(chunk(0), content(0))
-  await cache.store(chunk(1), content(1))
+  await mark(cache, 0)
+  await mark(cache, 1)
   assert.deepEqual(readFileSync(join(directory, MAP)), readFileSync(join(testdata, 'full', MAP)))
 })
 
@@ -119,7 +125,7 @@ test('a full map is marked all-ready when it is opened, and a withdrawn claim ta
   assert.equal(word(), 0)
   assert.equal(bitmap(directory), 'feffffffffc0')
   assert.equal(cache.claimed(7), false)
-  await cache.store(chunk(7), content(7))
+  await mark(cache, 7)
   assert.equal(bitmap(directory), 'ffffffffffc0')
 })
 
@@ -256,7 +262,7 @@ test('a crash between data and mark leaves the chunk unclaimed', async (t) => {
     },
     lock: { tryLock: () => order.push('mark') > 0, unlock: () => undefined },
   })
-  await cache.store(chunk(0), content(0))
+  await mark(cache, 0)
   assert.deepEqual(order, ['data, map 000000000000', 'mark'])
 })
 
@@ -271,7 +277,7 @@ test('short writes are finished; a write that fails marks nothing and the next o
       return Math.min(1000, bytes.length - from)
     },
   })
-  await cache.store(chunk(0), content(0))
+  await mark(cache, 0)
   assert.equal(calls, 5)
   for (const [errno, wanted] of [
     ['ENOSPC', 'NO_SPACE'],
@@ -285,7 +291,7 @@ test('short writes are finished; a write that fails marks nothing and the next o
     assert.deepEqual([cache.isTrusted(1), cache.claimed(1)], [false, false])
   }
   failure = undefined
-  await cache.store(chunk(1), content(1))
+  await mark(cache, 1)
   assert.equal(bitmap(directory), 'c00000000000')
 })
 
@@ -300,12 +306,12 @@ test('a withdrawn claim is out of the file before new data goes in', async (t) =
     },
     lock: { tryLock: () => !isBusy, unlock: () => undefined },
   })
-  await cache.store(chunk(0), content(0))
+  await mark(cache, 0)
   isBusy = true
   cache.distrust(0)
   assert.equal(bitmap(directory), '800000000000')
   assert.equal(cache.claimed(0), false)
-  const store = cache.store(chunk(0), content(0))
+  const store = mark(cache, 0)
   setTimeout(() => (isBusy = false), 20)
   await store
   assert.deepEqual(seen, ['000000000000', '000000000000'])
@@ -315,7 +321,7 @@ test('a withdrawn claim is out of the file before new data goes in', async (t) =
 test('a lock that is never given back stops nobody', async (t) => {
   const directory = temporary(t)
   const never = await open(t, directory, 42, { lock: { tryLock: () => false, unlock: () => undefined } })
-  await never.store(chunk(0), content(0))
+  await mark(never, 0)
   assert.equal(bitmap(directory), '800000000000')
   const broken: ChunkCacheOptions['lock'] = {
     tryLock: () => {
@@ -324,7 +330,7 @@ test('a lock that is never given back stops nobody', async (t) => {
     unlock: () => assert.fail('not held'),
   }
   const without = await open(t, directory, 42, { lock: broken })
-  await without.store(chunk(1), content(1))
+  await mark(without, 1)
   assert.equal(bitmap(directory), 'c00000000000')
 })
 

@@ -10,7 +10,7 @@ export interface FileTwin {
 
 /**
  * Verified chunks of one blob on disk, in the files that upstream's nydusd uses: `<id>.blob.data` (chunks at their uncompressed offset) and
- * `<id>.blob.data.chunk_map` (a bit a chunk). Order of a store: data, then the mark. A crash leaves a chunk to fetch again, never a wrong one.
+ * `<id>.blob.data.chunk_map` (a bit a chunk). Order of a store: data, sync, then the mark. A crash or power cut leaves a chunk to fetch again, never a wrong one.
  * Files are shared between processes, also with upstream's daemon, so a set bit is a claim, not a proof:
  *
  * - `claimed(chunk)`: the chunk map says that the data is there (some process wrote it, at some time).
@@ -43,11 +43,13 @@ export interface ChunkCache {
   /** The bytes of a claimed chunk are wrong: withdraws the claim in the chunk map, so that it is fetched again. */
   distrust(chunk: number): void
   /**
-   * Writes the data, trusts the chunk, then marks it; resolves when the mark is in the file. `bytes` and `stored` must not change until then; `chunk` may be used again at once.
+   * Writes the data and trusts the chunk; resolves when our other processes can see the claim. It is marked a little later (`marked`), when the data is on the disk. `bytes` and `stored` must not change until then; `chunk` may be used again at once.
    * `stored` is what a cache of stored bytes keeps. `twin`: where the same bytes were found in a file; a file system that can share them between files does then.
    * CacheError 'NO_SPACE' leaves it unmarked: readers go on without the cache.
    */
   store(chunk: ChunkInfo, bytes: VerifiedChunk, stored?: StoredUnit, twin?: FileTwin): Promise<void>
+  /** Resolves when the mark of a chunk that was stored is in the map: true, unless it was withdrawn or the disk failed. */
+  marked(chunk: number): Promise<boolean>
   /**
    * Gives about so many bytes of trusted chunks back to the file system, those first that nobody touched since the last time (`touched`: a byte a chunk, which it clears). Takes none that `isBusy` names, and none
    * at all while anybody else has the data file open. Gives the bytes that were freed. Readers at work see that trust was taken back.

@@ -1,4 +1,5 @@
-import { closeSync, futimesSync, readSync, writeSync } from 'node:fs'
+import { closeSync, fdatasyncSync, futimesSync, readSync, rmSync, writeSync } from 'node:fs'
+import { whileAlone } from '../kernel/index.ts'
 import { bitOf, MAP_HEADER, MAP_HEADER_SIZE } from './chunk-map-format.ts'
 import { CacheError, cacheError } from './errors.ts'
 import { openMapFile, writeAllReady } from './map-file.ts'
@@ -76,24 +77,34 @@ export class ChunkMap {
     return (found & bitOf(chunk)) !== 0
   }
 
-  /** Marks a chunk whose data is written. Resolves when the mark is in the file; all marks of one turn of the event loop are written together. */
-  async set(chunk: number): Promise<void> {
-    if (!this.#isWritable) throw new CacheError('READ_ONLY', `the chunk map ${this.#path} may not be written`)
-    const change = this.#change(chunk >> 3)
-    change.set |= bitOf(chunk)
-    change.clear &= ~bitOf(chunk)
-    await this.#schedule().promise
-    this.#bitmap[chunk >> 3] = (this.#bitmap[chunk >> 3] ?? 0) | bitOf(chunk)
+  get isWritable(): boolean {
+    return this.#isWritable
   }
 
-  /** Withdraws a claim: in memory now, in the file now or as soon as the lock is free. */
-  clear(chunk: number): void {
-    const at = chunk >> 3
-    this.#bitmap[at] = (this.#bitmap[at] ?? 0) & ~bitOf(chunk)
+  /** Marks chunks whose data is written. Resolves when the marks are in the file; all of one turn of the event loop are written together. */
+  async set(chunks: readonly number[]): Promise<void> {
+    if (!this.#isWritable) throw new CacheError('READ_ONLY', `the chunk map ${this.#path} may not be written`)
+    if (chunks.length === 0) return
+    for (const chunk of chunks) {
+      const change = this.#change(chunk >> 3)
+      change.set |= bitOf(chunk)
+      change.clear &= ~bitOf(chunk)
+    }
+    await this.#schedule().promise
+  }
+
+  /** Withdraws claims: in memory now, in the file now or as soon as the lock is free. */
+  clear(chunks: readonly number[]): void {
+    if (chunks.length === 0) return
+    for (const chunk of chunks) {
+      const at = chunk >> 3
+      this.#bitmap[at] = (this.#bitmap[at] ?? 0) & ~bitOf(chunk)
+      if (!this.#isWritable) continue
+      const change = this.#change(at)
+      change.clear |= bitOf(chunk)
+      change.set &= ~bitOf(chunk)
+    }
     if (!this.#isWritable) return
-    const change = this.#change(at)
-    change.clear |= bitOf(chunk)
-    change.set &= ~bitOf(chunk)
     // A claim that cannot be withdrawn is still only a claim: it is verified again before anybody sees it.
     this.#schedule().promise.catch(() => {})
     this.#flush()
@@ -104,9 +115,24 @@ export class ChunkMap {
     return ((this.#changes.get(chunk >> 3)?.clear ?? 0) & bitOf(chunk)) !== 0
   }
 
+  /** No power cut brings back what was withdrawn. Throws the errno of a disk that fails. */
+  sync(): void {
+    if (this.#isWritable) fdatasyncSync(this.#fd)
+  }
+
   /** Resolves when no change waits, also when writing them failed. */
   async settled(): Promise<void> {
     while (this.#written !== undefined) await this.#written.promise.catch(() => {}) // those who wait for the change get the error
+  }
+
+  /** Closes the map, and removes it if nobody else has it open. */
+  async discard(): Promise<void> {
+    await this.settled()
+    try {
+      whileAlone(this.#fd, () => rmSync(this.#path, { force: true }))
+    } finally {
+      closeSync(this.#fd)
+    }
   }
 
   async close(): Promise<void> {

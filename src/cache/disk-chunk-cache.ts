@@ -18,6 +18,8 @@ import {
   type TrustedChunks,
   trustChunk,
 } from './trusted-chunks.ts'
+import { type SyncFile, syncFile, UnsyncedMarks } from './unsynced-marks.ts'
+import { openVolatileMap } from './volatile-map.ts'
 
 /** Which blob, and where. Sizes in bytes, from the bootstrap: checked here against the format's limits before anything is allocated. */
 export interface ChunkCacheOptions {
@@ -35,6 +37,10 @@ export interface ChunkCacheOptions {
   readonly lock?: MapLock
   /** Writes some of the bytes at a position and gives their number; for tests of crashes and bad disks. */
   readonly write?: typeof writeSome
+  /** Makes the data file last; for tests of power cuts and bad disks. */
+  readonly sync?: SyncFile
+  /** Milliseconds from the first store that is not on the disk to the sync; for tests that look into the map. */
+  readonly syncPauseMs?: number
 }
 
 /** Limits of the format: docs/formats/cache.md, "Limits". */
@@ -92,6 +98,7 @@ class DiskChunkCache implements ChunkCache {
   readonly #pages: ChunkPages | undefined
   readonly #isWritable: boolean
   readonly #map: ChunkMap
+  readonly #unsynced: UnsyncedMarks
   readonly #write: typeof writeSome
   /** Stores under way, by chunk: a second store of one waits for the first. */
   readonly #stores = new Map<number, Promise<void>>()
@@ -126,11 +133,24 @@ class DiskChunkCache implements ChunkCache {
     this.#size = options.uncompressedSize
     this.#isWritable = data.isWritable
     this.#map = map
+    this.#unsynced = new UnsyncedMarks({
+      dataFd: data.fd,
+      map,
+      openVolatile: () => openVolatileMap(data.fd, options.chunkCount, FLOCK, data.isNew),
+      onLost: (chunks) => distrustChunks(this.chunks, chunks),
+      sync: options.sync ?? syncFile,
+      pauseMs: options.syncPauseMs,
+    })
     this.#write = options.write ?? writeSome
   }
 
   claimed(chunk: number): boolean {
-    return this.#closed === undefined && chunk >= 0 && chunk < this.#count && this.#map.has(chunk)
+    if (this.#closed !== undefined || !(chunk >= 0 && chunk < this.#count)) return false
+    return this.#map.has(chunk) || this.#unsynced.has(chunk)
+  }
+
+  async marked(chunk: number): Promise<boolean> {
+    return (await this.#unsynced.marked(chunk)) ?? (this.#closed === undefined && this.#map.has(chunk))
   }
 
   isTrusted(chunk: number): boolean {
@@ -175,18 +195,20 @@ class DiskChunkCache implements ChunkCache {
     const isUnchanged = (this.#readAt.get(chunk.index) ?? this.#open.foreignWrites) === this.#open.foreignWrites
     this.#readAt.delete(chunk.index)
     if (this.trusts && isUnchanged) this.#trust(chunk)
+    if (isUnchanged && this.#isWritable) this.#unsynced.found(chunk.index)
   }
 
   distrust(chunk: number): void {
     if (this.#closed !== undefined || !(chunk >= 0 && chunk < this.#count)) return
     this.#readAt.delete(chunk)
     distrustChunks(this.chunks, [chunk])
-    this.#map.clear(chunk)
+    this.#unsynced.withdraw([chunk])
+    this.#map.clear([chunk])
   }
 
   evict(wantedBytes: number, touched: Uint8Array, isBusy: (chunk: number) => boolean): number {
     if (this.#closed !== undefined || !this.#isWritable || !this.trusts) return 0
-    const from = { fd: this.dataFd, chunks: this.chunks, map: this.#map }
+    const from = { fd: this.dataFd, chunks: this.chunks, map: this.#map, unsynced: this.#unsynced }
     const choose = (): number[] =>
       this.#hand.choose(this.chunks, wantedBytes, touched, (chunk) => this.#stores.has(chunk) || isBusy(chunk))
     const freed = evictChunks(from, choose)
@@ -197,7 +219,8 @@ class DiskChunkCache implements ChunkCache {
   async store(chunk: ChunkInfo, bytes: VerifiedChunk, stored?: StoredUnit, twin?: FileTwin): Promise<void> {
     this.#checkOpen()
     this.#checkChunk(chunk, bytes)
-    if (!this.#isWritable) throw new CacheError('READ_ONLY', `${this.path} may not be written`)
+    if (!this.#isWritable || !this.#map.isWritable)
+      throw new CacheError('READ_ONLY', `${this.path} or its chunk map may not be written`)
     // The record is the caller's, who fills it anew for the next chunk: what is needed later is copied now.
     const { index, uncompressedOffset, uncompressedSize } = chunk
     const underWay = this.#stores.get(index)
@@ -234,7 +257,7 @@ class DiskChunkCache implements ChunkCache {
     } catch (error) {
       throw cacheError(error, `cannot write chunk ${index} to ${this.path}`)
     }
-    await this.#map.set(index)
+    await this.#unsynced.add(index)
   }
 
   /** Trust comes before the end of the write as others see it: from then on they look at that. */
@@ -287,10 +310,12 @@ class DiskChunkCache implements ChunkCache {
     this.#open.shows(chunk.index)
   }
 
-  /** Takes trust back; the claims stay, and are verified when somebody reads them. */
+  /** Takes trust back; claims that are in the map stay, and are verified when somebody reads them. */
   #lost(lost: Lost): void {
     const gone = lostChunks(this.chunks, lost)
-    if (gone.length > 0) distrustChunks(this.chunks, gone)
+    if (gone.length === 0) return
+    distrustChunks(this.chunks, gone)
+    this.#unsynced.withdraw(gone)
   }
 
   async #writeAll(offset: number, bytes: Uint8Array): Promise<void> {
@@ -298,6 +323,7 @@ class DiskChunkCache implements ChunkCache {
     if (fstatSync(this.dataFd).size < this.#fileSize) {
       this.#lost('all')
       ftruncateSync(this.dataFd, this.#fileSize)
+      this.#watch?.expect()
     }
     for (let done = 0; done < bytes.length; ) {
       const count = await this.#write(this.dataFd, bytes, done, offset + done)
@@ -311,6 +337,7 @@ class DiskChunkCache implements ChunkCache {
     if (this.#reads > 0) await new Promise<void>((resolve) => (this.#readsDone = resolve))
     this.#watch?.close()
     this.#open.leave()
+    await this.#unsynced.close()
     await this.#map.close()
     closeSync(this.dataFd)
   }

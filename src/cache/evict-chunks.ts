@@ -1,12 +1,14 @@
 import { KernelError, punchHole, whileAlone } from '../kernel/index.ts'
 import type { ChunkMap } from './chunk-map.ts'
 import { distrustChunks, type TrustedChunks } from './trusted-chunks.ts'
+import type { UnsyncedMarks } from './unsynced-marks.ts'
 
 /** What is evicted from. */
 export interface EvictedFrom {
   readonly fd: number
   readonly chunks: TrustedChunks
   readonly map: ChunkMap
+  readonly unsynced: UnsyncedMarks
 }
 
 /** The next chunk that is looked at, so that all have their turn. */
@@ -37,12 +39,14 @@ export class EvictionHand {
  * Frees the data of trusted chunks. In this order, so that nobody ever sees a hole: no reader may show them, no mark claims them, then they go. Only while nobody else has the file open, since others have their own
  * trust. Gives the bytes freed.
  */
-export function evictChunks({ fd, chunks, map }: EvictedFrom, choose: () => readonly number[]): number {
+export function evictChunks({ fd, chunks, map, unsynced }: EvictedFrom, choose: () => readonly number[]): number {
   let freed = 0
   whileAlone(fd, () => {
     const victims = choose()
     distrustChunks(chunks, victims)
-    for (const chunk of victims) map.clear(chunk)
+    unsynced.withdraw(victims)
+    map.clear(victims)
+    if (victims.length > 0) map.sync() // a power cut must not bring marks back when their data is gone
     // A mark that is still in the file, because somebody holds its lock, may be read by a daemon that believes it.
     for (const chunk of victims.filter((victim) => !map.isClearing(victim))) {
       const [offset, size] = [chunks.offsets[chunk] ?? 0, chunks.sizes[chunk] ?? 0]

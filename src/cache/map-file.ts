@@ -1,5 +1,5 @@
 /** Opening a chunk map: what is there is used, mended in place or replaced, never believed. */
-import { closeSync, fstatSync, readSync, writeSync } from 'node:fs'
+import { closeSync, fdatasyncSync, fstatSync, readSync, writeSync } from 'node:fs'
 import { placeFile } from './cache-files.ts'
 import {
   ALL_READY,
@@ -71,8 +71,12 @@ function load(file: { fd: number; isWritable: boolean }, chunkCount: number, dis
   if (readSync(file.fd, content, 0, size, 0) !== size) return undefined
   const bitmap = content.subarray(MAP_HEADER_SIZE)
   if (discard || judgeMap(content) !== 'good') {
+    const empty = emptyMap(chunkCount)
+    if (file.isWritable && !content.equals(empty)) {
+      writeSync(file.fd, empty, 0, size, 0)
+      fdatasyncSync(file.fd) // a power cut must not bring its claims back over the new data file
+    }
     bitmap.fill(0)
-    if (file.isWritable) writeSync(file.fd, emptyMap(chunkCount), 0, size, 0)
     return bitmap
   }
   const wasAllReady = content.readUInt32LE(MAP_HEADER.allReady) === ALL_READY

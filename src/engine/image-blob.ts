@@ -215,7 +215,7 @@ export class ImageBlob implements PlannedBlob {
     if (this.cache !== undefined) {
       try {
         await this.cache.store(chunk, bytes, stored, twin)
-        this.#shared?.record(chunk)
+        this.#shared?.record(chunk, this.cache)
         if (isAwaited) this.#remember(chunk, bytes)
         return 'cached'
       } catch (error) {

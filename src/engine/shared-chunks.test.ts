@@ -76,10 +76,13 @@ test('what another cache has is taken over, verified, and not fetched', async ()
 })
 
 test('prefetch takes over too', async () => {
-  const dedup = ChunkDedup.open(join(newFolder(), 'cas.db'))
+  const path = join(newFolder(), 'cas.db')
+  const dedup = ChunkDedup.open(path)
   const first = await open(one, dedup)
   await readAll(one, first.reader)
-  await sleep(60) // records are written a little later
+  // Records are written when their data is on the disk.
+  const all = one.bootstrap.blobs[0]?.chunkCount
+  for (let tries = 0; tries < 1000 && counts(path).chunks !== all; tries += 1) await sleep(10)
   const second = await open(other, dedup)
   second.reader.prefetch({ table: false, paths: [], everything: true })
   const wanted = other.bootstrap.blobs[0]?.chunkCount

@@ -29,8 +29,12 @@ export class SharedChunks {
     return id === undefined ? [] : this.#dedup.find(id, this.#path)
   }
 
-  record({ digest, uncompressedOffset: offset }: ChunkInfo): void {
+  /** As soon as the chunk is marked: others believe the database as they believe marks. */
+  record({ index, digest, uncompressedOffset: offset }: ChunkInfo, cache: ChunkCache): void {
     const id = dedupId(this.#digest, digest)
-    if (id !== undefined) this.#dedup.record(id, { path: this.#path, offset })
+    if (id === undefined) return
+    void cache.marked(index).then((isMarked) => {
+      if (isMarked) this.#dedup.record(id, { path: this.#path, offset })
+    })
   }
 }
