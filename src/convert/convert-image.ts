@@ -7,64 +7,18 @@ import {
   formatReference,
   hostPlatform,
   MEDIA_TYPES,
-  type Platform,
-  type Repository,
 } from '../registry/index.ts'
 import { copyBlob, type DictionaryImage, fetchDictionary } from './chunk-dictionary.ts'
+import type { ConversionRequest, ConversionWatch, ConvertedImage } from './conversion.ts'
 import { ConvertError } from './errors.ts'
 import { goJson } from './go-json.ts'
 import { type ConvertedLayer, convertLayer } from './layer.ts'
 import { EMPTY_LAYER, mergedIndex, nydusTwin, plainTwin } from './merged-index.ts'
 import { mergeLayers } from './merge-layers.ts'
-import { type Document, nydusConfig, nydusManifest } from './nydus-image.ts'
+import { bootstrapConfig, type Document, nydusConfig, nydusManifest, type NydusParts } from './nydus-image.ts'
 import { inParallel } from './parallel.ts'
-import type { PushRetry } from './push-retry.ts'
 import { type OpenedImage, openSources, type SourceImages } from './source-image.ts'
 import { openWorkDirectory } from './work-directory.ts'
-
-/** What is to be converted into what. */
-export interface ConversionRequest {
-  readonly source: Repository
-  /** Its reference has a tag. */
-  readonly target: Repository
-  readonly platforms: readonly Platform[] | 'all'
-  readonly chunkSize: number
-  readonly compression: LayerOptions['compression']
-  /** Absolute paths in the image whose files nodes fetch first. */
-  readonly prefetchPaths: readonly string[]
-  /** A Nydus image whose chunks are not stored again. */
-  readonly dictionary: Repository | undefined
-  readonly toOci: boolean
-  readonly withReferrer: boolean
-  /** An index with the plain image and the Nydus image, for each platform. */
-  readonly isMerged: boolean
-  /** Goes into an annotation; starts with `v`. */
-  readonly builderVersion: string
-  /** Blobs lie here, a layer each, until they are uploaded. Made if absent, and then removed. */
-  readonly workDirectory: string
-  readonly retry: PushRetry
-}
-
-/** Told while it runs. */
-export interface ConversionWatch {
-  /** The source is known: stored bytes of all its layers. */
-  onSource(bytes: number): void
-  onRead(bytes: number): void
-  onLayer(layer: Descriptor, converted: ConvertedLayer): void
-}
-
-/** What came of it. */
-export interface ConvertedImage {
-  /** Of the manifest or index under the target's tag. */
-  readonly digest: Digest
-  /** Bytes of layers and configs. */
-  readonly sourceSize: number
-  readonly targetSize: number
-  /** Milliseconds: until the source was known; until its layers were read, converted and uploaded; for the rest. */
-  readonly pullMs: number
-  readonly convertMs: number
-  readonly pushMs: number
-}
 
 /** Layers at once. Each has some 50 MiB of buffers, and their work is done by threads: more bring nothing. */
 const MAX_LAYERS = 4
@@ -127,6 +81,11 @@ function sizeOf({ manifest, configBytes }: OpenedImage): number {
 }
 
 type Layers = ReadonlyMap<Digest, ConvertedLayer>
+
+interface MadeManifest {
+  readonly image: OpenedImage
+  readonly manifest: Document
+}
 
 /** One run: what all of its steps need. */
 class Conversion {
@@ -199,18 +158,20 @@ class Conversion {
     layers: Layers,
     dictionary: DictionaryImage | undefined,
   ): Promise<{ digest: Digest; size: number }> {
-    const { isMerged } = this.#request
-    const made: Array<{ readonly image: OpenedImage; readonly manifest: Document }> = []
+    const { isMerged, graphDriverTag, target } = this.#request
+    const made: MadeManifest[] = []
+    const bare: MadeManifest[] = []
     let size = 0
     for (const image of sources.images) {
-      const { manifest, contentSize } = await this.#pushNydus(image, layers, dictionary)
+      const { manifest, alone, contentSize } = await this.#pushNydus(image, layers, dictionary)
       made.push({ image, manifest })
+      if (alone !== undefined) bare.push({ image, manifest: alone })
       size += contentSize
     }
-    const [only] = made
-    if (!isMerged && made.length === 1 && only !== undefined) return { digest: await this.#tag(only.manifest), size }
+    if (graphDriverTag !== undefined) await this.#pushUnder(graphDriverTag, sources, bare)
+    const tag = target.reference.tag ?? 'latest'
+    if (!isMerged) return { digest: await this.#pushUnder(tag, sources, made), size }
     for (const { manifest } of made) await this.#pushManifest(digestOf(manifest.bytes), manifest)
-    if (!isMerged) return { digest: await this.#tag(this.#index(sources, made)), size }
     const plain: Descriptor[] = []
     for (const { image } of made) {
       const twin = await this.#pushPlain(image)
@@ -218,41 +179,57 @@ class Conversion {
       size += twin.contentSize
     }
     const nydus = made.map(({ image, manifest }) => nydusTwin(image, manifest))
-    return { digest: await this.#tag(mergedIndex(plain, nydus)), size }
+    return { digest: await this.#pushManifest(tag, mergedIndex(plain, nydus)), size }
+  }
+
+  /** One manifest, or an index of several. */
+  async #pushUnder(tag: string, sources: SourceImages, made: readonly MadeManifest[]): Promise<Digest> {
+    const [only] = made
+    if (made.length === 1 && only !== undefined) return await this.#pushManifest(tag, only.manifest)
+    for (const { manifest } of made) await this.#pushManifest(digestOf(manifest.bytes), manifest)
+    return await this.#pushManifest(tag, this.#index(sources, made))
   }
 
   async #pushNydus(
     image: OpenedImage,
     layers: Layers,
     dictionary: DictionaryImage | undefined,
-  ): Promise<{ manifest: Document; contentSize: number }> {
+  ): Promise<{ manifest: Document; alone: Document | undefined; contentSize: number }> {
     const { target, retry, prefetchPaths, builderVersion, toOci, withReferrer, isMerged, source } = this.#request
     const own = image.manifest.layers.flatMap(({ digest }) => layers.get(digest) ?? [])
     const merged = await mergeLayers(own, { prefetchPaths, dictionary, target, retry, signal: this.#signal })
     await this.#pushBytes(merged.bootstrap.digest, merged.bootstrap.bytes)
-    const configBytes = nydusConfig(image.configBytes, merged.blobs, merged.bootstrap)
-    const config = { digest: digestOf(configBytes), size: configBytes.length }
-    await this.#pushBytes(config.digest, configBytes)
-    const manifest = nydusManifest(
-      {
-        source: {
-          manifest: image.manifest,
-          descriptor: image.descriptor,
-          reference: formatReference(source.reference),
-        },
-        blobs: merged.blobs,
-        bootstrap: merged.bootstrap,
-        builderVersion,
-        toOci,
-        withReferrer,
-        isMerged,
+    const config = await this.#pushConfig(nydusConfig(image.configBytes, merged.blobs, merged.bootstrap))
+    const parts: NydusParts = {
+      source: {
+        manifest: image.manifest,
+        descriptor: image.descriptor,
+        reference: formatReference(source.reference),
       },
-      config,
-    )
+      blobs: merged.blobs,
+      bootstrap: merged.bootstrap,
+      builderVersion,
+      toOci,
+      withReferrer,
+      isMerged,
+    }
     return {
-      manifest,
+      manifest: nydusManifest(parts, config),
+      alone: this.#request.graphDriverTag === undefined ? undefined : await this.#bootstrapAlone(image, parts),
       contentSize: merged.blobs.reduce((sum, { size }) => sum + size, merged.bootstrap.size + config.size),
     }
+  }
+
+  /** Docker's own storage unpacks whatever a manifest names. The data is held by the other manifest, which names it. */
+  async #bootstrapAlone({ configBytes }: OpenedImage, parts: NydusParts): Promise<Document> {
+    const config = await this.#pushConfig(bootstrapConfig(configBytes, parts.bootstrap))
+    return nydusManifest({ ...parts, blobs: [], withReferrer: false, isMerged: false }, config)
+  }
+
+  async #pushConfig(bytes: Uint8Array): Promise<{ readonly digest: Digest; readonly size: number }> {
+    const config = { digest: digestOf(bytes), size: bytes.length }
+    await this.#pushBytes(config.digest, bytes)
+    return config
   }
 
   /** The plain image beside the Nydus one: its layers come along. */
@@ -273,10 +250,7 @@ class Conversion {
   }
 
   /** The source's index with the converted manifests in it. */
-  #index(
-    { index }: SourceImages,
-    made: ReadonlyArray<{ readonly image: OpenedImage; readonly manifest: Document }>,
-  ): Document {
+  #index({ index }: SourceImages, made: readonly MadeManifest[]): Document {
     const { toOci } = this.#request
     const sourceType = index?.descriptor.mediaType ?? MEDIA_TYPES.ociIndex
     const mediaType = toOci ? MEDIA_TYPES.ociIndex : sourceType
@@ -302,10 +276,6 @@ class Conversion {
       this.#signal,
     )
     return digest
-  }
-
-  async #tag(document: Document): Promise<Digest> {
-    return await this.#pushManifest(this.#request.target.reference.tag ?? 'latest', document)
   }
 }
 

@@ -4,7 +4,7 @@
 export type { CheckRequest, CheckWatch } from './check/check-image.ts'
 export { checkImage } from './check/check-image.ts'
 export type { CheckRule, ImageFinding } from './check/finding.ts'
-export type { ConversionRequest, ConversionWatch, ConvertedImage } from './convert-image.ts'
+export type { ConversionRequest, ConversionWatch, ConvertedImage } from './conversion.ts'
 export { convertImage } from './convert-image.ts'
 export type { ConvertErrorCode } from './errors.ts'
 export { ConvertError } from './errors.ts'

@@ -50,6 +50,11 @@ export function nydusConfig(
   }))
 }
 
+/** The config of an image whose only layer is the bootstrap. */
+export function bootstrapConfig(sourceConfig: Uint8Array, bootstrap: BootstrapLayer): Uint8Array {
+  return editedConfig(sourceConfig, 'compact', () => ({ diffIds: [bootstrap.diffId], history: [HISTORY] }))
+}
+
 /** A config with other diff ids and another history. */
 export function editedConfig(
   config: Uint8Array,

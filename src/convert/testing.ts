@@ -14,7 +14,8 @@ import type {
 } from '../registry/index.ts'
 import { anonymous, digestOf, MEDIA_TYPES, parseReference, RegistryClient, startRegistry } from '../registry/index.ts'
 import { type TarHeader, TarWriter } from '../tar/index.ts'
-import { type ConversionRequest, type ConvertedImage, convertImage } from './convert-image.ts'
+import type { ConversionRequest, ConvertedImage } from './conversion.ts'
+import { convertImage } from './convert-image.ts'
 import type { ConvertedLayer } from './layer.ts'
 import { PushRetry } from './push-retry.ts'
 
@@ -211,6 +212,7 @@ export async function convert(
       toOci: false,
       withReferrer: false,
       isMerged: false,
+      graphDriverTag: undefined,
       builderVersion: 'v2.4.4-8-g34e6071e',
       workDirectory: join(world.folder, 'work'),
       retry: new PushRetry({ count: 0, delayMs: 1, onRetry: () => undefined }),

@@ -5,6 +5,7 @@ import { Contents } from './content.ts'
 import { SnapshotterError } from './errors.ts'
 import { type IdMapping, parseIdMapping } from './id-mapping.ts'
 import { LeftOutLayers } from './left-out-layers.ts'
+import { LostAnnotations, withFoundMark } from './lost-annotations.ts'
 import { NYDUS_BOOTSTRAP, SNAPSHOT_REF } from './labels.ts'
 import type { Operation, SnapshotterParts } from './parts.ts'
 import { routeContent, type RouteOptions } from './route.ts'
@@ -29,7 +30,7 @@ export interface Snapshotter {
   view(key: string, parent: string, labels: Labels, signal: AbortSignal): Promise<readonly Mount[]>
   /** The mounts again. */
   mounts(key: string, signal: AbortSignal): Promise<readonly Mount[]>
-  /** Makes an active snapshot a layer. Its labels are those given. Quick: containerd holds a lock meanwhile. */
+  /** Makes an active snapshot a layer. Its labels are those given, and a mark that `prepare` found for it. Quick: containerd holds a lock meanwhile. */
   commit(name: string, key: string, labels: Labels, parent: string): Promise<void>
   /** Forgets a snapshot; what it left goes at the next `cleanup`. */
   remove(key: string, signal: AbortSignal): Promise<void>
@@ -50,6 +51,7 @@ export class NydusSnapshotter implements Snapshotter {
   readonly #contents: Contents
   readonly #usages: Usages
   readonly #leftOut: LeftOutLayers
+  readonly #lost: LostAnnotations
   readonly #cleanup: Cleanup
   readonly #turns = new TurnsByKey()
   readonly #lifetime = new AbortController()
@@ -66,15 +68,18 @@ export class NydusSnapshotter implements Snapshotter {
       tarfs: parts.tarfs !== undefined,
     }
     this.#contents = new Contents(parts, this.#options)
+    this.#lost = new LostAnnotations(parts.store.root)
     this.#usages = new Usages(parts, this.#lifetime.signal)
     this.#cleanup = new Cleanup(parts)
     this.#leftOut = new LeftOutLayers(parts, this.#options, this.#cleanup, this.#lifetime.signal)
   }
 
-  async prepare(key: string, parent: string, labels: Labels, signal: AbortSignal): Promise<readonly Mount[]> {
+  async prepare(key: string, parent: string, given: Labels, signal: AbortSignal): Promise<readonly Mount[]> {
     return await this.#timed('PREPARE', key, async () => {
+      const isLayer = given.has(SNAPSHOT_REF)
+      const labels = isLayer ? await this.#lost.restored(given) : given
       const chain = this.#chainOnto(parent)
-      if (labels.has(SNAPSHOT_REF)) await this.#leftOut.offer({ key, parent, labels }, chain, signal)
+      if (isLayer) await this.#leftOut.offer({ key, parent, labels }, chain, signal)
       return await this.#create('active', key, parent, labels, signal)
     })
   }
@@ -105,7 +110,8 @@ export class NydusSnapshotter implements Snapshotter {
   async commit(name: string, key: string, labels: Labels, parent: string): Promise<void> {
     await this.#onDisk(() =>
       this.#turns.take(key, async () => {
-        const committed = this.#parts.store.commit(name, key, labels, undefined, parent)
+        const { store } = this.#parts
+        const committed = store.commit(name, key, withFoundMark(labels, store.find(key)), undefined, parent)
         this.#inBackground(`measure ${name}`, () => this.#usages.measureIfThere(committed))
         this.#warm(committed)
       }),

@@ -2,8 +2,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
-import { convert, push, type TestWorld } from '../../src/convert/testing.ts'
-import { digestOf, type Digest, hostPlatform, type ImageManifest, MEDIA_TYPES } from '../../src/registry/index.ts'
+import { convert, type TestWorld } from '../../src/convert/testing.ts'
+import { digestOf, type Digest, hostPlatform } from '../../src/registry/index.ts'
 import {
   baseEntries,
   dataEntries,
@@ -28,26 +28,14 @@ export async function dockerImage(world: TestWorld): Promise<DockerImage> {
   const files = dataFiles()
   const layers = [await layerOf(baseEntries()), await layerOf(dataEntries(files))]
   await pushRunnable(world.repository('app:plain'), layers)
-  await convert(world, 'app', { prefetchPaths: [], platforms: [hostPlatform()] })
+  await convert(world, 'app', { prefetchPaths: [], platforms: [hostPlatform()], graphDriverTag: 'docker' })
   const repository = world.repository('app:docker')
-  const { parsed } = await repository.manifest('nydus')
-  const { image } = parsed as { image: ImageManifest }
-  const bootstrap = image.layers.at(-1)
-  if (bootstrap === undefined) throw new Error('the image has no layer')
+  const { parsed } = await repository.manifest('docker')
+  if (parsed.kind !== 'image') throw new Error('it is an index')
+  const [bootstrap, ...others] = parsed.image.layers
+  if (bootstrap === undefined || others.length > 0) throw new Error('the bootstrap must be the only layer')
   const bootstrapLayer = gunzipSync(await repository.blob(bootstrap.digest, 1 << 24))
-  const config = JSON.parse(Buffer.from(await repository.blob(image.config.digest, 1 << 20)).toString()) as object
-  const diffId = digestOf(bootstrapLayer)
-  const made = Buffer.from(
-    JSON.stringify({ ...config, rootfs: { type: 'layers', diff_ids: [diffId] }, history: [{ created_by: 'nydus' }] }),
-  )
-  const manifest = {
-    schemaVersion: 2,
-    mediaType: MEDIA_TYPES.dockerManifest,
-    config: { mediaType: MEDIA_TYPES.dockerConfig, ...(await push(repository, made)) },
-    layers: [{ mediaType: MEDIA_TYPES.dockerLayerGzip, digest: bootstrap.digest, size: bootstrap.size }],
-  }
-  await repository.pushManifest('docker', Buffer.from(JSON.stringify(manifest)), MEDIA_TYPES.dockerManifest)
-  return { bootstrapLayer, diffId, files, sums: sumsOf(files) }
+  return { bootstrapLayer, diffId: digestOf(bootstrapLayer), files, sums: sumsOf(files) }
 }
 
 /** Writes what dockerd notes when it has pulled a layer. */

@@ -10,6 +10,8 @@ const root = join(import.meta.dirname, '../..')
 export interface NodeSettings {
   readonly mode: 'shared' | 'dedicated'
   readonly recover: 'none' | 'restart' | 'failover'
+  /** As the handbook has it, if absent. */
+  readonly driver?: 'fusedev' | 'nodev'
   /** TOML that follows the snapshotter's, for the node's folder. */
   readonly more?: (path: string) => string
 }
@@ -133,7 +135,7 @@ interface Shown {
 }
 
 /** The configurations of the handbook, with the names of a test. */
-function shownConfigurations({ path, mode, recover, metricsPort }: Wanted): Shown {
+function shownConfigurations({ path, mode, recover, driver = 'fusedev', metricsPort }: Wanted): Shown {
   const page = readFileSync(join(root, 'docs/running-containers.md'), 'utf8')
   const section = page.slice(page.indexOf("## With upstream's snapshotter"))
   const blocks = [...section.matchAll(/^```(?:toml|json)\n(.*?)^```$/gms)].map(([, text = '']) =>
@@ -145,6 +147,7 @@ function shownConfigurations({ path, mode, recover, metricsPort }: Wanted): Show
       .replaceAll('/etc/nydus/nydusd-config.json', `${path}/nydusd.json`)
       .replaceAll('127.0.0.1:9110', `127.0.0.1:${metricsPort}`)
       .replaceAll('daemon_mode = "shared"', `daemon_mode = "${mode}"`)
+      .replaceAll('fs_driver = "fusedev"', `fs_driver = "${driver}"`)
       .replaceAll('recover_policy = "failover"', `recover_policy = "${recover}"`),
   )
   assert.equal(blocks.length, 3)

@@ -1,7 +1,9 @@
 /** A private dockerd over the node's containerd, spoken to by its API. */
 import assert from 'node:assert/strict'
 import { type ChildProcess } from 'node:child_process'
-import { request } from 'node:http'
+import { once } from 'node:events'
+import { createServer, request } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { buffer } from 'node:stream/consumers'
@@ -10,6 +12,9 @@ import { unmountBelow } from './left-overs.ts'
 import type { TestNode } from './node.ts'
 
 const CALL_MS = 120_000
+/** The builder that Docker had before BuildKit, and BuildKit. */
+const BUILDERS = { older: '1', buildkit: '2' } as const
+export type Builder = keyof typeof BUILDERS
 
 /** An answer of dockerd. */
 interface Answer {
@@ -62,8 +67,9 @@ export class Docker implements AsyncDisposable {
   async #call(method: string, path: string, body?: unknown): Promise<Answer> {
     const text = body === undefined ? undefined : JSON.stringify(body)
     return await new Promise((resolve, reject) => {
-      const headers =
-        text === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text) }
+      const login = { 'x-registry-auth': Buffer.from('{}').toString('base64') } // pushes want one
+      const content = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(text ?? '') }
+      const headers = text === undefined ? login : { ...login, ...content }
       const call = request(
         { socketPath: this.#socket, method, path, headers, agent: false, timeout: CALL_MS },
         (answer) => {
@@ -83,11 +89,57 @@ export class Docker implements AsyncDisposable {
     return bytes.length === 0 ? undefined : JSON.parse(bytes.toString())
   }
 
-  /** Pulls, and throws when a line of the progress is an error. */
-  async pull(reference: string): Promise<void> {
-    const { status, bytes } = await this.#call('POST', `/images/create?fromImage=${encodeURIComponent(reference)}`)
+  /** For calls that tell how they get on; throws when a line is an error. */
+  async #progress(path: string): Promise<void> {
+    const { status, bytes } = await this.#call('POST', path)
     const text = bytes.toString()
-    assert.ok(status === 200 && !text.includes('"error"'), text)
+    assert.ok(status === 200 && !text.includes('"error"'), `${path}: ${status} ${text}`)
+  }
+
+  async pull(reference: string): Promise<void> {
+    await this.#progress(`/images/create?fromImage=${encodeURIComponent(reference)}`)
+  }
+
+  async push(reference: string): Promise<void> {
+    const [name, tag] = named(reference)
+    await this.#progress(`/images/${name}/push?tag=${tag}`)
+  }
+
+  /** `context` is a tar with a Dockerfile. It is fetched from here: only then BuildKit needs nobody who stays connected. */
+  async build(context: Buffer, reference: string, builder: Builder): Promise<void> {
+    const server = createServer((_asked, answer) => answer.setHeader('content-type', 'application/x-tar').end(context))
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    try {
+      const remote = `http://127.0.0.1:${(server.address() as AddressInfo).port}/context.tar`
+      const asked = { version: BUILDERS[builder], t: reference, remote, networkmode: 'host', forcerm: '1' }
+      await this.#progress(`/build?${new URLSearchParams(asked).toString()}`)
+    } finally {
+      server.closeAllConnections()
+      server.close()
+    }
+  }
+
+  /** What a container has written, as a layer upon its image. */
+  async commit(container: string, reference: string): Promise<void> {
+    const [name, tag] = named(reference)
+    await this.ask('POST', `/commit?container=${container}&repo=${encodeURIComponent(name)}&tag=${tag}`, {})
+  }
+
+  /** Another name for an image. */
+  async tag(reference: string, other: string): Promise<void> {
+    const [name, tag] = named(other)
+    await this.ask('POST', `/images/${encodeURIComponent(reference)}/tag?repo=${encodeURIComponent(name)}&tag=${tag}`)
+  }
+
+  /** All images, and what builders keep. */
+  async removeImages(): Promise<void> {
+    const images = (await this.ask('GET', '/images/json?all=1')) as Array<{ Id: string }>
+    for (const { Id } of images) {
+      const { status, bytes } = await this.#call('DELETE', `/images/${Id}?force=1`)
+      assert.ok(status === 200 || status === 404, bytes.toString()) // one may go with another
+    }
+    await this.ask('POST', '/build/prune?all=1')
   }
 
   /** A container that runs the command. */
@@ -117,6 +169,12 @@ export class Docker implements AsyncDisposable {
     await ended(this.#child)
     unmountBelow(this.#folder) // it leaves the name of a network namespace
   }
+}
+
+/** A reference's repository and tag. */
+function named(reference: string): readonly [name: string, tag: string] {
+  const colon = reference.lastIndexOf(':')
+  return [reference.slice(0, colon), reference.slice(colon + 1)]
 }
 
 /** The output in its frames: stream, three zeros, length. */

@@ -154,6 +154,7 @@ export class Images implements AsyncDisposable {
       toOci: true,
       withReferrer: false,
       isMerged: false,
+      graphDriverTag: undefined,
       builderVersion: 'v2.4.4',
       workDirectory: join(this.#folder, `convert-${to}`),
       retry: new PushRetry({ count: 0, delayMs: 1, onRetry: () => undefined }),

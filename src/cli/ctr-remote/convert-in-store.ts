@@ -33,6 +33,7 @@ export async function convertInStore(session: Session, conversion: StoreConversi
         dictionary: undefined,
         withReferrer: false,
         isMerged: false,
+        graphDriverTag: undefined,
         builderVersion: toolVersion(),
         workDirectory: join(folder, 'blobs'),
         retry: new PushRetry({ count: 0, delayMs: 0, onRetry: () => undefined }),

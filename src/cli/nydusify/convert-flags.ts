@@ -1,7 +1,14 @@
 import { statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { ConvertError } from '../../convert/index.ts'
-import { formatReference, hostPlatform, parsePlatform, type Platform, RegistryError } from '../../registry/index.ts'
+import {
+  formatReference,
+  hostPlatform,
+  parsePlatform,
+  type Platform,
+  type Reference,
+  RegistryError,
+} from '../../registry/index.ts'
 import { goDurationMs } from '../go-duration.ts'
 import { ExitError } from '../output.ts'
 import { storageFlags, unsupportedStorage } from './backend-flags.ts'
@@ -27,6 +34,7 @@ export interface ConvertFlags extends ProgressFlags {
   readonly chunkDict?: string
   readonly chunkDictInsecure?: boolean
   readonly mergePlatform?: boolean
+  readonly graphDriverTag?: string
   readonly allPlatforms?: boolean
   readonly platform: string
   readonly ociRef?: boolean
@@ -148,6 +156,18 @@ export function targetName({ source, target = '', targetSuffix = '' }: ConvertFl
   const reference = imageName(source, 'source')
   if (reference.digest !== undefined) throw bad(`unsupported digested image reference: ${formatReference(reference)}`)
   return `${formatReference(reference)}${targetSuffix}`
+}
+
+/** `--graph-driver-tag`: another one than the target's, in its repository. */
+export function graphDriverTagOf({ graphDriverTag }: ConvertFlags, target: Reference): string | undefined {
+  if (!given(graphDriverTag)) return undefined
+  if (!/^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/.test(graphDriverTag))
+    throw bad(
+      `invalid --graph-driver-tag ${JSON.stringify(graphDriverTag)}: it is a tag in the repository of the target, 1 to 128 of letters, digits, "_", "." and "-"`,
+    )
+  if (graphDriverTag === target.tag)
+    throw bad(`--graph-driver-tag ${graphDriverTag} is the tag of the target: name another one`)
+  return graphDriverTag
 }
 
 /** `--platform` and `--all-platforms`; the latter wins, as in the original. */

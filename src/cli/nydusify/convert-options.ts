@@ -36,6 +36,9 @@ function addImageFlags(command: Command): void {
       ),
     )
     .addOption(onOff('--multi-platform', 'The same as --merge-platform').hideHelp())
+    .addOption(
+      value('--graph-driver-tag <tag>', 'Also push the image as nydus-docker-graphdriver takes it (Docker up to 23)'),
+    )
     .addOption(onOff('--oci', 'Convert Docker media types to OCI media types', 'OCI'))
     .addOption(onOff('--docker-v2-format', 'Deprecated: keeps Docker media types').hideHelp())
     .addOption(onOff('--with-referrer', 'Associate a reference to the source image (subject)', 'WITH_REFERRER'))

@@ -13,6 +13,7 @@ import {
   compressorOf,
   type ConvertFlags,
   dictionaryName,
+  graphDriverTagOf,
   platformsOf,
   retryOf,
   targetName,
@@ -105,6 +106,7 @@ function requestOf(
     toOci: flags.oci === true && flags.dockerV2Format !== true,
     withReferrer: flags.withReferrer === true,
     isMerged: flags.mergePlatform === true,
+    graphDriverTag: graphDriverTagOf(flags, target),
     builderVersion: toolVersion(),
     workDirectory: flags.workDir,
     retry: new PushRetry({
@@ -146,6 +148,9 @@ async function convertWatched(
       `pushed image ${target}, elapse ${formatDuration(converted.pullMs + converted.convertMs + converted.pushMs)}`,
       { module: 'converter', digest: converted.digest },
     )
+    const { graphDriverTag: tag } = request
+    if (tag !== undefined)
+      log.info(`for Docker's storage driver: ${formatReference({ ...request.target.reference, tag })}`)
     return converted
   } finally {
     progress.done()

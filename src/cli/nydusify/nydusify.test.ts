@@ -70,6 +70,20 @@ test('what this version does not do is said in one line that names it', async ()
   }
 })
 
+test("the tag for Docker's storage driver must be a tag, and another one than the target's", async () => {
+  const both = ['convert', '--source', 'localhost:1/a', '--target', 'localhost:1/b:1']
+  const ran = await runAll([
+    [...both, '--graph-driver-tag', 'localhost:1/b:docker'],
+    [...both, '--graph-driver-tag', '1'],
+  ])
+  assert.match(messageOf(ran[0]?.stderr ?? ''), /^invalid --graph-driver-tag "localhost:1\/b:docker": it is a tag in/)
+  assert.match(messageOf(ran[1]?.stderr ?? ''), /^--graph-driver-tag 1 is the tag of the target/)
+  assert.deepEqual(
+    ran.map(({ exit }) => exit),
+    [1, 1],
+  )
+})
+
 test('help teaches with examples; version; completion; help of a command', async () => {
   const ran = await runAll([
     ['--version'],

@@ -7,9 +7,9 @@ import { Docker } from '../docker.ts'
 import { isEmptied, isStopped } from '../emptied.ts'
 
 const MIB = 2 ** 20
-const SLEEP = ['/bin/sleep', '1000']
+export const SLEEP = ['/bin/sleep', '1000']
 /** docker's namespace in containerd. */
-const MOBY = 'moby'
+export const MOBY = 'moby'
 
 export const DOCKER_CASES: readonly NodeCase[] = [
   {
@@ -21,7 +21,7 @@ export const DOCKER_CASES: readonly NodeCase[] = [
 ]
 
 /** Docker puts a layer of its own between the image and the container; the original's snapshotter loses the image then. */
-function whyNoDocker({ runtime, isOriginal }: World): string | undefined {
+export function whyNoDocker({ runtime, isOriginal }: World): string | undefined {
   if (isOriginal) return "the original's snapshotter gives containers of Docker 25 and later an empty root"
   try {
     const text = execFileSync('dockerd', ['--version'], {
