@@ -108,7 +108,7 @@ async function startSnapshotter(
   const mirrors = directory === '' ? {} : { mirrors: new Mirrors({ directory, nydusdPath, template, log }) }
   const images = await Images.start({ settings, records, credentials, ...mirrors, log })
   const metrics = new SnapshotterMetrics()
-  for (const event of ['RUNNING', 'DIED', 'DESTROYED'] as const)
+  for (const event of ['RUNNING', 'DIED', 'DESTROYED', 'HUNG'] as const)
     images.events.on(event, () => metrics.daemonEvent(event))
   // Those that an earlier process left and that were taken up before anybody listened.
   for (const { state } of images.list()) if (state === 'running') metrics.daemonEvent('RUNNING')

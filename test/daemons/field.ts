@@ -51,6 +51,7 @@ export interface FieldOptions {
   readonly nydusd?: string
   readonly root?: string
   readonly startupTimeoutMs?: number
+  readonly hangTimeoutMs?: number
   readonly template?: object
 }
 
@@ -285,6 +286,7 @@ function settingsIn(path: string, root: string, options: FieldOptions): DaemonSe
       logRotationMib: 100,
       failoverPolicy: 'resend',
       startupTimeoutMs: options.startupTimeoutMs ?? PLENTY_MS,
+      hangTimeoutMs: options.hangTimeoutMs ?? 0,
     },
     cgroup: { enable: false, memoryLimitBytes: Number.POSITIVE_INFINITY },
     log: { toStdout: false, level: 'info', dir: join(root, 'logs') },

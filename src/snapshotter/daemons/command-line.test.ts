@@ -18,6 +18,7 @@ const SETTINGS: DaemonSettings = {
     logRotationMib: 100,
     failoverPolicy: 'resend',
     startupTimeoutMs: 30_000,
+    hangTimeoutMs: 60_000,
   },
   cgroup: { enable: false, memoryLimitBytes: Number.POSITIVE_INFINITY },
   log: { toStdout: false, level: 'info', dir: '/r/logs' },

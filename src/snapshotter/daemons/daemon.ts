@@ -57,6 +57,8 @@ export class Nydusd {
   /** Why it is dead. */
   lastError: unknown
   version = { packageVersion: '', gitCommit: '' }
+  /** What of it does not answer, and for how long; '' when it answers. */
+  silence = ''
   /** Of one processor, in percent; of the time after its start. */
   startupCpuPercent = 0
   readonly sessions: SessionKeeper
@@ -255,6 +257,7 @@ export class Nydusd {
   #died(): void {
     if (this.state !== 'running') return
     this.state = 'dead'
+    this.silence = ''
     this.unwatch()
     this.parts.log.warn(`nydusd ${this.id} (pid ${this.record.ProcessID}) is gone`)
     this.parts.events.emit('DIED', this.id, this.version.packageVersion)

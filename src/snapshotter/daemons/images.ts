@@ -18,6 +18,7 @@ import { clearLeftovers, findRecorded } from './found.ts'
 import type { CredentialLookup, MirrorLookup } from './image-config.ts'
 import type { IdMapping } from '../id-mapping.ts'
 import { imageKey, type ImageRequest } from './image-request.ts'
+import { Watchdog } from './health/watchdog.ts'
 import { inParallel } from './in-parallel.ts'
 import { messageOf } from './message.ts'
 import { Mounter, nameOf } from './mounter.ts'
@@ -71,6 +72,7 @@ export class Images {
   /** Mounts that are under way; whoever asks for the same waits for the same. */
   readonly #pending = new Map<string, Promise<MountedImage>>()
   readonly #turns = new TurnsByKey()
+  #watchdog: Watchdog | undefined
   #isStopping = false
 
   private constructor(
@@ -115,6 +117,7 @@ export class Images {
       { template, key },
     )
     await images.#takeUp()
+    images.#watch()
     return images
   }
 
@@ -133,6 +136,13 @@ export class Images {
     const timer = setTimeout(late.resolve, START_MS)
     await Promise.race([adopted, late.promise])
     clearTimeout(timer)
+  }
+
+  #watch(): void {
+    const { settings, log, events } = this.#parts
+    const { recoverPolicy, hangTimeoutMs } = settings.daemon
+    const daemons = (): Nydusd[] => [...this.#daemons.values()]
+    this.#watchdog = Watchdog.start({ daemons, recoverPolicy, hangTimeoutMs, log, events })
   }
 
   /**
@@ -300,6 +310,7 @@ export class Images {
   /** Daemons go on without us, unless the configuration has them end. No call may follow. */
   async stop(): Promise<void> {
     this.#isStopping = true
+    this.#watchdog?.stop()
     await Promise.race([
       Promise.allSettled([...this.#pending.values(), this.settled()]),
       sleep(STOP_MS, undefined, { ref: false }),

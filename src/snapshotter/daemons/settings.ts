@@ -18,6 +18,8 @@ export interface DaemonSettings {
     readonly failoverPolicy: 'none' | 'resend' | 'flush'
     /** How long a nydusd may take until files can be read. */
     readonly startupTimeoutMs: number
+    /** How long a nydusd may not answer before it is taken for one that hangs; 0 = for ever. */
+    readonly hangTimeoutMs: number
   }
   readonly cgroup: {
     readonly enable: boolean

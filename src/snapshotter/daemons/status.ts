@@ -7,6 +7,8 @@ export interface DaemonStatus {
   readonly pid: number
   readonly mode: string
   readonly state: Nydusd['state']
+  /** What of it has not answered for long, for people; '' when it answers. */
+  readonly silence: string
   /** Of nydusd, as it says itself; '' before it did. */
   readonly version: string
   readonly apiSocket: string
@@ -35,6 +37,7 @@ export function statusOf(daemon: Nydusd): DaemonStatus {
     pid: record.ProcessID,
     mode: record.DaemonMode,
     state: daemon.state,
+    silence: daemon.silence,
     version: daemon.version.packageVersion,
     apiSocket: record.APISocket,
     supervisorPath: record.SupervisorPath,

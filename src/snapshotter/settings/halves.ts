@@ -41,6 +41,11 @@ export function contradictions(of: Document): Remark[] {
     'daemon.startup_timeout',
     'is too short for any nydusd; write startup_timeout = "30s"',
   )
+  claim(
+    of.daemon.hang_timeout > 0 && of.daemon.hang_timeout < 5000,
+    'daemon.hang_timeout',
+    'is too short to tell a nydusd that hangs from a busy one; write hang_timeout = "1m", or "0s" for never',
+  )
   return found
 }
 

@@ -170,6 +170,7 @@ export const Document = v.object({
     log_rotation_size: whole(0, 1 << 20, 100),
     failover_policy: word(FAILOVER_POLICIES, 'resend'),
     startup_timeout: duration('30s'),
+    hang_timeout: duration('1m'),
   }),
   cgroup: table({ enable: flag(false), memory_limit: memory() }),
   log: table({

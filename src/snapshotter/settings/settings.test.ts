@@ -59,6 +59,7 @@ test('defaults are those of the documentation', () => {
       logRotationMib: 100,
       failoverPolicy: 'resend',
       startupTimeoutMs: 30_000,
+      hangTimeoutMs: 60_000,
     },
     cgroup: { enable: false, memoryLimitBytes: Number.POSITIVE_INFINITY },
     log: {

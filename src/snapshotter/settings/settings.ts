@@ -42,6 +42,8 @@ export interface Settings {
     readonly failoverPolicy: Document['daemon']['failover_policy']
     /** How long a nydusd may take until files can be read. */
     readonly startupTimeoutMs: number
+    /** How long a nydusd may not answer before it is taken for one that hangs; 0 = for ever. */
+    readonly hangTimeoutMs: number
   }
   readonly cgroup: {
     readonly enable: boolean
@@ -167,6 +169,7 @@ function daemonOf(of: Document['daemon']): Settings['daemon'] {
     logRotationMib: of.log_rotation_size,
     failoverPolicy: of.failover_policy,
     startupTimeoutMs: of.startup_timeout,
+    hangTimeoutMs: of.hang_timeout,
   }
 }
 

@@ -94,6 +94,7 @@ export class Collector {
     const { metrics } = this.#options
     metrics.counts.clear()
     metrics.imageInfo.clear()
+    metrics.silent.set(daemons.filter(({ silence }) => silence !== '').length)
     for (const { id, state, version, memoryRssKib, instances } of daemons) {
       if (state !== 'running') continue
       metrics.counts.add(1, version)

@@ -3,7 +3,7 @@ import { type Histogram, type Numbers, Registry } from './exposition.ts'
 
 /** What containerd asks for that is timed. */
 export type TimedOperation = 'PREPARE' | 'MOUNTS' | 'REMOVE' | 'CLEANUP'
-export type DaemonEventName = 'RUNNING' | 'DIED' | 'DESTROYED'
+export type DaemonEventName = 'RUNNING' | 'DIED' | 'DESTROYED' | 'HUNG'
 
 /** A gauge about a daemon or an image is gone when nothing was heard of it for so long. */
 const TTL_MS = 180_000
@@ -35,6 +35,7 @@ export class SnapshotterMetrics {
   readonly registry: Registry
   readonly events: Numbers
   readonly counts: Numbers
+  readonly silent: Numbers
   readonly rss: Numbers
   readonly imageInfo: Numbers
   readonly hungIo: Numbers
@@ -67,6 +68,7 @@ export class SnapshotterMetrics {
     const ofImage = (name: string, help: string): Numbers => registry.gauge(`nydusd_${name}`, help, image, TTL_MS)
     this.events = registry.counter('nydusd_lifetime_event_counts', 'What became of nydusds.', ['nydusd_event'])
     this.counts = registry.gauge('nydusd_counts', 'Running nydusds.', ['version'])
+    this.silent = registry.gauge('nydusd_silent_counts', 'Running nydusds that do not answer.')
     this.rss = registry.gauge('nydusd_rss_kilobytes', 'Resident memory of a nydusd.', ['daemon_id'], TTL_MS)
     this.imageInfo = registry.gauge('nydusd_image_info', 'Which nydusd serves which image; always 1.', [
       'daemon_id',

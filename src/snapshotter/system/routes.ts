@@ -71,6 +71,8 @@ function daemonJson(daemon: DaemonStatus, readBytes: number): Record<string, unk
     supervisor_path: daemon.supervisorPath,
     reference: daemon.reference,
     mountpoint: daemon.mountpoint,
+    state: daemon.state,
+    silence: daemon.silence,
     startup_cpu_utilization: daemon.startupCpuPercent,
     memory_rss_kb: daemon.memoryRssKib,
     read_data_kb: readBytes / KIB,
