@@ -9,7 +9,7 @@ import { mountFuse, unmount } from '../src/kernel/index.ts'
 import { Field, FILE, type FieldOptions, IMAGE, PEER, skip, skipPeer, until } from './daemons/field.ts'
 
 /** A daemon that hangs is brought back after some seconds. */
-const HANG = { hangTimeoutMs: 1_500 } as const
+const HANG = { hangTimeoutMs: 900 } as const
 
 function statusOf(field: Field) {
   const [status] = field.images?.list() ?? []
