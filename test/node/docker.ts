@@ -50,6 +50,7 @@ export class Docker implements AsyncDisposable {
       bridge: 'none',
       iptables: false,
       ip6tables: false,
+      'userland-proxy': false,
       'cgroup-parent': `/${node.cgroup}`,
     }
     writeFileSync(join(at, 'daemon.json'), JSON.stringify(config))
