@@ -10,6 +10,7 @@ import { buildStargzLayer } from './build-stargz.ts'
 import { buildTarfsLayer } from './build-tarfs.ts'
 import type { BuiltLayer } from './built-layer.ts'
 import { BuilderError } from './errors.ts'
+import { TarFile } from './sources/tar-file.ts'
 import { ImageFiles } from './image-files.ts'
 import { Losses } from './losses.ts'
 import type { LayerOptions, LayerRun } from './layer-options.ts'
@@ -158,7 +159,13 @@ async function buildFrom(
 ): Promise<BuiltLayer> {
   if (source.kind === 'directory') return await buildDirectoryLayer(source.path, { ...options, onBytes })
   if (source.kind === 'stargz-toc') return await buildStargz(source, options, onBytes)
-  return await buildLayer(archiveOf(source.path, { signal: options.signal, onBytes }), options)
+  const run = { signal: options.signal, onBytes }
+  const file = options.reference === true || source.path === '-' ? undefined : TarFile.open(source.path, run)
+  try {
+    return await buildLayer(file ?? archiveOf(source.path, run), options)
+  } finally {
+    await file?.close()
+  }
 }
 
 async function buildStargz(

@@ -19,20 +19,25 @@ import { loadParent } from './reference.ts'
 import { scanDirectory } from './sources/directory.ts'
 import { openReferredLayer } from './sources/open-referred.ts'
 import type { ReferredLayer } from './sources/referred-layer.ts'
+import type { ByteInput } from '../tar/index.ts'
 import { type ArchivedContent, readPlainTarLayer, readTarLayer } from './sources/tar.ts'
 
 /**
- * Builds a layer from a tar: plain, gzip or zstd, told by its first bytes. Nothing of the layer but its tree is kept in memory. Throws BuilderError; the sink has part of a blob then. The same source
+ * Builds a layer from a tar: plain, gzip or zstd, told by its first bytes; or a plain one. Nothing of the layer but its tree is kept in memory. Throws BuilderError; the sink has part of a blob then. The same source
  * and options give the same bytes, however many threads there are.
  */
 export async function buildLayer(
-  stream: AsyncIterable<Uint8Array>,
+  source: AsyncIterable<Uint8Array> | ByteInput,
   options: LayerOptions & LayerRun,
 ): Promise<BuiltLayer> {
   const { keepOwners, signal, onLost } = options
-  if (options.reference === true) return await buildReference(stream, options)
+  const isPlain = 'takeNow' in source
+  if (options.reference === true && !isPlain) return await buildReference(source, options)
   return await withBuild(options, undefined, (build) =>
-    build.fromTar((files, addContent) => readTarLayer(stream, { files, keepOwners, signal, onLost, addContent })),
+    build.fromTar((files, addContent) => {
+      const run = { files, keepOwners, signal, onLost, addContent }
+      return isPlain ? readPlainTarLayer(source, run) : readTarLayer(source, run)
+    }),
   )
 }
 

@@ -1,7 +1,15 @@
 import type { ReferredPlace } from '../blob/index.ts'
 import { ChunkBatch, MIN_ROOM } from './chunk-batch.ts'
 import { ChunkPacker } from './chunk-packer.ts'
-import { type ChunkAlgorithms, type ChunkWork, createChunkWork, PACKED, SKIP, type Step } from './chunk-work.ts'
+import {
+  type ChunkAlgorithms,
+  type ChunkWork,
+  createChunkWork,
+  PACKED,
+  SKIP,
+  type Step,
+  storesPlain,
+} from './chunk-work.ts'
 import type { ChunkWorkers } from './chunk-workers.ts'
 import { type Content, fill } from './content.ts'
 import type { ChunkId, ChunkList, ChunkStore } from '../rafs/index.ts'
@@ -349,7 +357,7 @@ export class ChunkPipeline {
     }
     job.working = packs === undefined ? 1 : 2
     if (packs !== undefined) this.#run(packs, 'pack', done)
-    if (fresh.length === 0) done()
+    if (fresh.length === 0 || storesPlain(this.#options.algorithms)) done()
     else this.#run(batch, 'compress', done)
   }
 

@@ -7,7 +7,7 @@ export const SKIP = -1
 /** `storedSize` of a chunk that is stored as a part of a pack. */
 export const PACKED = -2
 
-/** The steps of a batch: between the first two the main thread decides, in order, which chunks are new. `pack` is `compress` for packs of chunks, which have no checksum. */
+/** The steps of a batch: `digest`, with the checksums; then the main thread decides, in order, which chunks are new; `compress`, of those; `pack` of all chunks, which are packs of others. */
 export type Step = 'digest' | 'compress' | 'pack'
 
 export interface ChunkAlgorithms {
@@ -15,6 +15,11 @@ export interface ChunkAlgorithms {
   readonly digest: DigestName
   /** Undefined: nothing is encrypted. */
   readonly cipher: BlobCipher | undefined
+}
+
+/** Whether chunks are stored as they are: there is nothing to do between the decision and storing them. */
+export function storesPlain({ compression, cipher }: ChunkAlgorithms): boolean {
+  return compression === 'none' && cipher === undefined
 }
 
 export type ChunkWork = (batch: ChunkBatch, count: number, step: Step) => void
@@ -47,12 +52,12 @@ export function createChunkWork({ compression, digest, cipher }: ChunkAlgorithms
   }
   return (batch, count, step) => {
     for (let slot = 0; slot < count; slot += 1) {
-      if (step === 'digest') digests.digest(batch.chunk(slot), batch.digest(slot))
-      else if (step === 'pack') compress(batch, slot)
-      else if (batch.storedSize(slot) !== SKIP) {
-        batch.setCrc32c(slot, crc32c(batch.chunk(slot)))
-        if (batch.storedSize(slot) !== PACKED) compress(batch, slot)
-      }
+      if (step === 'digest') {
+        const chunk = batch.chunk(slot)
+        digests.digest(chunk, batch.digest(slot))
+        // Of duplicates too: now the bytes are in the processor's cache.
+        batch.setCrc32c(slot, crc32c(chunk))
+      } else if (step === 'pack' || batch.storedSize(slot) >= 0) compress(batch, slot)
     }
   }
 }

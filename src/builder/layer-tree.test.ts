@@ -57,3 +57,48 @@ test('hard links in a circle, to themselves and to nothing are named', () => {
     )
   }
 })
+
+const directory = newValues(FILE_TYPES.directory | 0o755)
+const file = newValues(FILE_TYPES.file | 0o644)
+
+function symlink(target: string) {
+  return { ...newValues(FILE_TYPES.symlink | 0o777), target: Buffer.from(target) }
+}
+
+test('siblings that an archive lists together are put without looking their directories up again', () => {
+  const { files, tree } = layer()
+  const names = ['a', 'b', 'c', 'd', 'e']
+  for (let at = 0; at < 1000; at += 1) tree.put([...names, `f${at}`], file)
+  assert.ok(files.lookups <= names.length, `${files.lookups} look-ups`)
+  for (const at of [0, 999]) assert.notEqual(tree.find([...names, `f${at}`]), 0)
+})
+
+test('a directory that an archive replaces is not gone into any more by what comes next', () => {
+  const { tree } = layer()
+  const first = tree.put(['a', 'b', 'first'], file)
+  tree.put(['c'], directory)
+  tree.put(['a', 'b', 'second'], file)
+  tree.put(['a', 'b'], symlink('/c'))
+  const third = tree.put(['a', 'b', 'third'], file)
+  assert.equal(tree.find(['c', 'third']), third)
+  assert.equal(tree.find(['c', 'first']), 0)
+  // Through a link it was not the directory of these names.
+  tree.put(['a', 'b'], directory)
+  const fourth = tree.put(['a', 'b', 'fourth'], file)
+  assert.equal(tree.find(['a', 'b', 'fourth']), fourth)
+  assert.equal(tree.find(['c', 'fourth']), 0)
+  assert.notEqual(tree.find(['a', 'b', 'first']), first)
+  tree.put(['a', 'b'], file)
+  assert.throws(() => tree.put(['a', 'b', 'fifth'], file), { code: 'BAD_SOURCE' })
+})
+
+test('a directory that a hard link takes the place of is not gone into any more', () => {
+  const { tree, links } = layer()
+  tree.put(['d'], directory)
+  const target = tree.put(['s'], symlink('/d'))
+  tree.put(['a', 'b', 'x'], file)
+  links.link(Buffer.from('a/b'), Buffer.from('s'))
+  assert.equal(tree.files.inode(tree.find(['a', 'b'])), target)
+  const inside = tree.put(['a', 'b', 'y'], file)
+  assert.equal(tree.find(['d', 'y']), inside)
+})

@@ -54,6 +54,8 @@ export class LayerTree {
   readonly root: NodeId
   /** What ended the last walk: it is no directory. */
   #end: NodeId = 0
+  /** The directory of the entry before, by the names of its path: most archives list siblings together. Its path leads through directories only. */
+  #sibling: { readonly names: readonly string[]; readonly directory: NodeId } | undefined
 
   constructor(files: FileTree) {
     this.files = files
@@ -63,7 +65,14 @@ export class LayerTree {
   /** Puts an entry at a path. A directory over a directory keeps the children; anything else replaces what is there. */
   put(names: readonly string[], values: NodeValues): NodeId {
     const name = names.at(-1)
-    if (name !== undefined) return this.files.put(this.#directory(names), name, values)
+    if (name !== undefined) {
+      const directory = this.#directory(names)
+      const end = this.files.end
+      const id = this.files.put(directory, name, values)
+      // It was there before: as a directory on the way, perhaps.
+      if (id < end) this.#sibling = undefined
+      return id
+    }
     if ((values.mode & FILE_TYPES.mask) !== FILE_TYPES.directory)
       throw new BuilderError('BAD_SOURCE', 'the archive has an entry for its root that is no directory')
     this.files.setValues(this.root, values)
@@ -76,6 +85,7 @@ export class LayerTree {
     if (name === undefined)
       throw new BuilderError('BAD_SOURCE', 'the archive has an entry for its root that is no directory')
     this.files.link(this.#directory(names), name, target)
+    this.#sibling = undefined
   }
 
   /** The entry at a path, 0 when there is none; links among its parents are followed, one at its end is not. */
@@ -93,6 +103,7 @@ export class LayerTree {
   }
 
   #directory(names: readonly string[]): NodeId {
+    if (this.#sibling !== undefined && areSiblings(names, this.#sibling.names)) return this.#sibling.directory
     const found = this.#walk(names, true)
     if (found === 0)
       throw new BuilderError(
@@ -106,6 +117,7 @@ export class LayerTree {
   #walk(names: readonly string[], make: boolean): NodeId {
     const { files } = this
     this.#end = 0
+    this.#sibling = undefined
     let here = this.root
     let links = 0
     let queue: readonly string[] = names
@@ -143,8 +155,15 @@ export class LayerTree {
       }
       here = next
     }
+    if (links === 0) this.#sibling = { names, directory: here }
     return here
   }
+}
+
+function areSiblings(a: readonly string[], b: readonly string[]): boolean {
+  if (a.length !== b.length) return false
+  for (let at = a.length - 2; at >= 0; at -= 1) if (a[at] !== b[at]) return false
+  return true
 }
 
 /** Hard links whose targets come later in the archive, or never. */

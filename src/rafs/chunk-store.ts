@@ -38,6 +38,9 @@ export class ChunkStore {
   readonly #rows = new Rows(ROW_WORDS)
   readonly #uses = new Rows(1)
   readonly #byDigest = new HashIndex((id) => this.#hash(id))
+  /** The digest that is looked for, as words. */
+  readonly #wanted = new Uint32Array(DIGEST_WORDS)
+  readonly #wantedBytes = new Uint8Array(this.#wanted.buffer)
 
   /** Chunk numbers are below this. */
   get end(): ChunkId {
@@ -79,8 +82,8 @@ export class ChunkStore {
   }
 
   find(digest: Uint8Array): ChunkId {
-    const wanted = new Uint32Array(DIGEST_WORDS)
-    new Uint8Array(wanted.buffer).set(digest)
+    const wanted = this.#wanted
+    this.#wantedBytes.set(digest)
     let hash = 0
     for (const word of wanted) hash = mix(hash, word)
     return this.#byDigest.find(hash, (id) => {

@@ -1,14 +1,5 @@
-import {
-  type BigIntStats,
-  closeSync,
-  constants,
-  fstatSync,
-  lstatSync,
-  openSync,
-  readdirSync,
-  readlinkSync,
-  readSync,
-} from 'node:fs'
+import { closeSync, constants, openSync, readdirSync, readlinkSync, readSync } from 'node:fs'
+import { type HostStat, TYPE } from '../../kernel/index.ts'
 import { type FileTree, type NodeId, Rows } from '../../rafs/index.ts'
 import type { Content } from '../content.ts'
 import { BuilderError } from '../errors.ts'
@@ -17,10 +8,11 @@ import { type LayerValues, newValues, type Xattr } from '../layer-tree.ts'
 import type { OnLost } from '../losses.ts'
 import { type WhiteoutSpec, whiteoutOf } from '../whiteout.ts'
 import { sortedXattrs } from '../xattrs.ts'
-import { readXattrs, seekData } from './linux.ts'
+import { readXattrs, seekData, statEntry, statOpen, statPath } from './linux.ts'
 
 const MAX_LINK_BYTES = 4095
 const SLASH = Buffer.from('/')
+const NUL = Buffer.alloc(1)
 
 export interface DirectoryOptions {
   /** False: uid and gid become 0. */
@@ -36,6 +28,8 @@ export interface DirectoryOptions {
 const LISTED = { ino: 0, dev: 2, isSparse: 3 } as const
 const LISTED_WORDS = 4
 
+const DIRECTORY_FLAGS = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
+
 /**
  * Reads a directory as one more tree of `files`: what `lstat` says, extended attributes, hard links among its files. Nothing of files is read yet. The root's own time is left out,
  * so that two builds of one tree are equal. Throws 'SOURCE_CHANGED' when an entry disappears meanwhile.
@@ -44,6 +38,13 @@ export function scanDirectory(path: string, files: FileTree, options: DirectoryO
   const scan = new DirectoryScan(path, files, options)
   scan.run()
   return scan
+}
+
+/** An entry of a directory that is listed; `stat` is the next one's after this. */
+interface Found {
+  readonly path: Buffer
+  readonly shown: string
+  readonly stat: HostStat
 }
 
 /** A directory's tree, and where the content of each of its files is. */
@@ -56,12 +57,15 @@ class DirectoryScan {
   /** A row for each entry from the root on. */
   readonly #listed = new Rows(LISTED_WORDS)
 
+  /** The directory whose path was asked for last. */
+  #parent: { readonly id: NodeId; readonly path: Buffer } = { id: 0, path: NUL }
+
   constructor(path: string, files: FileTree, options: DirectoryOptions) {
     this.#source = Buffer.from(path)
     this.#files = files
     this.#options = options
-    const stats = guarded('/', () => lstatSync(this.#source, { bigint: true }))
-    this.root = files.addRoot({ ...valuesOf(this.#source, '/', stats, options), mtime: 0, mtimeNsec: 0 })
+    const stat = guarded('/', () => statPath(this.#source))
+    this.root = files.addRoot({ ...valuesOf(this.#source, '/', stat, options), mtime: 0, mtimeNsec: 0 })
   }
 
   run(): void {
@@ -72,11 +76,19 @@ class DirectoryScan {
     for (let directory = open.pop(); directory !== undefined; directory = open.pop()) {
       this.#options.signal.throwIfAborted()
       const { id, path, shown: prefix } = directory
-      for (const name of guarded(prefix || '/', () => readdirSync(path, { encoding: 'buffer' }))) {
-        const childPath = Buffer.concat([path, SLASH, name])
-        const childShown = `${prefix}/${name.toString('utf8')}`
-        const child = this.#add(id, toKey(name), childPath, childShown)
-        if (child !== 0 && this.#files.isDirectory(child)) open.push({ id: child, path: childPath, shown: childShown })
+      const fd = guarded(prefix || '/', () => openSync(path, DIRECTORY_FLAGS))
+      try {
+        for (const name of guarded(prefix || '/', () => readdirSync(path, { encoding: 'buffer' }))) {
+          const childShown = `${prefix}/${name.toString('utf8')}`
+          const ended = Buffer.concat([path, SLASH, name, NUL])
+          const stat = guarded(childShown, () => statEntry(fd, ended.subarray(path.length + 1)))
+          const childPath = ended.subarray(0, -1)
+          const child = this.#add(id, toKey(name), { path: childPath, shown: childShown, stat })
+          if (child !== 0 && this.#files.isDirectory(child))
+            open.push({ id: child, path: childPath, shown: childShown })
+        }
+      } finally {
+        closeSync(fd)
       }
     }
     this.#links.clear()
@@ -86,8 +98,8 @@ class DirectoryScan {
   content(id: NodeId): FileContent {
     const files = this.#files
     const row = this.#row(id)
-    const path = files.path(id)
-    return new FileContent(Buffer.concat([this.#source, fromKey(path)]), fromKey(path).toString('utf8'), {
+    const path = Buffer.concat([this.#pathOf(files.parent(id)), SLASH, files.name(id)])
+    return new FileContent(path, path.toString('utf8', this.#source.length), {
       ino: this.#listed.getLong(row, LISTED.ino),
       dev: this.#listed.get(row, LISTED.dev),
       size: files.size(id),
@@ -97,32 +109,39 @@ class DirectoryScan {
     })
   }
 
+  /** Of a directory on the disk; kept, since the next file is mostly its sibling. */
+  #pathOf(directory: NodeId): Buffer {
+    if (this.#parent.id !== directory) {
+      const path = this.#files.parent(directory) === 0 ? '' : this.#files.path(directory)
+      this.#parent = { id: directory, path: Buffer.concat([this.#source, fromKey(path)]) }
+    }
+    return this.#parent.path
+  }
+
   /** It was listed here, not in the tree below. */
   has(id: NodeId): boolean {
     return id > this.root
   }
 
   /** Puts an entry into its directory; 0 for a marker that is left out. */
-  #add(parent: NodeId, name: string, path: Buffer, shownPath: string): NodeId {
+  #add(parent: NodeId, name: string, { path, shown: shownPath, stat }: Found): NodeId {
     const files = this.#files
     const { dropWhiteouts } = this.#options
-    const stats = guarded(shownPath, () => lstatSync(path, { bigint: true }))
-    const linkKey = stats.isFile() && stats.nlink > 1n ? `${stats.dev}:${stats.ino}` : undefined
+    const linkKey = stat.type === TYPE.FILE && stat.nlink > 1 ? stat.key : undefined
     const linked = linkKey === undefined ? undefined : this.#links.get(linkKey)
-    const values = linked === undefined ? valuesOf(path, shownPath, stats, this.#options) : undefined
+    const values = linked === undefined ? valuesOf(path, shownPath, stat, this.#options) : undefined
     if (dropWhiteouts !== undefined) {
-      const rdev = deviceOf(stats.rdev)
-      const marker = { mode: Number(stats.mode), rdev, xattrs: () => values?.xattrs ?? [] }
+      const marker = { mode: stat.mode, rdev: stat.rdev, xattrs: () => values?.xattrs ?? [] }
       const whiteout = whiteoutOf(name, marker, dropWhiteouts)
       if (whiteout !== undefined && whiteout.kind !== 'opaque-self') return 0
     }
     if (linked !== undefined) return files.link(parent, name, linked)
-    const id = files.put(parent, name, values ?? newValues(Number(stats.mode)))
+    const id = files.put(parent, name, values ?? newValues(stat.mode))
     if (linkKey !== undefined) this.#links.set(linkKey, id)
     const row = this.#row(id)
-    this.#listed.setLong(row, LISTED.ino, Number(stats.ino))
-    this.#listed.set(row, LISTED.dev, Number(stats.dev & 0xffff_ffffn))
-    this.#listed.set(row, LISTED.isSparse, stats.blocks * 512n < stats.size ? 1 : 0)
+    this.#listed.setLong(row, LISTED.ino, stat.ino)
+    this.#listed.set(row, LISTED.dev, stat.dev)
+    this.#listed.set(row, LISTED.isSparse, stat.blocks * 512 < stat.size ? 1 : 0)
     return id
   }
 
@@ -136,19 +155,19 @@ class DirectoryScan {
 function valuesOf(
   path: Buffer,
   shownPath: string,
-  stats: BigIntStats,
+  stat: HostStat,
   { keepOwners, onLost }: DirectoryOptions,
 ): LayerValues {
-  const values = newValues(Number(stats.mode))
+  const values = newValues(stat.mode)
   if (keepOwners) {
-    values.uid = Number(stats.uid)
-    values.gid = Number(stats.gid)
+    values.uid = stat.uid
+    values.gid = stat.gid
   }
-  values.mtime = secondsOf(stats)
-  values.mtimeNsec = nanosecondsOf(stats)
+  values.mtime = stat.mtimeSeconds
+  values.mtimeNsec = stat.mtimeNanoseconds
   values.xattrs = sortedXattrs(readXattrsOf(path, shownPath), () => shownPath, onLost)
-  if (stats.isFile()) values.size = Number(stats.size)
-  else if (stats.isSymbolicLink()) {
+  if (stat.type === TYPE.FILE) values.size = stat.size
+  else if (stat.type === TYPE.LINK) {
     values.target = guarded(shownPath, () => readlinkSync(path, { encoding: 'buffer' }))
     if (values.target.length > MAX_LINK_BYTES)
       throw new BuilderError(
@@ -156,24 +175,8 @@ function valuesOf(
         `the symlink ${shownPath} has a target of ${values.target.length} bytes; ${MAX_LINK_BYTES} are the limit`,
       )
     values.size = values.target.length
-  } else if (!stats.isDirectory()) values.rdev = deviceOf(stats.rdev)
+  } else if (stat.type !== TYPE.DIRECTORY) values.rdev = stat.rdev
   return values
-}
-
-const SECOND = 1_000_000_000n
-
-/** A time before 1970 has its nanoseconds counted upwards too. */
-function nanosecondsOf({ mtimeNs }: BigIntStats): number {
-  return Number(((mtimeNs % SECOND) + SECOND) % SECOND)
-}
-
-function secondsOf(stats: BigIntStats): number {
-  return Number((stats.mtimeNs - BigInt(nanosecondsOf(stats))) / SECOND)
-}
-
-/** Linux's 64-bit dev_t of glibc, in the kernel's 32 bits. */
-function deviceOf(rdev: bigint): number {
-  return Number(rdev & 0xffff_ffffn)
 }
 
 function readXattrsOf(path: Buffer, shownPath: string): readonly Xattr[] {
@@ -244,7 +247,7 @@ class FileContent implements Content {
     if (fd < 0) return
     this.#fd = -1
     try {
-      if (isComplete) this.#compare(fstatSync(fd, { bigint: true }))
+      if (isComplete) this.#compare(fd)
     } finally {
       closeSync(fd)
     }
@@ -255,18 +258,19 @@ class FileContent implements Content {
     this.#fd = guarded(this.name, () =>
       openSync(this.#path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK),
     )
-    this.#compare(fstatSync(this.#fd, { bigint: true }))
+    this.#compare(this.#fd)
     return this.#fd
   }
 
-  #compare(now: BigIntStats): void {
+  #compare(fd: number): void {
     const was = this.#listed
+    const now = guarded(this.name, () => statOpen(fd))
     // A file that only grew (a log) is taken as it was when it was listed.
     const isSame =
-      Number(now.ino) === was.ino &&
-      Number(now.dev & 0xffff_ffffn) === was.dev &&
+      now.ino === was.ino &&
+      now.dev === was.dev &&
       (now.size > was.size ||
-        (now.size === BigInt(was.size) && secondsOf(now) === was.mtime && nanosecondsOf(now) === was.mtimeNsec))
+        (now.size === was.size && now.mtimeSeconds === was.mtime && now.mtimeNanoseconds === was.mtimeNsec))
     if (isSame) return
     throw new BuilderError(
       'SOURCE_CHANGED',

@@ -48,6 +48,22 @@ export class HostStat {
   get inoHigh(): number {
     return this.words[(AT.ino >> 2) + 1]
   }
+  /** Exact below 2^53. */
+  get ino(): number {
+    return this.inoLow + this.inoHigh * 2 ** 32
+  }
+  /** Of 512 bytes, that it takes on the disk. */
+  get blocks(): number {
+    return this.words[AT.blocks >> 2] + this.words[(AT.blocks >> 2) + 1] * 2 ** 32
+  }
+  /** Seconds since 1970 of the last change of its content; negative before. */
+  get mtimeSeconds(): number {
+    return this.words[AT.mtime >> 2] + (this.words[(AT.mtime >> 2) + 1] | 0) * 2 ** 32
+  }
+  /** Of that second. */
+  get mtimeNanoseconds(): number {
+    return this.words[(AT.mtime >> 2) + 2]
+  }
   /** Bytes, exact below 2^53. */
   get size(): number {
     return this.words[AT.size >> 2] + this.words[(AT.size >> 2) + 1] * 2 ** 32
@@ -66,8 +82,11 @@ export class HostStat {
   }
   /** A dev_t of 32 bits, as FUSE and mknod(2) write it. */
   get rdev(): number {
-    const [major, minor] = [this.words[AT.rdevMajor >> 2], this.words[AT.rdevMinor >> 2]]
-    return ((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0
+    return deviceNumber(this.words[AT.rdevMajor >> 2], this.words[AT.rdevMinor >> 2])
+  }
+  /** Of the file system that it is on, the same way. */
+  get dev(): number {
+    return deviceNumber(this.words[AT.devMajor >> 2], this.words[AT.devMinor >> 2])
   }
   /** Two `struct timespec`, as utimensat(2) takes them. */
   accessAndModification(): Uint8Array {
@@ -85,4 +104,8 @@ export class HostStat {
   timeWord(which: 'atime' | 'mtime' | 'ctime'): number {
     return AT[which] >> 2
   }
+}
+
+function deviceNumber(major: number, minor: number): number {
+  return ((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0
 }
