@@ -4,13 +4,16 @@ import { test } from 'node:test'
 import { digester } from '../codec/index.ts'
 import { DecodePool } from './decode-pool.ts'
 import type { DecodeTask } from './decode-task.ts'
+import { SharedBuffers } from './shared-buffers.ts'
 import { pattern } from './testing.ts'
+
+const buffers = new SharedBuffers(0)
 
 /** Chunks that are there already and only to be verified; `wrong` ones have another digest. */
 function task(chunkCount: number, chunkBytes: number, wrong: readonly number[] = []): DecodeTask {
-  const plain = new SharedArrayBuffer(chunkCount * chunkBytes)
+  const plain = buffers.take(chunkCount * chunkBytes)
   const chunks = Array.from({ length: chunkCount }, (_, index) => {
-    const bytes = new Uint8Array(plain, index * chunkBytes, chunkBytes)
+    const bytes = plain.bytes.subarray(index * chunkBytes, (index + 1) * chunkBytes)
     bytes.set(pattern(index, chunkBytes))
     const digest = new Uint8Array(32)
     digester('blake3').digest(bytes, digest)

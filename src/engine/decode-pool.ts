@@ -2,9 +2,11 @@ import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
 import { BUILD } from '../kernel/build/index.ts'
 import { endThread } from '../kernel/index.ts'
+import { packTask, unpackOutcomes } from './decode-message.ts'
 import { type DecodeOutcome, type DecodeTask, decodeTask } from './decode-task.ts'
 import type { DecodeAnswer, DecodeMessage } from './decode-worker.ts'
 import { EngineError } from './errors.ts'
+import { LentBuffers } from './lent-buffers.ts'
 
 /** Tasks with no more plain bytes than this are done at once, on the thread that asks: sending them away and back takes longer. */
 const INLINE_BYTES = 48 * 1024
@@ -21,6 +23,7 @@ interface Waiting {
 interface Member {
   readonly worker: Worker
   readonly tasks: Map<number, Waiting>
+  readonly lent: LentBuffers
   /** The thread runs, and is of our build. */
   isReady: boolean
 }
@@ -76,7 +79,7 @@ export class DecodePool {
       const id = this.#nextId++
       least.tasks.set(id, waiting)
       least.worker.ref()
-      least.worker.postMessage({ id, task: waiting.task } satisfies DecodeMessage)
+      least.worker.postMessage({ id, task: packTask(waiting.task, least.lent) } satisfies DecodeMessage)
     }
   }
 
@@ -86,7 +89,7 @@ export class DecodePool {
       workerData: { build: BUILD },
       resourceLimits: { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 64 },
     })
-    const member: Member = { worker, tasks: new Map(), isReady: false }
+    const member: Member = { worker, tasks: new Map(), lent: new LentBuffers(), isReady: false }
     worker.on('message', (answer: DecodeAnswer) => {
       if (answer === 'ready') {
         member.isReady = true
@@ -96,7 +99,7 @@ export class DecodePool {
       const done = member.tasks.get(id)
       member.tasks.delete(id)
       if (member.tasks.size === 0) worker.unref() // an idle thread does not keep the process
-      done?.resolve(outcomes)
+      done?.resolve(unpackOutcomes(outcomes))
       this.#dispatch()
     })
     worker.on('error', (error) => this.#lost(member, error))

@@ -14,10 +14,10 @@ import {
   type DigestName,
   inflateSlice,
   type InflateStart,
-  plainBytes,
 } from '../codec/index.ts'
+import type { SharedBuffer } from './shared-buffers.ts'
 
-/** One chunk of a task: where its stored bytes are, and where its plain bytes go. Can be sent to a thread. */
+/** One chunk of a task: where its stored bytes are, and where its plain bytes go. */
 export interface DecodeChunk {
   readonly index: number
   readonly storedAt: number
@@ -41,8 +41,8 @@ export interface DecodeTask {
   readonly compression: CompressionName
   readonly digest: DigestName
   readonly cipher?: BlobCipher | undefined
-  readonly stored: SharedArrayBuffer | undefined
-  readonly plain: SharedArrayBuffer
+  readonly stored: SharedBuffer | undefined
+  readonly plain: SharedBuffer
   readonly chunks: readonly DecodeChunk[]
   /** The stored bytes are a slice of a gzip that all the chunks are in. */
   readonly slice?: StoredSlice | undefined
@@ -62,8 +62,8 @@ const info = new ChunkInfo()
 
 /** Does a task on this thread; one outcome a chunk, in order. Bytes that are damaged are an outcome, never a throw. */
 export function decodeTask(task: DecodeTask): DecodeOutcome[] {
-  const allStored = task.stored === undefined ? undefined : plainBytes(task.stored)
-  const allPlain = plainBytes(task.plain)
+  const allStored = task.stored?.bytes
+  const allPlain = task.plain.bytes
   const failure =
     allStored === undefined || task.slice === undefined ? undefined : inflate(task, task.slice, allStored, allPlain)
   const decoder = new ChunkDecoder(task.compression, task.cipher)

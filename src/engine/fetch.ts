@@ -150,8 +150,8 @@ function taskOf(
     compression,
     digest,
     cipher,
-    stored: stored?.memory,
-    plain: plain.memory,
+    stored,
+    plain,
     chunks,
     slice,
   }
