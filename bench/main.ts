@@ -13,6 +13,7 @@ import { benchMounted } from './mounted.ts'
 import { benchNode } from './node.ts'
 import { OURS, peerTools } from './peers.ts'
 import { Report } from './report.ts'
+import { benchShown } from './shown.ts'
 import { benchSnapshots } from './snapshots.ts'
 import { benchStart } from './start.ts'
 
@@ -23,6 +24,7 @@ interface Part {
 
 const PARTS: Readonly<Record<string, Part>> = {
   mounted: { run: benchMounted, mounts: true },
+  shown: { run: benchShown, mounts: true },
   start: { run: benchStart, mounts: true },
   cold: { run: benchCold, mounts: true },
   daemon: { run: benchDaemon, mounts: true },

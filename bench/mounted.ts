@@ -143,14 +143,15 @@ function random(at: string, jobs: number): number {
  * Seconds of each use, daemon by daemon, on mounts whose data is in the daemon's cache ("warm": the kernel's caches are dropped before each).
  * Medians of `rounds` interleaved runs.
  */
-async function measureUses(
-  mounts: Readonly<Record<string, MountedImage>>,
+export async function measureUses(
+  mounts: Readonly<Record<string, Pick<MountedImage, 'at'>>>,
   rounds: number,
+  isWanted: (use: string) => boolean = () => true,
 ): Promise<Record<string, Record<string, number>>> {
   const results: Record<string, Record<string, number>> = {}
   for (const mount of Object.values(mounts)) timed('sh', ['-c', 'tar cf - "$1" | cat >/dev/null', 'sh', mount.at])
   for (const [use, run] of Object.entries(USES)) {
-    if (use.startsWith('random') && !hasFio()) continue
+    if (!isWanted(use) || (use.startsWith('random') && !hasFio())) continue
     const probes = Object.entries(mounts).map(([name, mount]) => [
       name,
       () => {

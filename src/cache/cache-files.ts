@@ -9,6 +9,7 @@ const SUFFIXES = {
   raw: '.blob.raw',
   map: '.blob.data.chunk_map',
   meta: '.blob.meta',
+  pins: '.blob.pins',
   tar: '',
 } as const
 

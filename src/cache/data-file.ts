@@ -11,8 +11,8 @@ export interface DataFile {
   readonly isNew: boolean
 }
 
-/** Opens or makes a sparse file of `size` bytes; a filled one on a read-only place is opened for reading. Throws CacheError. */
-export function openDataFile(path: string, size: number): DataFile {
+/** Opens or makes a sparse file of `size` bytes; a filled one on a read-only place is opened for reading. One that is pinned is never cut. Throws CacheError. */
+export function openDataFile(path: string, size: number, isPinned: () => boolean): DataFile {
   let file: { fd: number; isWritable: boolean }
   try {
     file = openEither(path, constants.O_CREAT)
@@ -22,7 +22,7 @@ export function openDataFile(path: string, size: number): DataFile {
   try {
     const found = fstatSync(file.fd)
     if (!found.isFile()) throw new CacheError('WRONG_SIZE', `${path} is not a regular file; remove it`)
-    if (found.size > size && found.size === Math.ceil(size / PAGE) * PAGE && file.isWritable) {
+    if (found.size > size && found.size === Math.ceil(size / PAGE) * PAGE && file.isWritable && !isPinned()) {
       ftruncateSync(file.fd, size) // as earlier versions made it; the original takes no other length than the blob's
     } else if (found.size > size) {
       const facts = `${path} has ${found.size} bytes, its blob has ${size}`

@@ -10,6 +10,7 @@ import { DataWatch, type Lost, lostChunks } from './data-watch.ts'
 import { CacheError, cacheError } from './errors.ts'
 import { readSome, writeSome } from './file-io.ts'
 import { OpenCache } from './open-caches.ts'
+import { pinsIdentity, unpin, WriteTurns } from './pinned-blocks.ts'
 import { evictChunks, EvictionHand } from './evict-chunks.ts'
 import {
   type ChunkPlace,
@@ -65,7 +66,7 @@ export async function openChunkCache(options: ChunkCacheOptions): Promise<ChunkC
   const dataPath = cachePath(directory, blobId, form.kind === 'stored' ? 'raw' : 'data')
   const mapPath = cachePath(directory, blobId, 'map')
   const pages = form.kind === 'encrypted' ? new ChunkPages(form) : undefined
-  const data = openDataFile(dataPath, size)
+  const data = openDataFile(dataPath, size, () => pinsIdentity(directory, blobId) !== undefined)
   try {
     const map = new ChunkMap(mapPath, chunkCount, options.lock ?? FLOCK, data.isNew)
     return new DiskChunkCache(options, { path: dataPath, size, pages }, data, map)
@@ -100,6 +101,8 @@ class DiskChunkCache implements ChunkCache {
   readonly #map: ChunkMap
   readonly #unsynced: UnsyncedMarks
   readonly #write: typeof writeSome
+  readonly #writeTurns: WriteTurns
+  readonly #directory: string
   /** Stores under way, by chunk: a second store of one waits for the first. */
   readonly #stores = new Map<number, Promise<void>>()
   /** Writes of stored bytes under way: a batch or slice is written once for all its chunks that came together. */
@@ -142,6 +145,8 @@ class DiskChunkCache implements ChunkCache {
       pauseMs: options.syncPauseMs,
     })
     this.#write = options.write ?? writeSome
+    this.#writeTurns = new WriteTurns(data.fd, options.directory, options.blobId)
+    this.#directory = options.directory
   }
 
   claimed(chunk: number): boolean {
@@ -209,8 +214,11 @@ class DiskChunkCache implements ChunkCache {
   evict(wantedBytes: number, touched: Uint8Array, isBusy: (chunk: number) => boolean): number {
     if (this.#closed !== undefined || !this.#isWritable || !this.trusts) return 0
     const from = { fd: this.dataFd, chunks: this.chunks, map: this.#map, unsynced: this.#unsynced }
-    const choose = (): number[] =>
-      this.#hand.choose(this.chunks, wantedBytes, touched, (chunk) => this.#stores.has(chunk) || isBusy(chunk))
+    // Nobody else has the file open then: the kernel does not show it.
+    const choose = (): number[] => {
+      unpin(this.#directory, this.blobId)
+      return this.#hand.choose(this.chunks, wantedBytes, touched, (chunk) => this.#stores.has(chunk) || isBusy(chunk))
+    }
     const freed = evictChunks(from, choose)
     this.#watch?.expect()
     return freed
@@ -253,11 +261,22 @@ class DiskChunkCache implements ChunkCache {
     if (this.#map.isClearing(index)) await this.#map.settled()
     try {
       if (this.kind === 'stored') await this.#writeUnit(offset, bytes)
-      else await this.#writeOwn(chunk, { offset, bytes }, twin)
+      else await this.#writeInTurn(chunk, { offset, bytes }, twin)
     } catch (error) {
       throw cacheError(error, `cannot write chunk ${index} to ${this.path}`)
     }
     await this.#unsynced.add(index)
+  }
+
+  /** Not where the kernel shows what is there, or is about to. */
+  async #writeInTurn(chunk: ChunkPlace, unit: StoredUnit, twin: FileTwin | undefined): Promise<void> {
+    if (!this.#writeTurns.begin(unit.offset, unit.bytes.length))
+      throw new CacheError('READ_ONLY', `${this.path} is pinned at ${unit.offset}: the kernel shows it, or is about to`)
+    try {
+      await this.#writeOwn(chunk, unit, twin)
+    } finally {
+      this.#writeTurns.end()
+    }
   }
 
   /** Trust comes before the end of the write as others see it: from then on they look at that. */

@@ -8,8 +8,16 @@ import { cacheError, errnoName } from './errors.ts'
 import { writeAllReady } from './map-file.ts'
 
 /** Files of a blob in the order of their removal: marks before data. */
-const SUFFIXES = ['.blob.data.chunk_map', '.blob.data', '.blob.raw', '.blob.meta', '.blob.digest', '.blob.toc'] as const
-const NAME = /^([A-Za-z0-9][A-Za-z0-9_-]{0,199})(\.blob\.(?:data|raw|meta|digest|toc|data\.chunk_map))$/
+const SUFFIXES = [
+  '.blob.data.chunk_map',
+  '.blob.data',
+  '.blob.raw',
+  '.blob.meta',
+  '.blob.pins',
+  '.blob.digest',
+  '.blob.toc',
+] as const
+const NAME = /^([A-Za-z0-9][A-Za-z0-9_-]{0,199})(\.blob\.(?:data|raw|meta|pins|digest|toc|data\.chunk_map))$/
 const DATA_SUFFIXES: ReadonlySet<string> = new Set(['.blob.data', '.blob.raw'])
 const BLOCK = 512
 /** Of a blob of 2^24 chunks. */

@@ -102,9 +102,9 @@ export function lockFile(fd: number, how: keyof typeof LOCKS): void {
 }
 
 /** The same without waiting: false when somebody else holds it. */
-export function tryLockFile(fd: number): boolean {
+export function tryLockFile(fd: number, how: 'shared' | 'exclusive' = 'exclusive'): boolean {
   const c = libc()
-  if (c.flock(fd, LOCKS.exclusive | LOCK_NB) === 0) return true
+  if (c.flock(fd, LOCKS[how] | LOCK_NB) === 0) return true
   if (c.errno() === EWOULDBLOCK) return false
   throw new KernelError('flock', c.errno(), `cannot lock descriptor ${fd}`)
 }

@@ -172,6 +172,11 @@ export class EntryTable {
     return this.rows.get(this.inode(id), WORD.gid)
   }
 
+  setOwner(id: NodeId, uid: number, gid: number): void {
+    this.rows.set(this.inode(id), WORD.uid, uid)
+    this.rows.set(this.inode(id), WORD.gid, gid)
+  }
+
   rdev(id: NodeId): number {
     return this.rows.get(this.inode(id), WORD.rdev)
   }

@@ -49,9 +49,10 @@ export class Cleanup {
 
   /** A snapshot that could not be prepared. */
   async undo(snapshot: Snapshot, signal: AbortSignal): Promise<void> {
-    const { store, log } = this.#parts
+    const { store, kernelImages, log } = this.#parts
     try {
       store.remove(snapshot.key)
+      await kernelImages?.giveBack(snapshot.id)
       await this.directory(store.directory(snapshot), signal)
     } catch (error) {
       log.warn(`the snapshot ${snapshot.key}, which could not be prepared, stays: ${String(error)}`)
@@ -83,17 +84,19 @@ export class Cleanup {
 
   async #release(id: number, directory: string): Promise<void> {
     await this.#parts.images.release(id)
+    await this.#parts.kernelImages?.forget(id)
     await this.#parts.tarfs?.release(directory)
   }
 
   /** Blobs of images that are there, mounted or not. */
   #wantedBlobs(): Set<string> {
-    const wanted = new Set<string>(this.#parts.tarfs?.unclaimed())
+    const { tarfs, kernelImages } = this.#parts
+    const wanted = new Set<string>([...(tarfs?.unclaimed() ?? []), ...(kernelImages?.blobs() ?? [])])
     for (const { labels } of this.#parts.store.list([])) {
       const digest = labels.get(CRI_LAYER_DIGEST)
       if (digest !== undefined && (labels.has(NYDUS_BLOB) || labels.has(STARGZ))) wanted.add(digest)
-      const tarfs = labels.get(NYDUS_TARFS)
-      if (tarfs !== undefined) wanted.add(tarfs)
+      const tar = labels.get(NYDUS_TARFS)
+      if (tar !== undefined) wanted.add(tar)
     }
     return wanted
   }

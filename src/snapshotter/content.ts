@@ -27,11 +27,20 @@ import {
 } from './mounts.ts'
 import type { Tarfs } from './tarfs/index.ts'
 import type { ReadyImage, SnapshotterParts } from './parts.ts'
+import type { ImageRequest } from './daemons/index.ts'
 import { type ContentRoute, isTopLayer, referenceOf, routeContent, type RouteOptions } from './route.ts'
 import type { Mount, Snapshot } from './snapshot.ts'
 import { TurnsByKey } from './daemons/turns.ts'
 
 type Layered = Exclude<ContentRoute, { kind: 'native' | 'proxy' }>
+
+/** A snapshot that is mounted for something that begins now, or for one that may run already: a running container is never given its image in another way. */
+type Occasion = 'start' | 'again'
+
+interface Shown extends Mounted {
+  /** Its number, where the kernel may show its image. */
+  readonly user?: { readonly id: number; readonly occasion: Occasion }
+}
 
 /** Below a snapshot's own files: a mounted image or a directory in place of one, with the layers between. */
 interface Lower {
@@ -63,7 +72,12 @@ export class Contents {
    * Mounts for an active snapshot or a view that stands on `chain`, nearest first. What they need is there when this resolves: an image is mounted, again if need be. Throws SnapshotterError, or the reason of
    * the signal.
    */
-  async mounts(snapshot: Snapshot, chain: readonly Snapshot[], signal: AbortSignal): Promise<readonly Mount[]> {
+  async mounts(
+    snapshot: Snapshot,
+    chain: readonly Snapshot[],
+    occasion: Occasion,
+    signal: AbortSignal,
+  ): Promise<readonly Mount[]> {
     const { settings, store } = this.#parts
     const of: Mounted = {
       kind: snapshot.kind === 'view' ? 'view' : 'active',
@@ -83,7 +97,7 @@ export class Contents {
         `${route.layer.key} holds data of a Nydus image, and only the topmost layer of one can be viewed`,
       )
     }
-    const lower = await this.#lower(route, of, signal)
+    const lower = await this.#lower(route, { ...of, user: { id: snapshot.id, occasion } }, signal)
     if (lower === undefined) return native()
     return await this.#imageMounts(of, lower)
   }
@@ -93,7 +107,9 @@ export class Contents {
     const { store, images } = this.#parts
     const reference = referenceOf(layer, below)
     if (reference === '') return
-    await images.ensure({ snapshot: layer, directory: store.directory(layer), reference, labels: layer.labels }, signal)
+    const request = { snapshot: layer, directory: store.directory(layer), reference, labels: layer.labels }
+    this.#parts.kernelImages?.begin(request)
+    await images.ensure(request, signal)
   }
 
   /** A layer that is unpacked upon an image takes owners and modes of directories from it. It needs no more: it is unpacked without it if the image cannot be mounted. */
@@ -116,7 +132,7 @@ export class Contents {
     }
   }
 
-  async #lower(route: Layered, of: Mounted, signal: AbortSignal): Promise<Lower | undefined> {
+  async #lower(route: Layered, of: Shown, signal: AbortSignal): Promise<Lower | undefined> {
     switch (route.kind) {
       case 'guest':
         return this.#guest(route)
@@ -148,7 +164,7 @@ export class Contents {
   }
 
   /** The kernel mounts it, from the tars of its layers. */
-  async #tarfs({ layer, above, below }: Layered, of: Mounted, signal: AbortSignal): Promise<Lower> {
+  async #tarfs({ layer, above, below }: Layered, of: Shown, signal: AbortSignal): Promise<Lower> {
     const { store, tarfs, settings } = this.#parts
     if (tarfs === undefined)
       throw new SnapshotterError(
@@ -169,7 +185,7 @@ export class Contents {
     }
   }
 
-  async #stargz(route: Layered, of: Mounted, signal: AbortSignal): Promise<Lower> {
+  async #stargz(route: Layered, of: Shown, signal: AbortSignal): Promise<Lower> {
     const { store, stargz } = this.#parts
     const { layer, below } = route
     if (!existsSync(imageBootstrap(store.directory(layer)))) {
@@ -183,7 +199,7 @@ export class Contents {
     return await this.#rafs(route, of, signal)
   }
 
-  async #rafs({ layer, above, below }: Layered, of: Mounted, signal: AbortSignal): Promise<Lower> {
+  async #rafs({ layer, above, below }: Layered, of: Shown, signal: AbortSignal): Promise<Lower> {
     const { store, images, settings } = this.#parts
     const directory = store.directory(layer)
     if (settings.daemon.fsDriver === 'nodev') return { path: filesOf(directory), above, image: undefined, volumes: [] }
@@ -192,16 +208,24 @@ export class Contents {
         'FAILED_PRECONDITION',
         `${layer.key} is a Nydus image, which fs_driver = "blockdev" does not run; use "fusedev"`,
       )
-    const request = { snapshot: layer, directory, reference: referenceOf(layer, below), labels: layer.labels }
-    const image = await images.ensure(
-      of.mapping === undefined ? request : { ...request, idMapping: of.mapping },
-      signal,
-    )
+    const named = { snapshot: layer, directory, reference: referenceOf(layer, below), labels: layer.labels }
+    const request = of.mapping === undefined ? named : { ...named, idMapping: of.mapping }
+    const lent = await this.#lent(request, of, signal)
+    if (lent !== undefined) return { path: lent, above, image: undefined, volumes: [] }
+    const image = await images.ensure(request, signal)
     return { path: image.mountpoint, above, image, volumes: [] }
   }
 
+  /** Where the kernel shows the image. */
+  async #lent(request: ImageRequest, { user }: Shown, signal: AbortSignal): Promise<string | undefined> {
+    const { kernelImages } = this.#parts
+    if (user === undefined || kernelImages === undefined) return undefined
+    const { id, occasion } = user
+    return occasion === 'start' ? await kernelImages.lend(request, id) : await kernelImages.lentTo(request, id, signal)
+  }
+
   /** An image whose other form was found when it was pulled. Its bootstrap is fetched once. Undefined: it has none. */
-  async #detected(route: Layered, of: Mounted, signal: AbortSignal): Promise<Lower | undefined> {
+  async #detected(route: Layered, of: Shown, signal: AbortSignal): Promise<Lower | undefined> {
     const { layer } = route
     const isReady = await this.#fetching.take(String(layer.id), async () => await this.#fetchBootstrap(route, signal))
     if (!isReady) return undefined

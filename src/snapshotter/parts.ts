@@ -1,5 +1,6 @@
 import type { ImageRequest } from './daemons/index.ts'
 import type { IdMapping } from './id-mapping.ts'
+import type { KernelImages } from './kernel-images/index.ts'
 import type { Log } from './log/index.ts'
 import type { Settings } from './settings/index.ts'
 import type { Labels, Usage } from './snapshot.ts'
@@ -59,6 +60,10 @@ export interface SnapshotterParts {
   readonly detector: BootstrapDetector | undefined
   /** Where images run from their tars. */
   readonly tarfs: Tarfs | undefined
+  /** Where the kernel shows images that are all in the cache. */
+  readonly kernelImages:
+    | Pick<KernelImages, 'lend' | 'lentTo' | 'begin' | 'giveBack' | 'forget' | 'blobs' | 'stop'>
+    | undefined
   /** Where eStargz layers are read as they are. */
   readonly stargz: Stargz | undefined
   readonly log: Log

@@ -18,6 +18,16 @@ export function registryConfig(document: unknown): Fields {
   return {}
 }
 
+/** Does a daemon with this configuration keep chunks in its cache as they are: neither compressed nor encrypted? */
+export function keepsPlainChunks(document: unknown): boolean {
+  const { device, cache: second } = fieldsOf(document)
+  const first = fieldsOf(fieldsOf(device)['cache'])
+  return [first, fieldsOf(first['config']), fieldsOf(second), fieldsOf(fieldsOf(second)['filecache'])].every(
+    (table) =>
+      table['compressed'] !== true && table['cache_compressed'] !== true && table['enable_encryption'] !== true,
+  )
+}
+
 /** The template of what nydusd is configured with. What cannot be read is told, with better words, when images are started, and is empty here. */
 export async function readTemplate(path: string): Promise<unknown> {
   try {

@@ -6,10 +6,11 @@ import { Credentials } from './credentials/index.ts'
 import { Images } from './daemons/index.ts'
 import { Detector, registryAccess } from './detect/index.ts'
 import { SnapshotterLog } from './log/index.ts'
+import { KernelImages } from './kernel-images/index.ts'
 import { Mirrors } from './mirrors/index.ts'
 import { notifyManager, takeNotifySocket } from './notify.ts'
 import type { ServedImages } from './parts.ts'
-import { readTemplate } from './registry-config.ts'
+import { keepsPlainChunks, readTemplate } from './registry-config.ts'
 import { snapshotsService } from './service.ts'
 import { findProgram, type Settings } from './settings/index.ts'
 import { NydusSnapshotter, type Snapshotter } from './snapshotter.ts'
@@ -22,6 +23,8 @@ import { ToldSnapshotter } from './told-snapshotter.ts'
 const FILE_LIMIT = 1_048_576
 /** So long calls of containerd may go on when we stop. */
 const GRACE_MS = 5_000
+/** From a container's start to the check of its image. */
+const CHECK_DELAY_MS = 2_000
 /** Who may use the socket of containerd: its owner. */
 const SOCKET_MODE = 0o600
 
@@ -107,6 +110,15 @@ async function startSnapshotter(
   const { nydusdPath } = settings.daemon
   const mirrors = directory === '' ? {} : { mirrors: new Mirrors({ directory, nydusdPath, template, log }) }
   const images = await Images.start({ settings, records, credentials, ...mirrors, log })
+  const kernelImages = await KernelImages.start(
+    {
+      settings,
+      snapshots: () => new Set(store.list([]).map(({ id }) => id)),
+      log,
+      delayMs: CHECK_DELAY_MS,
+    },
+    mayShow(settings, template) ? settings.snapshot.erofsForCached : 'never',
+  )
   const metrics = new SnapshotterMetrics()
   for (const event of ['RUNNING', 'DIED', 'DESTROYED', 'HUNG'] as const)
     images.events.on(event, () => metrics.daemonEvent(event))
@@ -116,6 +128,7 @@ async function startSnapshotter(
     settings,
     store,
     images: counted(images, metrics),
+    kernelImages,
     detector,
     tarfs: await tarfsOf(settings, { credentials, template, log }),
     stargz: await stargzOf(settings, { credentials, template, log }),
@@ -125,8 +138,15 @@ async function startSnapshotter(
   const snapshotter = new ToldSnapshotter(inner, log)
   opened.defer(async () => await snapshotter.close())
   if (settings.remote.auth.renewalIntervalMs > 0) credentials.startRenewal(images)
-  await startPages(settings, { images, credentials, metrics, log, opened })
+  await startPages(settings, { images, kernelImages, credentials, metrics, log, opened })
   return snapshotter
+}
+
+/** May the kernel show images? Those that others mount by options of ours, and caches that keep chunks in another form, it cannot. */
+function mayShow({ daemon, daemonMode, snapshot }: Settings, template: unknown): boolean {
+  const isPlain = daemon.fsDriver === 'fusedev' && daemonMode !== 'none'
+  const isHelped = snapshot.nydusOverlayfs || snapshot.kataVolume
+  return isPlain && !isHelped && keepsPlainChunks(template)
 }
 
 /** Images whose cache is counted when it is cleaned. */
@@ -151,6 +171,7 @@ async function startPages(
   settings: Settings,
   of: {
     images: Images
+    kernelImages: KernelImages | undefined
     credentials: Credentials
     metrics: SnapshotterMetrics
     log: SnapshotterLog
@@ -158,10 +179,10 @@ async function startPages(
   },
 ): Promise<void> {
   const { system, cache } = settings
-  const { images, credentials, metrics, log, opened } = of
+  const { images, kernelImages, credentials, metrics, log, opened } = of
   if (system.enable) {
     const { address, uid, gid } = system
-    const api = await startController({ address, uid, gid, images, log })
+    const api = await startController({ address, uid, gid, images, kernelImages, log })
     opened.defer(async () => await api.close())
   }
   if (system.enable && system.pprofAddress !== '') {
@@ -174,6 +195,7 @@ async function startPages(
   const collector = new Collector({
     metrics,
     images,
+    kernelImages,
     credentials,
     cacheDirectory: cache.dir,
     collectIntervalMs,

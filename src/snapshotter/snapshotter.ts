@@ -103,7 +103,7 @@ export class NydusSnapshotter implements Snapshotter {
           'FAILED_PRECONDITION',
           `requested snapshot ${key} not active or view: failed precondition`,
         )
-      return await this.#contents.mounts(snapshot, store.chain(key), signal)
+      return await this.#contents.mounts(snapshot, store.chain(key), 'again', signal)
     })
   }
 
@@ -120,9 +120,11 @@ export class NydusSnapshotter implements Snapshotter {
 
   async remove(key: string, signal: AbortSignal): Promise<void> {
     await this.#timed('REMOVE', key, async () => {
-      const { store, settings } = this.#parts
-      const mapped = this.#mappedImage(store.stat(key))
+      const { store, settings, kernelImages } = this.#parts
+      const removed = store.stat(key)
+      const mapped = this.#mappedImage(removed)
       store.remove(key)
+      await kernelImages?.giveBack(removed.id)
       if (mapped !== undefined && !this.#isUsed(mapped))
         this.#inBackground(
           `unmount what ${key} used`,
@@ -160,8 +162,9 @@ export class NydusSnapshotter implements Snapshotter {
   async #close(): Promise<void> {
     this.#lifetime.abort(new SnapshotterError('UNAVAILABLE', 'the snapshotter stops'))
     await Promise.all(this.#background)
-    const { images, store, stargz, tarfs } = this.#parts
+    const { images, kernelImages, store, stargz, tarfs } = this.#parts
     stargz?.stop()
+    await kernelImages?.stop()
     await tarfs?.stop(store.list([]).map((snapshot) => store.directory(snapshot)))
     await images.stop()
     store.close()
@@ -208,7 +211,7 @@ export class NydusSnapshotter implements Snapshotter {
       const mapping = parseIdMapping(snapshot.labels)
       if (mapping !== undefined && kind === 'active')
         chownSync(join(store.directory(snapshot), 'work'), mapping.host, mapping.host)
-      return await this.#contents.mounts(snapshot, store.chain(key), signal)
+      return await this.#contents.mounts(snapshot, store.chain(key), 'start', signal)
     } catch (error) {
       await this.#cleanup.undo(snapshot, this.#lifetime.signal)
       throw error

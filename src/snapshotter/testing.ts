@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { ContainerdClient, type MountMessage, serve, Snapshots } from '../containerd/index.ts'
 import { unmount } from '../kernel/index.ts'
+import type { KernelImages } from './kernel-images/index.ts'
 import type { BootstrapDetector, ServedImages, SnapshotterParts } from './parts.ts'
 import { snapshotsService } from './service.ts'
 import { parseSettings, type Settings } from './settings/index.ts'
@@ -43,6 +44,7 @@ export interface TestOptions {
     settings: SnapshotterParts['settings'],
     store: SnapshotStore,
   ) => Promise<ServedImages> | ServedImages
+  readonly kernelImages?: (settings: Settings, store: SnapshotStore) => Promise<KernelImages | undefined>
   readonly detector?: BootstrapDetector
   readonly stargz?: (settings: Settings) => Stargz
   readonly tarfs?: (settings: Settings) => Tarfs
@@ -78,6 +80,7 @@ export async function startSnapshotter(
     settings,
     store,
     images: (await options.images?.(settings, store)) ?? NO_IMAGES,
+    kernelImages: await options.kernelImages?.(settings, store),
     detector: options.detector,
     tarfs: options.tarfs?.(settings),
     stargz: options.stargz?.(settings),

@@ -55,6 +55,7 @@ test('a pull and a start are a line each, with bytes and times', async () => {
     settings,
     store,
     images: IMAGES,
+    kernelImages: undefined,
     detector: undefined,
     tarfs: undefined,
     stargz: undefined,

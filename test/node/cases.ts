@@ -10,6 +10,7 @@ import { MANY_CASES } from './cases/many.ts'
 import { NODEV_CASES } from './cases/nodev.ts'
 import { POD_CASES } from './cases/pod.ts'
 import { REBOOT_CASES } from './cases/reboot.ts'
+import { SHOWN_CASES } from './cases/shown.ts'
 import { USER_CASES } from './cases/users.ts'
 
 /** All of them, in the order in which they run. */
@@ -25,5 +26,6 @@ export const CASES: readonly NodeCase[] = [
   ...USER_CASES,
   ...DEATH_CASES,
   ...REBOOT_CASES,
+  ...SHOWN_CASES,
   ...STATE_CASES,
 ]

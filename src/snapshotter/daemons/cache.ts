@@ -8,6 +8,7 @@ const SUFFIXES = [
   '.chunk_map',
   '.blob.data.chunk_map',
   '.blob.meta',
+  '.blob.pins',
   '',
   '.blob.data',
   '.blob.raw',

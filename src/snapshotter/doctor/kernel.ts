@@ -1,16 +1,19 @@
 import { accessSync, constants, existsSync, readFileSync } from 'node:fs'
 import { release } from 'node:os'
-import { knowsFileSystem, whyNoFuse } from '../../kernel/index.ts'
+import { join } from 'node:path'
+import { knowsFileSystem, readMountInfoNow, whyNoFuse } from '../../kernel/index.ts'
 import { SnapshotterError } from '../errors.ts'
+import { whyNoKernelImages } from '../kernel-images/index.ts'
 import { findProgram } from '../settings/index.ts'
 import { Findings } from './finding.ts'
 import type { NodeFacts } from './node.ts'
 
-export function checkKernel({ settings }: NodeFacts): Findings[] {
+export async function checkKernel({ settings }: NodeFacts): Promise<Findings[]> {
   return [
     fuse(settings.daemonMode),
     overlay(),
     erofs(settings.tarfs.enable),
+    await erofsFromFiles(settings),
     fanotify(),
     userNamespaces(),
     cgroup(settings.cgroup.enable),
@@ -49,6 +52,28 @@ function erofs(isNeeded: boolean): Findings {
   if (knowsFileSystem('erofs')) found.ok('the kernel has EROFS')
   else if (isNeeded) found.fail(problem)
   else found.skip('the kernel has no EROFS; only tarfs needs it')
+  return found
+}
+
+/** Tried in the directory that the mounts would be in: not every file system can have them. */
+async function erofsFromFiles({ root, snapshot }: NodeFacts['settings']): Promise<Findings> {
+  const found = new Findings('kernel-erofs-files')
+  if (snapshot.erofsForCached === 'never') {
+    found.ok('snapshot.enable_erofs_for_cached is false: nydusd serves all images')
+    return found
+  }
+  if (!existsSync(root)) {
+    found.skip(`${root} is not there yet; the snapshotter tries at its start`)
+    return found
+  }
+  const why = await whyNoKernelImages(root, snapshot.erofsForCached)
+  if (why !== undefined) {
+    found.skip(`images that are all in the cache are served by nydusd, not by the kernel: ${why}`)
+    return found
+  }
+  const directory = `${join(root, 'erofs')}/`
+  const shown = readMountInfoNow().filter(({ at, type }) => type === 'erofs' && at.startsWith(directory))
+  found.ok(`the kernel shows images that are all in the cache, without nydusd: ${shown.length} now`)
   return found
 }
 

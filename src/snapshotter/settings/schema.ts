@@ -204,6 +204,8 @@ export const Document = v.object({
     enable_kata_volume: flag(false),
     sync_remove: flag(false),
     enable_overlayfs_volatile: flag(false),
+    // without a value: only where no container can tell the difference
+    enable_erofs_for_cached: v.optional(v.boolean('true or false')),
   }),
   cache_manager: table({ disable: flag(false), gc_period: duration('24h'), cache_dir: path(''), quota: size() }),
   image: table({ public_key_file: path(''), validate_signature: flag(false) }),

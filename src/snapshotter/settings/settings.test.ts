@@ -78,6 +78,7 @@ test('defaults are those of the documentation', () => {
       nydusOverlayfsPath: 'nydus-overlayfs',
       kataVolume: false,
       syncRemove: false,
+      erofsForCached: 'alike',
       volatile: false,
     },
     cache: { dir: `${root}/cache`, gc: true, gcPeriodMs: 86_400_000, quotaBytes: Number.POSITIVE_INFINITY },
@@ -126,6 +127,13 @@ test("upstream's own example is read without a warning", () => {
   assert.deepEqual(settings.warnings, [])
   assert.equal(settings.daemonMode, 'dedicated')
   assert.equal(settings.log.maxAgeDays, 7)
+})
+
+test('whether the kernel may show images has three answers', () => {
+  const wish = (line: string): string => parseSettings(`version = 1\n[snapshot]\n${line}`).snapshot.erofsForCached
+  const key = 'enable_erofs_for_cached'
+  assert.deepEqual(['', `${key} = true`, `${key} = false`].map(wish), ['alike', 'possible', 'never'])
+  assert.throws(() => wish(`${key} = "yes"`), { code: 'BAD_CONFIG', message: /snapshot\.enable_erofs_for_cached/ })
 })
 
 test('what is wrong is told with file, line, key, value, and what to write', () => {

@@ -81,6 +81,8 @@ export interface Settings {
     readonly nydusOverlayfsPath: string
     readonly kataVolume: boolean
     readonly syncRemove: boolean
+    /** Whether the kernel shows images whose data is all in the cache: `alike` where containers cannot tell, `possible` where it can at all. */
+    readonly erofsForCached: 'never' | 'alike' | 'possible'
     readonly volatile: boolean
   }
   readonly cache: {
@@ -209,8 +211,14 @@ function snapshotOf(of: Document['snapshot']): Settings['snapshot'] {
     nydusOverlayfsPath: of.nydus_overlayfs_path || HELPER,
     kataVolume: of.enable_kata_volume,
     syncRemove: of.sync_remove,
+    erofsForCached: erofsWish(of.enable_erofs_for_cached),
     volatile: of.enable_overlayfs_volatile,
   }
+}
+
+function erofsWish(value: boolean | undefined): Settings['snapshot']['erofsForCached'] {
+  if (value === undefined) return 'alike'
+  return value ? 'possible' : 'never'
 }
 
 function tarfsOf(of: Document['experimental']['tarfs']): Settings['tarfs'] {

@@ -3,7 +3,7 @@ import { lstat, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Log } from '../log/index.ts'
 import type { DaemonStatus } from '../daemons/index.ts'
-import type { ServedImages } from './daemons.ts'
+import type { ServedImages, ShownImages } from './daemons.ts'
 import { checkedMetrics } from './daemon-json.ts'
 import type { SnapshotterMetrics } from './metrics.ts'
 
@@ -22,6 +22,7 @@ export interface CountedCredentials {
 export interface CollectorOptions {
   readonly metrics: SnapshotterMetrics
   readonly images: ServedImages
+  readonly kernelImages?: ShownImages | undefined
   readonly credentials: CountedCredentials
   readonly cacheDirectory: string
   /** 0 = at each request for metrics. */
@@ -55,10 +56,13 @@ export class Collector {
 
   /** The metrics as they are now. */
   async text(): Promise<string> {
-    const { collectIntervalMs, hungIoIntervalMs, metrics, images } = this.#options
+    const { collectIntervalMs, hungIoIntervalMs, metrics, images, kernelImages } = this.#options
     if (collectIntervalMs <= 0) await this.#collect()
     if (hungIoIntervalMs <= 0) await this.#countHung()
     this.#takeDaemons(images.list())
+    const shown = kernelImages?.list() ?? []
+    metrics.erofsMounts.set(shown.length)
+    metrics.erofsUsers.set(shown.reduce((sum, { users }) => sum + users.length, 0))
     this.#takeCredentials()
     await this.#takeProcess()
     return metrics.registry.text()

@@ -1,5 +1,5 @@
 import type { Log } from '../log/index.ts'
-import type { ServedImages } from './daemons.ts'
+import type { ServedImages, ShownImages } from './daemons.ts'
 import { type Handle, readBody, type RunningHttp, sendText, serveUnix } from './http-server.ts'
 import { type Answer, failure, refusal, type Route, ROUTES } from './routes.ts'
 
@@ -8,14 +8,22 @@ export interface ControllerOptions {
   readonly uid: number
   readonly gid: number
   readonly images: ServedImages
+  readonly kernelImages?: ShownImages | undefined
   readonly log: Log
 }
 
 /** The system API on its socket. Throws ContainerdError when it cannot listen. */
-export async function startController({ address, uid, gid, images, log }: ControllerOptions): Promise<RunningHttp> {
+export async function startController({
+  address,
+  uid,
+  gid,
+  images,
+  kernelImages,
+  log,
+}: ControllerOptions): Promise<RunningHttp> {
   const answer = async (route: Route, id: string, body: string, signal: AbortSignal): Promise<Answer> => {
     try {
-      return await route.handle({ images, body, id, signal })
+      return await route.handle({ images, kernelImages, body, id, signal })
     } catch (error) {
       log.warn(`system API: ${route.method} ${route.path}: ${(error as Error).message}`)
       return failure(error)

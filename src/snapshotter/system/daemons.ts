@@ -1,4 +1,10 @@
 import type { DaemonMetrics, DaemonStatus } from '../daemons/index.ts'
+import type { LentImage } from '../kernel-images/index.ts'
+
+/** Images that the kernel shows by itself; `KernelImages` of `kernel-images/`. */
+export interface ShownImages {
+  list(): readonly LentImage[]
+}
 
 /** What the system API and the metrics need of images and daemons; `Images` of `daemons/`. */
 export interface ServedImages {

@@ -50,6 +50,8 @@ export class SnapshotterMetrics {
   readonly blobsDeleted: Numbers
   readonly blobErrors: Numbers
   readonly blobsInUse: Numbers
+  readonly erofsMounts: Numbers
+  readonly erofsUsers: Numbers
   readonly renewals: Numbers
   readonly credentials: Numbers
   readonly #operations: Histogram
@@ -111,6 +113,8 @@ export class SnapshotterMetrics {
       'Blobs that could not be removed from the cache.',
     )
     this.blobsInUse = gauge('cache_blobs_in_use', 'Blobs of the cache that are in use.')
+    this.erofsMounts = gauge('erofs_mounts', 'Images that the kernel shows from the cache, without nydusd.')
+    this.erofsUsers = gauge('erofs_users', 'Snapshots that show such an image.')
     this.renewals = registry.counter('snapshotter_credential_renewals_total', 'Credentials that were asked for anew.', [
       ...image,
       'result',

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import * as v from 'valibot'
 import { SnapshotterError } from '../errors.ts'
 import type { DaemonStatus } from '../daemons/index.ts'
-import type { ServedImages } from './daemons.ts'
+import type { ServedImages, ShownImages } from './daemons.ts'
 
 export interface Answer {
   readonly status: number
@@ -12,6 +12,8 @@ export interface Answer {
 
 interface Call {
   readonly images: ServedImages
+  /** Where the kernel shows any. */
+  readonly kernelImages: ShownImages | undefined
   readonly body: string
   /** Of the path: what stands where the route has `{id}`. */
   readonly id: string
@@ -31,6 +33,7 @@ export const ROUTES: readonly Route[] = [
   { method: 'PUT', path: '/api/v1/daemons/upgrade', handle: upgradeDaemons },
   { method: 'PUT', path: '/api/v1/prefetch', handle: setPrefetch },
   { method: 'GET', path: '/api/v1/daemons/{id}/backend', handle: showBackend },
+  { method: 'GET', path: '/api/v1/erofs', handle: describeShown },
 ]
 
 /** `code` is always this; programs read the message. */
@@ -83,6 +86,19 @@ function daemonJson(daemon: DaemonStatus, readBytes: number): Record<string, unk
       ]),
     ),
   }
+}
+
+function describeShown({ kernelImages }: Call): Answer {
+  const shown = kernelImages?.list() ?? []
+  const body = shown.map(({ key, reference, mountpoint, bytes, blobs, users }) => ({
+    instance: key,
+    image_id: reference,
+    mountpoint,
+    image_bytes: bytes,
+    blobs,
+    snapshot_ids: users.map(String),
+  }))
+  return { status: 200, body }
 }
 
 const Upgrade = v.object({

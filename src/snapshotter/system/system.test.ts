@@ -187,6 +187,38 @@ test('the system API describes, upgrades and configures daemons, for the owner o
   })
 })
 
+test('images that the kernel shows are told and counted; none where it shows none', async () => {
+  const shown = { key: '7', reference: IMAGE, mountpoint: '/r/erofs/7/mnt', bytes: 4096, blobs: ['ab'], users: [9, 10] }
+  const told = {
+    instance: '7',
+    image_id: IMAGE,
+    mountpoint: '/r/erofs/7/mnt',
+    image_bytes: 4096,
+    blobs: ['ab'],
+    snapshot_ids: ['9', '10'],
+  }
+  await inFolder(async (dir, log) => {
+    const images = new RecordedImages()
+    for (const kernelImages of [undefined, { list: () => [shown] }]) {
+      const socketPath = join(dir, 'system.sock')
+      const api = await startController({ address: socketPath, uid: 0, gid: 0, images, kernelImages, log })
+      const own = { credentials: CREDENTIALS, cacheDirectory: dir, collectIntervalMs: 0, hungIoIntervalMs: 0 }
+      const collector = new Collector({ ...own, metrics: new SnapshotterMetrics(), images, kernelImages, log })
+      try {
+        const { status, text } = await ask({ socketPath }, '/api/v1/erofs')
+        assert.deepEqual([status, JSON.parse(text)], [200, kernelImages === undefined ? [] : [told]])
+        const [mounts, users] = kernelImages === undefined ? [0, 0] : [1, 2]
+        const metrics = await collector.text()
+        assert.match(metrics, new RegExp(`^snapshotter_erofs_mounts ${mounts}$`, 'm'))
+        assert.match(metrics, new RegExp(`^snapshotter_erofs_users ${users}$`, 'm'))
+      } finally {
+        collector.stop()
+        await api.close()
+      }
+    }
+  })
+})
+
 test('the backend of a daemon is told with what it is configured by', async () => {
   await inFolder(async (dir, log) => {
     const images = new RecordedImages()
