@@ -4,19 +4,25 @@ import { existsSync, mkdtempSync, writeFileSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { MessageInitShape } from '@bufbuild/protobuf'
 import { ContainerdClient, ContainerdError, Snapshots } from '../src/containerd/index.ts'
 import { ended, launch, until } from '../test/node/launched.ts'
+import { LightClient } from './light-client.ts'
 import { OURS } from './peers.ts'
 
 const CALL_MS = 60_000
 
-export type Calls = ReturnType<typeof callsOf>
+type Methods = (typeof Snapshots)['method']
+/** The calls of a snapshotter; each resolves when its whole answer is there, as bytes. */
+export type Calls = {
+  readonly [M in keyof Methods]: (message: MessageInitShape<Methods[M]['input']>) => Promise<Buffer>
+}
 
 /** Everything of one run, in a folder that goes with it. */
 export class ServedSnapshots implements AsyncDisposable {
   readonly path = mkdtempSync(join(tmpdir(), 'snaps-'))
   readonly #children: ChildProcess[] = []
-  readonly #clients: ContainerdClient[] = []
+  readonly #clients: LightClient[] = []
 
   /** Starts a snapshotter on a root; gives its calls and its process when it answers. */
   async snapshotter(
@@ -35,8 +41,8 @@ export class ServedSnapshots implements AsyncDisposable {
     return { calls, pid, socket, startMs: performance.now() - from }
   }
 
-  /** Starts a containerd that has the snapshotter of a socket beside its own. */
-  async containerd(nydus: string): Promise<Calls> {
+  /** Starts a containerd that has snapshotters of sockets, by their names, beside its own. */
+  async containerd(proxies: ReadonlyMap<string, string>): Promise<Calls> {
     const at = (name: string) => join(this.path, name)
     const socket = at('c.sock')
     writeFileSync(
@@ -51,10 +57,7 @@ address = "${socket}"
 address = "${socket}.ttrpc"
 [plugins."io.containerd.internal.v1.opt"]
 path = "${at('opt')}"
-[proxy_plugins.nydus]
-type = "snapshot"
-address = "${nydus}"
-`,
+${[...proxies].map(([name, address]) => `[proxy_plugins.${name}]\ntype = "snapshot"\naddress = "${address}"\n`).join('')}`,
     )
     return await this.#answering('containerd', ['-c', at('c.toml')], { name: 'containerd', socket })
   }
@@ -67,11 +70,11 @@ address = "${nydus}"
     const child = launch(program, args, { cwd: this.path, log: join(this.path, `${at.name}.log`), mark: this.path })
     this.#children.push(child)
     await until(`${at.name} of the benchmark`, () => existsSync(at.socket) || undefined)
-    const client = new ContainerdClient(at.socket, { namespace: 'bench', timeoutMs: CALL_MS })
+    const asking = new ContainerdClient(at.socket, { namespace: 'bench', timeoutMs: CALL_MS })
+    await until(`an answer of ${at.name}`, async () => await isAnswering(asking)).finally(() => asking.close())
+    const client = new LightClient(at.socket)
     this.#clients.push(client)
-    const calls = callsOf(client)
-    await until(`an answer of ${at.name}`, async () => await isAnswering(calls))
-    return calls
+    return callsOf(client)
   }
 
   #template(): string {
@@ -93,14 +96,18 @@ address = "${nydus}"
   }
 }
 
-function callsOf(client: ContainerdClient) {
-  return client.service(Snapshots)
+function callsOf(client: LightClient): Calls {
+  const methods = Object.values(Snapshots.method).map((method) => [
+    method.localName,
+    async (message: object) => await client.call(method, LightClient.encoded(method, message)),
+  ])
+  return Object.fromEntries(methods) as Calls
 }
 
 /** That there is no such snapshot is an answer; undefined while there is none. */
-async function isAnswering(calls: Calls): Promise<true | undefined> {
+async function isAnswering(client: ContainerdClient): Promise<true | undefined> {
   try {
-    await calls.stat({ snapshotter: 'nydus', key: 'none' })
+    await client.service(Snapshots).stat({ snapshotter: 'nydus', key: 'none' })
   } catch (error) {
     if (error instanceof ContainerdError && error.code === 'UNAVAILABLE') return undefined
   }

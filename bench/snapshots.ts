@@ -1,8 +1,11 @@
 /** Snapshots: the calls that containerd makes of a snapshotter, compared with its own overlayfs and with the original's snapshotter; long lists; starts with many snapshots. */
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync } from 'node:fs'
+import { closeSync, existsSync, fdatasync, mkdirSync, openSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { Snapshots } from '../src/containerd/index.ts'
 import { SnapshotStore } from '../src/snapshotter/store/index.ts'
+import { LightClient } from './light-client.ts'
 import { median, memoryOf } from './measure.ts'
 import { OURS, peerTools } from './peers.ts'
 import type { Report } from './report.ts'
@@ -17,8 +20,11 @@ const CLIENTS = [1, 32] as const
 /** Of every median, however many clients there are. */
 const P50 = { ratioAtMost: 1.5 } as const
 const MB = 1e6
+/** Of a call that writes, in the log of a database. */
+const WRITTEN_BYTES = 16_384
+const SYNCS = 200
 const OPERATIONS = ['Prepare', 'Mounts', 'Commit', 'Remove'] as const
-type Operation = (typeof OPERATIONS)[number]
+type Operation = (typeof OPERATIONS)[number] | 'Stat'
 type Times = Record<Operation, number[]>
 
 const LABELS = {
@@ -48,63 +54,120 @@ export async function benchSnapshots(report: Report, signal: AbortSignal): Promi
 async function benchCalls(report: Report, program: string, signal: AbortSignal): Promise<void> {
   await using bench = new ServedSnapshots()
   const ours = await bench.snapshotter(program, 'ours')
-  const containerd = await bench.containerd(ours.socket)
   const folder = peerTools() === undefined ? undefined : join(peerTools()?.nydusd ?? '', '../containerd-nydus-grpc')
   const peer = folder === undefined || !existsSync(folder) ? undefined : await bench.snapshotter(folder, 'peer')
-  const through = [
-    { name: 'ours', calls: containerd, snapshotter: 'nydus' },
-    { name: 'overlayfs', calls: containerd, snapshotter: 'overlayfs' },
-  ]
-  const direct = [{ name: 'ours', calls: ours.calls, snapshotter: 'nydus' }]
-  if (peer !== undefined) direct.push({ name: 'peer', calls: peer.calls, snapshotter: 'nydus' })
+  const proxies = [['ours', ours.socket] as const, ...(peer === undefined ? [] : [['peer', peer.socket] as const])]
+  const calls = await bench.containerd(new Map(proxies))
+  const through = [...proxies.map(([name]) => name), 'overlayfs'].map((name) => ({ name, calls, snapshotter: name }))
+  const direct = [ours, ...(peer === undefined ? [] : [peer])].map(({ calls: own }, i) => ({
+    name: i === 0 ? 'ours' : 'peer',
+    calls: own,
+    snapshotter: 'nydus',
+  }))
   for (const clients of CLIENTS) {
-    const byContainerd = await measured(through, signal, async (contender) => await lives(contender, clients))
-    for (const operation of ['Prepare', 'Mounts', 'Commit'] as const) {
-      const [mine = [], overlayfs = []] = ['ours', 'overlayfs'].map((name) => byContainerd.get(name)?.[operation])
-      report.figure({
-        what: `${operation} by containerd, ${clients} at once`,
-        unit: 'ms',
-        ours: median(mine),
-        bound: { what: 'its own overlayfs, without a socket between', value: median(overlayfs) },
-        target: P50,
-      })
-    }
-    const alone = await measured(direct, signal, async (contender) => await lives(contender, clients))
-    for (const operation of OPERATIONS) {
-      const [mine = [], original] = ['ours', 'peer'].map((name) => alone.get(name)?.[operation])
-      const peerFigure = (of: (list: readonly number[]) => number) =>
-        original === undefined ? {} : { peer: of(original) }
-      report.figure({
-        what: `${operation}, ${clients} at once`,
-        unit: 'ms',
-        ours: median(mine),
-        ...peerFigure(median),
-        target: P50,
-      })
-      report.figure({
-        what: `${operation}, ${clients} at once, p99`,
-        unit: 'ms',
-        ours: p99(mine),
-        ...peerFigure(p99),
-        ...(clients > 1 ? { target: { atMost: 10 } } : {}),
-      })
-    }
+    await benchThrough(report, through, clients, signal)
+    await benchDirect(report, direct, clients, signal)
+    await benchReading(report, direct, clients, signal)
   }
-  await benchMountsAlone(report, direct, signal)
+  await benchDisk(report, bench.path)
 }
 
-/** Between calls that write, what `Mounts` takes is the wait for these: of the original, whose calls write one after another, it meets few, and of ours all that share a sync. */
-async function benchMountsAlone(report: Report, contenders: readonly Contender[], signal: AbortSignal): Promise<void> {
-  const clients = Math.max(...CLIENTS)
+/** As containerd's own clients see it: its database is written too, for each of its snapshotters. */
+async function benchThrough(
+  report: Report,
+  contenders: readonly Contender[],
+  clients: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const times = await measured(contenders, signal, async (contender) => await lives(contender, clients))
+  for (const operation of ['Prepare', 'Mounts', 'Commit'] as const) {
+    const [mine = [], original, overlayfs = []] = ['ours', 'peer', 'overlayfs'].map(
+      (name) => times.get(name)?.[operation],
+    )
+    report.figure({
+      what: `${operation} by containerd, ${clients} at once`,
+      unit: 'ms',
+      ours: median(mine),
+      peer: original === undefined ? undefined : median(original),
+      target: P50,
+    })
+    report.figure({
+      what: `${operation} by containerd, ${clients} at once`,
+      unit: 'ms',
+      ours: median(mine),
+      bound: { what: 'its own overlayfs, without a socket between', value: median(overlayfs) },
+    })
+  }
+}
+
+async function benchDirect(
+  report: Report,
+  contenders: readonly Contender[],
+  clients: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const times = await measured(contenders, signal, async (contender) => await lives(contender, clients))
+  for (const operation of OPERATIONS) {
+    const [mine = [], original] = ['ours', 'peer'].map((name) => times.get(name)?.[operation])
+    const peerFigure = (of: (list: readonly number[]) => number) =>
+      original === undefined ? {} : { peer: of(original) }
+    report.figure({
+      what: `${operation}, ${clients} at once`,
+      unit: 'ms',
+      ours: median(mine),
+      ...peerFigure(median),
+      target: P50,
+    })
+    report.figure({
+      what: `${operation}, ${clients} at once, p99`,
+      unit: 'ms',
+      ours: p99(mine),
+      ...peerFigure(p99),
+      ...(clients > 1 ? { target: { atMost: 10 } } : {}),
+    })
+  }
+}
+
+/** Between calls that write, what `Mounts` takes is the wait for these; here there are none. `Stat` is what any call takes, and the processor's time is what of it is the benchmark's own. */
+async function benchReading(
+  report: Report,
+  contenders: readonly Contender[],
+  clients: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const from = process.cpuUsage()
   const times = await measured(contenders, signal, async (contender) => await asks(contender, clients))
-  const [mine = [], original] = ['ours', 'peer'].map((name) => times.get(name)?.Mounts)
-  report.figure({
-    what: `Mounts, ${clients} at once, no other call`,
-    unit: 'ms',
-    ours: median(mine),
-    peer: original === undefined ? undefined : median(original),
-    target: P50,
-  })
+  const { user, system } = process.cpuUsage(from)
+  let count = 0
+  for (const operation of ['Mounts', 'Stat'] as const) {
+    const [mine = [], original] = ['ours', 'peer'].map((name) => times.get(name)?.[operation])
+    count += mine.length + (original?.length ?? 0)
+    report.figure({
+      what: `${operation}, ${clients} at once, no other`,
+      unit: 'ms',
+      ours: median(mine),
+      peer: original === undefined ? undefined : median(original),
+      ...(operation === 'Mounts' ? { target: P50 } : {}),
+    })
+  }
+  // The round that warms up counts too.
+  const share = (user + system) / 1000 / ((count * (ROUNDS + 1)) / ROUNDS)
+  report.note(`of each call the client's processor takes ${share.toFixed(3)} ms`)
+}
+
+/** The least that calls which write have to wait for. */
+async function benchDisk(report: Report, folder: string): Promise<void> {
+  const fd = openSync(join(folder, 'synced'), 'w')
+  const times: number[] = []
+  const written = Buffer.alloc(Math.max(...CLIENTS) * WRITTEN_BYTES, 1)
+  for (let i = 0; i < SYNCS; i += 1) {
+    writeSync(fd, written)
+    await timed(times, promisify(fdatasync)(fd))
+  }
+  closeSync(fd)
+  report.note(
+    `one fdatasync of this disk after ${written.length / 1024} KiB: median ${median(times).toFixed(2)} ms, p99 ${p99(times).toFixed(2)} ms`,
+  )
 }
 
 /** A store with so many snapshots, which a snapshotter then starts with. */
@@ -118,9 +181,9 @@ async function benchMany(report: Report, program: string): Promise<void> {
     const lists: number[] = []
     for (let i = 0; i < ROUNDS * 3; i += 1) {
       const from = performance.now()
-      if ((await countOf(calls, 'nydus')) !== count)
-        throw new Error(`a list has not the ${count} snapshots that there are`)
+      const answer = await calls.list({ snapshotter: 'nydus' })
       lists.push(performance.now() - from)
+      if (countOf(answer) !== count) throw new Error(`a list has not the ${count} snapshots that there are`)
     }
     if (count === LIST)
       report.figure({ what: `List of ${count} snapshots`, unit: 'ms', ours: median(lists), target: { atMost: 50 } })
@@ -148,9 +211,10 @@ function fill(root: string, count: number): void {
   store.close()
 }
 
-async function countOf(calls: Calls, snapshotter: string): Promise<number> {
+/** Snapshots in the answer to a `List`. */
+function countOf(answer: Buffer): number {
   let count = 0
-  for await (const { info } of calls.list({ snapshotter })) count += info.length
+  for (const { info } of LightClient.decoded(Snapshots.method.list, answer)) count += info.length
   return count
 }
 
@@ -167,13 +231,14 @@ async function measured(
       const found = await measure(contender)
       // The first round warms up.
       if (round >= 0)
-        for (const operation of OPERATIONS) times.get(contender.name)?.[operation].push(...found[operation])
+        for (const operation of [...OPERATIONS, 'Stat'] as const)
+          times.get(contender.name)?.[operation].push(...found[operation])
     }
   return times
 }
 
 function emptyTimes(): Times {
-  return { Prepare: [], Mounts: [], Commit: [], Remove: [] }
+  return { Prepare: [], Mounts: [], Commit: [], Remove: [], Stat: [] }
 }
 
 let serial = 0
@@ -196,17 +261,19 @@ async function lives(contender: Contender, clients: number): Promise<Times> {
   return times
 }
 
-/** One snapshot's mounts, asked for by so many clients at once. */
+/** One snapshot, asked for by so many clients at once. */
 async function asks(contender: Contender, clients: number): Promise<Times> {
   const { calls, snapshotter } = contender
   const times = emptyTimes()
   const { mark, parent } = await imageOf(contender)
   const key = `${mark} asked`
   await calls.prepare({ snapshotter, key, parent, labels: LABELS })
-  const client = async (): Promise<void> => {
-    for (let i = 0; i < CALLS_A_ROUND; i += 1) await timed(times.Mounts, calls.mounts({ snapshotter, key }))
+  const client = async (operation: 'Mounts' | 'Stat'): Promise<void> => {
+    const call = operation === 'Mounts' ? calls.mounts : calls.stat
+    for (let i = 0; i < CALLS_A_ROUND; i += 1) await timed(times[operation], call({ snapshotter, key }))
   }
-  await Promise.all(Array.from({ length: clients }, client))
+  for (const operation of ['Mounts', 'Stat'] as const)
+    await Promise.all(Array.from({ length: clients }, async () => await client(operation)))
   await calls.remove({ snapshotter, key })
   return times
 }

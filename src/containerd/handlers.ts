@@ -1,10 +1,12 @@
 import { once } from 'node:events'
-import type { DescMethod, DescService } from '@bufbuild/protobuf'
-import type { Server, ServerDuplexStream, ServerUnaryCall, ServerWritableStream, sendUnaryData } from '@grpc/grpc-js'
+import type { DescService } from '@bufbuild/protobuf'
+import type { Server, ServerDuplexStream, ServerWritableStream } from '@grpc/grpc-js'
 import type { CallsUnderWay, ServedCall } from './call.ts'
-import { ContainerdError, STATUS_CODE } from './errors.ts'
+import { ContainerdError } from './errors.ts'
 import type { Encoded, Input, MethodKind, OutputInit } from './methods.ts'
 import { methodDefinition } from './methods.ts'
+import { statusOf } from './status.ts'
+import type { UnaryMethod } from './unary.ts'
 
 /** The methods of a service as functions: one answer, or a stream of them. What they throw is the call's status: its code, when it is a ContainerdError. */
 export type Handlers<S extends DescService> = {
@@ -15,88 +17,77 @@ export type Handlers<S extends DescService> = {
       : never
 }
 
+/** Where methods are registered: those of one answer by their paths, streams with grpc-js. */
+interface Registry {
+  readonly server: Server
+  readonly unary: Map<string, UnaryMethod>
+  readonly calls: CallsUnderWay
+}
+
 /** A service with what answers it, ready for `serve`. */
 export interface Service {
   readonly name: string
-  register(server: Server, calls: CallsUnderWay): void
+  register(registry: Registry): void
 }
 
-type AnyHandler = (request: object, call: ServedCall) => Promise<object> | AsyncIterable<object>
+type UnaryHandler = UnaryMethod['handle']
+type StreamHandler = (request: object, call: ServedCall) => AsyncIterable<object>
 
 /** Binds a service to its handlers. */
 export function service<S extends DescService>(description: S, handlers: Handlers<S>): Service {
-  const byName: Readonly<Record<string, AnyHandler | undefined>> = handlers as never
+  const byName: Readonly<Record<string, UnaryHandler | StreamHandler | undefined>> = handlers as never
   return {
     name: description.typeName,
-    register: (server, calls) => {
+    register: (registry) => {
       for (const method of description.methods) {
         const handler = byName[method.localName]
-        if (handler !== undefined) register({ server, calls, description, method, handler })
+        if (handler !== undefined) register(registry, methodDefinition(description, method), handler)
       }
     },
   }
 }
 
-function register(parts: {
-  server: Server
-  calls: CallsUnderWay
-  description: DescService
-  method: DescMethod
-  handler: AnyHandler
-}): void {
-  const { server, calls, method, handler } = parts
-  const { path, requestDeserialize, responseSerialize } = methodDefinition(parts.description, method)
-  const streams = method.methodKind === 'server_streaming'
-  const run = streams
-    ? (call: ServerWritableStream<object, object>): void => void answerStream(call, calls, handler as never)
-    : (call: ServerUnaryCall<object, object>, answer: sendUnaryData<object>): void =>
-        void answerOnce(call, answer, calls, handler as never)
-  server.register(path, run, responseSerialize, requestDeserialize, streams ? 'serverStream' : 'unary')
-}
-
-async function answerOnce(
-  call: ServerUnaryCall<object, object>,
-  answer: sendUnaryData<object>,
-  calls: CallsUnderWay,
-  handler: (request: object, call: ServedCall) => Promise<object>,
-): Promise<void> {
-  try {
-    answer(null, await handler(call.request, calls.begin(call)))
-  } catch (error) {
-    answer(statusOf(error))
-  } finally {
-    calls.end(call)
+function register(
+  { server, unary, calls }: Registry,
+  method: ReturnType<typeof methodDefinition>,
+  handler: UnaryHandler | StreamHandler,
+): void {
+  const { path, requestDeserialize: decode, responseSerialize: encode } = method
+  if (!method.responseStream) unary.set(path, { decode, encode, handle: handler as UnaryHandler })
+  else {
+    const run = (call: ServerWritableStream<object, object>): void =>
+      void answerStream(call, calls, handler as StreamHandler)
+    server.register(path, run, encode, decode, 'serverStream')
   }
 }
 
 async function answerStream(
   call: ServerWritableStream<object, object>,
   calls: CallsUnderWay,
-  handler: (request: object, call: ServedCall) => AsyncIterable<object>,
+  handler: StreamHandler,
 ): Promise<void> {
-  const served = calls.begin(call)
+  const abort = calls.begin()
+  const cancel = (): void => abort.abort()
+  call.once('cancelled', cancel)
+  if (call.cancelled) cancel()
+  const { signal } = abort
+  const namespace = call.metadata.get('containerd-namespace')[0]
   try {
-    for await (const message of handler(call.request, served)) {
-      if (served.signal.aborted) break
-      if (!call.write(message)) await once(call, 'drain', { signal: served.signal })
+    for await (const message of handler(call.request, {
+      signal,
+      namespace: typeof namespace === 'string' ? namespace : '',
+    })) {
+      if (signal.aborted) break
+      if (!call.write(message)) await once(call, 'drain', { signal })
     }
     call.end()
   } catch (error) {
     // grpc-js makes the call's status of it.
     call.emit('error', statusOf(error))
   } finally {
-    calls.end(call)
-  }
-}
-
-/** Longer messages could fill the headers that they travel in. */
-const MAX_DETAILS = 8 * 1024
-
-function statusOf(error: unknown): { code: number; details: string } {
-  const details = error instanceof Error ? error.message : String(error)
-  return {
-    code: error instanceof ContainerdError ? STATUS_CODE[error.code] : STATUS_CODE.UNKNOWN,
-    details: details.length > MAX_DETAILS ? `${details.slice(0, MAX_DETAILS)}…` : details,
+    // grpc-js also says so of a call that was answered, when its stream closes.
+    call.off('cancelled', cancel)
+    calls.end(abort)
   }
 }
 

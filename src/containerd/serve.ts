@@ -6,6 +6,7 @@ import { CallsUnderWay } from './call.ts'
 import { type RawService, registerRaw, type Service } from './handlers.ts'
 import { CHANNEL_OPTIONS } from './methods.ts'
 import { listen, type SocketOptions } from './socket.ts'
+import { serveUnary, type UnaryMethod } from './unary.ts'
 
 export interface ServeOptions extends SocketOptions {
   readonly services: readonly Service[]
@@ -31,7 +32,9 @@ export async function serve(options: ServeOptions): Promise<RunningServer> {
   const server = new Server(CHANNEL_OPTIONS)
   const calls = new CallsUnderWay()
   const registrar = options.ready === undefined ? server : lateServer(server, options.ready)
-  for (const one of options.services) one.register(registrar, calls)
+  const unary = new Map<string, UnaryMethod>()
+  for (const one of options.services) one.register({ server: registrar, unary, calls })
+  serveUnary(server, unary, { calls, ready: options.ready })
   if (options.raw.length > 0) registerRaw(server, options.raw)
   const connections = server.createConnectionInjector(ServerCredentials.createInsecure())
   // With its counts switched off, grpc-js does not know its sessions: we end them.

@@ -72,6 +72,7 @@ export class NydusSnapshotter implements Snapshotter {
     this.#usages = new Usages(parts, this.#lifetime.signal)
     this.#cleanup = new Cleanup(parts)
     this.#leftOut = new LeftOutLayers(parts, this.#options, this.#cleanup, this.#lifetime.signal)
+    this.#inBackground('make directories ahead', async () => await parts.store.makeAhead(this.#lifetime.signal))
   }
 
   async prepare(key: string, parent: string, given: Labels, signal: AbortSignal): Promise<readonly Mount[]> {
@@ -112,7 +113,7 @@ export class NydusSnapshotter implements Snapshotter {
       this.#turns.take(key, async () => {
         const { store } = this.#parts
         const committed = store.commit(name, key, withFoundMark(labels, store.find(key)), undefined, parent)
-        this.#inBackground(`measure ${name}`, () => this.#usages.measureIfThere(committed))
+        this.#inBackground(`measure ${name}`, async () => await this.#usages.measureLater(committed))
         this.#warm(committed)
       }),
     )

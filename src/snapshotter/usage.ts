@@ -1,13 +1,17 @@
+import { setTimeout } from 'node:timers/promises'
 import { SnapshotterError } from './errors.ts'
 import type { Snapshot, Usage } from './snapshot.ts'
 import { CRI_LAYER_DIGEST, NYDUS_BLOB, NYDUS_TARFS, STARGZ } from './labels.ts'
 import { filesOf } from './mounts.ts'
 import type { SnapshotterParts } from './parts.ts'
 import { measureUsage } from './store/index.ts'
-import { TurnsByKey } from './daemons/turns.ts'
+import { Turns, TurnsByKey } from './daemons/turns.ts'
 
 /** containerd asks for all snapshots every ten seconds; a cache does not change much faster. */
 const CACHE_USAGE_MS = 30_000
+
+/** After a commit. */
+const MEASURE_AFTER_MS = 1000
 
 /** It becomes a name of files, and comes from an image. */
 const BLOB = /^sha256:[0-9a-f]{64}$/
@@ -17,6 +21,7 @@ export class Usages {
   readonly #parts: SnapshotterParts
   readonly #cached = new Map<string, { readonly until: number; readonly usage: Promise<Usage> }>()
   readonly #measuring = new TurnsByKey()
+  readonly #later = new Turns()
   readonly #signal: AbortSignal
 
   /** `signal` ends what goes on in the background. */
@@ -51,9 +56,18 @@ export class Usages {
     })
   }
 
-  /** As `measure`; a snapshot that was removed meanwhile is nobody's loss. */
-  async measureIfThere(snapshot: Snapshot): Promise<void> {
+  /**
+   * Measures a snapshot that was just committed, unless somebody asks for it before: not at once, as more calls of its pull are on their way, and one after another. One that was removed meanwhile is nobody's
+   * loss.
+   */
+  async measureLater(snapshot: Snapshot): Promise<void> {
+    await setTimeout(MEASURE_AFTER_MS, undefined, { signal: this.#signal, ref: false })
+    await this.#later.take(async () => await this.#measureIfThere(snapshot))
+  }
+
+  async #measureIfThere(snapshot: Snapshot): Promise<void> {
     try {
+      this.#signal.throwIfAborted()
       await this.measure(snapshot)
     } catch (error) {
       if (!(error instanceof SnapshotterError) || error.code !== 'NOT_FOUND') throw error

@@ -18,15 +18,14 @@ import { readDirectory } from '../../kernel/index.ts'
 import { SnapshotterError } from '../errors.ts'
 import type { IdMapping } from '../id-mapping.ts'
 import type { Snapshot } from '../snapshot.ts'
+import { FILES, FILES_MODE, MODE, UNFINISHED, WORK, WORK_MODE } from './directory-layout.ts'
+import { SpareDirectories } from './spare-directories.ts'
 
 /** Sockets lie below the root, and their paths have at most 107 bytes. */
 const MAX_ROOT = 70
-const UNFINISHED = 'new-'
 const ID = /^[1-9]\d{0,15}$/
 /** Of a finished directory, or of one that could not be removed. */
 const TAKEN = /^(?:new-)?([1-9]\d{0,15})$/
-const [FILES, FILES_MODE] = ['fs', 0o755]
-const [WORK, WORK_MODE] = ['work', 0o711]
 
 /** Makes the root where it is missing, for its owner only; gives its real path. Throws SnapshotterError 'BAD_CONFIG' for one that cannot be used. */
 export function prepareRoot(path: string): string {
@@ -55,10 +54,13 @@ function asRoot(path: string): string {
 /** `snapshots/<id>`: `fs` is what a snapshot adds to its parents, `work` is overlayfs's own, of an active one. */
 export class Directories {
   readonly path: string
+  readonly #spares: SpareDirectories
+  #areSparesNear = true
 
   /** `root` is of `prepareRoot`. */
   constructor(root: string) {
     this.path = join(root, 'snapshots')
+    this.#spares = new SpareDirectories(join(root, 'spares'))
     mkdirSync(this.path, { recursive: true, mode: 0o700 })
     checkEntryTypes(root)
   }
@@ -72,16 +74,34 @@ export class Directories {
    * Its `fs` belongs to the mapped user, else to whom the parent's belongs.
    */
   create(id: number, kind: Snapshot['kind'], parent: number | undefined, mapping: IdMapping | undefined): void {
-    const unfinished = join(this.path, `${UNFINISHED}${id}`)
-    mkdirSync(unfinished, 0o700)
+    const spare = kind === 'active' ? this.#takeSpare() : undefined
+    const unfinished = spare?.path ?? join(this.path, `${UNFINISHED}${id}`)
+    if (spare === undefined) mkdirSync(unfinished, MODE)
     try {
-      const fs = makeContent(unfinished, kind)
+      const fs = spare?.fs ?? makeContent(unfinished, kind)
       this.#own(join(unfinished, FILES), fs, { parent, mapping })
       renameSync(unfinished, this.of(id))
     } catch (error) {
       removeEmpty(unfinished)
-      throw error
+      if (spare === undefined || (error as NodeJS.ErrnoException).code !== 'EXDEV') throw error
+      // Something is mounted on the directory of the snapshots.
+      this.#areSparesNear = false
+      this.create(id, kind, parent, mapping)
     }
+  }
+
+  /** One that somebody removed is none. */
+  #takeSpare(): { path: string; fs: Stats } | undefined {
+    const path = this.#areSparesNear ? this.#spares.take() : undefined
+    const fs = path === undefined ? undefined : lstatSync(join(path, FILES), { throwIfNoEntry: false })
+    if (path === undefined || fs === undefined) return undefined
+    unmask(path, fs, 'active')
+    return { path, fs }
+  }
+
+  /** Has directories ready for `create` until the signal is aborted; resolves when those left are removed. */
+  async makeAhead(signal: AbortSignal): Promise<void> {
+    await this.#spares.keep(signal)
   }
 
   /** Takes back what `create` made and nobody has used. */
@@ -149,12 +169,15 @@ function makeContent(directory: string, kind: Snapshot['kind']): Stats {
   makeDirectory(files, FILES_MODE)
   if (kind === 'active') makeDirectory(work, WORK_MODE)
   const made = lstatSync(files)
-  // The process's mask took something away.
-  if ((made.mode & 0o7777) !== FILES_MODE) {
-    chmodSync(files, FILES_MODE)
-    if (kind === 'active') chmodSync(work, WORK_MODE)
-  }
+  unmask(directory, made, kind)
   return made
+}
+
+/** Gives back what the process's mask took away. */
+function unmask(directory: string, files: Stats, kind: Snapshot['kind']): void {
+  if ((files.mode & 0o7777) === FILES_MODE) return
+  chmodSync(join(directory, FILES), FILES_MODE)
+  if (kind === 'active') chmodSync(join(directory, WORK), WORK_MODE)
 }
 
 function makeDirectory(path: string, mode: number): void {

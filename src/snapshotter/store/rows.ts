@@ -1,5 +1,5 @@
 /** Snapshots as rows of the database. Source: docs/formats/snapshot-store.md. */
-import type { DatabaseSync } from 'node:sqlite'
+import type { DatabaseSync, StatementSync } from 'node:sqlite'
 import { SnapshotterError } from '../errors.ts'
 import type { Labels, Snapshot, SnapshotKind } from '../snapshot.ts'
 
@@ -11,21 +11,64 @@ export const KIND_OF: ReadonlyMap<number, SnapshotKind> = new Map([
   [3, 'committed'],
 ])
 
-export const INSERT = `INSERT INTO snapshots (id, key, parent, kind, labels, created_at, updated_at, bytes, inodes)
-  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`
-/** Takes the values of `INSERT` but the id, and then the id. */
-export const UPDATE = `UPDATE snapshots SET key = ?, parent = ?, kind = ?, labels = ?, created_at = ?, updated_at = ?,
-  bytes = ?, inodes = ? WHERE id = ?`
 const SELECT = `SELECT child.*, parent.key AS parent_key FROM snapshots AS child
   LEFT JOIN snapshots AS parent ON child.parent = parent.id ORDER BY child.id`
 
-type Value = string | number | bigint | null
+/** The table of snapshots, written a row at a time. A statement names only what it changes: every index that it names is written anew. */
+export class SnapshotRows {
+  readonly #insert: StatementSync
+  readonly #commit: StatementSync
+  readonly #rebase: StatementSync
+  readonly #labels: StatementSync
+  readonly #usage: StatementSync
+  readonly #delete: StatementSync
 
-/** The values of `INSERT`. */
-export function toRow(snapshot: Snapshot, parent: number | null): Value[] {
-  const { id, key, kind, labels, createdAt, updatedAt, usage } = snapshot
-  const text = JSON.stringify([...labels])
-  return [id, key, parent, KIND_NUMBER[kind], text, createdAt, updatedAt, usage?.bytes ?? null, usage?.inodes ?? null]
+  constructor(database: DatabaseSync) {
+    const update = (what: string): StatementSync => database.prepare(`UPDATE snapshots SET ${what} WHERE id = ?`)
+    this.#insert = database.prepare(`INSERT INTO snapshots
+      (id, key, parent, kind, labels, created_at, updated_at, bytes, inodes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+    const committed = 'key = ?, kind = ?, labels = ?, created_at = ?, updated_at = ?, bytes = ?, inodes = ?'
+    this.#commit = update(committed)
+    this.#rebase = update(`${committed}, parent = ?`)
+    this.#labels = update('labels = ?, updated_at = ?')
+    this.#usage = update('bytes = ?, inodes = ?')
+    this.#delete = database.prepare('DELETE FROM snapshots WHERE id = ?')
+  }
+
+  /** `parent` is the id of what it stands on. */
+  insert(snapshot: Snapshot, parent: number | null): void {
+    const { id, key, kind, labels, createdAt, updatedAt } = snapshot
+    const text = labelsText(labels)
+    this.#insert.run(id, key, parent, KIND_NUMBER[kind], text, createdAt, updatedAt, ...usageOf(snapshot))
+  }
+
+  /** `parent` is the id of what it stands on from now on; undefined for what it did. */
+  commit(snapshot: Snapshot, parent: number | undefined): void {
+    const { id, key, kind, labels, createdAt, updatedAt } = snapshot
+    const values = [key, KIND_NUMBER[kind], labelsText(labels), createdAt, updatedAt, ...usageOf(snapshot)]
+    if (parent === undefined) this.#commit.run(...values, id)
+    else this.#rebase.run(...values, parent, id)
+  }
+
+  setLabels({ id, labels, updatedAt }: Snapshot): void {
+    this.#labels.run(labelsText(labels), updatedAt, id)
+  }
+
+  setUsage(snapshot: Snapshot): void {
+    this.#usage.run(...usageOf(snapshot), snapshot.id)
+  }
+
+  delete(id: number): void {
+    this.#delete.run(id)
+  }
+}
+
+function usageOf({ usage }: Snapshot): [number | null, number | null] {
+  return [usage?.bytes ?? null, usage?.inodes ?? null]
+}
+
+function labelsText(labels: Labels): string {
+  return JSON.stringify([...labels])
 }
 
 /** All snapshots, a parent before its children or not. Throws SnapshotterError 'BAD_STATE' for rows that we did not write. */
@@ -58,7 +101,7 @@ function count(value: unknown, key: string): number {
 
 function parseLabels(text: string, key: string): Labels {
   try {
-    return new Map(JSON.parse(text) as [string, string][]) // as `toRow` wrote it
+    return new Map(JSON.parse(text) as [string, string][]) // as it was written above
   } catch (cause) {
     throw new SnapshotterError('BAD_STATE', `the database has labels of snapshot ${key} that cannot be read`, { cause })
   }

@@ -1,7 +1,7 @@
 /** The records of snapshots and their directories. */
 import { closeSync } from 'node:fs'
 import { join } from 'node:path'
-import type { DatabaseSync, StatementSync } from 'node:sqlite'
+import type { DatabaseSync } from 'node:sqlite'
 import { SnapshotterError } from '../errors.ts'
 import { parseIdMapping } from '../id-mapping.ts'
 import type { Labels, Snapshot, Usage } from '../snapshot.ts'
@@ -13,7 +13,7 @@ import { type RecordKind, RecordTable, type StoredRecord } from './records.ts'
 import { changedLabels } from './label-update.ts'
 import { wallClock } from './wall-clock.ts'
 import { parentOfCommitted, parentOfNew, toBeCommitted } from './rules.ts'
-import { INSERT, readRows, toRow, UPDATE } from './rows.ts'
+import { readRows, SnapshotRows } from './rows.ts'
 import { SnapshotIndex } from './snapshot-index.ts'
 import { rememberTransactions, UpstreamDatabases } from './upstream.ts'
 import { WriteAheadLog } from './write-ahead-log.ts'
@@ -49,9 +49,7 @@ export class SnapshotStore {
   /** What was found wrong and mended when the store was opened, a line each. */
   readonly warnings: readonly string[]
   readonly #database: DatabaseSync
-  readonly #insert: StatementSync
-  readonly #update: StatementSync
-  readonly #delete: StatementSync
+  readonly #rows: SnapshotRows
   /** What is closed with the store. */
   readonly #held: DisposableStack
   readonly #upstream: UpstreamDatabases
@@ -67,9 +65,7 @@ export class SnapshotStore {
     this.#upstream = upstream
     this.#database = database
     this.#log = log
-    this.#insert = database.prepare(INSERT)
-    this.#update = database.prepare(UPDATE)
-    this.#delete = database.prepare('DELETE FROM snapshots WHERE id = ?')
+    this.#rows = new SnapshotRows(database)
     this.#directories = new Directories(root)
     for (const snapshot of readRows(database)) this.#index.keep(snapshot)
     this.#directories.removeUnfinished()
@@ -110,7 +106,7 @@ export class SnapshotStore {
     this.#write(`cannot make the snapshot ${key}`, () => {
       this.#directories.create(id, kind, above?.id, mapping)
       try {
-        this.#insert.run(...toRow(snapshot, above?.id ?? null))
+        this.#rows.insert(snapshot, above?.id ?? null)
       } catch (error) {
         this.#directories.discard(id)
         throw error
@@ -140,7 +136,8 @@ export class SnapshotStore {
       updatedAt: now,
       usage,
     }
-    this.#save(`cannot commit the snapshot ${key}`, committed, above)
+    const rebasedOn = committed.parent === active.parent ? undefined : above?.id
+    this.#write(`cannot commit the snapshot ${key}`, () => this.#rows.commit(committed, rebasedOn))
     this.#index.drop(active)
     this.#index.keep(committed)
     return committed
@@ -149,7 +146,7 @@ export class SnapshotStore {
   /** What a committed snapshot takes, when it was not known at its commit. Throws SnapshotterError 'NOT_FOUND'. */
   setUsage(name: string, usage: Usage): void {
     const measured: Snapshot = { ...this.stat(name), usage }
-    this.#save(`cannot keep the usage of the snapshot ${name}`, measured, this.#index.get(measured.parent))
+    this.#write(`cannot keep the usage of the snapshot ${name}`, () => this.#rows.setUsage(measured))
     this.#index.keep(measured)
   }
 
@@ -159,7 +156,7 @@ export class SnapshotStore {
     if (snapshot === undefined) throw new SnapshotterError('NOT_FOUND', `snapshot ${key}: not found`)
     if (this.#index.hasChildren(key))
       throw new SnapshotterError('FAILED_PRECONDITION', 'cannot remove snapshot with child: failed precondition')
-    this.#write(`cannot remove the snapshot ${key}`, () => this.#delete.run(snapshot.id))
+    this.#write(`cannot remove the snapshot ${key}`, () => this.#rows.delete(snapshot.id))
     this.#index.drop(snapshot)
     return snapshot
   }
@@ -185,7 +182,7 @@ export class SnapshotStore {
     const now = wallClock()
     const updatedAt = now > before.updatedAt ? now : before.updatedAt + 1n
     const after: Snapshot = { ...before, labels: next, updatedAt }
-    this.#save(`cannot update the snapshot ${key}`, after, this.#index.get(before.parent))
+    this.#write(`cannot update the snapshot ${key}`, () => this.#rows.setLabels(after))
     this.#index.keep(after)
     return after
   }
@@ -227,6 +224,11 @@ export class SnapshotStore {
     })
   }
 
+  /** Makes snapshots quicker to create, until the signal is aborted; resolves when nothing is left of it. Once at a time. */
+  async makeAhead(signal: AbortSignal): Promise<void> {
+    await this.#directories.makeAhead(signal)
+  }
+
   /** Resolves when all that was changed before is on the disk, at once when it is. Calls at the same time share a sync. Throws SnapshotterError when the disk fails; nothing can be changed from then on. */
   async flush(): Promise<void> {
     if (!this.#isClosed) await this.#log.flush()
@@ -249,11 +251,6 @@ export class SnapshotStore {
     if (this.#isClosed) return
     this.#isClosed = true
     this.#held.dispose()
-  }
-
-  #save(action: string, snapshot: Snapshot, above: Snapshot | undefined): void {
-    const [id, ...values] = toRow(snapshot, above?.id ?? null)
-    this.#write(action, () => this.#update.run(...values, id ?? null))
   }
 
   #write(action: string, change: () => void): void {

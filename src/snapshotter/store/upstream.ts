@@ -7,7 +7,7 @@ import { BoltFile } from './bolt/bolt-file.ts'
 import { readRecords } from './bolt/import-records.ts'
 import { readSnapshots } from './bolt/import-snapshots.ts'
 import type { RecordKind, StoredRecord } from './records.ts'
-import { INSERT, toRow } from './rows.ts'
+import { SnapshotRows } from './rows.ts'
 
 export const METADATA = 'metadata.db'
 export const NYDUS = 'nydus.db'
@@ -68,9 +68,9 @@ export class UpstreamDatabases {
   #importSnapshots(database: DatabaseSync, file: BoltFile): void {
     const { snapshots, lastId } = readSnapshots(file, join(this.#root, METADATA))
     database.exec('PRAGMA defer_foreign_keys = ON')
-    const insert = database.prepare(INSERT)
+    const rows = new SnapshotRows(database)
     const ids = new Map(snapshots.map(({ key, id }) => [key, id]))
-    for (const snapshot of snapshots) insert.run(...toRow(snapshot, ids.get(snapshot.parent) ?? null))
+    for (const snapshot of snapshots) rows.insert(snapshot, ids.get(snapshot.parent) ?? null)
     database.prepare("DELETE FROM sqlite_sequence WHERE name = 'snapshots'").run()
     database.prepare("INSERT INTO sqlite_sequence (name, seq) VALUES ('snapshots', ?)").run(lastId)
   }

@@ -1,0 +1,24 @@
+import assert from 'node:assert/strict'
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { callsOf, startSnapshotter } from './testing.ts'
+
+test('a layer is measured some time after its commit, or when somebody asks; one that was removed meanwhile is not missed', async (t) => {
+  const started = await startSnapshotter()
+  t.after(async () => await started.close())
+  const { client, store, complaints } = started
+  const calls = callsOf(client)
+  for (const name of ['asked', 'measured', 'removed']) {
+    await calls.prepare({ key: `key of ${name}` })
+    writeFileSync(join(store.directory(store.stat(`key of ${name}`)), 'fs/file'), Buffer.alloc(100_000, 1))
+    await calls.commit({ name, key: `key of ${name}` })
+  }
+  assert.equal(store.stat('removed').usage, undefined)
+  await calls.remove({ key: 'removed' })
+  const { inodes, size } = await calls.usage({ key: 'asked' })
+  assert.deepEqual(store.stat('asked').usage, { bytes: Number(size), inodes: Number(inodes) })
+  while (store.stat('measured').usage === undefined) await new Promise((resolve) => setTimeout(resolve, 20))
+  assert.deepEqual(store.stat('measured').usage, store.stat('asked').usage)
+  assert.deepEqual(complaints, [])
+})
