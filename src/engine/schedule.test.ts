@@ -8,7 +8,11 @@ class HandClock implements Clock {
   #now = 0
   readonly #sleepers: Array<{ readonly until: number; readonly resolve: () => void }> = []
 
+  /** Times that somebody looked at it. */
+  looks = 0
+
   now(): number {
+    this.looks += 1
     return this.#now
   }
 
@@ -174,4 +178,35 @@ test('the next request goes out a round trip before the last byte of those befor
   two.place?.filled(200_000)
   await settled()
   assert.ok(next.isStarted)
+})
+
+test('who waits for the link is not woken by every piece that comes', async () => {
+  const { schedule, clock } = made({ prefetchRequests: 8 })
+  const [one] = [start(schedule, 500_000), start(schedule, 500_000)]
+  await settled()
+  const waiting = [start(schedule), start(schedule), start(schedule)]
+  await settled()
+  const before = clock.looks
+  for (let piece = 1; piece <= 50; piece += 1) {
+    one.place?.filled(piece * 1000)
+    await settled()
+  }
+  assert.equal(clock.looks - before, 50, 'one look a piece, none of those who wait')
+  one.place?.end()
+  await settled()
+  assert.ok(waiting.some(({ isStarted }) => isStarted))
+})
+
+test('who waits is told of an abort, and does not stay', async () => {
+  const { schedule } = made()
+  const busy = [start(schedule), start(schedule)]
+  await settled()
+  const stop = new AbortController()
+  const waiting = schedule.startPrefetch(1000, 0, stop.signal)
+  const other = start(schedule)
+  stop.abort(new Error('prefetch was stopped'))
+  await assert.rejects(waiting, /was stopped/)
+  busy[0]?.place?.end()
+  await settled()
+  assert.ok(other.isStarted)
 })

@@ -49,7 +49,7 @@ export class Schedule {
   #lastDemand = -Infinity
   #nextPrefetch = 0
   readonly #speed = new LinkSpeed()
-  readonly #waiting: Array<() => void> = []
+  readonly #waiting = new Set<() => void>()
 
   constructor(limits: ScheduleLimits, clock: Clock, onDemandFree: () => void) {
     this.#limits = limits
@@ -171,16 +171,19 @@ export class Schedule {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const onAbort = (): void => reject(signal.reason as Error)
     signal.addEventListener('abort', onAbort, { once: true })
-    this.#waiting.push(resolve)
+    this.#waiting.add(resolve)
     try {
       await promise
     } finally {
+      this.#waiting.delete(resolve)
       signal.removeEventListener('abort', onAbort)
     }
   }
 
+  /** Asked after every piece of an answer: who waits is told only when even the smallest request might go out. */
   #wake(): void {
-    if (this.#waiting.length === 0) return
-    for (const resolve of this.#waiting.splice(0)) resolve()
+    if (this.#waiting.size === 0 || !this.#mayPrefetch(0)) return
+    for (const resolve of this.#waiting) resolve()
+    this.#waiting.clear()
   }
 }
