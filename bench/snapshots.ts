@@ -92,7 +92,7 @@ async function benchThrough(
       target: P50,
     })
     report.figure({
-      what: `${operation} by containerd, ${clients} at once`,
+      what: `${operation} by containerd, ${clients}, to overlayfs`,
       unit: 'ms',
       ours: median(mine),
       bound: { what: 'its own overlayfs, without a socket between', value: median(overlayfs) },
@@ -143,7 +143,7 @@ async function benchReading(
     const [mine = [], original] = ['ours', 'peer'].map((name) => times.get(name)?.[operation])
     count += mine.length + (original?.length ?? 0)
     report.figure({
-      what: `${operation}, ${clients} at once, no other`,
+      what: `${operation}, ${clients} at once, no other call`,
       unit: 'ms',
       ours: median(mine),
       peer: original === undefined ? undefined : median(original),
