@@ -26,7 +26,6 @@ import { encodeToc, PARTS, type TocEntry, tocDigest } from './toc.ts'
 import type { StoredPlace, ZranPlace, ZranSlicer } from './zran-slicer.ts'
 
 const ALIGNMENT = 4096
-const DIGEST_SIZE = 32
 
 /** This blob, before it is finished. */
 const OWN = { index: 0, id: 'that is written', compressedSize: 0, tocSize: 0, tocDigest: undefined }
@@ -150,7 +149,7 @@ export class BlobWriter {
   /** Appends a batch as it is stored; `plainSize` are its plain bytes, which may be more than its chunks have. */
   appendBatch(stored: Uint8Array, plainSize: number): Promise<void> | void {
     const context = encodeBatchContext(stored.length, plainSize)
-    this.#contexts.extend(context.length).set(context)
+    this.#contexts.append(context)
     this.#batchCount += 1
     this.#batchSize = 0
     return this.#out.write(stored)
@@ -172,13 +171,12 @@ export class BlobWriter {
     chunk.index = this.#chunkCount
     chunk.uncompressedOffset = this.#uncompressedSize
     if (this.#options.rafsVersion === 6) {
-      const size = this.#isV2 ? INFO_V2_SIZE : INFO_V1_SIZE
-      const bytes = this.#infos.extend(size)
-      const view = new DataView(bytes.buffer, bytes.byteOffset, size)
-      if (place !== undefined && 'context' in place) encodeZranInfo(chunk, place, view, 0)
-      else if (this.#isV2) encodeInfoV2(chunk, place, view, 0)
-      else encodeInfoV1(chunk, view, 0)
-      if (this.#options.toc) this.#digests.extend(DIGEST_SIZE).set(chunk.digest)
+      const at = this.#infos.extend(this.#isV2 ? INFO_V2_SIZE : INFO_V1_SIZE)
+      const { view } = this.#infos
+      if (place !== undefined && 'context' in place) encodeZranInfo(chunk, place, view, at)
+      else if (this.#isV2) encodeInfoV2(chunk, place, view, at)
+      else encodeInfoV1(chunk, view, at)
+      if (this.#options.toc) this.#digests.append(chunk.digest)
     }
     this.#chunkCount += 1
     this.#uncompressedSize = this.#aligned(chunk.uncompressedOffset + chunk.uncompressedSize)

@@ -71,8 +71,8 @@ export class ChunkStore {
 
   /** Makes {@link find} find it by its digest, unless it finds another by that. */
   index(id: ChunkId): void {
-    const digest = this.#rows.bytes(id, WORD.digest, DIGEST_BYTES)
-    if (this.find(digest) === 0) this.#byDigest.add(this.#hash(id), id)
+    const hash = this.#hash(id)
+    if (this.#byDigest.find(hash, (other) => this.#isEqual(other, id)) === 0) this.#byDigest.add(hash, id)
   }
 
   /** The digest's first four bytes, in the order of bytes. */
@@ -110,6 +110,12 @@ export class ChunkStore {
 
   setUse(place: number, id: ChunkId): void {
     this.#uses.set(place, 0, id)
+  }
+
+  #isEqual(a: ChunkId, b: ChunkId): boolean {
+    for (let word = WORD.digest; word < WORD.digest + DIGEST_WORDS; word++)
+      if (this.#rows.get(a, word) !== this.#rows.get(b, word)) return false
+    return true
   }
 
   #hash(id: ChunkId): number {
