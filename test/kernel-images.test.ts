@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, constants, existsSync, openSync, readdirSync, rmSync } from 'node:fs'
+import { closeSync, constants, existsSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { mountedTree, treeDifferences } from '../src/daemon/testing.ts'
@@ -120,6 +120,16 @@ test(
     assert.deepEqual(treeDifferences(at, IMAGE.tree), [])
   },
 )
+
+test('what cannot be noted is not lent: the container starts by nydusd, and the log says why', options, async () => {
+  await using started = await startField()
+  const { field, request } = started
+  assert.equal(await field.shown.lend(request, field.container('one')), undefined)
+  await field.shown.settled()
+  writeFileSync(join(field.settings.root, 'erofs', String(request.snapshot.id), 'users'), 'in the way')
+  assert.equal(await field.shown.lend(request, field.container('two')), undefined)
+  assert.match(field.lines.join('\n'), /warn .*is served by nydusd: EEXIST/)
+})
 
 test('switched off, everything of it is taken away', options, async () => {
   await using started = await startField()

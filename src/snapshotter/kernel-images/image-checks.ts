@@ -59,7 +59,10 @@ export class ImageChecks {
     const signal = AbortSignal.any([this.#lifetime.signal, control.signal])
     const done = this.#one(async () => await this.#check(key, request, signal))
       .catch((error: unknown) => {
-        if (!signal.aborted) this.#parts.log.warn(`${nameOf(request)} is served by nydusd: ${messageOf(error)}`)
+        if (signal.aborted) return
+        // One that takes more than there is would take it at every start.
+        this.#leave(key, request)
+        this.#parts.log.warn(`${nameOf(request)} is served by nydusd: ${messageOf(error)}`)
       })
       .finally(() => this.#checks.delete(key))
     this.#checks.set(key, { done, control })
@@ -129,6 +132,12 @@ export class ImageChecks {
     )
   }
 
+  /** Until its bootstrap is another one. */
+  #leave(key: string, request: ImageRequest): void {
+    const source = this.sourceOf(request)
+    this.#obstacles.set(key, () => this.sourceOf(request) === source)
+  }
+
   /** It is nydusd's for now; asked again when what hinders it has changed. */
   #stays(key: string, request: ImageRequest, answer: Exclude<CheckAnswer, { kind: 'fit' }>): void {
     const { cacheDir: directory, log } = this.#parts
@@ -140,11 +149,9 @@ export class ImageChecks {
       }
       case 'busy':
         return log.debug(`${nameOf(request)} is served by nydusd: ${answer.why}`)
-      case 'unfit': {
-        const source = this.sourceOf(request)
-        this.#obstacles.set(key, () => this.sourceOf(request) === source)
+      case 'unfit':
+        this.#leave(key, request)
         return log.info(`${nameOf(request)} is served by nydusd, and is not for the kernel: ${answer.why}`)
-      }
       case 'damaged': {
         const path = cachePath(directory, answer.blobId, 'data')
         this.#obstacles.set(key, () => identityOf(path) === answer.data)

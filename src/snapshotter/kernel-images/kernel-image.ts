@@ -45,7 +45,8 @@ export class KernelImage {
   /** Asks the kernel; EROFS never makes one wait. */
   get isMounted(): boolean {
     const at = statSync(this.mountpoint, { throwIfNoEntry: false })
-    return at !== undefined && at.dev !== statSync(this.directory).dev
+    const directory = statSync(this.directory, { throwIfNoEntry: false })
+    return at !== undefined && directory !== undefined && at.dev !== directory.dev
   }
 
   /** Kept before anybody is told of the mount. */

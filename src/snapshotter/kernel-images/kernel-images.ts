@@ -87,9 +87,17 @@ export class KernelImages {
     return undefined
   }
 
-  /** Where the image is mounted for a snapshot that begins now; undefined: it is to be served in another way. */
+  /** Where the image is mounted for a snapshot that begins now; undefined: it is to be served in another way. Never throws: what fails here does not keep a container from its start. */
   async lend(request: ImageRequest, user: number): Promise<string | undefined> {
-    const key = imageKey(request.snapshot.id, request.idMapping)
+    try {
+      return await this.#lend(imageKey(request.snapshot.id, request.idMapping), request, user)
+    } catch (error) {
+      this.#parts.log.warn(`${nameOf(request)} is served by nydusd: ${messageOf(error)}`)
+      return undefined
+    }
+  }
+
+  async #lend(key: string, request: ImageRequest, user: number): Promise<string | undefined> {
     return await this.#turns.take(key, async () => {
       const image = this.#at(key)
       if (image.checked?.source !== this.#checks.sourceOf(request) || !(await this.#isReady(key, request))) {
