@@ -127,6 +127,27 @@ test('a registry token that is refused gives way to the login, whatever kind the
   }
 })
 
+test('a newer token counts from the next request on, also for one whose old token is refused meanwhile', async () => {
+  const auth = { kind: 'bearer', tokenLifeMs: 60_000, ...USER } as const
+  let token = ''
+  await using parts = await setup({ auth }, { newToken: () => token })
+  const id = await push(parts.server, BLOB)
+  const tokenNow = async (): Promise<string> => {
+    const url = `http://${parts.server.host}/token?service=x&scope=repository:${REPO}:pull`
+    const answer = await fetch(url, { headers: { authorization: `Basic ${AUTH}` } })
+    return ((await answer.json()) as { readonly token: string }).token
+  }
+  token = await tokenNow()
+  await readAndCompare(parts.backend, id)
+  for (let times = 0; times < 3; times++) {
+    parts.server.expireTokens()
+    await assert.rejects(readAndCompare(parts.backend, id), { code: 'UNAUTHORIZED' })
+    token = await tokenNow()
+    await Promise.all([0, 500_000, 1_000_000].map((offset) => readAndCompare(parts.backend, id, offset)))
+  }
+  assert.equal(parts.server.counters().token.requests, 4 + 3) // ours, and one in vain after each refusal
+})
+
 test('a token that no header can hold is a coded error, without the token, and no matter of proxies', async () => {
   await using parts = await setup({}, { registryToken: 'tok3n\nof two lines' })
   await assert.rejects((await parts.backend.open('1'.repeat(64))).size(patience().signal), (error: BackendError) => {

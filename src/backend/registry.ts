@@ -26,6 +26,8 @@ export interface RegistryBackendOptions {
   readonly otherLogin?: CredentialSource
   /** A bearer token, taken until the registry refuses it; then `auth` is. */
   readonly registryToken?: string
+  /** A newer one, asked at each read: when it changes, it is taken until the registry refuses it. */
+  readonly newToken?: () => string | undefined
   /** No certificate checks; plain HTTP where nobody speaks TLS. */
   readonly skipVerify?: boolean
   /** PEM text of certificates to trust beside the system's. */
@@ -72,22 +74,26 @@ class RegistryBackend implements Backend {
   readonly #attempts: number
   readonly #clients: RegistryClient[] = []
   readonly #readers = new Set<RegistryReader>()
-  #repository: Repository
-  /** Asked when the registry token is refused; undefined when there is none, or when it is in use. */
-  #otherLogin: CredentialSource | undefined
   /** What the configuration said when it was looked at last. */
   #auth: string | undefined
+  #newToken: string | undefined
+  /** A registry token, '' = none. */
+  #token: string
+  readonly #login: CredentialSource | undefined
+  /** The repository by token and by login, made when first needed, and the one of both that is in use. */
+  #byToken: Repository | undefined
+  #byLogin: Repository | undefined
+  #repository: Repository
   #closed = false
 
   constructor(options: RegistryBackendOptions) {
     this.#options = options
     this.#auth = authOf(options)
+    this.#newToken = options.newToken?.()
+    this.#token = (this.#newToken ?? options.registryToken ?? '').trim()
+    this.#login = loginOf(options)
     this.#attempts = 1 + (options.retryLimit ?? DEFAULT_RETRIES)
-    const { registryToken = '' } = options
-    const login = loginOf(options)
-    const token = registryToken.trim() === '' ? undefined : fromRegistryToken(registryToken.trim())
-    if (token !== undefined) this.#otherLogin = login
-    this.#repository = this.#connect(token ?? login ?? anonymous())
+    this.#repository = this.#token === '' ? this.#withLogin() : this.#withToken()
   }
 
   async open(blobId: string): Promise<BlobReader> {
@@ -123,17 +129,36 @@ class RegistryBackend implements Backend {
       if (auth !== undefined) this.#refused(this.#repository) // a registry token stands back
       for (const client of this.#clients) client.forgetLogins()
     }
+    const token = this.#options.newToken?.()
+    if (token !== this.#newToken) {
+      this.#newToken = token
+      if (token !== undefined) this.#takeToken(token)
+    }
     return this.#repository
+  }
+
+  #takeToken(token: string): void {
+    this.#token = token.trim()
+    this.#repository = this.#withToken()
+    for (const client of this.#clients) client.forgetLogins()
   }
 
   /** A repository refused its login: true when there is another to try. */
   #refused(used: Repository): boolean {
-    if (used === this.#repository) {
-      if (this.#otherLogin === undefined || this.#closed) return false
-      this.#repository = this.#connect(this.#otherLogin)
-      this.#otherLogin = undefined
-    }
+    if (used !== this.#repository) return true
+    if (used !== this.#byToken || this.#login === undefined || this.#closed) return false
+    this.#repository = this.#withLogin()
     return true
+  }
+
+  #withToken(): Repository {
+    this.#byToken ??= this.#connect(async (host) => await fromRegistryToken(this.#token)(host))
+    return this.#byToken
+  }
+
+  #withLogin(): Repository {
+    this.#byLogin ??= this.#connect(this.#login ?? anonymous())
+    return this.#byLogin
   }
 
   #connect(credentials: CredentialSource): Repository {

@@ -22,6 +22,7 @@ import {
 import { ReadReports } from './read-reports.ts'
 import { noMoreThreads } from './later-threads.ts'
 import { LateReads } from './late-reads.ts'
+import { replacedLogin } from './live-login.ts'
 import { dynamicNotice } from './live-proxy.ts'
 import type { Log } from './log.ts'
 import { FileSystemCounters, FileSystemMetrics, type FileSystemMetricsJson } from './metrics.ts'
@@ -266,6 +267,8 @@ export class Daemon {
   setDynamic(id: string, key: string, value: string): void {
     const notice = this.dynamic.get(`${id}:${key}`) === value ? undefined : dynamicNotice(key, value)
     if (notice !== undefined) this.options.log.warn(`settings of ${id}: ${notice}`)
+    const replaced = replacedLogin(key)
+    if (replaced !== undefined && value !== '') this.dynamic.delete(`${id}:${replaced}`)
     this.dynamic.set(`${id}:${key}`, value)
   }
 

@@ -10,6 +10,7 @@ import { type BlobReader, localfsBackend } from '../backend/index.ts'
 import { BLOB_FEATURES, type BlobInfo } from '../blob/index.ts'
 import { parseConfig } from './config/document.ts'
 import { withExternalBlobs } from './external-blobs.ts'
+import { FIXED_LOGIN } from './live-login.ts'
 import { FIXED_PROXY } from './live-proxy.ts'
 
 const ID = 'e'.repeat(64)
@@ -31,7 +32,7 @@ test('the login of the image’s registry, which the API may set, is not sent to
   const { config } = parseConfig(JSON.stringify({ version: 2, external_backends: [entry] }), 'a')
   try {
     const main = localfsBackend({ dir: '/nowhere' })
-    const request = { config, proxy: FIXED_PROXY, currentAuth: () => btoa('somebody:else') }
+    const request = { config, proxy: FIXED_PROXY, login: { ...FIXED_LOGIN, auth: () => btoa('somebody:else') } }
     const backend = await withExternalBlobs(main, [BLOB], request)
     assert.equal(await (await backend.open(ID)).size(AbortSignal.timeout(5000)), 5)
     await backend.close()

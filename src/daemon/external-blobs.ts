@@ -4,10 +4,11 @@ import { externalSourceOf } from './config/external.ts'
 import { DaemonError, messageOf } from './errors.ts'
 import type { ImageRequest } from './image.ts'
 import { openSource } from './image-backend.ts'
+import { FIXED_LOGIN } from './live-login.ts'
 
 const LOOK_MS = 10_000
 /** The login that the API sets is for the image's own registry: other places have theirs in the configuration. */
-const NO_LOGIN = (): undefined => undefined
+const NO_LOGIN = FIXED_LOGIN
 
 /**
  * A backend that takes the external blobs of an image from the first place that has them: the configuration's `external_backends`, then its own. Closing it closes all. An image without such blobs gets its

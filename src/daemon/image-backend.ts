@@ -18,6 +18,7 @@ import { fromDockerConfig } from '../registry/index.ts'
 import type { HttpProxyConfig, OssConfig, RegistryConfig, S3Config } from './config/schema.ts'
 import { DEFAULT_RETRIES, type MountSettings } from './config/settings.ts'
 import { DaemonError, messageOf } from './errors.ts'
+import { FIXED_LOGIN, type LiveLogin } from './live-login.ts'
 import { FIXED_PROXY, type LiveProxy, proxyOptions } from './live-proxy.ts'
 import { versionInfo } from './version/index.ts'
 
@@ -41,12 +42,12 @@ const S3_KEYS = ['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKE
 const OSS_KEYS = ['OSS_ACCESS_KEY_ID', 'OSS_ACCESS_KEY_SECRET', 'OSS_SESSION_TOKEN'] as const
 
 /**
- * The backend that a configuration describes. `currentAuth` gives the login that the API set later, if one was; without any the Docker client's logins serve.
+ * The backend that a configuration describes. `login` is what the API set later, if it did; without any the Docker client's logins serve.
  * `proxy` is what may change about its proxy. Nothing is connected yet. Throws DaemonError 'BAD_CONFIG'.
  */
 export function openSource(
   source: MountSettings['source'],
-  currentAuth: () => string | undefined,
+  login: LiveLogin = FIXED_LOGIN,
   proxy: LiveProxy = FIXED_PROXY,
 ): MeasuredBackend {
   const metrics = new BackendMetrics(source.kind === 's3' ? 'oss' : source.kind) // what upstream's clients know
@@ -56,7 +57,7 @@ export function openSource(
         return { backend: withRetry(withMetrics(localfsBackend(source), metrics), LOCAL_RETRY), metrics }
       case 'registry':
         return {
-          backend: withMetrics(registryBackend(registryOptions(source.registry, currentAuth, proxy)), metrics),
+          backend: withMetrics(registryBackend(registryOptions(source.registry, login, proxy)), metrics),
           metrics,
         }
       case 'http-proxy':
@@ -126,11 +127,7 @@ function bucketOf(of: OssConfig | S3Config, [id, secret, token]: readonly [strin
   }
 }
 
-function registryOptions(
-  of: RegistryConfig,
-  currentAuth: () => string | undefined,
-  proxy: LiveProxy,
-): RegistryBackendOptions {
+function registryOptions(of: RegistryConfig, login: LiveLogin, proxy: LiveProxy): RegistryBackendOptions {
   const ca = of.ca_cert_files.map(readCertificates).join('\n')
   const configured = of.auth?.trim() ?? ''
   if (configured !== '' && !/^[^:]*:/.test(Buffer.from(configured, 'base64').toString()))
@@ -139,7 +136,8 @@ function registryOptions(
     host: of.host,
     repo: of.repo,
     scheme: of.scheme,
-    auth: () => currentAuth() ?? (configured === '' ? undefined : configured),
+    auth: () => login.auth() ?? (configured === '' ? undefined : configured),
+    newToken: () => login.token(),
     otherLogin: fromDockerConfig(),
     ...(of.registry_token === null ? {} : { registryToken: of.registry_token }),
     skipVerify: of.skip_verify,

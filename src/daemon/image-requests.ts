@@ -5,6 +5,7 @@ import { settingsOf } from './config/settings.ts'
 import { DaemonError } from './errors.ts'
 import type { MountRecord } from './handover/session-state.ts'
 import type { ImageRequest } from './image.ts'
+import { liveLogin } from './live-login.ts'
 import { liveProxy, schedulerNotice } from './live-proxy.ts'
 import type { Log } from './log.ts'
 
@@ -36,9 +37,6 @@ interface Parts {
   readonly log: Log
 }
 
-/** The login that the API may change while mounts use it. */
-const AUTH_KEY = 'registry_auth'
-
 /** Turns what somebody wants mounted, in its own words, into requests for images; what a document has without effect is logged. */
 export class ImageRequests {
   readonly #parts: Parts
@@ -68,7 +66,7 @@ export class ImageRequests {
       prefetchFiles: from.prefetchFiles,
       threads,
       dedup,
-      currentAuth: () => this.#dynamic.get(`${path}:${AUTH_KEY}`) || undefined,
+      login: liveLogin(path, this.#dynamic),
       proxy: liveProxy(path, this.#dynamic, (text) => log.warn(`${path}: ${text}`)),
     }
   }

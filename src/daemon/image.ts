@@ -10,6 +10,7 @@ import { DaemonError, messageOf } from './errors.ts'
 import { FileCounters, type FileRecording, recordFiles } from './file-counters.ts'
 import { withExternalBlobs } from './external-blobs.ts'
 import { openSource } from './image-backend.ts'
+import type { LiveLogin } from './live-login.ts'
 import type { LiveProxy } from './live-proxy.ts'
 import type { ServedImage } from './transports/fuse-handler.ts'
 
@@ -24,8 +25,8 @@ export interface ImageRequest {
   readonly prefetchFiles: readonly string[]
   /** The node's deduplication database. */
   readonly dedup?: ChunkDedup | undefined
-  /** The login that the API set for this mount, if one was. */
-  readonly currentAuth: () => string | undefined
+  /** What the API has to do with its registry's login. */
+  readonly login: LiveLogin
   /** What the API and the log have to do with its proxy. */
   readonly proxy?: LiveProxy
   /** Serving threads at most. */
@@ -90,7 +91,7 @@ export class MountedImage {
     const needsCache = loaded.bootstrap.version === 6 && request.isKeptElsewhere !== true
     if (needsCache && settings.cacheDirectory === undefined)
       throw deviceError('UNSUPPORTED', 'configure', 'Rafs v6 must have local blobcache configured')
-    const { backend: main, metrics } = openSource(settings.source, request.currentAuth, request.proxy)
+    const { backend: main, metrics } = openSource(settings.source, request.login, request.proxy)
     let backend = main
     try {
       backend = await withExternalBlobs(main, loaded.bootstrap.blobs, request)

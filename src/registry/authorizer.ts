@@ -103,7 +103,11 @@ export class Authorizer {
     const challenge = preferred(parseChallenges(headers['www-authenticate']), state.credentials)
     if (challenge === undefined) return false
     state.challenge = challenge
-    if (state.credentials?.kind === 'registry-token') state.registryTokenRefused = true
+    if (state.credentials?.kind === 'registry-token') {
+      const isOlder = used !== undefined && used.reveal() !== `Bearer ${state.credentials.token.reveal()}`
+      if (isOlder && !state.registryTokenRefused) return true // a newer one has come since
+      state.registryTokenRefused = true
+    }
     if (challenge.scheme === 'basic') return this.#basicRefused(target, state, used, signal)
     const slot = slotOf(state, target)
     slot.asked = challenge.parameters['scope'] ?? slot.asked

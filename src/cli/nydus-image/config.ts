@@ -6,7 +6,7 @@ import { osError } from '../os-error.ts'
 
 /** The place of blobs that a configuration document of nydusd names. */
 export async function configuredBackend(path: string): Promise<Backend> {
-  return openSource(await readSource(path), () => undefined).backend
+  return openSource(await readSource(path)).backend
 }
 
 export async function readSource(path: string): Promise<ReturnType<typeof blobSourceOf>> {
@@ -28,5 +28,5 @@ export function settledBackend(type: string, json: string, where: string): Backe
     throw new ExitError(1, 'failed to parse backend configuration', { cause })
   }
   const document = JSON.stringify({ version: 2, backend: { type, [type]: settings } })
-  return openSource(blobSourceOf(parseConfig(document, where).config), () => undefined).backend
+  return openSource(blobSourceOf(parseConfig(document, where).config)).backend
 }

@@ -92,7 +92,7 @@ async function entryOf(path: string): Promise<{ readonly bootstrap: string; read
   const backend = config['backend'] ?? { type, [String(type)]: config['backend_config'] }
   const { parseConfig, blobSourceOf, openSource } = await import('../../daemon/config/index.ts')
   const parsed = parseConfig(JSON.stringify({ version: 2, backend }), path)
-  return { bootstrap, backend: openSource(blobSourceOf(parsed.config), () => undefined).backend }
+  return { bootstrap, backend: openSource(blobSourceOf(parsed.config)).backend }
 }
 
 function isTable(value: unknown): value is Record<string, unknown> {

@@ -52,7 +52,7 @@ export async function openStorage({ type, config }: StorageFlags, flag: string):
 async function openBucket(type: 'oss' | 's3', table: unknown, flag: string): Promise<Backend> {
   const { blobSourceOf, openSource, parseConfig: parseDocument } = await import('../../daemon/config/index.ts')
   const document = JSON.stringify({ version: 2, backend: { type, [type]: table } })
-  return openSource(blobSourceOf(parseDocument(document, flag).config), () => undefined).backend
+  return openSource(blobSourceOf(parseDocument(document, flag).config)).backend
 }
 
 export function unsupportedStorage(type: string, flag: string): ConvertError {

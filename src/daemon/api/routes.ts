@@ -1,3 +1,4 @@
+import { isLoginUsable, LOGIN_KEYS } from '../live-login.ts'
 import type { Daemon } from '../daemon.ts'
 import { DaemonError } from '../errors.ts'
 import type { Mount } from '../mounts.ts'
@@ -219,7 +220,7 @@ function rawNumber(value: bigint): unknown {
   return (JSON as unknown as { rawJSON(text: string): unknown }).rawJSON(String(value)) // in Node 24, not yet in the language's types
 }
 
-const DYNAMIC_KEYS: ReadonlySet<string> = new Set(['registry_auth', 'dragonfly_scheduler_endpoint', 'proxy_url'])
+const DYNAMIC_KEYS: ReadonlySet<string> = new Set([...LOGIN_KEYS, 'dragonfly_scheduler_endpoint', 'proxy_url'])
 const HIDDEN = '******'
 
 /**
@@ -240,13 +241,13 @@ function showDynamic({ daemon, query }: Call): Answer {
 }
 
 function shownSetting(key: string, value: string, isOfOneMount: boolean): string {
-  if (key.endsWith(':registry_auth')) return isOfOneMount ? value : HIDDEN
+  if (LOGIN_KEYS.some((login) => key.endsWith(`:${login}`))) return isOfOneMount ? value : HIDDEN
   return value.replace(/\/\/[^/@]*@/, '//')
 }
 
 async function setDynamic({ daemon, query, body }: Call): Promise<Answer> {
   for (const [key, value] of parseStrings(body)) {
-    if (!DYNAMIC_KEYS.has(key)) return refusal(500, 'Configure(ResponsePayloadType)')
+    if (!DYNAMIC_KEYS.has(key) || !isLoginUsable(key, value)) return refusal(500, 'Configure(ResponsePayloadType)')
     daemon.setDynamic(query.get('id') ?? '', key, value)
   }
   await daemon.options.onChange?.()

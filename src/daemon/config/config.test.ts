@@ -208,7 +208,7 @@ test('a proxy whose address is none is refused by the name of its key', () => {
     const registry = { ...V1.device.backend.config, proxy: { [key]: value } }
     const document = { ...V1, device: { ...V1.device, backend: { type: 'registry', config: registry } } }
     const { source } = settingsOf(parseConfig(JSON.stringify(document), 'a').config)
-    assert.throws(() => openSource(source, () => undefined), {
+    assert.throws(() => openSource(source), {
       code: 'BAD_CONFIG',
       message: new RegExp(`"proxy.${key}"`),
     })

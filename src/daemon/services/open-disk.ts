@@ -3,6 +3,7 @@ import { parseConfig } from '../config/document.ts'
 import type { Config } from '../config/schema.ts'
 import { DaemonError } from '../errors.ts'
 import { MountedImage } from '../image.ts'
+import { FIXED_LOGIN } from '../live-login.ts'
 import type { Log } from '../log.ts'
 import { localfsDocument, readText } from '../run.ts'
 import { ImageDisk } from './image-disk.ts'
@@ -46,7 +47,7 @@ export async function openDisk({ bootstrap, config, isKeptElsewhere = false }: D
   const decoders = new DecodePool()
   try {
     const image = await MountedImage.open(
-      { source: bootstrap, config, isKeptElsewhere, prefetchFiles: [], currentAuth: () => undefined, threads: 0 },
+      { source: bootstrap, config, isKeptElsewhere, prefetchFiles: [], login: FIXED_LOGIN, threads: 0 },
       decoders,
     )
     try {

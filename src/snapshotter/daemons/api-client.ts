@@ -2,6 +2,7 @@
 import { request } from 'node:http'
 import * as v from 'valibot'
 import { SnapshotterError } from '../errors.ts'
+import type { WrittenLogin } from './config-template.ts'
 import { messageOf } from './message.ts'
 
 /** An image with many blobs has long lists of files. */
@@ -82,9 +83,10 @@ export class DaemonApi {
     await this.#act('PUT', '/api/v1/daemon/exit')
   }
 
-  /** `login` is base64 of `user:password`. */
-  async setLogin(at: string, login: string): Promise<void> {
-    await this.#act('PUT', `/api/v1/config?id=${encodeURIComponent(at)}`, { registry_auth: login })
+  /** What stands in the configuration of an image from now on; of the original's nydusd only `auth`, which refuses tokens. */
+  async setLogin(at: string, login: WrittenLogin): Promise<void> {
+    const body = 'auth' in login ? { registry_auth: login.auth } : { registry_token: login.token }
+    await this.#act('PUT', `/api/v1/config?id=${encodeURIComponent(at)}`, body)
   }
 
   /** What one of the metrics' routes says; undefined for what there is nothing of. Without `id`: of the only mount. */

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { CRI_IMAGE_REF } from '../labels.ts'
 import type { Snapshot } from '../snapshot.ts'
-import { ConfigTemplate, type Credential, loginOf, readConfig, writePrivately } from './config-template.ts'
+import { ConfigTemplate, type Credential, readConfig, writePrivately } from './config-template.ts'
 import { writeImageConfig } from './image-config.ts'
 import { imageKey, referenceOf, registryOf } from './image-request.ts'
 import type { DaemonSettings } from './settings.ts'
@@ -106,7 +106,7 @@ test('version 2: the same, in its own places; a token takes the place of a login
     cache: { type: 'filecache', filecache: { enable_encryption: false, work_dir: '/cache' } },
   })
   assert.equal(ConfigTemplate.relogin(rendered, { username: 'u', password: 'p' }), true)
-  assert.equal(ConfigTemplate.loginIn(rendered), loginOf({ username: 'u', password: 'p' }))
+  assert.deepEqual(ConfigTemplate.loginIn(rendered), { auth: btoa('u:p') })
   assert.equal(JSON.stringify(rendered).includes('secret token'), false)
 })
 
@@ -178,7 +178,7 @@ test('an image gets its registry and login; without a name only a template that 
       host: 'index.docker.io',
       repo: 'library/node',
       mirrors: [{ host: 'http://mirror.index.docker.io' }],
-      auth: loginOf({ username: 'u', password: 'p' }),
+      auth: btoa('u:p'),
     },
   )
   const nameless = { ...request, reference: '', labels: new Map<string, string>() }

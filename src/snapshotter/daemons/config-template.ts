@@ -13,6 +13,9 @@ const MAX_BYTES = 1 << 20
 /** A login: a name and a password, or a token. */
 export type Credential = { readonly username: string; readonly password: string } | { readonly token: string }
 
+/** The same as nydusd has it: base64 of `user:password`, or a token. */
+export type WrittenLogin = { readonly auth: string } | { readonly token: string }
+
 /** What differs from image to image. */
 export interface ConfigFacts {
   /** Name of the mounted image; the path in the session. */
@@ -99,10 +102,12 @@ export class ConfigTemplate {
   }
 
   /** The login of a registry in a document that was rendered before. */
-  static loginIn(document: Json): string | undefined {
+  static loginIn(document: Json): WrittenLogin | undefined {
     const { type, backend } = placesOf(document, (why) => new SnapshotterError('BAD_STATE', why))
-    const { auth } = backend
-    return type === 'registry' && typeof auth === 'string' && auth !== '' ? auth : undefined
+    const { auth, registry_token: token } = backend
+    if (type !== 'registry') return undefined
+    if (typeof token === 'string' && token !== '') return { token }
+    return typeof auth === 'string' && auth !== '' ? { auth } : undefined
   }
 
   #places(document: Json): Places {
@@ -144,15 +149,15 @@ function placesOf(document: Json, bad: (why: string) => Error): Places {
 function putLogin(backend: Json, credential: Credential): void {
   delete backend['auth']
   delete backend['registry_token']
-  const login = loginOf(credential)
-  if (login === undefined && 'token' in credential) backend['registry_token'] = credential.token
-  else backend['auth'] = login
+  const login = writtenLogin(credential)
+  if ('token' in login) backend['registry_token'] = login.token
+  else backend['auth'] = login.auth
 }
 
-/** As nydusd takes it: base64 of `user:password`; undefined for a token. A password alone is a token. */
-export function loginOf(credential: Credential): string | undefined {
-  if ('token' in credential) return undefined
-  return Buffer.from(`${credential.username}:${credential.password}`).toString('base64')
+/** As nydusd takes it. */
+export function writtenLogin(credential: Credential): WrittenLogin {
+  if ('token' in credential) return { token: credential.token }
+  return { auth: Buffer.from(`${credential.username}:${credential.password}`).toString('base64') }
 }
 
 /** What was written for an image. Throws SnapshotterError 'BAD_STATE'. */

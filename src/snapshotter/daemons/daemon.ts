@@ -62,6 +62,8 @@ export class Nydusd {
   /** Of one processor, in percent; of the time after its start. */
   startupCpuPercent = 0
   readonly sessions: SessionKeeper
+  /** What tells a login takes its turn: the one that was written last is told last. */
+  readonly loginTurns = new Turns()
   /** Nothing of it was ever started. */
   isNew: boolean
   /** Whoever needs a dead daemon waits for the same attempt. */

@@ -1,30 +1,58 @@
-import { ConfigTemplate, type Credential, loginOf, readConfig, writePrivately } from './config-template.ts'
+import { SnapshotterError } from '../errors.ts'
+import {
+  ConfigTemplate,
+  type Credential,
+  readConfig,
+  type WrittenLogin,
+  writePrivately,
+  writtenLogin,
+} from './config-template.ts'
 import type { DaemonImage, Nydusd } from './daemon.ts'
 import { messageOf } from './message.ts'
 import { configPath, sessionPath } from './places.ts'
 
 /** Puts another login into an image's configuration, for daemons to come, and tells it to the one that serves. Throws SnapshotterError. */
 export async function pushLogin(daemon: Nydusd, image: DaemonImage, credential: Credential): Promise<void> {
+  await daemon.loginTurns.take(async () => await push(daemon, image, credential))
+}
+
+async function push(daemon: Nydusd, image: DaemonImage, credential: Credential): Promise<void> {
   const { SnapshotID: key } = image.record
   const path = configPath(daemon.record, key)
   const document = await readConfig(path)
   if (!ConfigTemplate.relogin(document, credential)) return
   await writePrivately(path, JSON.stringify(document))
-  const login = loginOf(credential)
-  // a token reaches those that start from now on: nydusd takes only logins while it serves
-  if (login === undefined || daemon.state !== 'running' || !image.isMounted) return
-  await daemon.api.setLogin(sessionPath(daemon.record, key), login)
+  if (daemon.state !== 'running' || !image.isMounted) return
+  await tell(daemon, image, writtenLogin(credential))
   await daemon.sessions.save()
 }
 
 /** A state may have been saved with a login that is out of date: what configurations have is told again after each takeover. Never throws. */
 export async function tellLogins(daemon: Nydusd): Promise<void> {
-  for (const { record, isMounted } of daemon.images.values())
+  await daemon.loginTurns.take(async () => await tellAll(daemon))
+}
+
+async function tellAll(daemon: Nydusd): Promise<void> {
+  for (const image of daemon.images.values())
     try {
-      const login = ConfigTemplate.loginIn(await readConfig(configPath(daemon.record, record.SnapshotID)))
-      if (isMounted && login !== undefined)
-        await daemon.api.setLogin(sessionPath(daemon.record, record.SnapshotID), login)
+      const login = ConfigTemplate.loginIn(await readConfig(configPath(daemon.record, image.record.SnapshotID)))
+      if (image.isMounted && login !== undefined) await tell(daemon, image, login)
     } catch (error) {
-      daemon.parts.log.warn(`the login of ${record.ImageID} is not told to nydusd ${daemon.id}: ${messageOf(error)}`)
+      daemon.parts.log.warn(
+        `the login of ${image.record.ImageID} is not told to nydusd ${daemon.id}: ${messageOf(error)}`,
+      )
     }
+}
+
+/** The original's nydusd takes no tokens while it serves: they reach it when it starts the next time. */
+async function tell(daemon: Nydusd, { record }: DaemonImage, login: WrittenLogin): Promise<void> {
+  try {
+    await daemon.api.setLogin(sessionPath(daemon.record, record.SnapshotID), login)
+  } catch (error) {
+    const isRefusal = error instanceof SnapshotterError && error.code === 'INTERNAL'
+    if (!isRefusal || !('token' in login)) throw error
+    daemon.parts.log.debug(
+      `the token of ${record.ImageID} reaches nydusd ${daemon.id} at its next start: ${messageOf(error)}`,
+    )
+  }
 }

@@ -194,7 +194,7 @@ test('our nydusd reads from the mirror, and from the registry itself when the mi
   })
   const { config: parsed, unknownKeys } = parseConfig(document, 'rendered')
   assert.deepEqual(unknownKeys, [])
-  const { backend } = openSource(blobSourceOf(parsed), () => undefined)
+  const { backend } = openSource(blobSourceOf(parsed))
   const blob = await backend.open(digestOf(content).slice('sha256:'.length))
   const read = async (offset: number): Promise<void> => {
     const into = Buffer.alloc(1000)

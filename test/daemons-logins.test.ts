@@ -1,0 +1,117 @@
+/** Logins that are renewed while daemons serve. */
+import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { callApi, CARRIED_BLOBS, differencesSeenApart } from '../src/daemon/testing.ts'
+import {
+  digestOf,
+  fromPassword,
+  parseReference,
+  RegistryClient,
+  type RegistryServer,
+  startRegistry,
+} from '../src/registry/index.ts'
+import { Field, FILE, IMAGE, PEER, skip, skipPeer, until } from './daemons/field.ts'
+
+const REPO = 'test/image'
+const AUTH = btoa('ann:secret')
+
+async function registryIn(field: Field): Promise<RegistryServer & AsyncDisposable> {
+  const auth = { kind: 'bearer', tokenLifeMs: 3_600_000, users: { ann: 'secret' } } as const
+  const server = await startRegistry({ root: field.folder('registry'), host: '127.0.0.1', port: 0, auth })
+  const client = new RegistryClient({ credentials: fromPassword('ann', 'secret'), plainHttp: 'always' })
+  const repository = client.repository(parseReference(`${server.host}/${REPO}`))
+  for (const blob of IMAGE.blobs) {
+    const bytes = readFileSync(join(CARRIED_BLOBS, blob))
+    const open = async function* () {
+      yield bytes
+    }
+    await repository.uploadBlob({ digest: digestOf(bytes), size: bytes.length, open })
+  }
+  await client.close()
+  return Object.assign(server, { [Symbol.asyncDispose]: () => server.close() })
+}
+
+/** What a credential provider gets: good until all tokens are made to expire. */
+async function tokenOf(server: RegistryServer): Promise<string> {
+  const url = `http://${server.host}/token?service=any&scope=repository:${REPO}:pull`
+  const answer = await fetch(url, { headers: { authorization: `Basic ${AUTH}` } })
+  return ((await answer.json()) as { readonly token: string }).token
+}
+
+const TEMPLATE = {
+  device: {
+    backend: { type: 'registry', config: { scheme: 'http', retry_limit: 1 } },
+    cache: { type: 'blobcache', config: { work_dir: '/nowhere' } },
+  },
+  mode: 'direct',
+  enable_xattr: true,
+  amplify_io: 0,
+}
+
+for (const mode of ['shared', 'dedicated'] as const)
+  test(`a renewed token reaches a running daemon, ${mode}, and outlives it; then a login takes its place`, {
+    skip,
+    timeout: 120_000,
+  }, async () => {
+    await using field = new Field({ mode, recover: 'failover', template: TEMPLATE })
+    await using server = await registryIn(field)
+    const reference = `${server.host}/${REPO}`
+    let token = await tokenOf(server)
+    field.credentials = { find: async () => ({ token }) }
+    const images = await field.start()
+    const old = token
+    const { mountpoint, key } = await field.ensure(field.layer(IMAGE), { reference })
+    const settings = async (): Promise<unknown> => {
+      const socketPath = images.list()[0]?.apiSocket ?? ''
+      const { text } = await callApi(socketPath, 'GET', `/api/v1/config?id=${mode === 'shared' ? `/${key}` : '/'}`)
+      return JSON.parse(text)
+    }
+    server.expireTokens()
+    await assert.rejects(readFile(join(mountpoint, FILE)), { code: 'EIO' }) // never blocking: the registry is in this process
+    token = await tokenOf(server)
+    await images.renewed(reference, { token })
+    server.resetCounters()
+    assert.deepEqual(await differencesSeenApart(mountpoint, IMAGE.tree), [], field.lines.join('\n'))
+    assert.equal(server.counters().token.requests, 0)
+    assert.ok(server.counters().blob.requests > 0)
+    const [before] = images.list()
+    process.kill(before?.pid ?? 0, 'SIGKILL')
+    await until('another daemon', () => {
+      const [now] = images.list()
+      return now?.state === 'running' && now.pid !== before?.pid ? true : undefined
+    })
+    assert.deepEqual(await settings(), { registry_token: token })
+    await images.renewed(reference, { username: 'ann', password: 'secret' })
+    assert.deepEqual(await settings(), { registry_auth: AUTH })
+    for (const secret of [token, old, AUTH]) assert.ok(!field.lines.some((line) => line.includes(secret)))
+  })
+
+test('a renewed token is kept for the next start of the original, which takes none while it runs', {
+  skip: skipPeer,
+  timeout: 120_000,
+}, async () => {
+  await using field = new Field({ mode: 'dedicated', recover: 'restart', template: TEMPLATE })
+  field.program('nydusd', PEER)
+  await using server = await registryIn(field)
+  const reference = `${server.host}/${REPO}`
+  const token = await tokenOf(server)
+  field.credentials = { find: async () => ({ token }) }
+  const images = await field.start()
+  const layer = field.layer(IMAGE)
+  const { mountpoint, configPath } = await field.ensure(layer, { reference })
+  server.expireTokens()
+  const next = await tokenOf(server)
+  await images.renewed(reference, { token: next })
+  assert.ok(field.lines.some((line) => /^debug the token of .* reaches nydusd \w+ at its next start/.test(line)))
+  assert.ok(readFileSync(configPath, 'utf8').includes(next))
+  const [before] = images.list()
+  process.kill(before?.pid ?? 0, 'SIGKILL')
+  await until('another daemon', () => {
+    const [now] = images.list()
+    return now?.state === 'running' && now.pid !== before?.pid ? true : undefined
+  })
+  assert.equal((await readFile(join(mountpoint, FILE))).length, 65_536)
+})
