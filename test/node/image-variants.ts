@@ -1,5 +1,5 @@
 import { push } from '../../src/convert/testing.ts'
-import { type Descriptor, MEDIA_TYPES } from '../../src/registry/index.ts'
+import { type Descriptor, MEDIA_TYPES, type Repository } from '../../src/registry/index.ts'
 import type { ImageName, Images, TestImage } from './images.ts'
 
 const MAX_CONFIG_BYTES = 1 << 20
@@ -20,4 +20,12 @@ export async function variantsOf(images: Images, name: ImageName, count: number)
     variants.push({ reference: images.reference(tag), sums })
   }
   return variants
+}
+
+/** The same image under another tag of its repository, without its layers' annotations. */
+export async function pushUnmarked(repository: Repository, tag: string): Promise<void> {
+  const { bytes } = await repository.manifest(repository.reference.tag ?? '')
+  const manifest = JSON.parse(Buffer.from(bytes).toString()) as { layers: Descriptor[] }
+  const layers = manifest.layers.map(({ mediaType: type, digest, size }) => ({ mediaType: type, digest, size }))
+  await repository.pushManifest(tag, Buffer.from(JSON.stringify({ ...manifest, layers })), MEDIA_TYPES.ociManifest)
 }

@@ -19,6 +19,7 @@ import {
   type Repository,
 } from '../../src/registry/index.ts'
 import { baseEntries, dataEntries, type DataFile, dataFiles, layerOf, pushRunnable, sumsOf } from './image-content.ts'
+import { pushUnmarked } from './image-variants.ts'
 import { bootstrapLayer, nydusLayer } from './nydus-layers.ts'
 import { type Login, startTestRegistry, type TestRegistry } from './registry.ts'
 
@@ -30,7 +31,7 @@ export interface TestImage {
 
 /**
  * - `plain` ordinary layers; `v5`, `v6` Nydus images of that RAFS version; `zran` metadata beside an ordinary layer
- * - `mixed` ordinary layers above a Nydus image, as a commit or a build leaves them
+ * - `mixed` ordinary layers above a Nydus image, as a commit or a build leaves them; `built` the same without annotations, as BuildKit leaves it
  * - `index` the plain and the Nydus image under one tag; `referred` a plain image whose Nydus image refers to it
  * - `deep-plain`, `deep` 120 layers
  * - `pause` for sandboxes; `other` a Nydus image that shares no layer with the others
@@ -41,6 +42,7 @@ export type ImageName =
   | 'v6'
   | 'zran'
   | 'mixed'
+  | 'built'
   | 'index'
   | 'referred'
   | 'deep-plain'
@@ -115,6 +117,10 @@ export class Images implements AsyncDisposable {
         return image
       case 'mixed':
         return { ...image, sums: sumsOf(await this.#pushMixed()) }
+      case 'built':
+        image.sums = (await this.image('mixed')).sums
+        await pushUnmarked(this.repository('mixed'), name)
+        return image
       case 'deep-plain':
         return { ...image, sums: sumsOf(await this.#pushDeep()) }
       case 'deep':

@@ -17,6 +17,7 @@ const IMAGES: ReadonlyArray<readonly [ImageName, what: string, isLazy: boolean]>
   ['v5', 'a Nydus image, RAFS v5', true],
   ['zran', 'a Nydus image over an ordinary layer (zran)', true],
   ['mixed', 'a Nydus image with ordinary layers above', true],
+  ['built', 'the same as BuildKit leaves it, without annotations', true],
   ['index', 'a tag with an ordinary image and its Nydus image', false],
   ['deep-plain', 'an ordinary image of 120 layers', false],
   ['deep', 'a Nydus image of 120 layers', true],
@@ -28,7 +29,7 @@ export const POD_CASES: readonly NodeCase[] = IMAGES.map(([image, what, isLazy])
   title: `${what}: pull, run, exec, logs, stats, write, stop, remove; nothing is left`,
   isShort: SHORT.has(image),
   whyNot: (world) =>
-    image === 'mixed' && world.isOriginal
+    (image === 'mixed' || image === 'built') && world.isOriginal
       ? "the original's snapshotter leaves out layers above a Nydus image"
       : undefined,
   run: (world) => lifeOfPod(world, image, isLazy),
