@@ -92,11 +92,13 @@ test('a tar that ends early is told as of a stream', async () => {
 })
 
 test('what is compressed, or no file, is left to those who read streams, and nothing stays open', async () => {
-  const options = { signal: new AbortController().signal, onBytes: () => undefined }
+  let told = 0
+  const options = { signal: new AbortController().signal, onBytes: (bytes: number) => void (told += bytes) }
   mkdirSync(join(home, 'folder'))
   const compressed = written('layer.tar.gz', gzipSync(await archive()))
   for (const path of [compressed, join(home, 'folder'), join(home, 'missing'), '/dev/null'])
     assert.equal(TarFile.open(path, options), undefined, path)
+  assert.equal(told, 0, 'they tell of what they read')
   const empty = opened(written('empty.tar', new Uint8Array(0)))
   assert.deepEqual(await entriesOf(empty.file, MIB), [])
   const open = readdirSync('/proc/self/fd').flatMap((fd) => {

@@ -37,29 +37,20 @@ export class TarFile implements ByteInput {
   static open(path: string, options: TarFileOptions): TarFile | undefined {
     // A FIFO is not even opened: its writer would be told that its reader came and went.
     if (guarded(path, () => statSync(path, { throwIfNoEntry: false }))?.isFile() !== true) return undefined
-    const file = new TarFile(
-      path,
-      guarded(path, () => openSync(path, 'r')),
-      options,
-    )
-    let isPlain = false
+    const fd = guarded(path, () => openSync(path, 'r'))
+    let file: TarFile | undefined
     try {
-      isPlain = file.#isPlain()
+      if (guarded(path, () => isPlain(fd))) file = new TarFile(path, fd, options)
+      return file
     } finally {
-      if (!isPlain) closeSync(file.#fd)
+      if (file === undefined) closeSync(fd)
     }
-    return isPlain ? file : undefined
   }
 
   private constructor(path: string, fd: number, options: TarFileOptions) {
     this.#path = path
     this.#fd = fd
     this.#options = options
-  }
-
-  #isPlain(): boolean {
-    while (this.#end < 4 && this.#fill());
-    return detectCompression(this.#buffer.subarray(0, this.#end)) === 'none'
   }
 
   takeNow(length: number): Uint8Array | undefined {
@@ -160,6 +151,12 @@ export class TarFile implements ByteInput {
     await setImmediate()
     this.#options.signal.throwIfAborted()
   }
+}
+
+/** Told by the first bytes, which are read once more by whoever reads the file, and count then. */
+function isPlain(fd: number): boolean {
+  const head = new Uint8Array(4)
+  return detectCompression(head.subarray(0, readSync(fd, head, 0, head.length, 0))) === 'none'
 }
 
 function guarded<T>(path: string, call: () => T): T {
