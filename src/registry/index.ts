@@ -25,7 +25,7 @@ export { MEDIA_TYPES, parseImageConfig, parseManifest } from './manifest.ts'
 export type { Mirror } from './mirrors.ts'
 export { formatPlatform, hostPlatform, parsePlatform, samePlatform, selectPlatform } from './platform.ts'
 export type { Reference } from './reference.ts'
-export { formatReference, normalHost, parseReference, referenceTarget } from './reference.ts'
+export { formatReference, isTag, normalHost, parseReference, referenceTarget } from './reference.ts'
 export type {
   BlobSource,
   BlobStreamOptions,

@@ -4,6 +4,7 @@ import { ConvertError } from '../../convert/index.ts'
 import {
   formatReference,
   hostPlatform,
+  isTag,
   parsePlatform,
   type Platform,
   type Reference,
@@ -161,7 +162,7 @@ export function targetName({ source, target = '', targetSuffix = '' }: ConvertFl
 /** `--graph-driver-tag`: another one than the target's, in its repository. */
 export function graphDriverTagOf({ graphDriverTag }: ConvertFlags, target: Reference): string | undefined {
   if (!given(graphDriverTag)) return undefined
-  if (!/^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$/.test(graphDriverTag))
+  if (!isTag(graphDriverTag))
     throw bad(
       `invalid --graph-driver-tag ${JSON.stringify(graphDriverTag)}: it is a tag in the repository of the target, 1 to 128 of letters, digits, "_", "." and "-"`,
     )
