@@ -7,7 +7,7 @@ import { type CacheForm, ChunkPages, pagesOf, type StoredUnit } from './chunk-fo
 import { ChunkMap, type MapLock } from './chunk-map.ts'
 import { type DataFile, openDataFile } from './data-file.ts'
 import { DataWatch, type Lost, lostChunks } from './data-watch.ts'
-import { CacheError, cacheError } from './errors.ts'
+import { CacheError, cacheError, errnoName } from './errors.ts'
 import { readSome, writeSome } from './file-io.ts'
 import { OpenCache } from './open-caches.ts'
 import { pinsIdentity, unpin, WriteTurns } from './pinned-blocks.ts'
@@ -219,9 +219,14 @@ class DiskChunkCache implements ChunkCache {
       unpin(this.#directory, this.blobId)
       return this.#hand.choose(this.chunks, wantedBytes, touched, (chunk) => this.#stores.has(chunk) || isBusy(chunk))
     }
-    const freed = evictChunks(from, choose)
-    this.#watch?.expect()
-    return freed
+    try {
+      const freed = evictChunks(from, choose)
+      this.#watch?.expect()
+      return freed
+    } catch (error) {
+      if (errnoName(error) === undefined) throw error // what cannot be freed stays
+      return 0
+    }
   }
 
   async store(chunk: ChunkInfo, bytes: VerifiedChunk, stored?: StoredUnit, twin?: FileTwin): Promise<void> {

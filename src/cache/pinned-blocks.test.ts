@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
@@ -155,6 +155,20 @@ test('eviction takes the pins of a file that nobody else has open, and is refuse
   )
   assert.equal(pinsIdentity(directory, ID), undefined)
   await cache.store(chunk(0), content(1))
+})
+
+test('pins that cannot be removed keep the data, and the cache goes on', async (t) => {
+  const directory = temporary(t)
+  const cache = await openOne(directory)
+  t.after(async () => await cache.close())
+  await cache.store(chunk(0), content(1))
+  mkdirSync(join(directory, `${ID}.blob.pins`))
+  assert.equal(
+    cache.evict(SIZE, new Uint8Array(COUNT), () => false),
+    0,
+  )
+  assert.equal(cache.isTrusted(0), true)
+  assert.equal(readFileSync(join(directory, `${ID}.blob.data`))[0], 1)
 })
 
 test('trimming takes pins with their blob', async (t) => {
