@@ -1,7 +1,7 @@
 import { closeSync, fdatasyncSync, futimesSync, readSync, rmSync, writeSync } from 'node:fs'
 import { whileAlone } from '../kernel/index.ts'
 import { bitOf, MAP_HEADER, MAP_HEADER_SIZE } from './chunk-map-format.ts'
-import { CacheError, cacheError } from './errors.ts'
+import { CacheError, cacheError, errnoName } from './errors.ts'
 import { openMapFile, writeAllReady } from './map-file.ts'
 
 /**
@@ -125,11 +125,14 @@ export class ChunkMap {
     while (this.#written !== undefined) await this.#written.promise.catch(() => {}) // those who wait for the change get the error
   }
 
-  /** Closes the map, and removes it if nobody else has it open. */
+  /** Closes the map, and removes it if nobody else has it open; what cannot be removed stays. */
   async discard(): Promise<void> {
     await this.settled()
+    if (this.#fd < 0) return
     try {
       whileAlone(this.#fd, () => rmSync(this.#path, { force: true }))
+    } catch (error) {
+      if (errnoName(error) === undefined) throw error
     } finally {
       closeSync(this.#fd)
     }

@@ -1,6 +1,16 @@
 /** What a power cut leaves: what was synced, and of all else any part, marks without data among them. */
 import assert from 'node:assert/strict'
-import { fdatasyncSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, unlinkSync } from 'node:fs'
+import {
+  fdatasyncSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
@@ -162,4 +172,16 @@ test('nothing stays in shared memory when the last cache of a file is closed', a
   assert.throws(() => statSync(path), { code: 'ENOENT' })
   assert.deepEqual(marks(directory), [1, 2])
   assert.deepEqual(readdirSync(directory).length, 2)
+})
+
+test('a cache is closed whole also when its file in shared memory cannot be removed', async (t) => {
+  const directory = temporary(t)
+  const cache = await open(t, directory)
+  await store(cache, 1)
+  const path = volatile(directory)
+  unlinkSync(path)
+  mkdirSync(path)
+  t.after(() => rmdirSync(path))
+  await cache.close()
+  assert.deepEqual(marks(directory), [1])
 })
