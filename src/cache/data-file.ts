@@ -62,18 +62,41 @@ const PAGE = 4096
 /** A FIFO put there must not hang us, and a link not make us write into somebody else's file. */
 const SAFELY = constants.O_NONBLOCK | constants.O_NOFOLLOW
 
-/** Opens for reading and writing, or, where writing is refused, for reading. */
+/** How often data may be freed or removed just when it is opened. */
+const LEASES = 4
+
+/** Opens for reading and writing, or, where writing is refused, for reading. Waits for a process that is freeing or removing the data (`whileAlone`). */
 export function openEither(path: string, flags = 0): { fd: number; isWritable: boolean } {
   try {
-    return { fd: openSync(path, constants.O_RDWR | SAFELY | flags, 0o644), isWritable: true }
+    return { fd: openSafely(path, constants.O_RDWR | flags), isWritable: true }
   } catch (error) {
     if (errnoName(error) === 'ELOOP')
       throw new CacheError('IO', `${path} is a symbolic link, which is not followed; remove it`, { cause: error })
     if (!['EROFS', 'EACCES', 'EPERM'].includes(errnoName(error) ?? '')) throw error
     try {
-      return { fd: openSync(path, constants.O_RDONLY | SAFELY), isWritable: false }
+      return { fd: openSafely(path, constants.O_RDONLY), isWritable: false }
     } catch {
       throw error // the first reason is the one that helps
     }
+  }
+}
+
+function openSafely(path: string, flags: number): number {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return openSync(path, flags | SAFELY, 0o644)
+    } catch (error) {
+      if (errnoName(error) !== 'EAGAIN' || attempt === LEASES) throw error
+      endOfLease(path, flags & ~constants.O_CREAT)
+    }
+  }
+}
+
+/** An open that may wait does so until the lease ends, which the kernel sees to. What it gives may be removed by then. */
+function endOfLease(path: string, flags: number): void {
+  try {
+    closeSync(openSync(path, flags | constants.O_NOFOLLOW))
+  } catch (error) {
+    if (errnoName(error) === undefined) throw error // the next attempt tells
   }
 }
