@@ -18,6 +18,9 @@ export interface Figure {
   readonly target?: Target
 }
 
+/** Columns of the longest name and its unit. */
+const WHAT = 48
+
 /** Prints a benchmark's parts as they come, and remembers which targets were missed. */
 export class Report {
   readonly figures: Array<
@@ -35,7 +38,7 @@ export class Report {
     this.#part = title
     this.#print(`\n${title}`)
     this.#print(
-      `  ${'what'.padEnd(34)} ${'ours'.padStart(10)} ${'peer/bound'.padStart(11)} ${'ratio'.padStart(7)}  target`,
+      `  ${'what'.padEnd(WHAT)} ${'ours'.padStart(10)} ${'peer/bound'.padStart(11)} ${'ratio'.padStart(7)}  target`,
     )
   }
 
@@ -46,7 +49,7 @@ export class Report {
     const met = target === undefined ? undefined : meets(target, ours, ratio)
     this.figures.push({ ...figure, part: this.#part, ratio, met })
     const columns = [
-      `${what}, ${unit}`.padEnd(34),
+      `${what}, ${unit}`.padEnd(WHAT),
       number(ours).padStart(10),
       (against === undefined ? '-' : number(against)).padStart(11),
       (ratio === undefined ? '-' : ratio.toFixed(2)).padStart(7),
@@ -92,5 +95,5 @@ function describe(target: Target, met: boolean | undefined): string {
 function number(value: number): string {
   if (!Number.isFinite(value)) return '-'
   if (Math.abs(value) >= 100) return String(Math.round(value))
-  return value.toPrecision(3).replace(/\.?0+$/, '')
+  return String(Number(value.toPrecision(3)))
 }
