@@ -82,7 +82,8 @@ test('what a handler throws is the status of the call: its code, or UNKNOWN', as
       if (key === 'coded') throw new ContainerdError('FAILED_PRECONDITION', 'has 50 % of „children“')
       throw new Error('x'.repeat(100_000))
     },
-    async *list() {
+    async *list({ filters }) {
+      if (filters.length > 0) throw new ContainerdError('INVALID_ARGUMENT', `${filters[0]}${'😀'.repeat(10_000)}`)
       yield { info: [{ name: 'first' }] }
       throw new ContainerdError('NOT_FOUND', 'no second')
     },
@@ -101,6 +102,13 @@ test('what a handler throws is the status of the call: its code, or UNKNOWN', as
     { code: 'NOT_FOUND', message: 'no second' },
   )
   assert.deepEqual(names, ['first'])
+  // Cut amid a character.
+  await assert.rejects(
+    async () => {
+      for await (const _none of snapshots.list({ filters: ['x'] })) assert.fail()
+    },
+    { code: 'INVALID_ARGUMENT', message: `x${'😀'.repeat(4095)}\ufffd…` },
+  )
 })
 
 test('streams and messages of many megabytes arrive whole', async (t) => {

@@ -11,9 +11,11 @@ const MAX_DETAILS = 8 * 1024
 
 /** The status of a call whose handler threw `error`. */
 export function statusOf(error: unknown): Status {
-  const details = error instanceof Error ? error.message : String(error)
+  const text = error instanceof Error ? error.message : String(error)
+  const details = text.length > MAX_DETAILS ? `${text.slice(0, MAX_DETAILS)}…` : text
   return {
     code: error instanceof ContainerdError ? STATUS_CODE[error.code] : STATUS_CODE.UNKNOWN,
-    details: details.length > MAX_DETAILS ? `${details.slice(0, MAX_DETAILS)}…` : details,
+    // Half of a character, as cutting leaves, cannot be encoded: the call would never be answered.
+    details: details.toWellFormed(),
   }
 }

@@ -177,7 +177,7 @@ class UnaryCall {
     this.#end()
     this.#parts.length = 0
     if (isGone(this.#stream)) return
-    const status = { 'grpc-status': String(code), 'grpc-message': encodeURI(details.toWellFormed()) }
+    const status = { 'grpc-status': String(code), 'grpc-message': encodeURI(details) }
     this.#stream.respond({ ...HEADERS, ...status }, { endStream: true })
   }
 

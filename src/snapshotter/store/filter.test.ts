@@ -80,4 +80,5 @@ test('what is no filter is refused with the place in the text', () => {
   assert.throws(() => matches('kind=x'), {
     message: 'filters: parse error: [kind >|=|< x]: unsupported operator "=": invalid argument',
   })
+  assert.throws(() => matches('kind😀x'), { message: /^filters: parse error: \[kind >\|😀\|< x\]: / })
 })

@@ -156,9 +156,10 @@ class Parser {
 
   /** As containerd shows it: the character between marks. */
   #fail(why: string): never {
-    const [before, after] = [this.#text.slice(0, this.#at), this.#text.slice(this.#at + 1)]
-    const here = this.#text[this.#at]
-    const place = here === undefined ? `[${before}]` : `[${before} >|${here}|< ${after}]`
+    const before = this.#text.slice(0, this.#at)
+    const point = this.#text.codePointAt(this.#at)
+    const here = point === undefined ? '' : String.fromCodePoint(point)
+    const place = here === '' ? `[${before}]` : `[${before} >|${here}|< ${this.#text.slice(this.#at + here.length)}]`
     throw new SnapshotterError('INVALID_ARGUMENT', `filters: parse error: ${place}: ${why}: invalid argument`)
   }
 }
