@@ -22,3 +22,23 @@ test('a layer is measured some time after its commit, or when somebody asks; one
   assert.deepEqual(store.stat('measured').usage, store.stat('asked').usage)
   assert.deepEqual(complaints, [])
 })
+
+test('what was measured is not told of a layer that got the name meanwhile', async (t) => {
+  const started = await startSnapshotter()
+  t.after(async () => await started.close())
+  const { snapshotter, store } = started
+  const layer = (bytes: number): void => {
+    const snapshot = store.create('active', 'key', '', new Map())
+    writeFileSync(join(store.directory(snapshot), 'fs/file'), Buffer.alloc(bytes, 1))
+    store.commit('layer', 'key', new Map(), undefined)
+  }
+  layer(100_000)
+  const measuring = snapshotter.usage('layer', new AbortController().signal)
+  await Promise.resolve().then(() => undefined) // it has found the first one, and asks the disk
+  store.remove('layer')
+  layer(10)
+  const before = await measuring
+  assert.equal(store.stat('layer').usage, undefined)
+  const after = await snapshotter.usage('layer', new AbortController().signal)
+  assert.ok(after.bytes < before.bytes)
+})

@@ -51,7 +51,8 @@ export class Usages {
       const now = store.stat(key)
       if (now.usage !== undefined) return now.usage
       const usage = await measureUsage(filesOf(store.directory(now)), this.#signal)
-      if (now.id === id) store.setUsage(key, usage)
+      // It may have been removed meanwhile, and another one have its name.
+      if (store.find(key)?.id === id) store.setUsage(key, usage)
       return usage
     })
   }
