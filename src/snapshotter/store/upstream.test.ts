@@ -103,6 +103,8 @@ test('the last id that the original gave is not given again', () => {
 test('an export is taken over again as it was, and the store is put away', () => {
   const path = root()
   using(path, (store) => {
+    store.create('active', 'extract', '', new Map())
+    store.commit('not measured', 'extract', new Map(), undefined)
     for (let i = 0; i < 60; i += 1) {
       store.create('active', `extract ${i}`, i === 0 ? TOP : `layer ${i - 1}`, new Map())
       store.commit(`layer ${i}`, `extract ${i}`, new Map([['number', String(i)]]), { bytes: i * 4096, inodes: i })
@@ -112,7 +114,7 @@ test('an export is taken over again as it was, and the store is put away', () =>
   })
   const before = content(path)
   const exported = exportState(path)
-  assert.deepEqual([exported.snapshots, exported.daemons, exported.instances], [63, 1, 2])
+  assert.deepEqual([exported.snapshots, exported.daemons, exported.instances], [64, 1, 2])
   const names = readdirSync(path).sort()
   assert.deepEqual(names, [
     'metadata.db',
@@ -130,7 +132,7 @@ test('an export is taken over again as it was, and the store is put away', () =>
   assert.deepEqual(after, before)
   assert.equal(
     using(path, (store) => store.create('active', 'a', '', new Map()).id),
-    65,
+    66,
   )
 })
 

@@ -43,7 +43,7 @@ class Reading {
     this.#ids.add(id)
     const kind = KIND_OF.get(bytes(SNAPSHOT.kind)?.[0] ?? 0) ?? this.#fail(key, 'it is of no known kind')
     const labels = values.get(SNAPSHOT.labels)
-    const usage: Usage = { bytes: amount(bytes(SNAPSHOT.bytes)), inodes: amount(bytes(SNAPSHOT.inodes)) }
+    const [size, inodes] = [bytes(SNAPSHOT.bytes), bytes(SNAPSHOT.inodes)]
     return {
       id,
       key,
@@ -52,7 +52,8 @@ class Reading {
       labels: labels instanceof Bucket ? this.#labels(labels) : new Map(),
       createdAt: readGoTime(bytes(SNAPSHOT.createdAt) ?? new Uint8Array()) ?? 0n,
       updatedAt: readGoTime(bytes(SNAPSHOT.updatedAt) ?? new Uint8Array()) ?? 0n,
-      usage: kind === 'committed' ? usage : undefined,
+      // Ours exports layers without one that nobody has measured.
+      usage: kind === 'committed' && size !== undefined && inodes !== undefined ? usageOf(size, inodes) : undefined,
     }
   }
 
@@ -99,6 +100,7 @@ class Reading {
   }
 }
 
-function amount(bytes: Uint8Array | undefined): number {
-  return Math.max(0, readVarint(bytes ?? new Uint8Array()) ?? 0)
+function usageOf(bytes: Uint8Array, inodes: Uint8Array): Usage {
+  const amount = (value: Uint8Array): number => Math.max(0, readVarint(value) ?? 0)
+  return { bytes: amount(bytes), inodes: amount(inodes) }
 }
