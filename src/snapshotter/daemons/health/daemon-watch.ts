@@ -95,7 +95,7 @@ export class DaemonWatch {
     const beganMs = performance.now()
     const { api, mount } = await this.#ask()
     // a refusal comes at once, and asking again at once would be no patience
-    await sleep(deadlineMs - (performance.now() - beganMs), undefined, {
+    await sleep(Math.max(0, deadlineMs - (performance.now() - beganMs)), undefined, {
       signal: this.#closed.signal,
       ref: false,
     }).catch(() => undefined)

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { MountQuestion } from './mount-question.ts'
 import { excuseFor, type ProcessSigns, signsOf } from './process-signs.ts'
 import { type Asked, Silence } from './silence.ts'
+import { questionMs } from './watchdog.ts'
 
 function signs(of: Partial<Omit<ProcessSigns, 'states'>> & { readonly states?: string } = {}): ProcessSigns {
   return { usedMs: 0, queuedMs: new Map(), pagedIn: 0, ...of, states: new Set(of.states ?? 'S') }
@@ -104,6 +105,13 @@ test('only time without an excuse counts; a mount alone has twice the time', () 
   slow.add(asked({ api: 'unknown' }))
   assert.equal(slow.verdict, 'mount')
   assert.equal(slow.text, 'its mount does not answer for 120 s')
+})
+
+test('questions have whole milliseconds, and less time than a call may take', () => {
+  assert.deepEqual(
+    [60_000, 5_000, 61_000, 5_000.5, 600_000, 86_400_000].map(questionMs),
+    [10_000, 834, 10_167, 834, 20_000, 20_000],
+  )
 })
 
 test('a mount that refuses counts only when it answered before', async () => {

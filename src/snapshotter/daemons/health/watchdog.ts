@@ -3,14 +3,21 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Nydusd } from '../daemon.ts'
 import { DaemonWatch, type WatchParts } from './daemon-watch.ts'
 
-/** A daemon has so many chances within the time after which it is said to hang. */
+/** A daemon has so many chances, at least, within the time after which it is said to hang. */
 const QUESTIONS = 6
+/** Less than what a call to its API may take (`DaemonApi`), which would end the question before its time. */
+const MOST_QUESTION_MS = 20_000
 /** So many daemons are asked in a second at most: each costs a process and a call. */
 const LEAST_PAUSE_MS = 100
 
 export interface WatchdogParts extends Omit<WatchParts, 'deadlineMs'> {
   /** Those that there are now. */
   readonly daemons: () => readonly Nydusd[]
+}
+
+/** The time for one question, whole milliseconds: deadlines take no others. */
+export function questionMs(hangTimeoutMs: number): number {
+  return Math.min(Math.ceil(hangTimeoutMs / QUESTIONS), MOST_QUESTION_MS)
 }
 
 /** Asks each daemon in turn whether it still answers; those that do not are asked again at once, beside the others. */
@@ -39,7 +46,7 @@ export class Watchdog {
 
   async #run(): Promise<void> {
     const { daemons, hangTimeoutMs } = this.#parts
-    const intervalMs = hangTimeoutMs / QUESTIONS
+    const intervalMs = questionMs(hangTimeoutMs)
     while (!this.#stopped.signal.aborted) {
       const now = daemons()
       this.#forget(new Set(now))
