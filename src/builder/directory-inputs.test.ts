@@ -178,3 +178,15 @@ test('attributes that images cannot hold are left out, and one warning names the
   )
   assert.deepEqual(names, [['user.kept'], [], [], []])
 })
+
+test('a source that is a symlink, or a file, is told before anything is written', async (t) => {
+  const path = tree(t)
+  const [link, file] = [`${path}-link`, `${path}-file`]
+  symlinkSync(path, link)
+  writeFileSync(file, 'content')
+  const refused = { code: 'BAD_SOURCE', message: /tree-link" is no directory but a symlink; name what it points to$/ }
+  await assert.rejects(build(t, { kind: 'directory', path: link }, 6), refused)
+  await assert.rejects(build(t, { kind: 'directory', path: file }, 6), { message: /tree-file" is no directory$/ })
+  const { image } = await build(t, { kind: 'directory', path: `${link}/` }, 6)
+  assert.deepEqual([...dumpEntries(image)].length, 1)
+})

@@ -32,7 +32,7 @@ const DIRECTORY_FLAGS = constants.O_RDONLY | constants.O_DIRECTORY | constants.O
 
 /**
  * Reads a directory as one more tree of `files`: what `lstat` says, extended attributes, hard links among its files. Nothing of files is read yet. The root's own time is left out,
- * so that two builds of one tree are equal. Throws 'SOURCE_CHANGED' when an entry disappears meanwhile.
+ * so that two builds of one tree are equal. Throws BuilderError 'BAD_SOURCE' for what is no directory, 'SOURCE_CHANGED' when an entry disappears meanwhile.
  */
 export function scanDirectory(path: string, files: FileTree, options: DirectoryOptions): DirectoryScan {
   const scan = new DirectoryScan(path, files, options)
@@ -65,6 +65,11 @@ class DirectoryScan {
     this.#files = files
     this.#options = options
     const stat = guarded('/', () => statPath(this.#source))
+    if (stat.type !== TYPE.DIRECTORY)
+      throw new BuilderError(
+        'BAD_SOURCE',
+        `the source ${shown(toKey(this.#source))} is no directory${stat.type === TYPE.LINK ? ' but a symlink; name what it points to' : ''}`,
+      )
     this.root = files.addRoot({ ...valuesOf(this.#source, '/', stat, options), mtime: 0, mtimeNsec: 0 })
   }
 
@@ -72,7 +77,6 @@ class DirectoryScan {
     const open: Array<{ readonly id: NodeId; readonly path: Buffer; readonly shown: string }> = [
       { id: this.root, path: this.#source, shown: '' },
     ]
-    if (!this.#files.isDirectory(this.root)) return
     for (let directory = open.pop(); directory !== undefined; directory = open.pop()) {
       this.#options.signal.throwIfAborted()
       const { id, path, shown: prefix } = directory
