@@ -1,12 +1,23 @@
 /** Daemons that live and do nothing: noticed, and brought back as the policy says, while readers wait. */
 import assert from 'node:assert/strict'
-import { closeSync, readFileSync, renameSync, rmSync } from 'node:fs'
+import { closeSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { differencesSeenApart } from '../src/daemon/testing.ts'
 import { mountFuse, unmount } from '../src/kernel/index.ts'
-import { Field, FILE, type FieldOptions, IMAGE, PEER, skip, skipPeer, until } from './daemons/field.ts'
+import {
+  Field,
+  FILE,
+  type FieldOptions,
+  IMAGE,
+  OTHER_IMAGE,
+  OURS,
+  PEER,
+  skip,
+  skipPeer,
+  until,
+} from './daemons/field.ts'
 
 /** A daemon that hangs is brought back after some seconds. No multiple of the questions that are asked in it. */
 const HANG = { hangTimeoutMs: 1_000 } as const
@@ -137,6 +148,22 @@ test('a mount that answers nothing is noticed while the API answers, though late
   closeSync(device)
   await unmount(mountpoint, true)
   await replaced(field, pid)
+})
+
+test('an upgrade that takes long and fails is no fault of the daemon that goes on', {
+  skip,
+  timeout: 120_000,
+}, async () => {
+  const { field, pid, events } = await mounted({ mode: 'shared', recover: 'failover' })
+  await using _field = field
+  const [go, version] = [join(field.path, 'go'), `if [ "$1" = --version ]; then exec '${OURS}' "$@"; fi`]
+  const slow = field.script('nydusd-slow', `${version}\nwhile [ ! -e '${go}' ]; do sleep 0.1; done; exit 3`)
+  const upgraded = assert.rejects(async () => field.images?.upgrade({ nydusdPath: slow }), /the old one goes on/)
+  await until('a successor that is silent for long', () => statusOf(field).silence || undefined)
+  writeFileSync(go, '')
+  await upgraded
+  await field.ensure(field.layer(OTHER_IMAGE)) // in its turn, after all that was to be done
+  assert.deepEqual([statusOf(field).pid, events], [pid, []], field.lines.join('\n'))
 })
 
 test('daemons that answer are left alone', { skip, timeout: 120_000 }, async () => {

@@ -18,6 +18,12 @@ export interface WatchParts {
   readonly deadlineMs: number
 }
 
+/** Who is asked, and where. */
+interface Asking {
+  readonly pid: number
+  readonly socket: string
+}
+
 /** What calls to a socket fail with when nobody takes them; all else is a fault of this process, or an answer. */
 const NOBODY = new Set(['ECONNREFUSED', 'ECONNRESET', 'ENOENT', 'EAGAIN'])
 
@@ -42,9 +48,9 @@ export class DaemonWatch {
     if (this.#isLooking || this.#daemon.state !== 'running') return
     this.#isLooking = true
     try {
-      const { pid } = this
+      const asked = this.#process
       const { api, mount } = await this.#ask()
-      if ((api === 'silent' || mount === 'silent') && this.#isSame(pid)) await this.#doubt(pid)
+      if ((api === 'silent' || mount === 'silent') && this.#isSame(asked)) await this.#doubt(asked)
     } catch (error) {
       this.#parts.log.warn(`nydusd ${this.#daemon.id} is not looked after: ${(error as Error).message}`)
     } finally {
@@ -58,30 +64,34 @@ export class DaemonWatch {
     this.#mount.close()
   }
 
-  get pid(): number {
-    return this.#daemon.record.ProcessID
+  get #process(): Asking {
+    const { ProcessID: pid, APISocket: socket } = this.#daemon.record
+    return { pid, socket }
   }
 
-  #isSame(pid: number): boolean {
-    return !this.#closed.signal.aborted && this.#daemon.state === 'running' && this.pid === pid
+  /** While a successor is tried, it is the one that is asked. */
+  #isSame({ pid, socket }: Asking): boolean {
+    const now = this.#process
+    const isThere = !this.#closed.signal.aborted && this.#daemon.state === 'running'
+    return isThere && now.pid === pid && now.socket === socket
   }
 
   /** From the second question on it is looked whether the daemon could answer at all. */
-  async #doubt(pid: number): Promise<void> {
+  async #doubt(asking: Asking): Promise<void> {
     const silence = new Silence(this.#parts.hangTimeoutMs)
     let told = silence.verdict
-    while (this.#isSame(pid)) {
-      const asked = await this.#askFairly(pid)
-      if (!this.#isSame(pid)) return
+    while (this.#isSame(asking)) {
+      const asked = await this.#askFairly(asking.pid)
+      if (!this.#isSame(asking)) return
       if (asked.api !== 'silent' && asked.mount !== 'silent') return this.#answersAgain(silence)
       silence.add(asked)
       this.#daemon.silence = silence.isLong ? silence.text : ''
       this.#parts.log.debug(`nydusd ${this.#daemon.id}: ${silence.text}`)
       const { verdict } = silence
       if (verdict === 'none' || verdict === told) continue
-      if (told === 'none') this.#parts.events.emit('HUNG', this.#daemon.id, this.#daemon.version.packageVersion)
+      const isFirst = told === 'none'
       told = verdict
-      await this.#end(pid, silence)
+      await this.#daemon.turns.take(async () => await this.#hangs(asking, silence, isFirst))
     }
   }
 
@@ -133,25 +143,25 @@ export class DaemonWatch {
     return before !== '' && before !== this.#inflight ? 'its reads go on, slowly' : undefined
   }
 
-  /** As the policy says. What comes after its end is what comes after every death. */
-  async #end(pid: number, { text, verdict }: Silence): Promise<void> {
-    const { log, recoverPolicy } = this.#parts
+  /** In its turn: what replaces a daemon keeps it from answering too, and may leave it as it was. What comes after its end is what comes after every death. */
+  async #hangs(asking: Asking, { text, verdict }: Silence, isFirst: boolean): Promise<void> {
+    const { log, events, recoverPolicy } = this.#parts
     const daemon = this.#daemon
+    const { pid, socket } = asking
+    if (!this.#isSame(asking)) return
+    if (isFirst) events.emit('HUNG', daemon.id, daemon.version.packageVersion)
     const what = `nydusd ${daemon.id} (pid ${pid}) hangs: ${text}`
     if (recoverPolicy === 'none')
       return log.error(`${what}; it is left alone (recover_policy); "kill -9 ${pid}" ends it`)
-    const others = (await processesServing(daemon.record.APISocket)).filter((other) => other !== pid)
+    const others = (await processesServing(socket)).filter((other) => other !== pid)
     const hasHeir = others.length > 0 || (await daemon.sessions.find()) !== undefined
     if (!hasHeir && verdict === 'api')
       return log.error(
         `${what}; it is left alone, as its containers still read, and would not after its end; "kill -9 ${pid}" ends it`,
       )
-    await daemon.turns.take(async () => {
-      if (!this.#isSame(pid) || !servesSocket(pid, daemon.record.APISocket)) return
-      log.error(`${what}; it is killed, and brought back`)
-      for (const keeper of others) signalProcess(keeper, 'SIGCONT') // whoever stopped it may have stopped all of its group
-      signalProcess(pid, 'SIGKILL')
-      await Promise.resolve()
-    })
+    if (!this.#isSame(asking) || !servesSocket(pid, socket)) return
+    log.error(`${what}; it is killed, and brought back`)
+    for (const keeper of others) signalProcess(keeper, 'SIGCONT') // whoever stopped it may have stopped all of its group
+    signalProcess(pid, 'SIGKILL')
   }
 }
