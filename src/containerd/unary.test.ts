@@ -133,3 +133,24 @@ test('a call is aborted by its deadline, its caller, and the loss of the connect
   assert.equal(aborted.length, 3)
   await Promise.all(aborted)
 })
+
+test('a request that is refused before it is whole is let go, however long its caller would send', async (t) => {
+  const session = await started(t, async () => ({}))
+  for (const [headers, body, code] of [
+    [{ 'grpc-timeout': '20m' }, REQUEST.subarray(0, 6), STATUS_CODE.DEADLINE_EXCEEDED],
+    [{}, Buffer.alloc(2 ** 24 + 6), STATUS_CODE.RESOURCE_EXHAUSTED],
+  ] as const) {
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': '/containerd.services.snapshots.v1.Snapshots/Stat',
+      'content-type': 'application/grpc',
+      ...headers,
+    })
+    let told = NaN
+    stream.on('response', (given) => (told = Number(given['grpc-status'])))
+    stream.resume()
+    stream.write(body)
+    await once(stream, 'close')
+    assert.deepEqual([told, stream.rstCode], [code, 0])
+  }
+})

@@ -2,7 +2,7 @@
  * Unary calls, answered on the streams of HTTP/2 themselves: grpc-js, which has whatever gRPC has, takes longer for a call than a snapshotter does. Streams of messages, and services that are passed on, stay with it, as does
  * every connection. Source: gRPC's "PROTOCOL-HTTP2".
  */
-import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2'
+import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from 'node:http2'
 import type { Server } from '@grpc/grpc-js'
 import type { CallsUnderWay, ServedCall } from './call.ts'
 import { ContainerdError, type StatusCode } from './errors.ts'
@@ -176,9 +176,12 @@ class UnaryCall {
     if (this.#isOver) return
     this.#end()
     this.#parts.length = 0
-    if (isGone(this.#stream)) return
+    const stream = this.#stream
+    if (isGone(stream)) return
     const status = { 'grpc-status': String(code), 'grpc-message': encodeURI(details) }
-    this.#stream.respond({ ...HEADERS, ...status }, { endStream: true })
+    stream.respond({ ...HEADERS, ...status }, { endStream: true })
+    // Whoever still sends the request need not go on; the stream would stay until then.
+    if (!stream.readableEnded) stream.close(constants.NGHTTP2_NO_ERROR)
   }
 
   /** The caller gave up, or the connection was lost; or all was said. */

@@ -1,6 +1,6 @@
 /** Names and modes in the directory of a snapshot. Source: docs/formats/snapshot-store.md, "Directories". */
 
-/** Names of directories that are being made, or wait to be wanted, begin so. */
+/** Names of directories that are being made begin so. */
 export const UNFINISHED = 'new-'
 /** Of the directory itself. */
 export const MODE = 0o700
