@@ -1,11 +1,22 @@
 import assert from 'node:assert/strict'
-import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import * as fc from 'fast-check'
 import { ChunkInfo } from '../src/blob/index.ts'
 import { CARRIED_BLOBS, carriedImage } from '../src/daemon/testing.ts'
+import { whileAlone } from '../src/kernel/index.ts'
 import { dumpEntries, openBootstrap } from '../src/rafs/index.ts'
 import { checkImage, type CheckAnswer } from '../src/snapshotter/kernel-images/image-check.ts'
 
@@ -113,6 +124,20 @@ test('a data file of another length, none at all, and bytes behind a chunk are f
   const answer = await check()
   assert.match(answer.kind === 'damaged' ? answer.why : answer.kind, /there are bytes behind its end/)
   assert.equal(existsSync(cached('.blob.pins')), false)
+})
+
+test('a data file that somebody has alone, as who frees what it takes of the disk, is looked at again', async (t) => {
+  const { cached, check } = place(t)
+  const fd = openSync(cached('.blob.data'), 'r+')
+  let answer: Promise<CheckAnswer> | undefined
+  // It is opened before the check waits for anything.
+  const isAlone = whileAlone(fd, () => {
+    answer = check()
+  })
+  closeSync(fd)
+  assert.equal(isAlone, true)
+  assert.equal((await answer)?.kind, 'busy')
+  assert.equal((await check()).kind, 'fit')
 })
 
 test('owners that mean nothing are those of the one who serves', async (t) => {

@@ -43,7 +43,7 @@ export type CheckAnswer =
   | { readonly kind: 'fit'; readonly blobs: readonly CheckedBlob[]; readonly bytes: number }
   /** Not yet. */
   | { readonly kind: 'missing'; readonly missing: MissingChunk }
-  /** Not now: somebody writes there and does not end. */
+  /** Not now: somebody writes there and does not end, or frees what it takes of the disk. */
   | { readonly kind: 'busy'; readonly why: string }
   /** Never, as it is. */
   | { readonly kind: 'unfit'; readonly why: string }
@@ -195,7 +195,7 @@ function openBlob(directory: string, info: BlobInfo, files: FileTree, chunks: re
       throw unfit(`a chunk of blob ${info.id} ends at byte ${end} of ${info.uncompressedSize}, in whole blocks`)
     blocks.add(offset, size)
   }
-  const fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+  const fd = openData(path)
   try {
     const found = fstatSync(fd)
     if (!found.isFile() || found.size !== info.uncompressedSize)
@@ -204,6 +204,15 @@ function openBlob(directory: string, info: BlobInfo, files: FileTree, chunks: re
   } catch (error) {
     closeSync(fd)
     throw error
+  }
+}
+
+function openData(path: string): number {
+  try {
+    return openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error
+    throw new Stopped({ kind: 'busy', why: `${path} is being freed` })
   }
 }
 
