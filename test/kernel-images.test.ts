@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, constants, existsSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, constants, existsSync, mkdirSync, openSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { mountedTree, treeDifferences } from '../src/daemon/testing.ts'
@@ -130,6 +130,35 @@ test('what cannot be noted is not lent: the container starts by nydusd, and the 
   assert.equal(await field.shown.lend(request, field.container('two')), undefined)
   assert.match(field.lines.join('\n'), /warn .*is served by nydusd: EEXIST/)
 })
+
+test('a check whose result cannot be kept leaves no pins', options, async () => {
+  await using started = await startField()
+  const { field, request } = started
+  assert.equal(await field.shown.lend(request, field.container('one')), undefined)
+  mkdirSync(join(field.settings.root, 'erofs', String(request.snapshot.id), 'checked.json'), { recursive: true })
+  await field.shown.settled()
+  assert.match(field.lines.join('\n'), /warn .*is served by nydusd: .*checked\.json/)
+  assert.equal(existsSync(field.cached('.blob.pins')), false)
+})
+
+test(
+  'what does not belong there is taken away at the next start, and does not keep it from that',
+  options,
+  async () => {
+    await using started = await startField()
+    const { field, request } = started
+    const at = await lent(started, field.container('one'))
+    await field.stop()
+    const directory = join(field.settings.root, 'erofs')
+    writeFileSync(join(directory, 'file'), '')
+    mkdirSync(join(directory, '9999'))
+    writeFileSync(join(directory, '9999', 'users'), '')
+    await field.start()
+    await field.startKernel()
+    assert.deepEqual(readdirSync(directory), [String(request.snapshot.id)])
+    assert.deepEqual(field.erofs, [at])
+  },
+)
 
 test('switched off, everything of it is taken away', options, async () => {
   await using started = await startField()

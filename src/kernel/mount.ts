@@ -88,8 +88,8 @@ export async function unmount(at: string, lazy = false): Promise<void> {
   try {
     await later(libc().umount2, 'umount', `cannot unmount ${at}`, cPath(at), lazy ? MNT_DETACH : 0)
   } catch (error) {
-    // EINVAL: nothing is mounted there; ENOENT: the folder is gone
-    if (!(error instanceof KernelError && (error.code === 'EINVAL' || error.code === 'ENOENT'))) throw error
+    // EINVAL: nothing is mounted there; the others: there is no such folder
+    if (!(error instanceof KernelError && ['EINVAL', 'ENOENT', 'ENOTDIR'].includes(error.code))) throw error
   }
 }
 

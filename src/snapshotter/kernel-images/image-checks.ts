@@ -26,7 +26,7 @@ interface ImageChecksParts {
   readonly outputOf: (key: string) => string
   /** An image is fit; its metadata is at `output`. */
   readonly onFit: (key: string, output: string, checked: CheckedImage) => Promise<void>
-  /** A check was ended, and may have left pins. */
+  /** A check was ended, or its result cannot be kept: it may have left pins. */
   readonly onBroken: () => void
 }
 
@@ -120,15 +120,20 @@ export class ImageChecks {
     mkdirSync(dirname(output), { recursive: true, mode: 0o700 })
     const owner = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
     const task = { bootstrap, output, cacheDir, mapping: request.idMapping, ...owner }
-    const answer = await checkOnThread(task, signal).catch((error: unknown) => {
+    const answered = async (): Promise<CheckAnswer> => {
+      const answer = await checkOnThread(task, signal)
+      if (answer.kind !== 'fit') return answer
+      const { blobs, bytes } = answer
+      await onFit(key, output, { version: 1, reference: request.reference, source, bytes, blobs: [...blobs] })
+      return answer
+    }
+    const answer = await answered().catch((error: unknown) => {
       onBroken()
       throw error
     })
     if (answer.kind !== 'fit') return this.#stays(key, request, answer)
-    const { blobs, bytes } = answer
-    await onFit(key, output, { version: 1, reference: request.reference, source, bytes, blobs: [...blobs] })
     log.info(
-      `${nameOf(request)} can be shown by the kernel from now on: its ${bytes} bytes in the cache were verified in ${Math.round(performance.now() - started)} ms`,
+      `${nameOf(request)} can be shown by the kernel from now on: its ${answer.bytes} bytes in the cache were verified in ${Math.round(performance.now() - started)} ms`,
     )
   }
 
