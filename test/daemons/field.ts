@@ -200,10 +200,7 @@ export class Field implements AsyncDisposable {
 
   /** nydusd processes and their keepers. */
   daemonProcesses(): number[] {
-    return this.processes().filter((pid) => {
-      const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
-      return words.includes('--apisock')
-    })
+    return this.processes().filter((pid) => factOf(pid, 'cmdline').split('\0').includes('--apisock'))
   }
 
   folder(name: string): string {
@@ -218,17 +215,20 @@ export class Field implements AsyncDisposable {
 
   /** Everybody who was started for this field, those included that only hold something. */
   processes(): number[] {
-    const names = (file: string, pid: string): boolean => {
-      try {
-        return readFileSync(`/proc/${pid}/${file}`, 'utf8').includes(`${this.path}/`)
-      } catch {
-        return false // it ended
-      }
-    }
+    const names = (text: string): boolean => text.includes(`${this.path}/`)
     return readdirSync('/proc')
-      .filter((pid) => /^\d+$/.test(pid) && Number(pid) !== process.pid)
-      .filter((pid) => names('cmdline', pid) || names('environ', pid))
+      .filter((name) => /^\d+$/.test(name))
       .map(Number)
+      .filter((pid) => pid !== process.pid && (names(factOf(pid, 'cmdline')) || names(factOf(pid, 'environ'))))
+  }
+}
+
+/** '' when it has ended. */
+function factOf(pid: number, file: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/${file}`, 'utf8')
+  } catch {
+    return ''
   }
 }
 
