@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { FileTree } from '../rafs/index.ts'
-import { FILE_TYPES, LayerTree, newValues, PendingLinks } from './layer-tree.ts'
+import { FileTree, newValues } from '../rafs/index.ts'
+import { FILE_TYPES, LayerTree, PendingLinks } from './layer-tree.ts'
 
 const COUNT = 100_000
 

@@ -1,4 +1,4 @@
-import { FileTree, NO_CHUNKS, type NodeId, type NodeValues } from '../rafs/index.ts'
+import { FileTree, newValues, type NodeId, type NodeValues } from '../rafs/index.ts'
 import { BuilderError } from './errors.ts'
 import { imagePath, shown } from './image-path.ts'
 
@@ -17,24 +17,6 @@ export const FILE_TYPES = {
 export interface Xattr {
   readonly name: Uint8Array
   readonly value: Uint8Array
-}
-
-/** Values that are put together step by step. */
-export type LayerValues = { -readonly [key in keyof NodeValues]: NodeValues[key] }
-
-export function newValues(mode: number): LayerValues {
-  return {
-    mode,
-    uid: 0,
-    gid: 0,
-    rdev: 0,
-    mtime: 0,
-    mtimeNsec: 0,
-    size: 0,
-    xattrs: [],
-    target: undefined,
-    chunks: NO_CHUNKS,
-  }
 }
 
 /** A directory that an archive implies but does not list. */

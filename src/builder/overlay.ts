@@ -1,5 +1,4 @@
-import type { FileTree, NodeId } from '../rafs/index.ts'
-import { newValues } from './layer-tree.ts'
+import { type FileTree, newValues, type NodeId } from '../rafs/index.ts'
 import { OVERLAY_OPAQUE, type WhiteoutSpec, whiteoutOf } from './whiteout.ts'
 
 /** A tree with nothing in it, to lay the first layer over: that drops the markers which have nothing to delete. */

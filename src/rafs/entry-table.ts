@@ -1,32 +1,13 @@
 import { ByteArena } from './byte-arena.ts'
 import { type ChunkId, type ChunkList, ChunkStore, NO_CHUNKS } from './chunk-store.ts'
 import { isType, MODE } from './mode.ts'
+import type { NodeValues } from './node-values.ts'
 import { Rows } from './rows.ts'
 import type { RafsXattr } from './tree.ts'
 import { XattrSets } from './xattr-sets.ts'
 
 /** Number of an entry of a tree; 0 is none. */
 export type NodeId = number
-
-/** What a file is, without its name. */
-export interface NodeValues {
-  /** Type and permission bits, 16 bits. */
-  readonly mode: number
-  readonly uid: number
-  readonly gid: number
-  /** Linux dev_t, 32 bits. */
-  readonly rdev: number
-  /** Seconds since 1970, may be negative. */
-  readonly mtime: number
-  readonly mtimeNsec: number
-  /** Files: bytes of content. */
-  readonly size: number
-  readonly xattrs: readonly RafsXattr[]
-  /** Of a symlink. */
-  readonly target: Uint8Array | undefined
-  /** Of a file. */
-  readonly chunks: ChunkList
-}
 
 /** Words of a row. Of a hard link only those of the entry count, the others are those of the inode that it names. */
 export const WORD = {

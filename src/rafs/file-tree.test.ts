@@ -1,22 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import * as fc from 'fast-check'
-import { FileTree, NO_CHUNKS, type NodeId, type NodeValues, RafsError } from './index.ts'
+import { FileTree, newValues, type NodeId, type NodeValues, RafsError } from './index.ts'
 
 function values(mode: number, more: Partial<NodeValues> = {}): NodeValues {
-  return {
-    mode,
-    uid: 0,
-    gid: 0,
-    rdev: 0,
-    mtime: 0,
-    mtimeNsec: 0,
-    size: 0,
-    xattrs: [],
-    target: undefined,
-    chunks: NO_CHUNKS,
-    ...more,
-  }
+  return { ...newValues(mode), ...more }
 }
 const DIRECTORY = values(0o040755)
 

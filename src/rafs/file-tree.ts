@@ -1,11 +1,12 @@
 import type { BlobInfo } from '../blob/index.ts'
-import { EntryTable, FLAGS, type NodeId, type NodeValues, WORD } from './entry-table.ts'
+import { EntryTable, FLAGS, type NodeId, WORD } from './entry-table.ts'
 import { RafsError } from './errors.ts'
 import { HashIndex, mix } from './hash-index.ts'
 import { isType, MODE } from './mode.ts'
 import { NAME_MAX } from './names.ts'
+import type { NodeValues } from './node-values.ts'
 
-export type { NodeId, NodeValues } from './entry-table.ts'
+export type { NodeId } from './entry-table.ts'
 
 /** An image that is to be written. */
 export interface RafsFiles {

@@ -3,10 +3,11 @@ import { Attributes, type Bootstrap, type ChunkSpan, type Ino } from './bootstra
 import { type ChunkId, type ChunkList, NO_CHUNKS } from './chunk-store.ts'
 import { walkBootstrap } from './dump.ts'
 import { RafsError } from './errors.ts'
-import type { FileTree, NodeId, NodeValues, RafsFiles } from './file-tree.ts'
+import type { FileTree, NodeId, RafsFiles } from './file-tree.ts'
 import { HashIndex, mix } from './hash-index.ts'
 import { isType, MODE } from './mode.ts'
 import { compareNames, SLASH } from './names.ts'
+import type { NodeValues } from './node-values.ts'
 import { readSpanChunk } from './span-chunk.ts'
 import type { LinkGroup, RafsChunk, RafsNode, RafsTree } from './tree.ts'
 

@@ -1,10 +1,10 @@
 import { closeSync, constants, openSync, readdirSync, readlinkSync, readSync } from 'node:fs'
 import { type HostStat, TYPE } from '../../kernel/index.ts'
-import { type FileTree, type NodeId, Rows } from '../../rafs/index.ts'
+import { type FileTree, type NewValues, newValues, type NodeId, Rows } from '../../rafs/index.ts'
 import type { Content } from '../content.ts'
 import { BuilderError } from '../errors.ts'
 import { fromKey, shown, toKey } from '../image-path.ts'
-import { type LayerValues, newValues, type Xattr } from '../layer-tree.ts'
+import { type Xattr } from '../layer-tree.ts'
 import type { OnLost } from '../losses.ts'
 import { type WhiteoutSpec, whiteoutOf } from '../whiteout.ts'
 import { sortedXattrs } from '../xattrs.ts'
@@ -161,7 +161,7 @@ function valuesOf(
   shownPath: string,
   stat: HostStat,
   { keepOwners, onLost }: DirectoryOptions,
-): LayerValues {
+): NewValues {
   const values = newValues(stat.mode)
   if (keepOwners) {
     values.uid = stat.uid

@@ -1,7 +1,7 @@
-import type { FileTree, NodeId } from '../../rafs/index.ts'
+import { type FileTree, type NewValues, newValues, type NodeId } from '../../rafs/index.ts'
 import { BuilderError } from '../errors.ts'
 import { imagePath, shown, toKey } from '../image-path.ts'
-import { FILE_TYPES, LayerTree, type LayerValues, newValues, PendingLinks, type Xattr } from '../layer-tree.ts'
+import { FILE_TYPES, LayerTree, PendingLinks, type Xattr } from '../layer-tree.ts'
 import type { OnLost } from '../losses.ts'
 import { sortedXattrs } from '../xattrs.ts'
 import { deviceOf, linkOf, STARGZ_FILES } from './tar.ts'
@@ -88,7 +88,7 @@ class TocReading {
     return { root: this.#tree.root, files: this.#files, ofLayer: this.#ofLayer }
   }
 
-  #hold(values: LayerValues, file: number): void {
+  #hold(values: NewValues, file: number): void {
     const { chunks } = this.#tree.files
     values.chunks = chunks.addList(1)
     chunks.setUse(values.chunks.start, file)
@@ -99,7 +99,7 @@ class TocReading {
     this.#files.addChunk(chunkOf(fields, false))
   }
 
-  #values(fields: TocFields): LayerValues {
+  #values(fields: TocFields): NewValues {
     const type = TYPES.get(fields.type)
     if (type === undefined) throw fields.bad(`it has the type ${JSON.stringify(fields.type).slice(0, 40)}`)
     const values = newValues(type | (fields.integer('mode') & 0o7777))

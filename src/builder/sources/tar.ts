@@ -1,9 +1,9 @@
-import type { ChunkList, FileTree, NodeId } from '../../rafs/index.ts'
+import { type ChunkList, type FileTree, type NewValues, newValues, type NodeId } from '../../rafs/index.ts'
 import { type ByteInput, type TarEntry, TarReader } from '../../tar/index.ts'
 import type { Content } from '../content.ts'
 import { BuilderError } from '../errors.ts'
 import { imagePath, shown, toKey } from '../image-path.ts'
-import { FILE_TYPES, LayerTree, type LayerValues, newValues, PendingLinks } from '../layer-tree.ts'
+import { FILE_TYPES, LayerTree, PendingLinks } from '../layer-tree.ts'
 import type { OnLost } from '../losses.ts'
 import { sortedXattrs } from '../xattrs.ts'
 import { decompressedLayer } from './decompressed-layer.ts'
@@ -79,7 +79,7 @@ export async function readPlainTarLayer(
   return tree.root
 }
 
-function valuesOf(entry: TarEntry, { keepOwners, onLost }: TarSourceOptions): LayerValues {
+function valuesOf(entry: TarEntry, { keepOwners, onLost }: TarSourceOptions): NewValues {
   const type = entry.type === 'hardlink' ? 'file' : entry.type
   const values = newValues(FILE_TYPES[type] | entry.mode)
   values.mtime = entry.mtimeSeconds

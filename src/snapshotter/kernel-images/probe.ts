@@ -4,7 +4,7 @@ import { mkdir, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promi
 import { join } from 'node:path'
 import { BLOB_FEATURES, type BlobInfo } from '../../blob/index.ts'
 import { KernelError, mountErofs, unmount } from '../../kernel/index.ts'
-import { FileTree, type NodeValues, NO_CHUNKS, writeFilesV6 } from '../../rafs/index.ts'
+import { FileTree, newValues, writeFilesV6 } from '../../rafs/index.ts'
 
 const BLOCK = 4096
 const CONTENT = Buffer.alloc(BLOCK, 'nydus ')
@@ -70,33 +70,20 @@ function opensDirectly(path: string): boolean {
 
 function probeImage(): Uint8Array {
   const files = new FileTree()
-  const root = files.addRoot({ ...NOTHING, mode: DIRECTORY })
+  const root = files.addRoot(newValues(DIRECTORY))
   for (const [blobIndex, name] of ['there', 'gone'].entries()) {
     const chunks = files.chunks.addList(1)
     const chunk = { blobIndex, index: 0, compressedOffset: 0, uncompressedOffset: 0, crc32c: undefined }
     const sizes = { compressedSize: BLOCK, uncompressedSize: BLOCK, compressed: false, encrypted: false }
     const digest = new Uint8Array(32).fill(blobIndex + 1)
     files.chunks.setUse(chunks.start, files.chunks.add({ ...chunk, ...sizes, digest }))
-    files.put(root, name, { ...NOTHING, mode: REGULAR, size: BLOCK, chunks })
+    files.put(root, name, { ...newValues(REGULAR), size: BLOCK, chunks })
   }
   const options = { chunkSize: BLOCK, compression: 'none', digest: 'sha256', prefetch: [] } as const
   return writeFilesV6(
     { files, root, blobs: [probeBlob(0), probeBlob(1)] },
     { ...options, explicitOwners: true, alwaysXattrs: false },
   )
-}
-
-const NOTHING: NodeValues = {
-  mode: 0,
-  uid: 0,
-  gid: 0,
-  rdev: 0,
-  mtime: 0,
-  mtimeNsec: 0,
-  size: 0,
-  xattrs: [],
-  target: undefined,
-  chunks: NO_CHUNKS,
 }
 
 function probeBlob(index: number): BlobInfo {
