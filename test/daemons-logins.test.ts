@@ -89,6 +89,32 @@ for (const mode of ['shared', 'dedicated'] as const)
     for (const secret of [token, old, AUTH]) assert.ok(!field.lines.some((line) => line.includes(secret)))
   })
 
+for (const mode of ['shared', 'dedicated'] as const)
+  test(`a login that is renewed while nobody serves, ${mode}, reaches a daemon that its keeper brings back`, {
+    skip,
+    timeout: 120_000,
+  }, async () => {
+    await using field = new Field({ mode, recover: 'restart', template: TEMPLATE })
+    const reference = '127.0.0.1:1/test/image'
+    field.credentials = { find: async () => ({ username: 'ann', password: 'old' }) }
+    const images = await field.start()
+    const { key } = await field.ensure(field.layer(IMAGE), { reference })
+    const renewed = new Promise<void>((resolve, reject) => {
+      images.events.once('DIED', () => {
+        images.renewed(reference, { username: 'ann', password: 'secret' }).then(resolve, reject)
+      })
+    })
+    process.kill(images.list()[0]?.pid ?? 0, 'SIGKILL')
+    await renewed
+    await until(`another daemon with the login\n${field.lines.join('\n')}`, async () => {
+      const socketPath = images.list()[0]?.apiSocket ?? ''
+      const at = `/api/v1/config?id=${mode === 'shared' ? `/${key}` : '/'}`
+      const answer = await callApi(socketPath, 'GET', at).catch(() => undefined)
+      return answer?.text.includes(AUTH) === true ? true : undefined
+    })
+    assert.ok(field.lines.some((line) => /was brought back by its keeper/.test(line)))
+  })
+
 test('a renewed token is kept for the next start of the original, which takes none while it runs', {
   skip: skipPeer,
   timeout: 120_000,

@@ -22,7 +22,10 @@ export async function recover(daemon: Nydusd, how: 'by policy' | 'anyway'): Prom
   const { recoverPolicy, startupTimeoutMs } = settings.daemon
   try {
     if (daemon.isNew) return await daemon.startFresh()
-    if (await cameBack(daemon, startupTimeoutMs)) return log.info(`nydusd ${daemon.id} was brought back by its keeper`)
+    if (await cameBack(daemon, startupTimeoutMs)) {
+      log.info(`nydusd ${daemon.id} was brought back by its keeper`)
+      return await tellLogins(daemon)
+    }
     const session = await daemon.sessions.find()
     if (session !== undefined && !isFuseOver(session.device) && (await goesOn(daemon, session))) return
     if (recoverPolicy === 'none' && how === 'by policy')
