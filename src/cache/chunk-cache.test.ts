@@ -18,22 +18,14 @@ import { test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getSystemErrorName } from 'node:util'
 import * as fc from 'fast-check'
-import { ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
 import { mountTmpfs, unmount } from '../kernel/index.ts'
 import { type ChunkCache, type ChunkCacheOptions, CacheError, openChunkCache } from './index.ts'
+import { chunk, CHUNK, content, ID, temporary } from './testing.ts'
 
-const ID = 'c7cc34ec6fea3a01d749b71fee8966493e58aa2e1d5572d6f054ab17589abe2f'
 const DATA = `${ID}.blob.data`
 const MAP = `${ID}.blob.data.chunk_map`
-const CHUNK = 4096
 const testdata = join(import.meta.dirname, 'testdata/v6-none')
 const writer = join(import.meta.dirname, 'testdata/writer.ts')
-
-function temporary(t: TestContext): string {
-  const directory = mkdtempSync(join(tmpdir(), 'nydus-cache-'))
-  t.after(() => rmSync(directory, { recursive: true, force: true }))
-  return directory
-}
 
 /** A cache of `count` chunks of 4096 bytes that is closed with the test. */
 async function open(
@@ -46,19 +38,6 @@ async function open(
   const cache = await openChunkCache(options)
   t.after(() => cache.close())
   return cache
-}
-
-function chunk(index: number): ChunkInfo {
-  const info = new ChunkInfo()
-  info.index = index
-  info.uncompressedOffset = index * CHUNK
-  info.uncompressedSize = CHUNK
-  return info
-}
-
-/** Content of a chunk; these tests are about files, so nothing has to be hashed for the brand. */
-function content(index: number): VerifiedChunk {
-  return Buffer.alloc(CHUNK, `chunk ${index}, `) as Uint8Array as VerifiedChunk
 }
 
 /** Stores a chunk, and waits for its mark. */

@@ -1,20 +1,18 @@
 import assert from 'node:assert/strict'
-import { closeSync, fstatSync, mkdtempSync, rmSync, statSync } from 'node:fs'
+import { closeSync, fstatSync, statSync } from 'node:fs'
 import { once } from 'node:events'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { Worker } from 'node:worker_threads'
 import { openDataFile } from './data-file.ts'
+import { temporary } from './testing.ts'
 
 const SIZE = 8192
 const holder = new URL('testdata/lease-holder.ts', import.meta.url)
 
 for (const isRemoved of [false, true])
   test(`who opens data that is being ${isRemoved ? 'removed' : 'freed'} waits for that`, async (t) => {
-    const directory = mkdtempSync(join(tmpdir(), 'nydus-data-'))
-    t.after(() => rmSync(directory, { recursive: true, force: true }))
-    const path = join(directory, 'x.blob.data')
+    const path = join(temporary(t), 'x.blob.data')
     const open = (): ReturnType<typeof openDataFile> => openDataFile(path, SIZE, () => false)
     closeSync(open().fd)
     const thread = new Worker(holder, { workerData: { path, isRemoved, heldMs: 200 } })

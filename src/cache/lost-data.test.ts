@@ -5,10 +5,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
+import type { ChunkInfo, VerifiedChunk } from '../blob/index.ts'
 import { type ChunkCache, openChunkCache } from './index.ts'
+import { chunk as chunkOf, content as contentOf, ID } from './testing.ts'
 
-const ID = 'c7cc34ec6fea3a01d749b71fee8966493e58aa2e1d5572d6f054ab17589abe2f'
 const CHUNK = 8192
 const COUNT = 40
 
@@ -28,16 +28,8 @@ async function open(t: TestContext, directory = mkdtempSync(join(tmpdir(), 'nydu
   return { directory, data: join(directory, `${ID}.blob.data`), cache }
 }
 
-function chunk(index: number): ChunkInfo {
-  const info = new ChunkInfo()
-  info.index = index
-  info.uncompressedOffset = index * CHUNK
-  info.uncompressedSize = CHUNK
-  return info
-}
-
-/** These tests are about files, so nothing has to be hashed for the brand. */
-const content = (index: number): VerifiedChunk => Buffer.alloc(CHUNK, `chunk ${index}, `) as Uint8Array as VerifiedChunk
+const chunk = (index: number): ChunkInfo => chunkOf(index, CHUNK)
+const content = (index: number): VerifiedChunk => contentOf(index, CHUNK)
 
 async function fill(cache: ChunkCache): Promise<void> {
   await Promise.all(Array.from({ length: COUNT }, (_, index) => cache.store(chunk(index), content(index))))

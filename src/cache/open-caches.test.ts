@@ -3,10 +3,10 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
-import { ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
+import type { ChunkInfo, VerifiedChunk } from '../blob/index.ts'
 import { type CacheForm, type ChunkCache, CacheError, openChunkCache } from './index.ts'
+import { chunk as chunkOf, content as contentOf, ID } from './testing.ts'
 
-const ID = 'c7cc34ec6fea3a01d749b71fee8966493e58aa2e1d5572d6f054ab17589abe2f'
 const CHUNK = 8192
 
 async function caches(t: TestContext, count: number, form?: CacheForm): Promise<ChunkCache[]> {
@@ -23,16 +23,8 @@ async function caches(t: TestContext, count: number, form?: CacheForm): Promise<
   return opened
 }
 
-function chunk(index: number, offset = index * CHUNK): ChunkInfo {
-  const info = new ChunkInfo()
-  info.index = index
-  info.uncompressedOffset = offset
-  info.uncompressedSize = CHUNK
-  return info
-}
-
-/** These tests are about files, so nothing has to be hashed for the brand. */
-const content = (seed: number): VerifiedChunk => Buffer.alloc(CHUNK, `chunk ${seed}, `) as Uint8Array as VerifiedChunk
+const chunk = (index: number, offset?: number): ChunkInfo => chunkOf(index, CHUNK, offset)
+const content = (seed: number): VerifiedChunk => contentOf(seed, CHUNK)
 
 async function bytesAt(cache: ChunkCache, offset: number): Promise<Buffer> {
   const into = Buffer.alloc(CHUNK)

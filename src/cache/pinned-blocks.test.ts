@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict'
-import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { closeSync, mkdirSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { test, type TestContext } from 'node:test'
+import { test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
-import { ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
+import type { VerifiedChunk } from '../blob/index.ts'
 import {
   BlockSet,
   countClaims,
@@ -16,26 +15,11 @@ import {
   unpin,
 } from './index.ts'
 import { writeSome } from './file-io.ts'
+import { chunk, CHUNK, ID, temporary } from './testing.ts'
 
-const ID = 'c7cc34ec6fea3a01d749b71fee8966493e58aa2e1d5572d6f054ab17589abe2f'
-const CHUNK = 4096
 const COUNT = 20
 const SIZE = COUNT * CHUNK
 const SOON_MS = 60_000
-
-function temporary(t: TestContext): string {
-  const directory = mkdtempSync(join(tmpdir(), 'nydus-pins-'))
-  t.after(() => rmSync(directory, { recursive: true, force: true }))
-  return directory
-}
-
-function chunk(index: number): ChunkInfo {
-  const info = new ChunkInfo()
-  info.index = index
-  info.uncompressedOffset = index * CHUNK
-  info.uncompressedSize = CHUNK
-  return info
-}
 
 /** These tests are about files: nothing has to be hashed for the brand. */
 function content(byte: number): VerifiedChunk {
@@ -71,8 +55,7 @@ test('what is pinned is not written, what lies beside it is, and all is again wh
     await assert.rejects(cache.store(chunk(index), content(99)), { code: 'READ_ONLY', message: /pinned/ })
   await cache.store(chunk(4), content(4))
   // Another image's view of the same blob: its chunk reaches into what is pinned.
-  const other = chunk(2)
-  other.uncompressedSize = 2 * CHUNK
+  const other = chunk(2, 2 * CHUNK, 2 * CHUNK)
   await assert.rejects(cache.store(other, new Uint8Array(2 * CHUNK) as VerifiedChunk), { code: 'READ_ONLY' })
   const data = readFileSync(join(directory, `${ID}.blob.data`))
   assert.deepEqual([data[3 * CHUNK], data[4 * CHUNK], data[5 * CHUNK]], [3, 4, 0])

@@ -1,32 +1,13 @@
 /** What a power cut leaves: what was synced, and of all else any part, marks without data among them. */
 import assert from 'node:assert/strict'
-import {
-  fdatasyncSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmdirSync,
-  rmSync,
-  statSync,
-  unlinkSync,
-} from 'node:fs'
-import { tmpdir } from 'node:os'
+import { fdatasyncSync, mkdirSync, readdirSync, readFileSync, rmdirSync, statSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
 import { type ChunkCache, type ChunkCacheOptions, openChunkCache } from './index.ts'
+import { chunk, CHUNK, content, ID, temporary } from './testing.ts'
 
-const ID = 'c7cc34ec6fea3a01d749b71fee8966493e58aa2e1d5572d6f054ab17589abe2f'
-const CHUNK = 4096
 const COUNT = 64
-
-function temporary(t: TestContext): string {
-  const directory = mkdtempSync(join(tmpdir(), 'nydus-power-'))
-  t.after(() => rmSync(directory, { recursive: true, force: true }))
-  return directory
-}
 
 async function open(t: TestContext, directory: string, more: Partial<ChunkCacheOptions> = {}): Promise<ChunkCache> {
   const options = { directory, blobId: ID, chunkCount: COUNT, uncompressedSize: COUNT * CHUNK, ...more }
@@ -35,16 +16,6 @@ async function open(t: TestContext, directory: string, more: Partial<ChunkCacheO
   return cache
 }
 
-function chunk(index: number): ChunkInfo {
-  const info = new ChunkInfo()
-  info.index = index
-  info.uncompressedOffset = index * CHUNK
-  info.uncompressedSize = CHUNK
-  return info
-}
-
-/** These tests are about files, so nothing has to be hashed for the brand. */
-const content = (index: number): VerifiedChunk => Buffer.alloc(CHUNK, `chunk ${index}, `) as Uint8Array as VerifiedChunk
 const store = (cache: ChunkCache, index: number): Promise<void> => cache.store(chunk(index), content(index))
 const data = (directory: string): string => join(directory, `${ID}.blob.data`)
 
