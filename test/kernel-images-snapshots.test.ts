@@ -116,6 +116,26 @@ test(
   },
 )
 
+test('usage of a layer counts what it is shown by, and not what is mounted there', options, async () => {
+  await using node = await startNode()
+  await pull(node.snapshotter)
+  const calls = callsOf(node.snapshotter.client)
+  const of = async (): Promise<number[]> => {
+    const { size, inodes } = await calls.usage({ key: 'image' })
+    return [Number(size), Number(inodes)]
+  }
+  const [size = 0, inodes = 0] = await of()
+  await calls.prepare({ key: 'early', parent: 'image' })
+  await node.kernel().settled()
+  await calls.prepare({ key: 'late', parent: 'image' })
+  const { root, store } = node.snapshotter
+  const directory = join(root, 'erofs', String(store.stat('image').id))
+  assert.ok(isMounted(join(directory, 'mnt')))
+  const files = ['', 'image.boot', 'checked.json', 'users', `users/${store.stat('late').id}`]
+  const more = files.map((name) => lstatSync(join(directory, name)).blocks * 512).reduce((a, b) => a + b)
+  assert.deepEqual(await of(), [size + more, inodes + files.length])
+})
+
 test('a container with ids of its own has a mount of its own, whose files are its root’s', options, async () => {
   await using node = await startNode()
   await pull(node.snapshotter)

@@ -62,7 +62,7 @@ export interface SnapshotterParts {
   readonly tarfs: Tarfs | undefined
   /** Where the kernel shows images that are all in the cache. */
   readonly kernelImages:
-    | Pick<KernelImages, 'lend' | 'lentTo' | 'begin' | 'giveBack' | 'forget' | 'blobs' | 'stop'>
+    | Pick<KernelImages, 'lend' | 'lentTo' | 'begin' | 'giveBack' | 'forget' | 'blobs' | 'directoriesOf' | 'stop'>
     | undefined
   /** Where eStargz layers are read as they are. */
   readonly stargz: Stargz | undefined

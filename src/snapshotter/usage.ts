@@ -13,6 +13,8 @@ const CACHE_USAGE_MS = 30_000
 /** After a commit. */
 const MEASURE_AFTER_MS = 1000
 
+const NOTHING: Usage = { bytes: 0, inodes: 0 }
+
 /** It becomes a name of files, and comes from an image. */
 const BLOB = /^sha256:[0-9a-f]{64}$/
 
@@ -30,15 +32,19 @@ export class Usages {
     this.#signal = signal
   }
 
-  /** Of an active snapshot, as it is now; of a committed one, as measured once, with what is cached of its blob. */
+  /** Of an active snapshot, as it is now; of a committed one, as measured once, with what is cached of its blob, and what the kernel shows it by. */
   async of(snapshot: Snapshot, signal: AbortSignal): Promise<Usage> {
     switch (snapshot.kind) {
       case 'view':
-        return { bytes: 0, inodes: 0 }
+        return NOTHING
       case 'active':
         return await measureUsage(filesOf(this.#parts.store.directory(snapshot)), signal)
       case 'committed':
-        return add(snapshot.usage ?? (await this.measure(snapshot)), await this.#inCache(snapshot))
+        return sum([
+          snapshot.usage ?? (await this.measure(snapshot)),
+          await this.#inCache(snapshot),
+          ...(await this.#ofKernel(snapshot, signal)),
+        ])
       default:
         return snapshot.kind satisfies never
     }
@@ -67,18 +73,21 @@ export class Usages {
   }
 
   async #measureIfThere(snapshot: Snapshot): Promise<void> {
-    try {
-      this.#signal.throwIfAborted()
-      await this.measure(snapshot)
-    } catch (error) {
-      if (!(error instanceof SnapshotterError) || error.code !== 'NOT_FOUND') throw error
-    }
+    this.#signal.throwIfAborted()
+    await whereThere(this.measure(snapshot))
+  }
+
+  /** Metadata for the kernel. */
+  async #ofKernel({ id }: Snapshot, signal: AbortSignal): Promise<Usage[]> {
+    const directories = this.#parts.kernelImages?.directoriesOf(id) ?? []
+    return await Promise.all(
+      directories.map(async (directory) => (await whereThere(measureUsage(directory, signal))) ?? NOTHING),
+    )
   }
 
   async #inCache({ labels }: Snapshot): Promise<Usage> {
     const digest = labels.get(CRI_LAYER_DIGEST) ?? ''
-    if (!BLOB.test(digest) || ![NYDUS_BLOB, NYDUS_TARFS, STARGZ].some((mark) => labels.has(mark)))
-      return { bytes: 0, inodes: 0 }
+    if (!BLOB.test(digest) || ![NYDUS_BLOB, NYDUS_TARFS, STARGZ].some((mark) => labels.has(mark))) return NOTHING
     const now = performance.now()
     const known = this.#cached.get(digest)
     if (known !== undefined && known.until > now) return await known.usage
@@ -90,6 +99,16 @@ export class Usages {
   }
 }
 
-function add(a: Usage, b: Usage): Usage {
-  return { bytes: a.bytes + b.bytes, inodes: a.inodes + b.inodes }
+/** Undefined when what was measured is gone. */
+async function whereThere(measured: Promise<Usage>): Promise<Usage | undefined> {
+  try {
+    return await measured
+  } catch (error) {
+    if (!(error instanceof SnapshotterError) || error.code !== 'NOT_FOUND') throw error
+    return undefined
+  }
+}
+
+function sum(usages: readonly Usage[]): Usage {
+  return usages.reduce((a, b) => ({ bytes: a.bytes + b.bytes, inodes: a.inodes + b.inodes }), NOTHING)
 }

@@ -160,6 +160,11 @@ export class KernelImages {
     for (const { checked } of this.#images.values()) for (const { id } of checked?.blobs ?? []) yield id
   }
 
+  /** What an image has on the disk beside the cache; what is mounted there has its bytes in the cache. */
+  directoriesOf(layerId: number): string[] {
+    return [...this.#keysOf(layerId)].map((key) => join(this.#directory, key))
+  }
+
   /** What is mounted. */
   list(): LentImage[] {
     return [...this.#images].flatMap(([key, image]) => {
