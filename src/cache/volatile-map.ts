@@ -58,10 +58,11 @@ export function removeLeftMarks(directory: string, now = Date.now()): void {
   for (const name of readdirSync(directory).filter((one) => one.endsWith(SUFFIX))) {
     const path = join(directory, name)
     try {
+      // A file that is looked at is one that somebody has open: its last user would leave it.
+      if (lstatSync(path).mtimeMs >= now - LEFT_MS) continue
       const fd = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK)
       try {
-        const { mtimeMs } = fstatSync(fd)
-        if (now - mtimeMs > LEFT_MS) whileAlone(fd, () => rmSync(path, { force: true }))
+        if (fstatSync(fd).mtimeMs < now - LEFT_MS) whileAlone(fd, () => rmSync(path, { force: true }))
       } finally {
         closeSync(fd)
       }
