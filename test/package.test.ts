@@ -80,4 +80,5 @@ test('the image is pushed, and the snapshotter starts in its files alone', { ski
     run('/usr/sbin/chroot', files, '/bin/sh', '-c', 'nydus-setup --containerd-version 2.1 --yes && ls /etc/containerd'),
     /config\.toml/,
   )
+  run('/usr/sbin/chroot', files, '/bin/stat', '-f', '/') // by which the snapshotter asks mounts
 })

@@ -7,8 +7,8 @@ import { MEDIA_TYPES } from '../../src/registry/index.ts'
 import { MTIME_SECONDS, writeTarGz, type WrittenArchive } from './archive.ts'
 import { architecture, fileAt, HOME, installedTree, readManifest, type TreeEntry, withFolders } from './tree.ts'
 
-/** Programs that the launchers and the node's installation need, with the libraries of this machine. */
-const PROGRAMS = ['sh', 'cat', 'chmod', 'cp', 'ln', 'ls', 'mkdir', 'mv', 'nsenter', 'readlink', 'rm', 'sleep', 'uname']
+/** Programs that the launchers, the snapshotter and the node's installation need, with the libraries of this machine. */
+const PROGRAMS = 'sh cat chmod cp ln ls mkdir mv nsenter readlink rm sleep stat uname'.split(' ')
 const CREATED = new Date(MTIME_SECONDS * 1000).toISOString()
 
 export interface Layout {

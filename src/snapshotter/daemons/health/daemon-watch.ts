@@ -34,13 +34,14 @@ export class DaemonWatch {
   readonly #mount: MountQuestion
   readonly #closed = new AbortController()
   #isLooking = false
+  #isTroubleTold = false
   /** Its requests under way, when its mount was silent last. */
   #inflight = ''
 
   constructor(daemon: Nydusd, parts: WatchParts) {
     this.#daemon = daemon
     this.#parts = parts
-    this.#mount = new MountQuestion(daemon.record.Mountpoint)
+    this.#mount = new MountQuestion(daemon.record.Mountpoint, (why) => this.#cannotAsk(why))
   }
 
   /** Asks, and if nobody answers, until somebody does or something is done. Never throws. */
@@ -62,6 +63,14 @@ export class DaemonWatch {
   close(): void {
     this.#closed.abort()
     this.#mount.close()
+  }
+
+  #cannotAsk(why: Error): void {
+    if (this.#isTroubleTold) return
+    this.#isTroubleTold = true
+    this.#parts.log.warn(
+      `the mount of nydusd ${this.#daemon.id} cannot be asked, only its API is: ${why.message}; "stat" is of coreutils, or of busybox`,
+    )
   }
 
   get #process(): Asking {

@@ -115,9 +115,26 @@ test('questions have whole milliseconds, and less time than a call may take', ()
 })
 
 test('a mount that refuses counts only when it answered before', async () => {
-  const question = new MountQuestion('/nowhere')
+  const question = new MountQuestion('/nowhere', assert.ifError)
   assert.equal(await question.ask(30_000), 'unknown')
-  const there = new MountQuestion('/')
+  const there = new MountQuestion('/', assert.ifError)
   assert.equal(await there.ask(30_000), 'answered')
   there.close()
+})
+
+test('without the program nobody knows, and that is told; who closes waits for no answer', async () => {
+  const { PATH } = process.env
+  const troubles: string[] = []
+  process.env['PATH'] = '/nowhere'
+  try {
+    const question = new MountQuestion('/', ({ message }) => void troubles.push(message))
+    assert.equal(await question.ask(30_000), 'unknown')
+    assert.deepEqual(troubles, ['spawn stat ENOENT'])
+  } finally {
+    process.env['PATH'] = PATH
+  }
+  const closed = new MountQuestion('/', assert.ifError)
+  const asked = closed.ask(2 ** 31 - 1)
+  closed.close()
+  assert.notEqual(await asked, 'silent')
 })

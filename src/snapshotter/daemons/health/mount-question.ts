@@ -12,11 +12,15 @@ export type MountAnswer = 'answered' | 'silent' | 'unknown'
  */
 export class MountQuestion {
   readonly #at: string
+  readonly #onTrouble: (why: Error) => void
+  readonly #closed = new AbortController()
   #out: { readonly child: ChildProcess; readonly answer: Promise<MountAnswer> } | undefined
   #wasAnswered = false
 
-  constructor(at: string) {
+  /** `onTrouble` is told why the program cannot be started, each time. */
+  constructor(at: string, onTrouble: (why: Error) => void) {
     this.#at = at
+    this.#onTrouble = onTrouble
   }
 
   async ask(deadlineMs: number): Promise<MountAnswer> {
@@ -24,7 +28,8 @@ export class MountQuestion {
     const { child, answer } = this.#out
     const timer = new AbortController()
     try {
-      const late = sleep(deadlineMs, 'late' as const, { signal: timer.signal })
+      const signal = AbortSignal.any([timer.signal, this.#closed.signal])
+      const late = sleep(deadlineMs, 'late' as const, { signal }).catch((): MountAnswer => 'unknown')
       const heard = await Promise.race([answer, late])
       if (heard !== 'late') return heard
       return signsOf(child.pid ?? 0)?.states.has('R') === true ? 'unknown' : 'silent' // it had no processor itself
@@ -38,7 +43,10 @@ export class MountQuestion {
     child.unref()
     const answer = once(child, 'exit').then(
       ([code]): MountAnswer => this.#heard(code === 0),
-      (): MountAnswer => 'unknown', // it could not be started
+      (why: Error): MountAnswer => {
+        this.#onTrouble(why)
+        return 'unknown'
+      },
     )
     void answer.then(() => (this.#out = undefined))
     return { child, answer }
@@ -52,6 +60,7 @@ export class MountQuestion {
 
   /** Nobody wants to know any more. */
   close(): void {
+    this.#closed.abort()
     this.#out?.child.kill('SIGKILL')
   }
 }
