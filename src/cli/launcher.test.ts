@@ -1,0 +1,54 @@
+/** What the launchers of bin/ run a tool with: with the Node of this package, and with that of the PATH. */
+import assert from 'node:assert/strict'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
+
+const BIN = join(import.meta.dirname, '../../bin')
+const BUILDERS = ['nydus-image', 'nydusify']
+const TOOLS = [...BUILDERS, 'nydusd']
+const home = mkdtempSync(join(tmpdir(), 'nydus-launcher-'))
+after(() => rmSync(home, { recursive: true }))
+
+/** A package whose tools print Node's options. */
+function installed(name: string): string {
+  // As deep as launchers look for a Node above them.
+  const place = join(home, name, 'package')
+  for (const folder of ['bin', 'dist', 'path']) mkdirSync(join(place, folder), { recursive: true })
+  for (const file of [...TOOLS, 'start.sh']) copyFileSync(join(BIN, file), join(place, 'bin', file))
+  for (const tool of TOOLS)
+    writeFileSync(join(place, 'dist', `${tool}.cjs`), 'process.stdout.write(process.execArgv.join(" "))')
+  return place
+}
+
+function optionsOf(place: string, tool: string): string {
+  const env = { PATH: `${join(place, 'path')}:/usr/bin:/bin` }
+  return execFileSync(join(place, 'bin', tool), { env, encoding: 'utf8' })
+}
+
+test("the package's own Node knows the options that builders are tuned by; others have none", {
+  skip: /\/node-linux-\w+\/bin\/node$/.test(process.execPath)
+    ? false
+    : "this runs with another Node than the package's",
+}, () => {
+  const place = installed('own')
+  mkdirSync(join(place, 'node_modules/node-linux-own/bin'), { recursive: true })
+  symlinkSync(process.execPath, join(place, 'node_modules/node-linux-own/bin/node'))
+  for (const tool of BUILDERS) assert.match(optionsOf(place, tool), /--invocation-count-for-turbofan=\d+$/)
+  assert.doesNotMatch(optionsOf(place, 'nydusd'), /turbofan|semi-space/)
+})
+
+test("the PATH's Node, which may be any, is given no option of one V8; one that is too old is refused by name", () => {
+  const place = installed('path')
+  symlinkSync(process.execPath, join(place, 'path/node'))
+  for (const tool of BUILDERS) assert.match(optionsOf(place, tool), / --max-semi-space-size=\d+$/)
+  assert.doesNotMatch(optionsOf(place, 'nydusd'), /turbofan|semi-space/)
+  rmSync(join(place, 'path/node'))
+  symlinkSync('/bin/false', join(place, 'path/node'))
+  const env = { PATH: join(place, 'path') }
+  const refused = spawnSync('/bin/sh', [join(place, 'bin/nydusd')], { env, encoding: 'utf8' })
+  assert.equal(refused.status, 1)
+  assert.match(refused.stderr, /^nydusd: needs Node 24 or newer, and .*\/path\/node is not; install/)
+})
