@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs'
-import { access, readFile, open } from 'node:fs/promises'
+import { readFile, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { superblockFields } from '../rafs/index.ts'
+import { DetectedBootstraps } from './detected-bootstraps.ts'
 import { SnapshotterError } from './errors.ts'
 import { type IdMapping, parseIdMapping } from './id-mapping.ts'
 import { imageBootstrap } from './layer-bootstraps.ts'
@@ -30,7 +31,6 @@ import type { ReadyImage, SnapshotterParts } from './parts.ts'
 import type { ImageRequest } from './daemons/index.ts'
 import { type ContentRoute, isTopLayer, referenceOf, routeContent, type RouteOptions } from './route.ts'
 import type { Mount, Snapshot } from './snapshot.ts'
-import { TurnsByKey } from './daemons/turns.ts'
 
 type Layered = Exclude<ContentRoute, { kind: 'native' | 'proxy' }>
 
@@ -61,11 +61,12 @@ const V6 = 0x600
 export class Contents {
   readonly #parts: SnapshotterParts
   readonly #options: RouteOptions
-  readonly #fetching = new TurnsByKey()
+  readonly #detectedBootstraps: DetectedBootstraps
 
   constructor(parts: SnapshotterParts, options: RouteOptions) {
     this.#parts = parts
     this.#options = options
+    this.#detectedBootstraps = new DetectedBootstraps(parts)
   }
 
   /**
@@ -224,44 +225,16 @@ export class Contents {
     return occasion === 'start' ? await kernelImages.lend(request, id) : await kernelImages.lentTo(request, id, signal)
   }
 
-  /** An image whose other form was found when it was pulled. Its bootstrap is fetched once. Undefined: it has none. */
+  /** An image whose other form was found when it was pulled. Undefined: it has none. */
   async #detected(route: Layered, of: Shown, signal: AbortSignal): Promise<Lower | undefined> {
     const { layer } = route
-    const isReady = await this.#fetching.take(String(layer.id), async () => await this.#fetchBootstrap(route, signal))
-    if (!isReady) return undefined
+    if (!(await this.#detectedBootstraps.ready({ kind: route.kind, layer }, signal))) return undefined
     if (!isTopLayer(layer))
       throw new SnapshotterError(
         'FAILED_PRECONDITION',
         `the layer ${layer.key} was not unpacked, since ${referenceOf(layer, []) || 'the image it was pulled for'} has a Nydus form, and that image has more layers; remove that image, and pull this one again`,
       )
     return await this.#rafs(route, of, signal)
-  }
-
-  async #fetchBootstrap({ kind, layer }: Layered, signal: AbortSignal): Promise<boolean> {
-    const { store, detector } = this.#parts
-    const directory = store.directory(layer)
-    if (await hasBootstrap(directory)) return true
-    if (detector === undefined)
-      throw new SnapshotterError(
-        'FAILED_PRECONDITION',
-        `the layer ${layer.key} was not unpacked, since its image has a Nydus form, and detection is switched off now; set experimental.enable_index_detect or enable_referrer_detect, or remove the image and pull it again`,
-      )
-    const found = await detector.find(layer.labels, signal)
-    if (found === undefined) {
-      if (kind === 'unknown') return false
-      throw new SnapshotterError(
-        'NOT_FOUND',
-        `the Nydus form of ${referenceOf(layer, [])}, which was there when the image was pulled, is not found in its registry any more; remove the image and pull it again`,
-      )
-    }
-    await detector.fetch(found, directory, signal)
-    if (kind === 'unknown')
-      store.update(
-        layer.key,
-        found.labels,
-        [...found.labels.keys()].map((key) => `labels.${key}`),
-      )
-    return true
   }
 
   #proxyMounts(of: Mounted, chain: readonly Snapshot[]): readonly Mount[] {
@@ -303,19 +276,6 @@ function diskVolumes(tarfs: Tarfs, layers: readonly Snapshot[]): string[] {
   return layers.map((layer) =>
     kataOption(diskVolume('layer', tarfs.diskOf('layer', layer), layer.labels.get(NYDUS_LAYER_BLOCK) ?? '')),
   )
-}
-
-/** Where builders put it in a layer, and where detection does. */
-async function hasBootstrap(directory: string): Promise<boolean> {
-  for (const path of ['fs/image/image.boot', 'fs/image.boot'])
-    if (
-      await access(join(directory, path)).then(
-        () => true,
-        () => false,
-      )
-    )
-      return true
-  return false
 }
 
 async function versionOf(bootstrap: string): Promise<'v5' | 'v6'> {
