@@ -148,6 +148,23 @@ test('a newer token counts from the next request on, also for one whose old toke
   assert.equal(parts.server.counters().token.requests, 4 + 3) // ours, and one in vain after each refusal
 })
 
+test('a token that is taken back is used no more, also when the login is the one that there was before it', async () => {
+  const auth = { kind: 'bearer', tokenLifeMs: 60_000, ...USER } as const
+  let token: string | undefined
+  await using parts = await setup({ auth }, { auth: () => AUTH, newToken: () => token })
+  const id = await push(parts.server, BLOB)
+  await readAndCompare(parts.backend, id)
+  const url = `http://${parts.server.host}/token?service=x&scope=repository:${REPO}:pull`
+  const answer = await fetch(url, { headers: { authorization: `Basic ${AUTH}` } })
+  token = ((await answer.json()) as { readonly token: string }).token
+  await readAndCompare(parts.backend, id)
+  parts.server.expireTokens()
+  token = undefined
+  parts.server.resetCounters()
+  await readAndCompare(parts.backend, id)
+  assert.equal(parts.server.counters().token.requests, 1)
+})
+
 test('a token that no header can hold is a coded error, without the token, and no matter of proxies', async () => {
   await using parts = await setup({}, { registryToken: 'tok3n\nof two lines' })
   await assert.rejects((await parts.backend.open('1'.repeat(64))).size(patience().signal), (error: BackendError) => {

@@ -132,7 +132,9 @@ class RegistryBackend implements Backend {
     const token = this.#options.newToken?.()
     if (token !== this.#newToken) {
       this.#newToken = token
-      if (token !== undefined) this.#takeToken(token)
+      if (token === undefined)
+        this.#refused(this.#repository) // what took its place counts
+      else this.#takeToken(token)
     }
     return this.#repository
   }
