@@ -6,11 +6,11 @@ import { Credentials } from './credentials/index.ts'
 import { Images } from './daemons/index.ts'
 import { Detector, registryAccess } from './detect/index.ts'
 import { SnapshotterLog } from './log/index.ts'
-import { KernelImages } from './kernel-images/index.ts'
+import { configuredWish, KernelImages } from './kernel-images/index.ts'
 import { Mirrors } from './mirrors/index.ts'
 import { notifyManager, takeNotifySocket } from './notify.ts'
 import type { ServedImages } from './parts.ts'
-import { keepsPlainChunks, readTemplate } from './registry-config.ts'
+import { readTemplate } from './registry-config.ts'
 import { snapshotsService } from './service.ts'
 import { findProgram, type Settings } from './settings/index.ts'
 import { NydusSnapshotter, type Snapshotter } from './snapshotter.ts'
@@ -110,6 +110,7 @@ async function startSnapshotter(
   const { nydusdPath } = settings.daemon
   const mirrors = directory === '' ? {} : { mirrors: new Mirrors({ directory, nydusdPath, template, log }) }
   const images = await Images.start({ settings, records, credentials, ...mirrors, log })
+  const wish = configuredWish(settings, template)
   const kernelImages = await KernelImages.start(
     {
       settings,
@@ -117,7 +118,7 @@ async function startSnapshotter(
       log,
       delayMs: CHECK_DELAY_MS,
     },
-    mayShow(settings, template) ? settings.snapshot.erofsForCached : 'never',
+    typeof wish === 'string' ? wish : 'never',
   )
   const metrics = new SnapshotterMetrics()
   for (const event of ['RUNNING', 'DIED', 'DESTROYED', 'HUNG'] as const)
@@ -140,13 +141,6 @@ async function startSnapshotter(
   if (settings.remote.auth.renewalIntervalMs > 0) credentials.startRenewal(images)
   await startPages(settings, { images, kernelImages, credentials, metrics, log, opened })
   return snapshotter
-}
-
-/** May the kernel show images? Those that others mount by options of ours, and caches that keep chunks in another form, it cannot. */
-function mayShow({ daemon, daemonMode, snapshot }: Settings, template: unknown): boolean {
-  const isPlain = daemon.fsDriver === 'fusedev' && daemonMode !== 'none'
-  const isHelped = snapshot.nydusOverlayfs || snapshot.kataVolume
-  return isPlain && !isHelped && keepsPlainChunks(template)
 }
 
 /** Images whose cache is counted when it is cleaned. */

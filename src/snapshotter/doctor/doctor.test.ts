@@ -124,6 +124,13 @@ test('a node in order has no troubles, and every check has a name of its own', a
   for (const check of checks) assert.ok(docs.includes(`\`${check}\``), `docs lack ${check}`)
 })
 
+test('images that the kernel does not show as it is configured are told with the key', async () => {
+  await using node = new PrivateNode()
+  node.configure('[snapshot]\nenable_kata_volume = true')
+  const found = (await node.examine()).find(({ check }) => check === 'kernel-erofs-files')
+  assert.match(found?.what ?? '', /since snapshot\.enable_kata_volume is true$/)
+})
+
 test('nothing runs: both sockets are missing, and the fix starts them', async () => {
   await using node = new PrivateNode()
   const findings = await node.examine()

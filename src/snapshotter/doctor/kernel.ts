@@ -3,7 +3,8 @@ import { release } from 'node:os'
 import { join } from 'node:path'
 import { knowsFileSystem, readMountInfoNow, whyNoFuse } from '../../kernel/index.ts'
 import { SnapshotterError } from '../errors.ts'
-import { whyNoKernelImages } from '../kernel-images/index.ts'
+import { configuredWish, whyNoKernelImages } from '../kernel-images/index.ts'
+import { readTemplate } from '../registry-config.ts'
 import { findProgram } from '../settings/index.ts'
 import { Findings } from './finding.ts'
 import type { NodeFacts } from './node.ts'
@@ -56,17 +57,19 @@ function erofs(isNeeded: boolean): Findings {
 }
 
 /** Tried in the directory that the mounts would be in: not every file system can have them. */
-async function erofsFromFiles({ root, snapshot }: NodeFacts['settings']): Promise<Findings> {
+async function erofsFromFiles(settings: NodeFacts['settings']): Promise<Findings> {
+  const { root, daemon } = settings
   const found = new Findings('kernel-erofs-files')
-  if (snapshot.erofsForCached === 'never') {
-    found.ok('snapshot.enable_erofs_for_cached is false: nydusd serves all images')
+  const wish = configuredWish(settings, await readTemplate(daemon.configPath))
+  if (typeof wish !== 'string') {
+    found.ok(`the kernel shows no images from the cache, since ${wish.why}`)
     return found
   }
   if (!existsSync(root)) {
     found.skip(`${root} is not there yet; the snapshotter tries at its start`)
     return found
   }
-  const why = await whyNoKernelImages(root, snapshot.erofsForCached)
+  const why = await whyNoKernelImages(root, wish)
   if (why !== undefined) {
     found.skip(`images that are all in the cache are served by nydusd, not by the kernel: ${why}`)
     return found
