@@ -162,7 +162,12 @@ export class Field implements AsyncDisposable {
 
   /** Reads files past the kernel's memory again and again, in another process. */
   reader(...files: readonly string[]): Reader {
-    const child = fork(join(import.meta.dirname, 'read-on-worker.ts'), files, {
+    return this.slowReader(0, ...files)
+  }
+
+  /** The same with a pause after each time: what it reads from has next to nothing to do. */
+  slowReader(pauseMs: number, ...files: readonly string[]): Reader {
+    const child = fork(join(import.meta.dirname, 'read-on-worker.ts'), [String(pauseMs), ...files], {
       execArgv: ['--disable-warning=ExperimentalWarning'],
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     })

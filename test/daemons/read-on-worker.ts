@@ -1,9 +1,9 @@
-/** Reads the files that it is given, past the kernel's memory, until it is told to stop; tells how often, and what was not as at first. */
+/** Reads the files that it is given, past the kernel's memory, until it is told to stop, with a pause (ms, first argument) between; tells how often, and what was not as at first. */
 import { createHash } from 'node:crypto'
 import { closeSync, constants, openSync, readSync } from 'node:fs'
-import { setImmediate as turn } from 'node:timers/promises'
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 
-const files = process.argv.slice(2)
+const [pauseMs, ...files] = process.argv.slice(2)
 const seen = new Map<string, string>()
 const errors = new Set<string>()
 const stopping = new AbortController()
@@ -35,7 +35,9 @@ for (let rounds = 0; !stopping.signal.aborted; rounds++) {
       errors.add(`${path}: ${(error as NodeJS.ErrnoException).code}`)
     }
   process.send?.({ rounds, errors: [...errors] })
-  await turn()
+  await (Number(pauseMs) > 0
+    ? sleep(Number(pauseMs), undefined, { signal: stopping.signal }).catch(() => undefined)
+    : turn())
 }
 process.send?.({ rounds: 0, errors: [...errors] })
 process.disconnect()
