@@ -10,7 +10,7 @@ import { DataWatch, type Lost, lostChunks } from './data-watch.ts'
 import { CacheError, cacheError, errnoName } from './errors.ts'
 import { readSome, writeSome } from './file-io.ts'
 import { OpenCache } from './open-caches.ts'
-import { forgetPins, pinsIdentity, unpin, WriteTurns } from './pinned-blocks.ts'
+import { pinsIdentity, unpin, WriteTurns } from './pinned-blocks.ts'
 import { evictChunks, EvictionHand } from './evict-chunks.ts'
 import {
   type ChunkPlace,
@@ -68,7 +68,6 @@ export async function openChunkCache(options: ChunkCacheOptions): Promise<ChunkC
   const pages = form.kind === 'encrypted' ? new ChunkPages(form) : undefined
   const data = openDataFile(dataPath, size, () => pinsIdentity(directory, blobId) !== undefined)
   try {
-    if (data.isNew && form.kind !== 'stored') forgetPins(directory, blobId)
     const map = new ChunkMap(mapPath, chunkCount, options.lock ?? FLOCK, data.isNew)
     return new DiskChunkCache(options, { path: dataPath, size, pages }, data, map)
   } catch (error) {

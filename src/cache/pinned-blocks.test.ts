@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setImmediate } from 'node:timers/promises'
@@ -152,23 +152,6 @@ test('pins that cannot be removed keep the data, and the cache goes on', async (
   )
   assert.equal(cache.isTrusted(0), true)
   assert.equal(readFileSync(join(directory, `${ID}.blob.data`))[0], 1)
-})
-
-test('pins of a data file that is gone do not hold for the one in its place', async (t) => {
-  const directory = temporary(t)
-  await (await openOne(directory)).close()
-  await pin(directory, pinned(3))
-  await (await openOne(directory)).close()
-  assert.ok(pinsIdentity(directory, ID) !== undefined)
-  rmSync(join(directory, `${ID}.blob.data`))
-  const stored = { kind: 'stored', size: SIZE } as const
-  const sizes = { chunkCount: COUNT, uncompressedSize: SIZE }
-  await (await openChunkCache({ directory, blobId: ID, ...sizes, form: stored })).close()
-  assert.ok(pinsIdentity(directory, ID) !== undefined, 'another file is new')
-  const cache = await openOne(directory)
-  t.after(async () => await cache.close())
-  await cache.store(chunk(3), content(3))
-  assert.equal(pinsIdentity(directory, ID), undefined)
 })
 
 test('trimming takes pins with their blob', async (t) => {

@@ -123,15 +123,6 @@ export function unpin(directory: string, blobId: string): void {
   rmSync(cachePath(directory, blobId, 'pins'), { force: true })
 }
 
-/** For a new data file: they speak of one that is gone, and nobody shows this one. */
-export function forgetPins(directory: string, blobId: string): void {
-  try {
-    unpin(directory, blobId)
-  } catch (error) {
-    if (errnoName(error) === undefined) throw error // pinned it stays, and chunks in memory
-  }
-}
-
 /** Writes into one open data file. Each has its turn, which pins wait for. */
 export class WriteTurns {
   readonly #fd: number
