@@ -275,7 +275,8 @@ class DiskChunkCache implements ChunkCache {
 
   /** Not where the kernel shows what is there, or is about to. */
   async #writeInTurn(chunk: ChunkPlace, unit: StoredUnit, twin: FileTwin | undefined): Promise<void> {
-    if (!this.#writeTurns.begin(unit.offset, unit.bytes.length))
+    const turn = this.#writeTurns.begin(unit.offset, unit.bytes.length)
+    if (!(typeof turn === 'boolean' ? turn : await turn))
       throw new CacheError('READ_ONLY', `${this.path} is pinned at ${unit.offset}: the kernel shows it, or is about to`)
     try {
       await this.#writeOwn(chunk, unit, twin)

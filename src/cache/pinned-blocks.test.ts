@@ -14,6 +14,7 @@ import {
   trimCache,
   unpin,
 } from './index.ts'
+import { lockFile } from '../kernel/index.ts'
 import { writeSome } from './file-io.ts'
 import { chunk, CHUNK, ID, temporary } from './testing.ts'
 
@@ -84,6 +85,21 @@ test('pinning waits for a write that was begun before, and gives up at its deadl
   await store
   await pinning
   assert.equal(isPinned, true)
+})
+
+test('a store that meets the lock of who pins waits for it, and not for ever', async (t) => {
+  const directory = temporary(t)
+  const cache = await openOne(directory)
+  t.after(async () => await cache.close())
+  const fd = openSync(join(directory, `${ID}.blob.data`), 'r')
+  t.after(() => closeSync(fd))
+  lockFile(fd, 'exclusive')
+  await assert.rejects(cache.store(chunk(1), content(1)), { code: 'READ_ONLY', message: /pinned/ })
+  const stores = Promise.all([2, 3].map(async (index) => await cache.store(chunk(index), content(index))))
+  await setImmediate()
+  lockFile(fd, 'unlock')
+  await stores
+  assert.equal(await pin(directory, pinned(2), 0), true, 'no store has kept the lock')
 })
 
 test('pins of several images add up; the same ones again leave the file as it is', async (t) => {

@@ -9,6 +9,8 @@ import { errnoName } from './errors.ts'
 const BLOCK = 4096
 const MAGIC = Buffer.from('nydus pins 1\0\0\0\0', 'latin1')
 const POLL_MS = 5
+/** Who pins has the lock for less; whoever else has it must not stop a store. */
+const LOCK_PATIENCE_MS = 1000
 
 /** A bit a block. */
 export class BlockSet {
@@ -134,10 +136,23 @@ export class WriteTurns {
     this.#pins = new Pins(cachePath(directory, blobId, 'pins'))
   }
 
-  /** False: something there is pinned, or is just being pinned. After true comes an `end`. */
-  begin(offset: number, length: number): boolean {
-    if (this.#count === 0 && !this.#lock()) return false
-    // The look comes after the lock: whoever pinned before waits for us, or is seen here.
+  /** False: something there is pinned, or somebody keeps the lock. After true comes an `end`. Waits only for the lock. */
+  begin(offset: number, length: number): boolean | Promise<boolean> {
+    if (this.#count === 0 && !this.#lock()) return this.#beginLater(offset, length)
+    return this.#enter(offset, length)
+  }
+
+  async #beginLater(offset: number, length: number): Promise<boolean> {
+    const since = performance.now()
+    do {
+      if (performance.now() - since >= LOCK_PATIENCE_MS) return false
+      await sleep(POLL_MS)
+    } while (this.#count === 0 && !this.#lock())
+    return this.#enter(offset, length)
+  }
+
+  /** The look comes after the lock: whoever pinned before waits for us, or is seen here. */
+  #enter(offset: number, length: number): boolean {
     if (this.#pins.touch(offset, length)) {
       if (this.#count === 0) this.#unlock()
       return false
