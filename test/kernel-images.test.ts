@@ -102,6 +102,30 @@ test('owners are shifted for containers with ids of their own, in a mount of the
 })
 
 test(
+  'ids that are mapped from the same number on, but not as many of them, are not shown by that mount',
+  options,
+  async () => {
+    await using started = await startField()
+    const { field, request } = started
+    const mapped = (size: number): typeof started => ({
+      ...started,
+      request: { ...request, idMapping: { container: 0, host: 100_000, size } },
+    })
+    const [one, other] = [field.container('one'), field.container('other')]
+    const at = await lent(mapped(1000), one)
+    const before = mountedTree(at)
+    for (let round = 0; round < 2; round += 1) {
+      assert.equal(await field.shown.lend(mapped(10).request, other), undefined)
+      await field.shown.settled()
+    }
+    assert.deepEqual(mountedTree(at), before)
+    assert.equal(await field.shown.lend(mapped(1000).request, field.container('third')), at)
+    await field.shown.forget(request.snapshot.id)
+    assert.equal(await lent(mapped(10), other), at)
+  },
+)
+
+test(
   'after a reboot a container that was there has its image again, and one that never had it has not',
   options,
   async () => {

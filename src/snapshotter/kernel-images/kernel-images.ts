@@ -7,6 +7,7 @@ import { imageKey, type ImageRequest } from '../daemons/image-request.ts'
 import { messageOf } from '../daemons/message.ts'
 import type { DaemonLog } from '../daemons/settings.ts'
 import { TurnsByKey } from '../daemons/turns.ts'
+import { SnapshotterError } from '../errors.ts'
 import { ImageChecks, nameOf } from './image-checks.ts'
 import { KernelImage, namesIn } from './kernel-image.ts'
 import { type KernelImageWish, whyNoKernelImages } from './probe.ts'
@@ -67,7 +68,13 @@ export class KernelImages {
       delayMs,
       outputOf: (name) => `${this.#at(name).metadata}.new`,
       onFit: async (name, output, checked) =>
-        await this.#turns.take(name, async () => this.#at(name).take(output, checked)),
+        await this.#turns.take(name, async () => {
+          const image = this.#at(name)
+          // Else its record would tell of another mount than there is.
+          if (image.checked?.source !== checked.source && image.isMounted)
+            throw new SnapshotterError('FAILED_PRECONDITION', `${image.mountpoint} shows it in another form`)
+          image.take(output, checked)
+        }),
       onBroken: () => this.#unpinUnused(),
     })
   }
@@ -100,7 +107,10 @@ export class KernelImages {
   async #lend(key: string, request: ImageRequest, user: number): Promise<string | undefined> {
     return await this.#turns.take(key, async () => {
       const image = this.#at(key)
-      if (image.checked?.source !== this.#checks.sourceOf(request) || !(await this.#isReady(key, request))) {
+      const isOther = image.checked?.source !== this.#checks.sourceOf(request)
+      // Who has the other form keeps it, and its place.
+      if (isOther && image.isMounted) return undefined
+      if (isOther || !(await this.#isReady(key, request))) {
         this.#checks.begin(key, request)
         return undefined
       }
