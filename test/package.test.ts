@@ -1,14 +1,19 @@
 /** What `npm run package` makes: a Debian package that dpkg takes apart, and an image whose files run by themselves. */
 import assert from 'node:assert/strict'
-import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text as textOf } from 'node:stream/consumers'
 import { after, before, test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { writeDeb } from '../scripts/package/deb.ts'
 import { writeLayout } from '../scripts/package/oci.ts'
 import { pushLayout } from '../scripts/package/push.ts'
 import { readManifest } from '../scripts/package/tree.ts'
+import { whyNoFuse } from '../src/kernel/index.ts'
 import { parseManifest, startRegistry } from '../src/registry/index.ts'
 
 const root = join(import.meta.dirname, '..')
@@ -28,6 +33,31 @@ function run(program: string, ...args: string[]): string {
   return stdout
 }
 
+/** With all that they load of the system, each of which is a module of its own. */
+async function showsAnImage(tools: string): Promise<void> {
+  const [source, blobs, at] = ['source', 'blobs', 'mnt'].map((name) => join(folder, name)) as [string, string, string]
+  for (const made of [source, blobs, at]) mkdirSync(made)
+  const text = 'what is in the package builds and mounts\n'.repeat(10_000)
+  writeFileSync(join(source, 'file'), text)
+  const bootstrap = join(folder, 'image.boot')
+  run(join(tools, 'nydus-image'), 'create', '-t', 'directory', '-D', blobs, '-B', bootstrap, source)
+  const nydusd = spawn(join(tools, 'nydusd'), ['-M', at, '-B', bootstrap, '-D', blobs, '--log-level', 'warn'], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: {},
+  })
+  const said = textOf(nydusd.stderr)
+  const ended = once(nydusd, 'exit')
+  try {
+    const deadline = performance.now() + 60_000
+    while (!existsSync(join(at, 'file')) && nydusd.exitCode === null && performance.now() < deadline) await sleep(20)
+    assert.ok(existsSync(join(at, 'file')), nydusd.exitCode === null ? 'it has not mounted' : await said)
+    assert.equal(await readFile(join(at, 'file'), 'utf8'), text)
+  } finally {
+    nydusd.kill('SIGTERM')
+    await ended
+  }
+}
+
 const noDpkg = spawnSync('dpkg-deb', ['--version']).status === 0 ? false : 'dpkg-deb is not here'
 
 test('dpkg takes the package apart, and the tools run from what is in it', {
@@ -39,6 +69,7 @@ test('dpkg takes the package apart, and the tools run from what is in it', {
   const system = join(folder, 'system')
   run('/usr/bin/dpkg-deb', '--extract', deb, system)
   for (const tool of TOOLS) assert.match(run(join(system, 'usr/bin', tool), '--version'), /\d+\.\d+\.\d+/)
+  if (whyNoFuse() === undefined) await showsAnImage(join(system, 'usr/bin'))
   const control = join(folder, 'control')
   run('/usr/bin/dpkg-deb', '--control', deb, control)
   for (const script of ['postinst', 'prerm', 'postrm']) run('/bin/sh', '-n', join(control, script))

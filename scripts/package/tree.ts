@@ -25,8 +25,8 @@ const NATIVE: Readonly<Record<string, readonly string[]>> = {
   x64: ['@koromix/koffi-linux-x64', '@napi-rs/blake-hash-linux-x64-gnu', '@node-rs/crc32-linux-x64-gnu'],
   arm64: ['@koromix/koffi-linux-arm64', '@napi-rs/blake-hash-linux-arm64-gnu', '@node-rs/crc32-linux-arm64-gnu'],
 }
-/** Sources, tests and declarations that nothing loads. */
-const UNUSED = /\.(?:d\.ts|map|md|cc|h|hh|c|cmake)$|\/(?:doc|docs|src|vendor|scripts)\//
+/** Sources, tests and declarations that nothing loads. What is loaded may be in folders of such names. */
+const UNUSED = /\.(?:d\.[cm]?ts|map|md|cc|h|hh|c|inc|def|S|asm|cmake)$|\/(?:doc|docs|vendor|scripts)\//
 
 export function readManifest(root: string): Manifest {
   return JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Manifest

@@ -1,5 +1,4 @@
 /** Names of a blob's cache files, and files that appear whole or not at all. Source: docs/formats/cache.md, "Files". */
-import { randomBytes } from 'node:crypto'
 import { closeSync, fdatasyncSync, linkSync, openSync, renameSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { CacheError, errnoName } from './errors.ts'
@@ -25,17 +24,27 @@ export function cachePath(directory: string, blobId: string, kind: keyof typeof 
   return join(directory, blobId + SUFFIXES[kind])
 }
 
+/** A name beside `path` that nobody else has: to be opened exclusively, which is what keeps it so. */
+export function temporaryName(path: string): string {
+  return `${path}.${process.pid}-${Math.random().toString(36).slice(2)}.tmp`
+}
+
 /**
  * Makes a file of `parts` under another name, syncs it and moves it into place, so that no reader, and no restart, ever sees half of it.
- * `ifAbsent` leaves a file alone that somebody else made meanwhile; otherwise it is replaced (who has the old one open keeps it).
+ * `ifAbsent` leaves a file alone that somebody else made meanwhile; otherwise it is replaced (who has the old one open keeps it). `unsynced` is for what a power cut may tear.
  */
-export function placeFile(path: string, parts: readonly Uint8Array[], how: 'ifAbsent' | 'replace'): void {
-  const temporary = `${path}.${process.pid}-${randomBytes(6).toString('hex')}.tmp`
+export function placeFile(
+  path: string,
+  parts: readonly Uint8Array[],
+  how: 'ifAbsent' | 'replace',
+  sync: 'synced' | 'unsynced' = 'synced',
+): void {
+  const temporary = temporaryName(path)
   try {
     const fd = openSync(temporary, 'wx', 0o644)
     try {
       for (const part of parts) writeAll(fd, part)
-      fdatasyncSync(fd)
+      if (sync === 'synced') fdatasyncSync(fd)
     } finally {
       closeSync(fd)
     }

@@ -1,6 +1,6 @@
-import { randomBytes } from 'node:crypto'
 import { closeSync, constants, fstatSync, ftruncateSync, openSync, renameSync, rmSync } from 'node:fs'
 import { whileAlone } from '../kernel/index.ts'
+import { temporaryName } from './cache-files.ts'
 import { CacheError, cacheError, errnoName } from './errors.ts'
 
 /** An open data file; who opened it closes `fd`. */
@@ -43,7 +43,7 @@ export function openDataFile(path: string, size: number, isPinned: () => boolean
 
 /** Puts a new file into the place of one that others go on using. */
 function replaced(path: string, old: number, size: number): DataFile {
-  const temporary = `${path}.${process.pid}-${randomBytes(6).toString('hex')}.tmp`
+  const temporary = temporaryName(path)
   const fd = openSync(temporary, 'wx+', 0o644)
   try {
     ftruncateSync(fd, size)

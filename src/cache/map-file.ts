@@ -45,7 +45,8 @@ function tryOpen(path: string, chunkCount: number, discard: boolean): MapFile | 
     file = openEither(path)
   } catch (error) {
     if (errnoName(error) !== 'ENOENT') throw error
-    placeFile(path, [emptyMap(chunkCount)], 'ifAbsent')
+    // One that a power cut tears is no map, and claims as little.
+    placeFile(path, [emptyMap(chunkCount)], 'ifAbsent', 'unsynced')
     return undefined
   }
   let isKept = false
@@ -58,7 +59,7 @@ function tryOpen(path: string, chunkCount: number, discard: boolean): MapFile | 
   }
   if (!file.isWritable) return withoutFile(chunkCount)
   // Another size is replaced, never truncated: upstream maps the file, and a page that vanishes would kill it.
-  placeFile(path, [emptyMap(chunkCount)], 'replace')
+  placeFile(path, [emptyMap(chunkCount)], 'replace', 'unsynced')
   return undefined
 }
 

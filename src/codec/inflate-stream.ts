@@ -1,4 +1,4 @@
-import { createRequire } from 'node:module'
+import { nativeModule } from '../kernel/native-module/index.ts'
 import { CodecError } from './errors.ts'
 import { functionsOf, openLibrary } from './native.ts'
 
@@ -57,7 +57,7 @@ let found: { readonly zlib: Zlib; readonly koffi: Addressing } | undefined | 'un
 function native(): { readonly zlib: Zlib; readonly koffi: Addressing } | undefined {
   if (found !== 'unknown') return found
   const zlib = openZlib(undefined) ?? openZlib('libz.so.1')
-  found = zlib && { zlib, koffi: createRequire(import.meta.url)('koffi') as Addressing }
+  found = zlib && { zlib, koffi: nativeModule() as Addressing }
   return found
 }
 

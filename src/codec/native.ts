@@ -1,4 +1,4 @@
-import { createRequire } from 'node:module'
+import { nativeModule } from '../kernel/native-module/index.ts'
 
 interface Foreign {
   (...args: ReadonlyArray<Uint8Array | number | bigint | string>): number | bigint
@@ -17,7 +17,7 @@ interface Library {
 export function openLibrary(...names: ReadonlyArray<string | undefined>): Library | undefined {
   for (const name of names) {
     try {
-      const koffi = createRequire(import.meta.url)('koffi') as { load(path: string | null): Library }
+      const koffi = nativeModule() as { load(path: string | null): Library }
       return koffi.load(name ?? null)
     } catch {
       // Not on this machine: the next name, or the fallback, does the work.

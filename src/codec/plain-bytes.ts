@@ -1,4 +1,4 @@
-import { createRequire } from 'node:module'
+import { nativeModule } from '../kernel/native-module/index.ts'
 
 interface Koffi {
   address(of: Uint8Array): bigint
@@ -19,7 +19,7 @@ export function plainBytes(memory: SharedArrayBuffer): Uint8Array {
   const shared = new Uint8Array(memory)
   if (isAbsent || memory.byteLength === 0) return shared
   try {
-    koffi ??= createRequire(import.meta.url)('koffi') as Koffi
+    koffi ??= nativeModule() as Koffi
     const view = koffi.view(koffi.address(shared), memory.byteLength)
     kept.set(view, memory)
     return new Uint8Array(view)

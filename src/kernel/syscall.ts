@@ -2,8 +2,8 @@
  * System calls that Node does not offer, a row each. Opened at first use: a tool that never mounts does not pay for it.
  * Arguments on hot paths are numbers only: an object or a BigInt a call would make garbage.
  */
-import { createRequire } from 'node:module'
 import { KernelError } from './errors.ts'
+import { nativeModule } from './native-module/index.ts'
 
 export type Native<A extends readonly unknown[]> = ((...args: A) => number) & {
   async(...args: [...A, (error: unknown, result: number) => void]): void
@@ -113,7 +113,7 @@ export function prepareCalls(): void {
 }
 
 function load(): LibC {
-  const koffi = createRequire(import.meta.url)('koffi') as Koffi
+  const koffi = nativeModule() as Koffi
   return {
     ...bindCalls(SIGNATURES),
     errno: () => koffi.errno(),
@@ -123,7 +123,7 @@ function load(): LibC {
 
 /** Functions of the C library by their signatures. Throws KernelError 'ENOSYS' where it cannot be opened. */
 export function bindCalls(signatures: Readonly<Record<string, string>>): Record<string, Native<never>> {
-  const koffi = createRequire(import.meta.url)('koffi') as Koffi
+  const koffi = nativeModule() as Koffi
   let library: ReturnType<Koffi['load']>
   try {
     library = koffi.load('libc.so.6')

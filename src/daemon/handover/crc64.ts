@@ -1,13 +1,21 @@
 /** CRC-64 of the "Jones" kind: reflected, from 0, nothing at the end. Source: docs/formats/daemon-state.md, "Envelope". */
-const POLYNOMIAL = 0x95ac_9329_ac4b_c9b5n
+const POLYNOMIAL = { high: 0x95ac_9329, low: 0xac4b_c9b5 }
 
 const low = new Uint32Array(256)
 const high = new Uint32Array(256)
 for (let byte = 0; byte < 256; byte++) {
-  let crc = BigInt(byte)
-  for (let bit = 0; bit < 8; bit++) crc = (crc & 1n) === 1n ? (crc >> 1n) ^ POLYNOMIAL : crc >> 1n
-  low[byte] = Number(crc & 0xffff_ffffn)
-  high[byte] = Number(crc >> 32n)
+  let [crcLow, crcHigh] = [byte, 0]
+  for (let bit = 0; bit < 8; bit++) {
+    const isOdd = (crcLow & 1) === 1
+    crcLow = (crcLow >>> 1) | (crcHigh << 31)
+    crcHigh >>>= 1
+    if (isOdd) {
+      crcLow ^= POLYNOMIAL.low
+      crcHigh ^= POLYNOMIAL.high
+    }
+  }
+  low[byte] = crcLow
+  high[byte] = crcHigh
 }
 
 /** The checksum of all bytes. */

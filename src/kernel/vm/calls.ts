@@ -1,5 +1,5 @@
 /** System calls of this part of the room. A table of its own: who only mounts does not pay for it. */
-import { createRequire } from 'node:module'
+import { nativeModule } from '../native-module/index.ts'
 import { bindCalls, check, type Native } from '../syscall.ts'
 
 interface Calls {
@@ -65,7 +65,7 @@ export function calls(): Calls {
 }
 
 function native(): Koffi {
-  koffi ??= createRequire(import.meta.url)('koffi') as Koffi
+  koffi ??= nativeModule() as Koffi
   return koffi
 }
 
