@@ -295,15 +295,20 @@ test('a mirror is asked first; without it the registry answers', async () => {
   assert.equal(parts.server.counters().blob.requests, 1)
 })
 
-test('HTTPS is asked for unless the scheme is http; without verification plain HTTP will do', async () => {
+test('HTTPS is asked for unless the scheme is http; without verification, or on this machine where no scheme is said, plain HTTP will do', async () => {
   await using parts = await setup()
   const id = await push(parts.server, BLOB)
   const { host } = parts.server
-  const strict = registryBackend({ host, repo: REPO, scheme: '', retryLimit: 0 })
-  await assert.rejects(readAndCompare(strict, id), { code: 'UNREACHABLE' })
-  const lax = registryBackend({ host, repo: REPO, skipVerify: true, retryLimit: 0 })
-  await readAndCompare(lax, id)
-  await Promise.all([strict.close(), lax.close()])
+  for (const scheme of ['', 'https']) {
+    const strict = registryBackend({ host, repo: REPO, scheme, retryLimit: 0 })
+    await assert.rejects(readAndCompare(strict, id), { code: 'UNREACHABLE' })
+    await strict.close()
+  }
+  for (const options of [{ scheme: 'https', skipVerify: true }, {}]) {
+    const lax = registryBackend({ host, repo: REPO, retryLimit: 0, ...options })
+    await readAndCompare(lax, id)
+    await lax.close()
+  }
 })
 
 test('options that cannot be used are refused before anything is mounted', () => {

@@ -1,4 +1,12 @@
-import type { ClientOptions, CredentialSource, Mirror, ProxyOptions, Reference, Repository } from '../registry/index.ts'
+import type {
+  ClientOptions,
+  CredentialSource,
+  Mirror,
+  PlainHttp,
+  ProxyOptions,
+  Reference,
+  Repository,
+} from '../registry/index.ts'
 import {
   anonymous,
   fromBase64,
@@ -18,8 +26,8 @@ export interface RegistryBackendOptions {
   readonly host: string
   /** `library/node`. */
   readonly repo: string
-  /** `https` unless it is exactly `http`. */
-  readonly scheme?: string
+  /** `https` unless it is exactly `http`; where none is said, a registry on this machine may speak plain HTTP. */
+  readonly scheme?: string | undefined
   /** Base64 of `user:password`; blank = none. A function is asked again whenever the registry refuses a login, so that it may change. */
   readonly auth?: string | (() => string | undefined)
   /** Asked when `auth` gives nothing; default anonymous. */
@@ -181,7 +189,7 @@ function clientOptions(
   const { skipVerify = false, timeoutMs = DEFAULT_TIMEOUT_MS, connectTimeoutMs = DEFAULT_TIMEOUT_MS } = options
   return {
     credentials,
-    plainHttp: options.scheme === 'http' ? 'always' : skipVerify ? 'fallback' : 'never',
+    plainHttp: plainHttpOf(options),
     skipVerify,
     connectTimeoutMs,
     headersTimeoutMs: timeoutMs,
@@ -194,6 +202,13 @@ function clientOptions(
     ...(options.userAgent === undefined ? {} : { userAgent: options.userAgent }),
     ...(options.headers === undefined ? {} : { headers: options.headers }),
   }
+}
+
+/** Nothing leaves a machine on its way to its own registry: as with containerd, that need not speak TLS, unless the scheme says so. */
+function plainHttpOf({ scheme, skipVerify = false }: RegistryBackendOptions): PlainHttp {
+  if (scheme === 'http') return 'always'
+  if (skipVerify) return 'fallback'
+  return scheme === undefined ? 'localhost' : 'never'
 }
 
 interface ReaderParts {

@@ -51,7 +51,7 @@ export const BACKENDS = {
   oss: v.object({ scheme: text('https'), endpoint: v.string(), ...bucket, ...network }),
   s3: v.object({ scheme: text('https'), endpoint: v.string(), region: v.string(), ...bucket, ...network }),
   registry: v.object({
-    scheme: text('https'),
+    scheme: v.optional(v.string()),
     host: v.pipe(v.string(), v.nonEmpty()),
     repo: v.pipe(v.string(), v.nonEmpty()),
     auth: maybeText,

@@ -258,8 +258,9 @@ function httpProxyWithoutSecrets(of: HttpProxyConfig): HttpProxyConfig {
 }
 
 function registryWithoutSecrets(of: RegistryConfig): RegistryConfig {
-  const { mirrors, ...rest } = of
+  const { mirrors, scheme = 'https', ...rest } = of
   return {
+    scheme,
     ...rest,
     auth: null,
     registry_token: null,
