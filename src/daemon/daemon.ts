@@ -171,7 +171,7 @@ export class Daemon {
   async restore({ state, device }: HandedOver, onFailure: (path: string, error: unknown) => void): Promise<void> {
     try {
       const session = decodeState(state)
-      this.#checkLasting(session.mounts)
+      this.#checkLasting()
       for (const [key, value] of session.settings) this.dynamic.set(key, value)
       await this.#mounts.restore(session, (record) => this.#restoredRequest(record), onFailure)
       this.#step('Takeover')
@@ -286,17 +286,16 @@ export class Daemon {
     if (this.#state === 'STOPPED') return
     if (this.#state === 'RUNNING') this.#step('Stop')
     this.#step(this.#state === 'INIT' ? 'Stop' : 'Exit')
-    if (this.options.supervisor !== undefined) await this.#session.leave((device) => this.#drain(device))
-    await this.#closeAll()
+    const isLeft = this.options.supervisor !== undefined
+    if (isLeft) await this.#session.leave((device) => this.#leaveRequests(device))
+    await this.#closeAll(isLeft)
   }
 
   /** Serves a session that was taken over. Throws DaemonError 'BAD_STATE' when there is none, or it is served. */
   async serve(): Promise<void> {
     this.#step('Start')
     this.#mounts.listen(this.#session)
-    await this.#session.serve(this.#mounts.served)
-    const { device } = this.#session
-    if (device !== undefined) await this.#drain(device)
+    await this.#session.serve(this.#mounts.served, (device) => this.#drain(device))
     this.#mounts.prefetch()
   }
 
@@ -310,10 +309,9 @@ export class Daemon {
     this.#session.detachNow()
   }
 
-  /** Can another daemon go on with this session? What it writes, and the numbers of files in shared directories, are known to one daemon only. */
+  /** Can another daemon go on with this session? The numbers of files in overlays are known to one daemon only. */
   get isLasting(): boolean {
-    const isWritten = this.mounts.some(({ image }) => image.settings.overlay !== undefined)
-    return !this.options.writable && !isWritten && this.shares.length === 0
+    return this.mounts.every(({ image }) => image.settings.overlay === undefined)
   }
 
   #restoredRequest(record: MountRecord): ImageRequest {
@@ -322,9 +320,14 @@ export class Daemon {
     return request
   }
 
-  #checkLasting(mounts: readonly MountRecord[] = []): void {
-    if (this.isLasting && mounts.every(({ kind }) => kind === 'rafs')) return
-    throw notLasting()
+  #checkLasting(): void {
+    if (!this.isLasting) throw notLasting()
+  }
+
+  /** What is changed from now on is changed by another daemon only. */
+  async #leaveRequests(device: number): Promise<void> {
+    await this.#files?.end(true)
+    await this.#drain(device)
   }
 
   async #drain(device: number): Promise<void> {
@@ -337,15 +340,16 @@ export class Daemon {
     const { facts } = this.#session
     const { connection, options } = this.#inherited ?? {
       connection: await connectionOf(this.options.at),
-      options: facts === undefined ? undefined : optionsOf(facts),
+      options: facts === undefined ? undefined : optionsOf(facts, wishesOf(this.options).exchangesOpens),
     }
     if (options === undefined) throw new DaemonError('NOT_READY', 'the kernel has not begun the session yet')
     return encodeState({ connection, options, settings: this.dynamic, ...this.#mounts.tree })
   }
 
-  async #closeAll(): Promise<void> {
+  /** `isLeft`: another daemon goes on. */
+  async #closeAll(isLeft = false): Promise<void> {
     await this.#session.stopServing()
-    await this.#files?.end()
+    await this.#files?.end(isLeft)
     await this.#mounts.close()
     this.options.dedup?.close()
     await this.#decoders.close()
@@ -397,7 +401,7 @@ export class Daemon {
 function notLasting(): DaemonError {
   return new DaemonError(
     'HANDOVER',
-    'sessions that are written to, or have shared directories, cannot change their daemon: only images can',
+    'sessions with an overlay cannot change their daemon: only images and shared directories can',
   )
 }
 

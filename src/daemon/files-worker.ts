@@ -25,6 +25,7 @@ import type {
   FilesWorkerData,
   FilesWorkerMessage,
   ForwardedRequest,
+  SharedFiles,
 } from './files/messages.ts'
 import { errnoOf, OverlayTree } from './files/overlay-tree.ts'
 import { FileSystemCounters } from './metrics.ts'
@@ -34,6 +35,8 @@ const servers = new Map<number, FileServer>()
 const reply = new FileReply()
 const { build, counters: numbers } = workerData as FilesWorkerData
 const counters = new FileSystemCounters(numbers)
+/** What another process has in hand until the device comes. */
+const resuming = new Map<number, () => void>()
 /** Requests that came before the device did. */
 const early: ForwardedRequest[] = []
 let device = 0
@@ -50,6 +53,8 @@ function takeNews(news: FilesNews): void {
       return
     case 'device':
       device = news.fd
+      for (const resume of resuming.values()) resume()
+      resuming.clear()
       for (const request of early.splice(0)) take(request)
       return
     case 'own-device':
@@ -63,6 +68,7 @@ function takeNews(news: FilesNews): void {
       settle(news.id, () => {
         servers.get(news.slot)?.end()
         servers.delete(news.slot)
+        resuming.delete(news.slot)
       })
       return
     case 'fetched': {
@@ -73,7 +79,9 @@ function takeNews(news: FilesNews): void {
       return
     }
     case 'end':
-      for (const server of servers.values()) server.end()
+      for (const server of servers.values())
+        if (news.isLeft) server.leave()
+        else server.end()
       parentPort?.close()
       for (const port of ports) port.close()
       return
@@ -101,13 +109,18 @@ function settle(id: number, act: () => void): void {
 }
 
 function attach({ slot, what }: Extract<FilesNews, { kind: 'attach' }>): void {
-  const server = what.kind === 'directory' ? openDirectory(slot, what.directory) : openOverlay(slot, what)
+  const server = what.kind === 'directory' ? openDirectory(slot, what) : openOverlay(slot, what)
   if (ownDevice !== undefined) server.setOwnDevice(ownDevice)
+  servers.get(slot)?.end()
   servers.set(slot, server)
 }
 
-function openDirectory(slot: number, directory: string): FileServer {
-  return new HostTree(slot, directory, (node) => forgetAttributes(device, { node, top: slot }))
+function openDirectory(slot: number, { directory, journal, isRestored }: SharedFiles): FileServer {
+  const tree = new HostTree(slot, directory, (node) => forgetAttributes(device, { node, top: slot }))
+  if (!isRestored) tree.keep(journal)
+  else if (device !== 0) tree.resume(journal)
+  else resuming.set(slot, () => tree.resume(journal))
+  return tree
 }
 
 function openOverlay(slot: number, { image, upper, work }: Extract<AttachedFiles, { kind: 'overlay' }>): FileServer {

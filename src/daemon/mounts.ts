@@ -2,6 +2,7 @@ import type { DecodePool } from '../engine/index.ts'
 import type { FuseNode } from '../kernel/index.ts'
 import { DroppedMemory } from './dropped-memory.ts'
 import { DaemonError } from './errors.ts'
+import { journalDocument, journalIn, newJournal } from './files/files-journal.ts'
 import type { FilesThread } from './files/files-thread.ts'
 import { type ImageRequest, MountedImage } from './image.ts'
 import type { MountRecord, SessionState } from './handover/session-state.ts'
@@ -27,6 +28,9 @@ export interface Share {
   readonly slot: number
   readonly directory: string
   readonly mountedAt: Date
+  /** Where its files in hand are written, for the daemon after this one. */
+  readonly journal: string | undefined
+  readonly isRestored?: boolean
 }
 
 /** What must learn of a change: the session, once there is one. */
@@ -46,7 +50,7 @@ export class MountTable {
   readonly #decoders: DecodePool
   #tree = new PseudoTree()
   #mounts = new Map<string, Mount>()
-  readonly #shares = new Map<string, Share>()
+  #shares = new Map<string, Share>()
   /** Another daemon's mounts that could not be opened: their users see errors, and the next daemon tries again. */
   readonly #lost = new Map<string, MountRecord>()
   readonly #onFree: (slot: number) => void
@@ -128,14 +132,17 @@ export class MountTable {
   /** Shows a directory of the host at a path. Throws DaemonError; then nothing has changed. */
   share(path: string, directory: string): Promise<void> {
     return this.#inTurn(async () => {
+      const known = this.#shares.get(path)
+      if (known?.isRestored === true && known.directory === directory) return
       if (this.#isTaken(path)) throw exists(path)
       const slot = this.#freeSlot()
       const files = await this.#files()
-      await files.attach(slot, directory)
+      const journal = newJournal()
+      await files.attach(slot, { directory, journal, isRestored: false })
       let way: readonly PseudoNode[] = []
       try {
         way = this.#tree.mount(path, slot)
-        this.#shares.set(path, { path, slot, directory, mountedAt: new Date() })
+        this.#shares.set(path, { path, slot, directory, mountedAt: new Date(), journal })
         await this.#publish()
       } catch (error) {
         await this.#takeOut(path, way.at(-1))
@@ -182,6 +189,15 @@ export class MountTable {
       const { source, config, document = JSON.stringify(config), prefetchFiles: files } = request
       return { path, slot, kind: 'rafs', source, document, prefetchFiles: files.length > 0 ? files : undefined }
     })
+    for (const { path, slot, directory: source, journal } of this.shares)
+      mounts.push({
+        path,
+        slot,
+        kind: 'passthrough',
+        source,
+        document: journalDocument(journal),
+        prefetchFiles: undefined,
+      })
     const directories = this.#tree.nodes.filter(({ name }) => name !== '')
     mounts.push(...this.#lost.values())
     return { mounts, directories, nextDirectory: this.#tree.nextIno, nextSlot: (this.#lastSlot % SLOTS) + 1 }
@@ -199,11 +215,17 @@ export class MountTable {
     return this.#inTurn(async () => {
       const tree = PseudoTree.of(from.directories, from.nextDirectory)
       const mounts = new Map<string, Mount>()
+      const shares = new Map<string, Share>()
       const lost: MountRecord[] = []
       const restoreOne = async (record: MountRecord): Promise<void> => {
         const { path, slot } = record
         let image: MountedImage | undefined
         try {
+          if (record.kind === 'passthrough') {
+            shares.set(path, await this.#restoreShare(record))
+            tree.mount(path, slot)
+            return
+          }
           image = await MountedImage.open(requestOf(record), this.#decoders)
           tree.mount(path, slot)
           mounts.set(path, { path, slot, image, mountedAt: new Date(), isRestored: true })
@@ -218,9 +240,13 @@ export class MountTable {
         await each(from.mounts, restoreOne)
       } catch (error) {
         for (const { image } of mounts.values()) await image.close()
+        for (const { slot } of shares.values()) await (await this.#files()).detach(slot)
         throw error
       }
       const before = this.all
+      for (const { slot } of this.#shares.values())
+        if (![...shares.values()].some((share) => share.slot === slot)) await (await this.#files()).detach(slot)
+      this.#shares = shares
       for (const record of lost) this.#lost.set(record.path, record)
       this.#tree = tree
       this.#mounts = mounts
@@ -230,6 +256,13 @@ export class MountTable {
         else this.#place(mount)
       }
     })
+  }
+
+  /** What is in hand is read when the session comes: until then another daemon serves it. */
+  async #restoreShare({ path, slot, source: directory, document }: MountRecord): Promise<Share> {
+    const journal = journalIn(document) ?? newJournal()
+    await (await this.#files()).attach(slot, { directory, journal, isRestored: true })
+    return { path, slot, directory, journal, mountedAt: new Date(), isRestored: true }
   }
 
   /** Starts fetching ahead what was restored. */

@@ -130,7 +130,7 @@ async function start(
       : { path: options.share.virtualMountPoint, directory: options.share.directory }
   const dedup = openDedup(options.dedupDb, kept, log)
   const common = { id, supervisor, failover, threads, writable, dedup, ...told }
-  const waiting = { initial: undefined, share: undefined }
+  const waiting = { initial: undefined, share }
   if (kept !== undefined)
     return await resumeDaemon(kept, { ...common, ...waiting, at: await mountPointName(options.mountPoint) })
   if (apiSocket !== undefined) {

@@ -17,6 +17,7 @@ export {
 } from './files.ts'
 export { OpenWatch } from './open-watch.ts'
 export { whileAlone } from './lease.ts'
+export { ownMemoryFolder, removeLeftMemory } from './own-memory.ts'
 export { punchHole } from './punch-hole.ts'
 export { copyFileRange } from './copy-range.ts'
 export { raiseFileLimit } from './file-limit.ts'

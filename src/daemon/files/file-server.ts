@@ -15,6 +15,8 @@ export interface FileServer {
   setOwnDevice(device: string): void
   /** Closes everything. */
   end(): void
+  /** Closes everything; another process goes on with it. */
+  leave(): void
 }
 
 /** The request went to somebody else, who answers it. */

@@ -18,6 +18,8 @@ function descriptorsIn(folder: string): string[] {
   })
 }
 
+const unkept = (directory: string) => ({ directory, journal: undefined, isRestored: false })
+
 test('a thread that was ended holds nothing open any more; one that cannot share a directory says why', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'files-thread-'))
   const failures: Error[] = []
@@ -28,13 +30,13 @@ test('a thread that was ended holds nothing open any more; one that cannot share
     onFailure: (error) => failures.push(error),
   })
   try {
-    await assert.rejects(thread.attach(1, join(folder, 'absent')), /cannot share .*absent/)
-    await thread.attach(2, folder)
+    await assert.rejects(thread.attach(1, unkept(join(folder, 'absent'))), /cannot share .*absent/)
+    await thread.attach(2, unkept(folder))
     assert.ok(descriptorsIn(folder).length > 0)
   } finally {
     await thread.end()
     rmSync(folder, { recursive: true })
   }
   assert.deepEqual([descriptorsIn(folder), failures], [[], []])
-  await assert.rejects(thread.attach(3, tmpdir()), /has ended/)
+  await assert.rejects(thread.attach(3, unkept(tmpdir())), /has ended/)
 })

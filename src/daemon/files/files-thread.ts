@@ -6,7 +6,7 @@ import type { Log } from '../log.ts'
 import type { OverlaySettings } from '../config/settings.ts'
 import { FileSystemCounters } from '../metrics.ts'
 import type { LateRead, ServedImage } from '../transports/fuse-handler.ts'
-import type { FilesNews, FilesWorkerData, FilesWorkerMessage } from './messages.ts'
+import type { FilesNews, FilesWorkerData, FilesWorkerMessage, SharedFiles } from './messages.ts'
 
 const END_DEADLINE_MS = 2_000
 
@@ -61,11 +61,11 @@ export class FilesThread {
   }
 
   /** Serves a directory of the host in a slot. Throws DaemonError 'IO'. */
-  async attach(slot: number, directory: string): Promise<void> {
+  async attach(slot: number, what: Omit<SharedFiles, 'kind'>): Promise<void> {
     try {
-      await this.#ask((id) => ({ kind: 'attach', id, slot, what: { kind: 'directory', directory } }))
+      await this.#ask((id) => ({ kind: 'attach', id, slot, what: { kind: 'directory', ...what } }))
     } catch (error) {
-      throw new DaemonError('IO', `cannot share ${directory}: ${messageOf(error)}`, {
+      throw new DaemonError('IO', `cannot share ${what.directory}: ${messageOf(error)}`, {
         cause: error,
         wire: `passthroughfs failed to handle request, ${messageOf(error)}`,
       })
@@ -95,11 +95,11 @@ export class FilesThread {
     if (!this.#ended) await this.#ask((id) => ({ kind: 'detach', id, slot }))
   }
 
-  /** Resolves when the thread uses no descriptors any more, its own or those of the session and the caches; or after {@link END_DEADLINE_MS}, when the host does not answer it. */
-  async end(): Promise<void> {
+  /** `isLeft`: another process goes on with what is in hand. Resolves when the thread uses no descriptors any more, its own or those of the session and the caches; or after {@link END_DEADLINE_MS}, when the host does not answer it. */
+  async end(isLeft = false): Promise<void> {
     if (this.#ended) return
     this.#ended = ended()
-    this.#post({ kind: 'end' })
+    this.#post({ kind: 'end', isLeft })
     const deadline = setTimeout(this.#gone.resolve, END_DEADLINE_MS)
     await this.#gone.promise
     clearTimeout(deadline)

@@ -1,4 +1,5 @@
 import { closeFd, type FileReply, type HostFile, HostFiles, TYPE, WireAttributes } from '../../kernel/index.ts'
+import type { FilesJournal } from './files-journal.ts'
 import { entryOf, InodeNumbers, ROOT_NODE } from './file-server.ts'
 
 /** A file that the kernel knows. */
@@ -8,10 +9,15 @@ export interface HostNode {
   lookups: number
   /** Change time and size that the kernel was told last. */
   told: string
+  /** By which another process finds it; undefined on file systems that have none, or another one than the directory's. */
+  readonly handle: Uint8Array | undefined
 }
 
 /** Seconds that the kernel may believe what it was told: the host's files change behind it. */
 const BELIEVED_SECONDS = 5
+
+/** Numbers of nodes after a takeover begin at the time in these: no process has given so many. */
+const NODES_A_MILLISECOND = 4096
 
 /** The nodes of one shared directory, found by what they are: all names of a file lead to one node. */
 export class HostNodes {
@@ -22,6 +28,7 @@ export class HostNodes {
   readonly #byId = new Map<number, HostNode>()
   readonly #byKey = new Map<string, HostNode>()
   readonly #attributes = new WireAttributes()
+  #journal: FilesJournal | undefined
   #last = ROOT_NODE
 
   /** Throws KernelError when the directory cannot be opened. */
@@ -29,9 +36,40 @@ export class HostNodes {
     this.#slot = slot
     this.files = new HostFiles(directory)
     this.#numbers = new InodeNumbers(slot)
-    this.root = { id: ROOT_NODE, file: this.files.root, lookups: 1, told: '' }
+    this.root = { id: ROOT_NODE, file: this.files.root, lookups: 1, told: '', handle: undefined }
     this.#byId.set(this.root.id, this.root)
     this.#byKey.set(this.root.file.key, this.root)
+  }
+
+  /**
+   * Goes on from what another process had in hand: its nodes have their numbers again, and stay, since nobody knows how often the kernel was told of them. Numbers that were lost are not given to others.
+   */
+  resume(journal: FilesJournal | undefined): void {
+    this.#journal = journal
+    this.#last = Math.max(this.#last, Date.now() * NODES_A_MILLISECOND)
+    for (const [id, handle] of journal?.before.nodes ?? []) {
+      const fd = this.files.openHandle(handle)
+      if (fd < 0) continue // it is gone
+      const known = this.#byKey.get(this.files.stat.key)
+      const file = known?.file ?? this.files.adopt(fd)
+      if (known !== undefined) closeFd(fd)
+      this.#enter({ id, file, lookups: Number.POSITIVE_INFINITY, told: '', handle })
+    }
+  }
+
+  /** From now on what is in hand is written there. */
+  keepIn(journal: FilesJournal | undefined): void {
+    this.#journal = journal
+  }
+
+  /** Writes all that is in hand. */
+  write(to: FilesJournal): void {
+    for (const { id, handle } of this.#byId.values()) if (handle !== undefined) to.node(id, handle)
+  }
+
+  #enter(node: HostNode): void {
+    this.#byId.set(node.id, node)
+    this.#byKey.set(node.file.key, node)
   }
 
   get(id: number): HostNode | undefined {
@@ -44,6 +82,7 @@ export class HostNodes {
     node.lookups -= lookups
     if (node.lookups > 0) return
     this.#byId.delete(id)
+    if (node.handle !== undefined) this.#journal?.forgotten(id)
     if (this.#byKey.get(node.file.key) === node) this.#byKey.delete(node.file.key)
     this.files.close(node.file)
   }
@@ -57,9 +96,10 @@ export class HostNodes {
       known.lookups++
       return known
     }
-    const node: HostNode = { id: ++this.#last, file: this.files.adopt(fd), lookups: 1, told: '' }
-    this.#byId.set(node.id, node)
-    this.#byKey.set(node.file.key, node)
+    const handle = this.#journal === undefined ? undefined : this.files.handleOf(fd)
+    const node: HostNode = { id: ++this.#last, file: this.files.adopt(fd), lookups: 1, told: '', handle }
+    this.#enter(node)
+    if (handle !== undefined) this.#journal?.node(node.id, handle)
     return node
   }
 

@@ -17,6 +17,7 @@ import {
   statFd,
   TYPE,
 } from '../../kernel/index.ts'
+import type { FilesJournal } from './files-journal.ts'
 import { HostListing } from './host-listing.ts'
 import type { HostNode, HostNodes } from './host-nodes.ts'
 import {
@@ -42,6 +43,25 @@ export class HostOpen {
   constructor(nodes: HostNodes, askAgain: (node: number) => void) {
     this.#nodes = nodes
     this.#askAgain = askAgain
+  }
+
+  keepIn(journal: FilesJournal | undefined): void {
+    this.#open.keepIn(journal)
+  }
+
+  /** Opens again what another process had open, as far as it still is there. */
+  resume(journal: FilesJournal | undefined): void {
+    this.#open.resume(journal, (id, flags) => {
+      const node = this.#nodes.get(id)
+      const path = node === undefined ? -1 : this.#nodes.files.fd(node.file)
+      const fd = path < 0 ? path : reopen(path, hostFlags(flags))
+      if (node === undefined || fd < 0) return undefined
+      return node.file.type === TYPE.DIRECTORY ? { node, fd, flags, listing: new HostListing(fd) } : { node, fd, flags }
+    })
+  }
+
+  write(to: FilesJournal): void {
+    this.#open.write(to)
   }
 
   /** The descriptor of a handle. */
@@ -96,12 +116,16 @@ export class HostOpen {
     return fd < 0 ? fd : reply.opened(this.#open.add({ node, fd, flags }), 0)
   }
 
-  /** CREATE in a directory that `fd` names. */
-  create(fd: number, request: FileRequest, reply: FileReply): number {
+  /** CREATE in a directory that `fd` names. `isMade`: it was made, and another process had no time to tell. */
+  create(fd: number, request: FileRequest, reply: FileReply, isMade = false): number {
     const name = request.name(CREATE_IN.size)
     if (name === undefined) return -ERRNO.EINVAL
     const flags = request.word(CREATE_IN.flags)
     const mode = request.word(CREATE_IN.mode) & 0o7777
+    if (isMade) {
+      const again = openAt(fd, name, hostFlags(flags), 0)
+      return again < 0 ? again : this.#created(again, flags, reply)
+    }
     const made = actingAs(request.uid, request.gid, () => openAt(fd, name, hostFlags(flags) | O.CREAT | O.EXCL, mode))
     return made < 0 ? lateName(made, flags) : this.#created(made, flags, reply)
   }

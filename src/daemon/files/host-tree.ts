@@ -27,9 +27,12 @@ import {
 } from '../../kernel/index.ts'
 import { fileSystemOf, setAttributes } from './attributes.ts'
 import type { FileServer } from './file-server.ts'
+import { FilesJournal } from './files-journal.ts'
+import { HostChanges, MADE } from './host-changes.ts'
 import { type HostNode, HostNodes } from './host-nodes.ts'
 import { HostOpen } from './host-open.ts'
 import { isSelf, renameOf } from './names.ts'
+import { handleOf, writeOpen } from './open-files.ts'
 import { getXattr, listXattrs, removeXattr, setXattr } from './xattrs.ts'
 
 const NOT_HIDDEN = (): boolean => false
@@ -42,12 +45,40 @@ export class HostTree implements FileServer {
   readonly #nodes: HostNodes
   readonly #files: HostFiles
   readonly #open: HostOpen
+  #journal: FilesJournal | undefined
+  #changes: HostChanges | undefined
 
   /** `askAgain` makes the kernel forget the attributes of a node. Throws KernelError when the directory cannot be opened. */
   constructor(slot: number, directory: string, askAgain: (node: number) => void) {
     this.#nodes = new HostNodes(slot, directory)
     this.#files = this.#nodes.files
     this.#open = new HostOpen(this.#nodes, askAgain)
+  }
+
+  /** Writes from now on what is in hand. Without a journal, or where it cannot be, the next process does not know it. */
+  keep(journal: string | undefined): void {
+    this.#journal = this.#openJournal(journal)
+    this.#nodes.keepIn(this.#journal)
+    this.#open.keepIn(this.#journal)
+  }
+
+  /** The same, and goes on with what another process had in hand. */
+  resume(journal: string | undefined): void {
+    this.#journal = this.#openJournal(journal)
+    this.#nodes.resume(this.#journal)
+    this.#open.resume(this.#journal)
+  }
+
+  #openJournal(name: string | undefined): FilesJournal | undefined {
+    const journal =
+      name === undefined
+        ? undefined
+        : FilesJournal.open(name, (to) => {
+            this.#nodes.write(to)
+            this.#open.write(to)
+          })
+    this.#changes = journal === undefined ? undefined : new HostChanges(this.#nodes, this.#open, journal)
+    return journal
   }
 
   setOwnDevice(device: string): void {
@@ -58,7 +89,13 @@ export class HostTree implements FileServer {
     return undefined
   }
 
+  leave(): void {
+    this.#journal?.leave()
+    this.end()
+  }
+
   end(): void {
+    this.#journal?.end()
     this.#open.end()
     this.#files.end()
   }
@@ -75,6 +112,34 @@ export class HostTree implements FileServer {
     this.#files.trim()
     const node = this.#nodes.get(request.node)
     if (node === undefined) return -ERRNO.ESTALE
+    const changes = this.#changes
+    if (changes === undefined || !changes.has(request)) return this.#answer(node, request, reply)
+    const made = changes.made(node, request)
+    if (made === undefined) changes.begin(node, request)
+    const result =
+      made === undefined ? this.#answer(node, request, reply) : this.#answerMade(node, request, reply, made)
+    changes.end(request, request.opcode === FILE_OPCODE.WRITE && result > 0 ? reply.counted : result)
+    return result
+  }
+
+  /** The answer to a change that another process made, and perhaps did not tell, with what it came to there. */
+  #answerMade(directory: HostNode, request: FileRequest, reply: FileReply, made: number): number {
+    if (made < 0) return made
+    if (request.opcode === FILE_OPCODE.WRITE) {
+      const fd = this.#open.fd(handleOf(request))
+      return fd === undefined ? -ERRNO.EBADF : writeOpen(fd, request, reply, made)
+    }
+    const nameAt = MADE.get(request.opcode)
+    if (nameAt === undefined) return 0
+    if (request.opcode === FILE_OPCODE.CREATE) {
+      const fd = this.#files.fd(directory.file)
+      return fd < 0 ? fd : this.#open.create(fd, request, reply, true)
+    }
+    const name = request.name(nameAt)
+    return name === undefined ? -ERRNO.EINVAL : this.#nodes.found(this.#files.lookup(directory.file, name), reply)
+  }
+
+  #answer(node: HostNode, request: FileRequest, reply: FileReply): number {
     switch (request.opcode) {
       case OPCODE.GETATTR:
         return this.#getattr(node, request, reply)

@@ -16,9 +16,17 @@ export interface FilesWorkerData {
   readonly counters: Float64Array<SharedArrayBuffer>
 }
 
+/** A directory of the host. `journal`: where its files in hand are written, if anywhere; `isRestored`: another process wrote there, until the session's device comes. */
+export interface SharedFiles {
+  readonly kind: 'directory'
+  readonly directory: string
+  readonly journal: string | undefined
+  readonly isRestored: boolean
+}
+
 /** What is mounted in a slot of the files thread. */
 export type AttachedFiles =
-  | { readonly kind: 'directory'; readonly directory: string }
+  | SharedFiles
   | { readonly kind: 'overlay'; readonly image: LowerImage; readonly upper: string; readonly work: string }
 
 /** What the main thread tells the files thread. Those with an id are answered by 'done'. */
@@ -29,7 +37,7 @@ export type FilesNews =
   | { readonly kind: 'attach'; readonly id: number; readonly slot: number; readonly what: AttachedFiles }
   | { readonly kind: 'fetched'; readonly id: number; readonly bytes: Uint8Array | undefined }
   | { readonly kind: 'detach'; readonly id: number; readonly slot: number }
-  | { readonly kind: 'end' }
+  | { readonly kind: 'end'; readonly isLeft: boolean }
 
 /** What the files thread tells. */
 export type FilesWorkerMessage =

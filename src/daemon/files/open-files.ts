@@ -1,3 +1,4 @@
+import { readSync } from 'node:fs'
 import {
   allocate,
   appendFd,
@@ -14,6 +15,7 @@ import {
   O,
   readFd,
   READ_IN,
+  reopen,
   seekFd,
   SYNC_DATA_ONLY,
   syncFd,
@@ -21,6 +23,10 @@ import {
   WRITE_KEPT,
   writeFd,
 } from '../../kernel/index.ts'
+import type { FilesJournal } from './files-journal.ts'
+
+/** Others may append as much between a write and the look at what became of it. */
+const OTHERS_BYTES = 1 << 16
 
 /** An open file or directory: `N` is what the file system knows of it, `L` how it lists directories. */
 export interface OpenFile<N, L> {
@@ -34,13 +40,35 @@ export interface OpenFile<N, L> {
 }
 
 /** The open files of one mount, by the handles that the kernel has of them, and the calls that need nothing but a descriptor. */
-export class OpenFiles<N, L> {
+export class OpenFiles<N extends { readonly id: number }, L> {
   readonly #files = new Map<number, OpenFile<N, L>>()
+  #journal: FilesJournal | undefined
   #last = 0
+
+  /** From now on what is open is written there. */
+  keepIn(journal: FilesJournal | undefined): void {
+    this.#journal = journal
+  }
+
+  /** What another process had open, as `reopen` gives it again; undefined = it cannot be had any more. */
+  resume(journal: FilesJournal | undefined, reopen: (node: number, flags: number) => OpenFile<N, L> | undefined): void {
+    this.#journal = journal
+    for (const [handle, { node, flags }] of journal?.before.opens ?? []) {
+      this.#last = Math.max(this.#last, handle)
+      const file = reopen(node, flags)
+      if (file !== undefined) this.#files.set(handle, file)
+    }
+  }
+
+  /** Writes all that is open. */
+  write(to: FilesJournal): void {
+    for (const [handle, { node, flags }] of this.#files) to.open(handle, node.id, flags)
+  }
 
   /** Gives the handle; never 0. */
   add(file: OpenFile<N, L>): number {
     this.#files.set(++this.#last, file)
+    this.#journal?.open(this.#last, file.node.id, file.flags)
     return this.#last
   }
 
@@ -52,10 +80,12 @@ export class OpenFiles<N, L> {
     const file = this.#files.get(handle)
     if (file !== undefined && file.fd >= 0) closeFd(file.fd)
     this.#files.delete(handle)
+    this.#journal?.released(handle)
     return 0
   }
 
   end(): void {
+    this.#journal = undefined
     for (const handle of this.#files.keys()) this.release(handle)
   }
 }
@@ -75,23 +105,40 @@ export function readOpen(fd: number, request: FileRequest, reply: FileReply): nu
   return done
 }
 
-/** WRITE: the bytes that were written are told, fewer than given when the disk is full. */
-export function writeOpen(fd: number, request: FileRequest, reply: FileReply): number {
+/** WRITE at the file's end. Others of the host may have made the file longer than the asking kernel knows; kept pages know their place. */
+export function appends(request: FileRequest): boolean {
+  return (request.word(WRITE_IN.flags) & O.APPEND) !== 0 && (request.word(WRITE_IN.writeFlags) & WRITE_KEPT) === 0
+}
+
+/** WRITE: the bytes that were written are told, fewer than given when the disk is full. `done`: so many were written before. */
+export function writeOpen(fd: number, request: FileRequest, reply: FileReply, done = 0): number {
   const count = request.word(WRITE_IN.count)
   const data = request.data(WRITE_IN.size, count)
   const offset = request.number(WRITE_IN.offset)
-  // Others of the host may have made the file longer than the asking kernel knows. Kept pages know their place.
-  const appends =
-    (request.word(WRITE_IN.flags) & O.APPEND) !== 0 && (request.word(WRITE_IN.writeFlags) & WRITE_KEPT) === 0
-  let done = 0
+  const isAtEnd = appends(request)
   do {
     const rest = data.subarray(done)
-    const put = appends ? appendFd(fd, rest) : writeFd(fd, rest, offset + done)
+    const put = isAtEnd ? appendFd(fd, rest) : writeFd(fd, rest, offset + done)
     if (put === -ERRNO.EINTR) continue
     if (put < 0) return done > 0 ? reply.count(done) : put
     done += put
   } while (done < count)
   return reply.count(done)
+}
+
+/** How many bytes of a WRITE that {@link appends} stand in the file already, which ended at `size` before. A part counts only at the file's end. Throws the errno of a file that cannot be read. */
+export function appended(fd: number, size: number, request: FileRequest): number {
+  const data = Buffer.from(request.data(WRITE_IN.size, request.word(WRITE_IN.count)))
+  const reader = reopen(fd, O.RDONLY)
+  if (reader < 0) return 0
+  try {
+    const found = Buffer.alloc(data.length + OTHERS_BYTES)
+    const tail = found.subarray(0, readSync(reader, found, 0, found.length, size))
+    if (tail.length <= data.length) return tail.equals(data.subarray(0, tail.length)) ? tail.length : 0
+    return tail.includes(data) ? data.length : 0
+  } finally {
+    closeFd(reader)
+  }
 }
 
 export function syncOpen(fd: number, request: FileRequest): number {

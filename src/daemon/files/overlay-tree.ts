@@ -87,6 +87,10 @@ export class OverlayTree implements FileServer {
     this.#nodes.forget(node, lookups)
   }
 
+  leave(): void {
+    this.end()
+  }
+
   end(): void {
     this.#open.end()
     this.#nodes.end()

@@ -5,8 +5,11 @@ import type { SessionOptions } from './session-state.ts'
 /** Flags that the original knows; it refuses a state with any other. Bits 0 to 28, 30, 33, 39. Source: docs/formats/daemon-state.md, "Flags". */
 const KNOWN_FLAGS = 0x5fff_ffffn | (1n << 33n) | (1n << 39n)
 
-/** What was agreed on at the session's start, as state. We answer OPEN and OPENDIR with ENOSYS, always. */
-export function optionsOf({ flags, flags2, offered, offered2 }: FuseSessionFacts): SessionOptions {
+/** What was agreed on at the session's start, as state. Where opens are not exchanged, OPEN and OPENDIR are answered with ENOSYS. */
+export function optionsOf(
+  { flags, flags2, offered, offered2 }: FuseSessionFacts,
+  exchangesOpens: boolean,
+): SessionOptions {
   const known = (low: number, high: number): bigint => ((BigInt(high >>> 0) << 32n) | BigInt(low >>> 0)) & KNOWN_FLAGS
   return {
     offered: known(offered, offered2),
@@ -14,8 +17,8 @@ export function optionsOf({ flags, flags2, offered, offered2 }: FuseSessionFacts
     noReaddir: false,
     sealSize: false,
     idMapping: [0, 0, 0],
-    noOpen: true,
-    noOpendir: true,
+    noOpen: !exchangesOpens,
+    noOpendir: !exchangesOpens,
     noWriteback: false,
     killPriv: false,
   }

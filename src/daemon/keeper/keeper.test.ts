@@ -6,79 +6,13 @@ import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { memoryFile, readMountInfo, unmount, whyNoFuse } from '../../kernel/index.ts'
-import {
-  CARRIED_BLOBS,
-  callApi,
-  carriedImage,
-  differencesSeenApart,
-  localConfig,
-  Scratch,
-  type TestDaemon,
-} from '../testing.ts'
+import { CARRIED_BLOBS, callApi, differencesSeenApart } from '../testing.ts'
 import { KeptFile } from './kept-file.ts'
-import { processesIn } from './test-processes.ts'
+import { IMAGE, Kept, until } from './test-kept.ts'
 
 const skip = whyNoFuse() ?? false
-const IMAGE = carriedImage('v6-tar-none-c64k')
-const DEADLINE_MS = 30_000
 /** Node has no name for it. */
 const ESTALE = 116
-
-/** A daemon with its keeper; all their processes have this folder as their own. */
-class Kept extends Scratch {
-  readonly socket = join(this.path, 'api.sock')
-
-  start(args: readonly string[] = []): Promise<TestDaemon> {
-    return this.nydusd(['--log-level', 'debug', ...args], { NYDUSD_KEEPER: 'on' })
-  }
-
-  pids(program: 'sh' | 'node'): number[] {
-    return processesIn(this.path, program === 'sh' ? 'keeper' : 'daemon')
-  }
-
-  /** The daemon in the place of `before`, when its API answers. */
-  async next(before: number): Promise<number> {
-    return await until(async () => {
-      const [pid] = this.pids('node').filter((one) => one !== before)
-      if (pid === undefined) return undefined
-      await callApi(this.socket, 'GET', '/api/v1/daemon')
-      return pid
-    })
-  }
-
-  keeper(but?: number): Promise<number> {
-    return until(async () => this.pids('sh').find((pid) => pid !== but))
-  }
-
-  async mount(path: string, body: Record<string, unknown> = {}): Promise<void> {
-    const config = localConfig(CARRIED_BLOBS, this.cache)
-    const request = JSON.stringify({ fs_type: 'rafs', source: IMAGE.bootstrap, config, ...body })
-    const { status, text } = await callApi(this.socket, 'POST', `/api/v1/mount?mountpoint=${path}`, request)
-    assert.equal(status, 204, text)
-  }
-
-  async isGone(): Promise<void> {
-    await until(async () => (this.pids('sh').length + this.pids('node').length === 0 ? true : undefined))
-  }
-
-  override async [Symbol.asyncDispose](): Promise<void> {
-    for (let tries = 0; tries < 5; tries++) {
-      for (const pid of [...this.pids('sh'), ...this.pids('node')]) process.kill(pid, 'SIGKILL')
-      await sleep(20)
-    }
-    await super[Symbol.asyncDispose]()
-  }
-}
-
-async function until<T>(look: () => Promise<T | undefined>): Promise<T> {
-  const deadline = Date.now() + DEADLINE_MS
-  for (;;) {
-    const found = await look().catch(() => undefined) // the API may not be there yet
-    if (found !== undefined) return found
-    if (Date.now() > deadline) throw new Error('it does not come')
-    await sleep(10)
-  }
-}
 
 /** In another process, which has nothing else open. */
 async function read(path: string): Promise<Buffer> {
@@ -195,19 +129,6 @@ test('an image that cannot be opened again gives errors, never an empty director
   copyFileSync(IMAGE.bootstrap, source)
   await scratch.mount('/goes', { source })
   assert.deepEqual(await differencesSeenApart(join(scratch.mnt, 'goes'), IMAGE.tree), [])
-})
-
-test('with a shared directory there is no keeper, and no wrong file after a death', {
-  skip,
-  timeout: 60_000,
-}, async () => {
-  await using kept = new Kept()
-  const daemon = await kept.start()
-  await kept.keeper()
-  await kept.mount('/shared', { fs_type: 'passthrough_fs', source: kept.folder('host'), config: '' })
-  await until(async () => (kept.pids('sh').length === 0 ? true : undefined))
-  daemon.child.kill('SIGKILL')
-  await kept.isGone()
 })
 
 test('the newest whole state is read, whatever was being written; restarts run out and come back', () => {

@@ -118,8 +118,7 @@ export class Keeper {
 
   /** Starts it, if there is none. What fails is logged: without a keeper all goes on, until the daemon dies. */
   async start(): Promise<void> {
-    if (!this.#isLasting())
-      return this.#end('shared directories and what is written are not brought back when this daemon dies')
+    if (!this.#isLasting()) return this.#end('overlays are not brought back when this daemon dies')
     try {
       this.#file ??= new KeptFile(memoryFile(FILE_NAME))
       await this.#keep(this.#file)
@@ -134,7 +133,7 @@ export class Keeper {
   /** After each change of what is mounted. */
   async update(): Promise<void> {
     if (this.#ended || this.#file === undefined) return
-    if (!this.#isLasting()) return this.#end('with a shared directory, this daemon is not brought back when it dies')
+    if (!this.#isLasting()) return this.#end('with an overlay, this daemon is not brought back when it dies')
     try {
       await this.#keep(this.#file)
     } catch (error) {

@@ -74,6 +74,8 @@ export class FuseSession {
   readonly counters: FileSystemCounters[] = []
   /** 0 = not mounted yet. */
   #fd = 0
+  /** The session was adopted, and another daemon may still serve it. */
+  #isWaiting = false
   /** Number of an adopted session; for kernels that do not tell it. */
   #adopted: number | undefined
   readonly #options: FuseSessionOptions
@@ -125,13 +127,17 @@ export class FuseSession {
   /** Takes another daemon's session, in the place of {@link mount}. Nobody is answered before {@link serve}. */
   adopt(device: number, connection: bigint): void {
     this.#fd = device
+    this.#isWaiting = true
     this.#adopted = Number(connection)
   }
 
-  /** Lets the threads answer the requests of an adopted session, with this tree in it. */
-  async serve(tree: ServedTree): Promise<void> {
+  /** Lets the threads answer the requests of an adopted session, with this tree in it. `drain` hands out again what its last daemon had in hand: before anybody reads, or what we have in hand came twice. */
+  async serve(tree: ServedTree, drain: (device: number) => Promise<void>): Promise<void> {
     await this.publish(tree)
+    await drain(this.#fd)
     waitInReads(this.#fd, true)
+    this.#isWaiting = false
+    this.#files?.setDevice(this.#fd)
     this.#state.setDevice(this.#fd)
     this.#init.resolve()
     this.#watchLoad()
@@ -164,7 +170,7 @@ export class FuseSession {
   /** Before the first tree that has slots of it: connects all serving threads, now and later, with the files thread. */
   async useFiles(files: FilesThread): Promise<void> {
     this.#files = files
-    if (this.#fd !== 0) files.setDevice(this.#fd)
+    if (this.#fd !== 0 && !this.#isWaiting) files.setDevice(this.#fd)
     for (const { news } of this.#members) {
       const port = this.#portToFiles()
       if (port !== undefined) news.postMessage({ files: port } satisfies FuseWorkerNews, [port])

@@ -136,6 +136,11 @@ export class FileReply {
     return 8
   }
 
+  /** What {@link count} was told. */
+  get counted(): number {
+    return this.#words[this.bodyAt >> 2]
+  }
+
   /** One number of 64 bits: LSEEK. */
   offset(value: number): number {
     this.#words[this.bodyAt >> 2] = value

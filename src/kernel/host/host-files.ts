@@ -89,6 +89,17 @@ export class HostFiles {
     return fd < 0 ? fd : this.#look(fd)
   }
 
+  /** The handle of a file whose attributes stand in {@link stat}; undefined where it could not be found by one. */
+  handleOf(fd: number): Uint8Array | undefined {
+    return this.stat.device === this.root.device ? handleOf(fd) : undefined
+  }
+
+  /** As {@link lookup}, of a file that another process had a handle of. */
+  openHandle(handle: Uint8Array): number {
+    const fd = openHandle(this.#mount, handle)
+    return fd < 0 ? fd : this.#look(fd)
+  }
+
   #look(fd: number): number {
     const failed = statFd(fd, this.stat, true)
     const result = failed < 0 ? failed : this.stat.device === this.ownDevice ? -ERRNO.ELOOP : fd

@@ -9,6 +9,7 @@ const AT = {
   size: 40,
   blocks: 48,
   atime: 64,
+  btime: 80,
   ctime: 96,
   mtime: 112,
   rdevMajor: 128,
@@ -17,8 +18,8 @@ const AT = {
   devMinor: 140,
 } as const
 
-/** STATX_BASIC_STATS. */
-export const BASIC_STATS = 0x7ff
+/** STATX_BASIC_STATS and STATX_BTIME. */
+export const STATS = 0xfff
 
 /** What the kernel says of one file of the host; a reused, mutable record. 64-bit numbers are kept as two words: they go on as they came. */
 export class HostStat {
@@ -79,6 +80,25 @@ export class HostStat {
   get version(): string {
     const at = AT.ctime >> 2
     return `${this.words[at]}.${this.words[at + 2]}:${this.size}`
+  }
+  /** Which file this is, also where numbers of removed files are given again: its number and its birth (zero where the file system does not tell it), 20 bytes. */
+  get identity(): Uint8Array {
+    const [ino, birth] = [AT.ino >> 2, AT.btime >> 2]
+    const words = [...this.words.subarray(ino, ino + 2), ...this.words.subarray(birth, birth + 3)]
+    return new Uint8Array(Uint32Array.from(words).buffer)
+  }
+  /** When it was made; where the file system does not tell it, when it was changed last. Milliseconds since 1970. */
+  get bornMs(): number {
+    const birth = this.#milliseconds(AT.btime)
+    return birth === 0 ? this.changedMs : birth
+  }
+  /** When its names, attributes or content were changed last. Milliseconds since 1970. */
+  get changedMs(): number {
+    return this.#milliseconds(AT.ctime)
+  }
+  #milliseconds(at: number): number {
+    const [low, high, nanoseconds] = this.words.subarray(at >> 2)
+    return (low + (high | 0) * 2 ** 32) * 1000 + nanoseconds / 1e6
   }
   /** A dev_t of 32 bits, as FUSE and mknod(2) write it. */
   get rdev(): number {

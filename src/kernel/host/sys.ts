@@ -5,7 +5,7 @@
 import { KernelError } from '../errors.ts'
 import { later, libc } from '../syscall.ts'
 import { hostCalls } from './calls.ts'
-import { BASIC_STATS, type HostStat } from './stat.ts'
+import { STATS, type HostStat } from './stat.ts'
 
 /** Flags of open(2), Linux on x86-64 and arm64 where they agree; those that differ are in {@link LINK_FLAGS}. */
 export const O = {
@@ -80,11 +80,11 @@ export function reopen(fd: number, flags: number): number {
 /** Attributes of a descriptor's file. `cached`: what this kernel knows, without asking a server (for a mount of our own, that would be us). */
 export function statFd(fd: number, into: HostStat, cached = false): number {
   const flags = AT_EMPTY_PATH | (cached ? AT_STATX_DONT_SYNC : 0)
-  return done(hostCalls().statx(fd, EMPTY, flags, BASIC_STATS, into.words))
+  return done(hostCalls().statx(fd, EMPTY, flags, STATS, into.words))
 }
 
 export function statAt(directory: number, name: Uint8Array, into: HostStat): number {
-  return done(hostCalls().statx(directory, name, AT_SYMLINK_NOFOLLOW, BASIC_STATS, into.words))
+  return done(hostCalls().statx(directory, name, AT_SYMLINK_NOFOLLOW, STATS, into.words))
 }
 
 export function makeDirectory(directory: number, name: Uint8Array, mode: number): number {

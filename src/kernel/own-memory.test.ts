@@ -3,12 +3,12 @@ import { closeSync, mkdtempSync, openSync, readdirSync, rmSync, symlinkSync, uti
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { removeLeftMarks } from './volatile-map.ts'
+import { removeLeftMemory } from './own-memory.ts'
 
 const HOUR_S = 3600
 
-test('marks that killed processes left go after a day; those that somebody has open or changed since stay', (t) => {
-  const directory = mkdtempSync(join(tmpdir(), 'nydus-marks-'))
+test('files in memory that killed processes left go after a day; those that somebody has open or changed since stay', (t) => {
+  const directory = mkdtempSync(join(tmpdir(), 'nydus-memory-'))
   t.after(() => rmSync(directory, { recursive: true, force: true }))
   const now = Date.now()
   const put = (name: string, hours: number): string => {
@@ -23,6 +23,6 @@ test('marks that killed processes left go after a day; those that somebody has o
   symlinkSync(put('1-3.marks', 0), join(directory, '1-4.marks'))
   const fd = openSync(put('1-5.marks', 25), 'r')
   t.after(() => closeSync(fd))
-  removeLeftMarks(directory, now)
+  removeLeftMemory(directory, '.marks', now)
   assert.deepEqual(readdirSync(directory).sort(), ['1-2.marks', '1-3.marks', '1-4.marks', '1-5.marks', 'other'])
 })
