@@ -11,6 +11,13 @@ export interface LogOptions {
   readonly file: string | undefined
   /** A file that grew beyond this is put aside; 0 = never. */
   readonly rotationBytes: number
+  /** Lines beyond this level, or in which the text is not found, are left out, whatever the level. */
+  readonly filter?: LogFilter | undefined
+}
+
+export interface LogFilter {
+  readonly most: LogLevel
+  readonly text: RegExp | undefined
 }
 
 /** Files that rotation keeps, the one in use not counted. */
@@ -25,11 +32,15 @@ export class Log {
   #size = 0
   readonly #path: string | undefined
   readonly #rotationBytes: number
+  readonly #most: number
+  readonly #text: RegExp | undefined
 
   /** Throws what opening the file throws. */
   constructor(options: LogOptions) {
     this.#level = LOG_LEVELS.indexOf(options.level)
     this.#rotationBytes = options.rotationBytes
+    this.#most = LOG_LEVELS.indexOf(options.filter?.most ?? 'trace')
+    this.#text = options.filter?.text
     this.#path =
       options.file === undefined ? undefined : extname(options.file) === '' ? `${options.file}.log` : options.file
     this.#fd = this.#path === undefined ? 2 : openSync(this.#path, APPEND, 0o644)
@@ -61,7 +72,7 @@ export class Log {
   }
 
   #write(level: number, name: string, message: string): void {
-    if (level > this.#level) return
+    if (level > this.#level || level > this.#most || this.#text?.test(message) === false) return
     const stamp = new Date().toISOString().replace('T', ' ').replace('Z', '000 +00:00')
     const line = Buffer.from(`[${stamp}] ${name} ${message.replaceAll('\n', ' ')}\n`)
     try {

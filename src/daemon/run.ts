@@ -7,7 +7,7 @@ import { ApiServer, checkSocket, isAnswered } from './api/server.ts'
 import { Daemon, type DaemonOptions } from './daemon.ts'
 import type { InitialMount } from './image-requests.ts'
 import { DaemonError, messageOf } from './errors.ts'
-import { Log, type LogLevel } from './log.ts'
+import { Log, type LogFilter, type LogLevel } from './log.ts'
 import type { FailoverPolicy } from './handover/drain.ts'
 import { endKeeper, type Kept, Keeper, keepersAreOn, takeKept } from './keeper/keeper.ts'
 import { resumeDaemon } from './keeper/resume.ts'
@@ -31,7 +31,12 @@ export interface RunOptions {
   readonly dedupDb?: string | undefined
   /** Wanted number of descriptors; 0 leaves it. */
   readonly fileLimit: number
-  readonly log: { readonly level: LogLevel; readonly file: string | undefined; readonly rotationMib: number }
+  readonly log: {
+    readonly level: LogLevel
+    readonly file: string | undefined
+    readonly rotationMib: number
+    readonly filter: LogFilter | undefined
+  }
   readonly image:
     | {
         readonly bootstrap: string
@@ -221,7 +226,12 @@ async function finish(end: End, { daemon, api, keeper, log }: Running): Promise<
 
 export function openLog({ log }: Pick<RunOptions, 'log'>): Log {
   try {
-    return new Log({ level: log.level, file: log.file, rotationBytes: log.rotationMib * 1024 * 1024 })
+    return new Log({
+      level: log.level,
+      file: log.file,
+      rotationBytes: log.rotationMib * 1024 * 1024,
+      filter: log.filter,
+    })
   } catch (error) {
     throw new DaemonError('BAD_CONFIG', `cannot write --log-file: ${messageOf(error)}`, { cause: error })
   }

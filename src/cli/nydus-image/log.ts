@@ -1,6 +1,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { ExitError, hideBars } from '../output.ts'
 import { type CommonFlags, LOG_LEVELS, type LogLevel } from './arguments.ts'
+import { logFilter } from '../log-filter.ts'
 import { osError } from '../os-error.ts'
 
 /** Lines in the original's form: `[2026-01-31 12:00:00.123456 +01:00] INFO text`. */
@@ -13,9 +14,13 @@ export interface Log {
 /** Runs `action` with the log that the flags ask for, and closes it. A file name without an extension gains `.log`, as in the original. */
 export async function withLog(flags: CommonFlags, action: (log: Log) => Promise<void>): Promise<void> {
   const { logFile, logLevel = 'info' } = flags
+  const filter = logFilter('nydus_image')
+  const least = filter?.most ?? logLevel
   const fd = logFile === undefined ? 2 : openLogFile(/\.[^./]+$/.test(logFile) ? logFile : `${logFile}.log`)
   const write = (at: LogLevel, text: string): void => {
     if (LOG_LEVELS.indexOf(at) < LOG_LEVELS.indexOf(logLevel)) return
+    if (least === 'off' || LOG_LEVELS.indexOf(at) < LOG_LEVELS.indexOf(least)) return
+    if (filter?.text?.test(text) === false) return
     const line = `[${timestamp(new Date())}] ${at.toUpperCase()} ${text}\n`
     if (fd === 2) {
       hideBars()

@@ -1,6 +1,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { FAILOVER_POLICIES, type FailoverPolicy, type LogLevel, type RunOptions } from '../../daemon/index.ts'
 import { type Rules, setRules } from '../command-rules.ts'
+import { logFilter } from '../log-filter.ts'
 import { ExitError } from '../output.ts'
 
 /** The flags as the library gives them. */
@@ -125,6 +126,7 @@ export function runOptions(flags: Flags): RunOptions {
       level: flags.logLevel ?? 'info',
       file: flags.logFile,
       rotationMib: wholeNumber(flags.logRotationSize, '--log-rotation-size', 0),
+      filter: logFilter('nydusd'),
     },
     image: imageOf(flags),
     share:

@@ -1,5 +1,6 @@
 import { type Command, Option } from 'commander'
 import type * as Services from '../../daemon/services/index.ts'
+import { logFilter } from '../log-filter.ts'
 import { ExitError } from '../output.ts'
 import { type Rules, setRules } from '../command-rules.ts'
 import {
@@ -194,6 +195,7 @@ function commonOptions(flags: ServiceFlags): Services.ServiceOptions {
       level: flags.logLevel ?? 'info',
       file: flags.logFile,
       rotationMib: wholeNumber(flags.logRotationSize, '--log-rotation-size', 0),
+      filter: logFilter('nydusd'),
     },
   }
 }

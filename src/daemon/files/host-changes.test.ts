@@ -23,29 +23,35 @@ import { join } from 'node:path'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
-  CREATE_IN,
   ERRNO,
   FILE_OPCODE,
   FileReply,
-  FileRequest,
-  LINK_IN,
   listXattrs,
-  MKDIR_IN,
-  MKNOD_IN,
   O,
   OPCODE,
   OPEN_IN,
   ownMemoryFolder,
   RENAME,
-  RENAME2_IN,
   setXattr,
-  SETXATTR_IN,
   WRITE_IN,
 } from '../../kernel/index.ts'
 import { BEGUN, RECORD } from './files-in-hand.ts'
-import { ROOT_NODE } from './file-server.ts'
 import { newJournal } from './files-journal.ts'
 import { HostTree } from './host-tree.ts'
+import {
+  type Asked,
+  create,
+  link,
+  message,
+  mkdir,
+  mknod,
+  removexattr,
+  rename,
+  rmdir,
+  setxattr,
+  symlink,
+  unlink,
+} from './test-requests.ts'
 
 const skip =
   ownMemoryFolder() === undefined
@@ -54,27 +60,7 @@ const skip =
       ? false
       : 'needs root to find files by their handles'
 const BEGUN_BYTES = RECORD.rest + BEGUN.size
-const [HEADER, RESENT, UNIQUE] = [40, 0x8000_0000, 16]
 const ENOTEMPTY = 39
-
-/** A message of the kernel; `head` are 32-bit numbers by their place. Source: docs/formats/fuse-wire.md, "Headers". */
-interface Asked {
-  readonly opcode: number
-  readonly node?: number
-  readonly size?: number
-  readonly head?: Readonly<Record<number, number>>
-  readonly rest?: string
-}
-
-function message({ opcode, node = ROOT_NODE, size = 0, head = {}, rest = '' }: Asked, isAgain: boolean): FileRequest {
-  const bytes = Buffer.alloc(HEADER + size)
-  bytes.writeUInt32LE(opcode, 4)
-  bytes.writeUInt32LE(UNIQUE, 8)
-  bytes.writeUInt32LE(isAgain ? RESENT : 0, 12)
-  bytes.writeBigUInt64LE(BigInt(node), 16)
-  for (const [at, value] of Object.entries(head)) bytes.writeUInt32LE(value, HEADER + Number(at))
-  return new FileRequest(Buffer.concat([bytes, Buffer.from(rest)]))
-}
 
 /** One shared directory, one process after another. */
 class Shared implements Disposable {
@@ -129,38 +115,6 @@ class Shared implements Disposable {
     rmSync(this.host, { recursive: true })
   }
 }
-
-const mkdir = { opcode: FILE_OPCODE.MKDIR, size: MKDIR_IN.size, head: { [MKDIR_IN.mode]: 0o755 }, rest: 'new\0' }
-const mknod = { opcode: FILE_OPCODE.MKNOD, size: MKNOD_IN.size, head: { [MKNOD_IN.mode]: 0o010644 }, rest: 'new\0' }
-const symlink = { opcode: FILE_OPCODE.SYMLINK, rest: 'new\0target\0' }
-const link = (node: number): Asked => ({
-  opcode: FILE_OPCODE.LINK,
-  size: LINK_IN.size,
-  head: { [LINK_IN.node]: node % 2 ** 32, [LINK_IN.node + 4]: Math.floor(node / 2 ** 32) },
-  rest: 'new\0',
-})
-const create = (flags: number): Asked => ({
-  opcode: FILE_OPCODE.CREATE,
-  size: CREATE_IN.size,
-  head: { [CREATE_IN.flags]: flags | O.CREAT | O.RDWR, [CREATE_IN.mode]: 0o640 },
-  rest: 'new\0',
-})
-const unlink = { opcode: FILE_OPCODE.UNLINK, rest: 'old\0' }
-const rmdir = { opcode: FILE_OPCODE.RMDIR, rest: 'old\0' }
-const rename = (flags = 0): Asked => ({
-  opcode: FILE_OPCODE.RENAME2,
-  size: RENAME2_IN.size,
-  head: { [RENAME2_IN.directory]: ROOT_NODE, [RENAME2_IN.flags]: flags },
-  rest: 'old\0new\0',
-})
-const setxattr = (node: number): Asked => ({
-  opcode: FILE_OPCODE.SETXATTR,
-  node,
-  size: SETXATTR_IN.size,
-  head: { [SETXATTR_IN.count]: 5, [SETXATTR_IN.flags]: 1 },
-  rest: 'user.note\0value',
-})
-const removexattr = (node: number): Asked => ({ opcode: FILE_OPCODE.REMOVEXATTR, node, rest: 'user.note\0' })
 
 test('what was made and not noted is answered as made: folders, nodes, links, files', { skip }, () => {
   for (const asked of [mkdir, mknod, symlink, create(0), create(O.EXCL)]) {
@@ -249,8 +203,8 @@ test('what the host made under the name since is not handed out as new', { skip 
   }
   for (const [asked, make] of [
     [mkdir, (path: string): void => writeFileSync(path, '')],
-    [mkdir, (path: string): void => mkdirThen(path, () => chownSync(path, 5, 5))],
-    [mkdir, (path: string): void => mkdirThen(path, () => chmodSync(path, 0o777))],
+    [mkdir, (path: string): void => chownSync(mkdirSync(path, { recursive: true }) ?? path, 5, 5)],
+    [mkdir, (path: string): void => chmodSync(mkdirSync(path, { recursive: true }) ?? path, 0o777)],
     [mknod, (path: string): void => writeFileSync(path, '')],
     [symlink, (path: string): void => symlinkSync('elsewhere', path)],
     [symlink, (path: string): void => symlinkSync('target, and more', path)],
@@ -344,8 +298,3 @@ test('an attribute that was set or removed is answered as it was', { skip }, (t)
   shared.die(removexattr(node), undefined, -ERRNO.ENODATA)
   assert.equal(shared.ask(removexattr(node), true), -ERRNO.ENODATA)
 })
-
-function mkdirThen(path: string, act: () => void): void {
-  mkdirSync(path)
-  act()
-}
