@@ -136,7 +136,7 @@ async function startSnapshotter(
     log,
     observe: (operation, elapsedMs) => metrics.operation(operation, elapsedMs),
   })
-  const snapshotter = new ToldSnapshotter(inner, log)
+  const snapshotter = new ToldSnapshotter(inner, async (id, signal) => await images.fetched(id, signal), log)
   opened.defer(async () => await snapshotter.close())
   if (settings.remote.auth.renewalIntervalMs > 0) credentials.startRenewal(images)
   await startPages(settings, { images, kernelImages, credentials, metrics, log, opened })

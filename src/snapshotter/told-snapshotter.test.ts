@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { SnapshotterError } from './errors.ts'
 import { CRI_IMAGE_REF, NYDUS_BLOB, NYDUS_BOOTSTRAP, SNAPSHOT_REF } from './labels.ts'
 import type { Log } from './log/index.ts'
@@ -18,6 +19,10 @@ const NEVER = new AbortController().signal
 
 class LinesLog implements Log {
   readonly lines: string[] = []
+  /** Lines come after the calls that they tell of. */
+  async has(start: string): Promise<void> {
+    while (!this.lines.some((line) => line.startsWith(`info ${start} `))) await sleep(5)
+  }
   error(line: string): void {
     this.lines.push(`error ${line}`)
   }
@@ -46,7 +51,7 @@ const IMAGES: ServedImages = {
   stop: async () => await Promise.resolve(),
 }
 
-test('a pull and a start are a line each, with bytes and times', async () => {
+test('a pull and a start are a line each, with bytes and times', { timeout: 60_000 }, async () => {
   const root = mkdtempSync(join(tmpdir(), 'told-'))
   const log = new LinesLog()
   const store = SnapshotStore.open(root)
@@ -63,7 +68,14 @@ test('a pull and a start are a line each, with bytes and times', async () => {
     observe: () => undefined,
   })
   let now = 0
-  const told = new ToldSnapshotter(inner, log, () => (now += 750))
+  /** By number of the snapshot: what a daemon says of its image. */
+  const fetched = new Map<number, number>()
+  const told = new ToldSnapshotter(
+    inner,
+    async (id) => await Promise.resolve(fetched.get(id)),
+    log,
+    () => (now += 750),
+  )
   try {
     const labels = (ref: string, layers: string, own: string): ReadonlyMap<string, string> =>
       new Map([
@@ -80,6 +92,10 @@ test('a pull and a start are a line each, with bytes and times', async () => {
     await told.commit('k8s.io/3/sha256:b', 'k8s.io/2/extract-2', ofBootstrap, '')
     await told.usage('k8s.io/3/sha256:b', NEVER)
     await told.prepare('k8s.io/4/container-1', 'k8s.io/3/sha256:b', new Map(), NEVER)
+    await log.has('prepared container-1')
+    fetched.set(store.stat('k8s.io/3/sha256:b').id, 12.5 * 2 ** 20)
+    await told.prepare('k8s.io/5/container-1b', 'k8s.io/3/sha256:b', new Map(), NEVER)
+    await log.has('prepared container-1b')
     await assert.rejects(told.prepare('k8s.io/4/container-2', 'nothing', new Map(), NEVER))
     assert.deepEqual(
       log.lines
@@ -87,7 +103,8 @@ test('a pull and a start are a line each, with bytes and times', async () => {
         .map((line) => line.replace(/: missing parent.*/, ': missing parent')),
       [
         `info pulled ${IMAGE}: 1 layer unpacked (3.0 MiB), 1 layer left in the registry, 1.5 s`,
-        `info prepared container-1 of ${IMAGE}: lazy, 3.0 MiB here, 750 ms`,
+        `info prepared container-1 of ${IMAGE}: lazy, 3.0 MiB of layers here, 750 ms`,
+        `info prepared container-1b of ${IMAGE}: lazy, 3.0 MiB of layers here, 12.5 MiB fetched so far, 750 ms`,
         'warn cannot prepare container-2: missing parent',
       ],
     )

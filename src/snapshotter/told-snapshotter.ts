@@ -1,16 +1,20 @@
 import { referenceOf } from './daemons/index.ts'
 import { messageOf } from './daemons/message.ts'
 import { SnapshotterError } from './errors.ts'
-import { NYDUS_BOOTSTRAP, SNAPSHOT_REF } from './labels.ts'
+import { NYDUS_ALTERNATIVE, NYDUS_BOOTSTRAP, SNAPSHOT_REF, STARGZ } from './labels.ts'
 import type { Log } from './log/index.ts'
 import type { Labels, Mount, Snapshot, Usage } from './snapshot.ts'
 import type { Snapshotter } from './snapshotter.ts'
 
 /** Of this layer and those above it; clients that pull by CRI's labels set it. */
 const IMAGE_LAYERS = 'containerd.io/snapshot/cri.image-layers'
+/** On layers of images that were not fetched whole: Nydus images, plain ones with a Nydus form, eStargz. */
+const LAZY = [NYDUS_BOOTSTRAP, NYDUS_ALTERNATIVE, STARGZ] as const
 /** Pulls that are followed at the same time; of more, the oldest get no line. */
 const MOST_PULLS = 1000
 const SHOWN_CHARACTERS = 300
+/** A line waits so long for what a daemon says of an image. */
+const FETCHED_MS = 5_000
 const MIB = 2 ** 20
 
 interface Pull {
@@ -20,16 +24,30 @@ interface Pull {
   readonly names: string[]
 }
 
+/** Who knows how many bytes were fetched for the image of a snapshot, by number; undefined where nobody fetches for it. */
+export type Fetched = (snapshotId: number, signal: AbortSignal) => Promise<number | undefined>
+
+interface ToldImage {
+  readonly reference: string
+  readonly isLazy: boolean
+  /** Of the layers' directories. */
+  readonly bytes: number
+  /** The image's layers, nearest first. */
+  readonly ids: readonly number[]
+}
+
 /** A snapshotter that tells what it does: a line in the log for each pull and for each start of a container, with bytes and times. */
 export class ToldSnapshotter implements Snapshotter {
   readonly #inner: Snapshotter
+  readonly #fetched: Fetched
   readonly #log: Log
   readonly #now: () => number
   readonly #pulls = new Map<string, Pull>()
   readonly #lifetime = new AbortController()
 
-  constructor(inner: Snapshotter, log: Log, now: () => number = () => performance.now()) {
+  constructor(inner: Snapshotter, fetched: Fetched, log: Log, now: () => number = () => performance.now()) {
     this.#inner = inner
+    this.#fetched = fetched
     this.#log = log
     this.#now = now
   }
@@ -40,7 +58,7 @@ export class ToldSnapshotter implements Snapshotter {
     const pull = isLayer ? this.#pullOf(labels, startedMs) : undefined
     try {
       const mounts = await this.#inner.prepare(key, parent, labels, signal)
-      if (!isLayer) this.#tellStart(key, parent, this.#now() - startedMs)
+      if (!isLayer) void this.#tellStart(key, parent, this.#now() - startedMs)
       return mounts
     } catch (error) {
       if (!(error instanceof SnapshotterError) || error.code !== 'ALREADY_EXISTS' || !isLayer) {
@@ -130,26 +148,44 @@ export class ToldSnapshotter implements Snapshotter {
     return sum
   }
 
-  #tellStart(key: string, parent: string, elapsedMs: number): void {
-    const { reference, isNydus, bytes } = this.#imageOf(parent)
-    const kind = isNydus ? 'lazy' : 'unpacked'
-    const image = reference === '' ? 'an image without a name' : shown(reference)
-    this.#log.info(`prepared ${shortKey(key)} of ${image}: ${kind}, ${mib(bytes)} here, ${seconds(elapsedMs)}`)
+  /** The container does not wait for what a daemon says of its image. */
+  async #tellStart(key: string, parent: string, elapsedMs: number): Promise<void> {
+    const image = this.#imageOf(parent)
+    const fetched = await this.#fetchedFor(image)
+    const isLazy = image.isLazy || fetched !== undefined
+    const bytes = [
+      `${mib(image.bytes)} ${isLazy ? 'of layers here' : 'here'}`,
+      ...(fetched === undefined ? [] : [`${mib(fetched)} fetched so far`]),
+    ]
+    const name = image.reference === '' ? 'an image without a name' : shown(image.reference)
+    const kind = isLazy ? 'lazy' : 'unpacked'
+    this.#log.info(`prepared ${shortKey(key)} of ${name}: ${kind}, ${bytes.join(', ')}, ${seconds(elapsedMs)}`)
+  }
+
+  async #fetchedFor({ ids }: ToldImage): Promise<number | undefined> {
+    const signal = AbortSignal.any([this.#lifetime.signal, AbortSignal.timeout(FETCHED_MS)])
+    for (const id of ids) {
+      const bytes = await this.#fetched(id, signal)
+      if (bytes !== undefined) return bytes
+    }
+    return undefined
   }
 
   /** As far as it can be told: a line of the log must not make a call fail. */
-  #imageOf(parent: string): { reference: string; isNydus: boolean; bytes: number } {
-    const of = { reference: '', isNydus: false, bytes: 0 }
+  #imageOf(parent: string): ToldImage {
+    let [reference, isLazy, bytes] = ['', false, 0]
+    const ids: number[] = []
     for (let name = parent; name !== ''; ) {
       const layer = this.#find(name)
-      if (layer === undefined) return of
-      const { labels, usage, parent: below } = layer
-      if (of.reference === '') of.reference = referenceOf(labels)
-      if (labels.has(NYDUS_BOOTSTRAP)) of.isNydus = true
-      of.bytes += usage?.bytes ?? 0
+      if (layer === undefined) break
+      const { id, labels, usage, parent: below } = layer
+      if (reference === '') reference = referenceOf(labels)
+      isLazy ||= LAZY.some((mark) => labels.has(mark))
+      bytes += usage?.bytes ?? 0
+      ids.push(id)
       name = below
     }
-    return of
+    return { reference, isLazy, bytes, ids }
   }
 
   #find(name: string): Snapshot | undefined {

@@ -90,7 +90,11 @@ export class DaemonApi {
   }
 
   /** What one of the metrics' routes says; undefined for what there is nothing of. Without `id`: of the only mount. */
-  async metrics(kind: '' | '/blobcache' | '/inflight', id?: string, signal?: AbortSignal): Promise<unknown> {
+  async metrics(
+    kind: '' | '/backend' | '/blobcache' | '/inflight',
+    id?: string,
+    signal?: AbortSignal,
+  ): Promise<unknown> {
     const query = id === undefined ? '' : `?id=${encodeURIComponent(id)}`
     const answer = await this.#call('GET', `/api/v1/metrics${kind}${query}`, undefined, signal)
     if (answer.status === 204 || answer.status === 404) return undefined

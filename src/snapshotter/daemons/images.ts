@@ -27,7 +27,7 @@ import { PrefetchLists } from './prefetch-lists.ts'
 import { newDaemonId, sourceSnapshot } from './records.ts'
 import { pushLogin } from './relogin.ts'
 import type { DaemonLog, DaemonSettings } from './settings.ts'
-import { type DaemonMetrics, type DaemonStatus, metricsOf, statusOf } from './status.ts'
+import { type DaemonMetrics, type DaemonStatus, fetchedBytes, metricsOf, statusOf } from './status.ts'
 import { TurnsByKey, unlessAborted } from './turns.ts'
 import { upgradeAll, upgradeOutdated } from './upgrade.ts'
 import { usedBlobs } from './used-blobs.ts'
@@ -284,6 +284,17 @@ export class Images {
   /** What a blob takes in the cache. */
   async cacheUsage(blobId: string): Promise<Usage> {
     return await blobUsage(this.#parts.settings.cache.dir, blobId)
+  }
+
+  /** Bytes that were fetched for a snapshot's image since it is mounted. Undefined where no daemon serves it, or none says. */
+  async fetched(snapshotId: number, signal: AbortSignal): Promise<number | undefined> {
+    let sum: number | undefined
+    for (const { image, daemon } of this.#all()) {
+      if (daemon === undefined || !image.isMounted || sourceSnapshot(image.record) !== snapshotId) continue
+      const bytes = await fetchedBytes(daemon, image.record.SnapshotID, signal)
+      if (bytes !== undefined) sum = (sum ?? 0) + bytes
+    }
+    return sum
   }
 
   /**

@@ -1,3 +1,4 @@
+import * as v from 'valibot'
 import type { Nydusd } from './daemon.ts'
 import { memoryKib } from './processes.ts'
 
@@ -70,15 +71,29 @@ export interface DaemonMetrics {
 }
 
 export async function metricsOf(daemon: Nydusd, signal: AbortSignal): Promise<DaemonMetrics> {
-  const { api, isShared } = daemon
+  const { api } = daemon
   const ask = async (kind: '' | '/blobcache' | '/inflight', id?: string): Promise<unknown> =>
     await api.metrics(kind, id, signal).catch(() => undefined) // it is dying, or busy: there is a next time
   const images: Array<DaemonMetrics['images'][number]> = []
   // one after another: the original answers one at a time anyway, and refuses more than 256 connections
   for (const { record, isMounted } of daemon.images.values()) {
     const { SnapshotID: key, ImageID: reference } = record
-    const id = isShared ? `/${key}` : undefined
+    const id = idOf(daemon, key)
     if (isMounted) images.push({ key, reference, files: await ask('', id), cache: await ask('/blobcache', id) })
   }
   return { id: daemon.id, inflight: await ask('/inflight'), images }
+}
+
+const BACKEND = v.object({ read_amount_total: v.number() })
+
+/** Bytes that a daemon has asked an image's backend for since it is mounted. Undefined where it does not say. */
+export async function fetchedBytes(daemon: Nydusd, key: string, signal: AbortSignal): Promise<number | undefined> {
+  const told = await daemon.api.metrics('/backend', idOf(daemon, key), signal).catch(() => undefined) // as above
+  const read = v.safeParse(BACKEND, told)
+  return read.success ? read.output.read_amount_total : undefined
+}
+
+/** Of the image, in the daemon's API. */
+function idOf({ isShared }: Nydusd, key: string): string | undefined {
+  return isShared ? `/${key}` : undefined
 }
