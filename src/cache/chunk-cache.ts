@@ -2,6 +2,13 @@ import type { ChunkInfo, VerifiedChunk } from '../blob/index.ts'
 import type { StoredUnit } from './chunk-form.ts'
 import type { TrustedChunks } from './trusted-chunks.ts'
 
+/** A chunk, and what it was decoded from, which a cache of stored bytes keeps. */
+export interface ChunkToStore {
+  readonly chunk: ChunkInfo
+  readonly bytes: VerifiedChunk
+  readonly stored: StoredUnit
+}
+
 /** An open file that has the same bytes at an offset. */
 export interface FileTwin {
   readonly fd: number
@@ -48,6 +55,8 @@ export interface ChunkCache {
    * CacheError 'NO_SPACE' leaves it unmarked: readers go on without the cache.
    */
   store(chunk: ChunkInfo, bytes: VerifiedChunk, stored?: StoredUnit, twin?: FileTwin): Promise<void>
+  /** The same for chunks that lie near each other: neighbours are written together. Rejects when one cannot be stored; the others may be or not. */
+  storeAll(chunks: readonly ChunkToStore[]): Promise<void>
   /** Resolves when the mark of a chunk that was stored is in the map: true, unless it was withdrawn or the disk failed. */
   marked(chunk: number): Promise<boolean>
   /**

@@ -2,10 +2,11 @@ import { closeSync, fstatSync, ftruncateSync } from 'node:fs'
 import type { ChunkInfo, VerifiedChunk } from '../blob/index.ts'
 import { copyFileRange, KernelError, lockFile, tryLockFile } from '../kernel/index.ts'
 import { cachePath } from './cache-files.ts'
-import type { ChunkCache, FileTwin } from './chunk-cache.ts'
+import type { ChunkCache, ChunkToStore, FileTwin } from './chunk-cache.ts'
 import { type CacheForm, ChunkPages, pagesOf, type StoredUnit } from './chunk-form.ts'
 import { ChunkMap, type MapLock } from './chunk-map.ts'
 import { type DataFile, openDataFile } from './data-file.ts'
+import { placeOf, type Run, runsOf } from './chunk-runs.ts'
 import { DataWatch, type Lost, lostChunks } from './data-watch.ts'
 import { CacheError, cacheError, errnoName } from './errors.ts'
 import { readSome, writeSome } from './file-io.ts'
@@ -235,14 +236,29 @@ class DiskChunkCache implements ChunkCache {
     if (!this.#isWritable || !this.#map.isWritable)
       throw new CacheError('READ_ONLY', `${this.path} or its chunk map may not be written`)
     // The record is the caller's, who fills it anew for the next chunk: what is needed later is copied now.
-    const { index, uncompressedOffset, uncompressedSize } = chunk
+    const place = placeOf(chunk)
+    const { index } = place
     const underWay = this.#stores.get(index)
     if (underWay !== undefined) return await underWay
     const placed = this.#placed(chunk, bytes, stored)
-    const store = this.#store({ index, uncompressedOffset, uncompressedSize }, placed, twin).finally(() =>
-      this.#stores.delete(index),
-    )
+    const store = this.#store(place, placed, twin).finally(() => this.#stores.delete(index))
     this.#stores.set(index, store)
+    await store
+  }
+
+  async storeAll(chunks: readonly ChunkToStore[]): Promise<void> {
+    const isSimple = this.kind === 'plain' && this.#isWritable && this.#map.isWritable && chunks.length > 1
+    if (!isSimple || chunks.some(({ chunk: { index } }) => this.#stores.has(index) || this.#map.isClearing(index))) {
+      await Promise.all(chunks.map(async ({ chunk, bytes, stored }) => await this.store(chunk, bytes, stored))) // the caller's few
+      return
+    }
+    this.#checkOpen()
+    for (const { chunk, bytes } of chunks) this.#checkChunk(chunk, bytes)
+    const runs = runsOf(chunks.map(({ chunk, bytes }) => ({ place: placeOf(chunk), bytes })))
+    const store = this.#storeRuns(runs).finally(() => {
+      for (const { places } of runs) for (const { index } of places) this.#stores.delete(index)
+    })
+    for (const { places } of runs) for (const { index } of places) this.#stores.set(index, store)
     await store
   }
 
@@ -266,31 +282,47 @@ class DiskChunkCache implements ChunkCache {
     if (this.#map.isClearing(index)) await this.#map.settled()
     try {
       if (this.kind === 'stored') await this.#writeUnit(offset, bytes)
-      else await this.#writeInTurn(chunk, { offset, bytes }, twin)
+      else await this.#writeInTurn([chunk], { offset, bytes }, twin)
     } catch (error) {
       throw cacheError(error, `cannot write chunk ${index} to ${this.path}`)
     }
-    await this.#unsynced.add(index)
+    await this.#unsynced.add([index])
+  }
+
+  async #storeRuns(runs: readonly Run[]): Promise<void> {
+    try {
+      // All are waited for: the caller uses the bytes' memory again.
+      const ends = await Promise.allSettled(runs.map(({ places, unit }) => this.#writeInTurn(places, unit, undefined)))
+      const failed = ends.find((end) => end.status === 'rejected')
+      if (failed !== undefined) throw failed.reason as Error
+    } catch (error) {
+      throw cacheError(error, `cannot write chunks to ${this.path}`)
+    }
+    await this.#unsynced.add(runs.flatMap(({ places }) => places.map(({ index }) => index)))
   }
 
   /** Not where the kernel shows what is there, or is about to. */
-  async #writeInTurn(chunk: ChunkPlace, unit: StoredUnit, twin: FileTwin | undefined): Promise<void> {
+  async #writeInTurn(chunks: readonly ChunkPlace[], unit: StoredUnit, twin: FileTwin | undefined): Promise<void> {
     const turn = this.#writeTurns.begin(unit.offset, unit.bytes.length)
     if (!(typeof turn === 'boolean' ? turn : await turn))
       throw new CacheError('READ_ONLY', `${this.path} is pinned at ${unit.offset}: the kernel shows it, or is about to`)
     try {
-      await this.#writeOwn(chunk, unit, twin)
+      await this.#writeOwn(chunks, unit, twin)
     } finally {
       this.#writeTurns.end()
     }
   }
 
   /** Trust comes before the end of the write as others see it: from then on they look at that. */
-  async #writeOwn(chunk: ChunkPlace, { offset, bytes }: StoredUnit, twin: FileTwin | undefined): Promise<void> {
+  async #writeOwn(
+    chunks: readonly ChunkPlace[],
+    { offset, bytes }: StoredUnit,
+    twin: FileTwin | undefined,
+  ): Promise<void> {
     const range = { offset, length: bytes.length }
     const isWritten = await this.#open.write(range, async () => {
       await this.#put(offset, bytes, twin)
-      if (this.trusts) this.#trust(chunk)
+      if (this.trusts) for (const chunk of chunks) this.#trust(chunk)
     })
     if (isWritten) return
     const found = new Uint8Array(bytes.length)
@@ -299,7 +331,7 @@ class DiskChunkCache implements ChunkCache {
         'IN_USE',
         `${this.path} has other bytes at ${offset}, which another mount shows; two images disagree on blob ${this.blobId}, or their caches on encryption`,
       )
-    if (this.trusts) this.#trust(chunk)
+    if (this.trusts) for (const chunk of chunks) this.#trust(chunk)
   }
 
   /** Stored bytes of one place are the same, however many chunks come from them. */

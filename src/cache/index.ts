@@ -2,7 +2,7 @@
 export { readBlobMeta, writeBlobMeta } from './blob-meta-file.ts'
 export { cachePath } from './cache-files.ts'
 export { fullMap } from './chunk-map-format.ts'
-export type { ChunkCache, FileTwin } from './chunk-cache.ts'
+export type { ChunkCache, ChunkToStore, FileTwin } from './chunk-cache.ts'
 export type { ChunkCopy } from './chunk-dedup.ts'
 export { ChunkDedup, dedupId } from './chunk-dedup.ts'
 export { CopyFile } from './copy-file.ts'

@@ -49,13 +49,13 @@ export class UnsyncedMarks {
     this.#parts = parts
   }
 
-  /** Notes a chunk whose data is written. Resolves when other processes can see it. */
-  async add(chunk: number): Promise<void> {
+  /** Notes chunks whose data is written. Resolves when other processes can see them. */
+  async add(chunks: readonly number[]): Promise<void> {
     if (this.#isOver) return
     this.#next ??= { chunks: new Set(), ended: Promise.withResolvers() }
-    this.#next.chunks.add(chunk)
+    for (const chunk of chunks) this.#next.chunks.add(chunk)
     this.#schedule()
-    await this.#shared?.set([chunk]).catch(() => undefined) // full: others do not know of it yet
+    await this.#shared?.set(chunks).catch(() => undefined) // full: others do not know of it yet
   }
 
   has(chunk: number): boolean {
@@ -64,7 +64,7 @@ export class UnsyncedMarks {
 
   /** The bytes of a claimed chunk were found right: a mark that a killed process left is on its way again. */
   found(chunk: number): void {
-    if (!this.#isOver && !this.#isOwn(chunk) && !this.#parts.map.has(chunk)) void this.add(chunk)
+    if (!this.#isOver && !this.#isOwn(chunk) && !this.#parts.map.has(chunk)) void this.add([chunk])
   }
 
   withdraw(chunks: readonly number[]): void {

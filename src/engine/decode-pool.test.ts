@@ -37,9 +37,34 @@ test('small tasks are done on this thread: no other is started', async () => {
   await pool.close()
 })
 
+/** Without a turn of the event loop, in which a thread's answer would come. */
+async function isDoneHere(work: Promise<unknown>): Promise<boolean> {
+  let isDone = false
+  void work.then(() => (isDone = true))
+  for (let steps = 0; steps < 20; steps += 1) await Promise.resolve()
+  return isDone
+}
+
+test('while the first thread starts, nobody waits for it; afterwards it works', async () => {
+  const pool = new DecodePool(1)
+  const before = threads()
+  const first = pool.run(task(4, 64 * 1024, [2]))
+  assert.ok(await isDoneHere(first))
+  assert.deepEqual(
+    (await first).map(({ verified }) => verified),
+    [true, true, false, true],
+  )
+  assert.ok(threads() > before, 'the thread was started')
+  await pool.run(task(4, 320 * 1024)) // by the thread: it is too much for here
+  const second = pool.run(task(4, 64 * 1024))
+  assert.equal(await isDoneHere(second), false)
+  await second
+  await pool.close()
+})
+
 test('many large tasks give one outcome a chunk, in order; wrong chunks are told, with what is wrong', async () => {
   const pool = new DecodePool(2)
-  const all = await Promise.all(Array.from({ length: 20 }, () => pool.run(task(4, 64 * 1024, [2]))))
+  const all = await Promise.all(Array.from({ length: 20 }, () => pool.run(task(4, 320 * 1024, [2]))))
   for (const outcomes of all) {
     assert.deepEqual(
       outcomes.map(({ verified }) => verified),
@@ -54,7 +79,7 @@ test('many large tasks give one outcome a chunk, in order; wrong chunks are told
 test('close ends the threads, rejects what is under way and refuses what comes later', async () => {
   const before = threads()
   const pool = new DecodePool(2)
-  const ends = Promise.allSettled(Array.from({ length: 10 }, () => pool.run(task(8, 128 * 1024))))
+  const ends = Promise.allSettled(Array.from({ length: 10 }, () => pool.run(task(8, 160 * 1024))))
   await pool.close()
   for (const end of await ends) assert.ok(end.status === 'rejected' && end.reason.code === 'CLOSED')
   await assert.rejects(pool.run(task(1, 10)), { name: 'EngineError', code: 'CLOSED' })

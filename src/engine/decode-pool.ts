@@ -10,6 +10,8 @@ import { LentBuffers } from './lent-buffers.ts'
 
 /** Tasks with no more plain bytes than this are done at once, on the thread that asks: sending them away and back takes longer. */
 const INLINE_BYTES = 48 * 1024
+/** While the first thread starts, which takes longer than to decode ten times as much, tasks up to this size are not kept waiting for it. */
+const STARTING_INLINE_BYTES = 1 << 20
 /** Tasks that a thread holds: one runs, one is there when it ends. */
 const TASKS_PER_THREAD = 2
 const MAX_THREADS = 4
@@ -52,6 +54,10 @@ export class DecodePool {
     let plain = task.slice?.length ?? 0
     for (const { plainSize, batchSize } of task.chunks) plain += Math.max(plainSize, batchSize)
     if (plain <= INLINE_BYTES || this.#threads === 0) return decodeTask(task)
+    if (plain <= STARTING_INLINE_BYTES && !this.#members.some(({ isReady }) => isReady)) {
+      if (this.#members.length === 0) this.#start()
+      return decodeTask(task)
+    }
     const { promise, resolve, reject } = Promise.withResolvers<DecodeOutcome[]>()
     this.#queue.push({ task, resolve, reject })
     this.#dispatch()
@@ -71,8 +77,10 @@ export class DecodePool {
     while (this.#queue.length > 0) {
       let least: Member | undefined
       for (const member of this.#members)
-        if (least === undefined || member.tasks.size < least.tasks.size) least = member
-      if ((least === undefined || least.tasks.size > 0) && this.#members.length < this.#threads) least = this.#start()
+        if (member.isReady && (least === undefined || member.tasks.size < least.tasks.size)) least = member
+      const isStarting = this.#members.some(({ isReady }) => !isReady)
+      if ((least === undefined || least.tasks.size > 0) && !isStarting && this.#members.length < this.#threads)
+        this.#start()
       if (least === undefined || least.tasks.size >= TASKS_PER_THREAD) return
       const waiting = this.#queue.shift()
       if (waiting === undefined) return
@@ -83,7 +91,8 @@ export class DecodePool {
     }
   }
 
-  #start(): Member {
+  /** Until it is ready the process is kept: tasks may wait for it. */
+  #start(): void {
     const file = import.meta.url.endsWith('.ts') ? './decode-worker.ts' : './decode-worker.cjs'
     const worker = new Worker(new URL(file, import.meta.url), {
       workerData: { build: BUILD },
@@ -93,6 +102,9 @@ export class DecodePool {
     worker.on('message', (answer: DecodeAnswer) => {
       if (answer === 'ready') {
         member.isReady = true
+        if (this.#closed) return // its end is waited for
+        worker.unref()
+        this.#dispatch()
         return
       }
       const { id, outcomes } = answer
@@ -104,9 +116,7 @@ export class DecodePool {
     })
     worker.on('error', (error) => this.#lost(member, error))
     worker.on('exit', () => this.#lost(member, undefined))
-    worker.unref()
     this.#members.push(member)
-    return member
   }
 
   /** A thread that died takes its tasks with it; the next task starts another. */

@@ -1,6 +1,7 @@
 import type { BlobReader } from '../backend/index.ts'
-import { type ChunkCache, CacheError, type StoredUnit } from '../cache/index.ts'
+import { type ChunkCache, type ChunkToStore, CacheError } from '../cache/index.ts'
 import { acceptReceipt, BLOB_FEATURES, type ChunkInfo, type VerifiedChunk } from '../blob/index.ts'
+import { ArrivedGroups, type Arriving } from './arrived-groups.ts'
 import type { DecodeChunk, DecodeOutcome, DecodeTask, StoredSlice } from './decode-task.ts'
 import type { DecodePool } from './decode-pool.ts'
 import { EngineError } from './errors.ts'
@@ -10,13 +11,10 @@ import type { PrefetchPlace } from './schedule.ts'
 import { storedSize } from './stored-size.ts'
 import type { SharedBuffer, SharedBuffers } from './shared-buffers.ts'
 
-/** Chunks decoded in one task: enough to be worth a message, few enough to let the threads share the work. */
-const TASK_BYTES = 256 * 1024
-
 /** What happens to the chunks of a fetch. */
 export interface FetchEvents {
-  /** Takes a verified chunk, and what it was decoded from; the bytes may be used until the promise settles. */
-  readonly onChunk: (chunk: ChunkInfo, bytes: VerifiedChunk, stored: StoredUnit) => Promise<void>
+  /** Takes verified chunks that were decoded together, neighbours mostly; the bytes may be used until the promise settles. */
+  readonly onChunks: (chunks: readonly ChunkToStore[]) => Promise<void>
   /** A chunk came, and is wrong. */
   readonly onBadChunk: (chunk: ChunkInfo, reason: string) => void
 }
@@ -31,13 +29,8 @@ export interface FetchParts {
   readonly purpose?: 'demand' | 'prefetch'
   /** Told of what comes. */
   readonly ahead?: Pick<PrefetchPlace, 'filled' | 'arrived'>
-}
-
-interface Arriving {
-  readonly info: ChunkInfo
-  readonly task: DecodeChunk
-  /** Byte of the range after which the chunk is complete. */
-  readonly end: number
+  /** To be told when somebody comes to wait for one of the chunks. */
+  readonly waits?: { onWait: () => void }
 }
 
 /** The request for one chunk alone. */
@@ -61,31 +54,28 @@ export async function fetchRange(
   const stored = buffers.take(range.length)
   const plain = buffers.take(range.plainLength)
   const handed: Array<Promise<void>> = []
-  let next = 0
-  const onFilled = (filled: number): void => {
-    parts.ahead?.filled(filled)
-    while (next < chunks.length && chunks[next].end <= filled) {
-      const group = range.slice === undefined ? nextGroup(chunks, next, filled) : chunks
-      next += group.length
-      const task = taskOf(
-        blob,
-        stored,
-        plain,
-        group.map((each) => each.task),
-        range.slice === undefined
-          ? undefined
-          : blob.zran?.slice(
-              range.slice,
-              group.map((each) => each.info),
-            ),
-      )
-      const done = decoders
-        .run(task)
-        .then((outcomes) => handOn(blob, { stored, plain, range }, group, outcomes, events))
-      done.catch(() => undefined) // looked at below; until then the range still arrives, and nobody waits for this
-      handed.push(done)
-    }
+  const groups = new ArrivedGroups(
+    chunks,
+    (chunk) => blob.inFlight.get(chunk)?.isAwaited === true,
+    range.slice !== undefined,
+  )
+  const decode = (group: readonly Arriving[]): void => {
+    const tasks = group.map(({ task }) => task)
+    const infos = group.map(({ info }) => info)
+    const slice = range.slice === undefined ? undefined : blob.zran?.slice(range.slice, infos)
+    const done = decoders
+      .run(taskOf(blob, stored, plain, tasks, slice))
+      .then((outcomes) => handOn(blob, { stored, plain, range }, group, outcomes, events))
+    done.catch(() => undefined) // looked at below; until then the range still arrives, and nobody waits for this
+    handed.push(done)
   }
+  let come = 0
+  const onFilled = (filled: number): void => {
+    come = filled
+    parts.ahead?.filled(filled)
+    groups.after(filled).forEach(decode)
+  }
+  if (parts.waits !== undefined) parts.waits.onWait = () => groups.after(come).forEach(decode)
   let failure: unknown
   try {
     const reader = parts.reader ?? (await blob.reader())
@@ -94,6 +84,7 @@ export async function fetchRange(
     parts.ahead?.arrived(range.length)
   } catch (error) {
     failure = error
+    groups.rest().forEach(decode)
   }
   const ends = await Promise.allSettled(handed)
   failure ??= ends.find((end) => end.status === 'rejected')?.reason
@@ -118,21 +109,6 @@ function placed(info: ChunkInfo, storedAt: number, plainAt: number): DecodeChunk
   const { index, uncompressedSize: plainSize, compressed, encrypted, batchOffset, batchSize, digest, crc32c } = info
   const kind = { compressed, encrypted, batchOffset, batchSize }
   return { index, storedAt, storedSize: storedSize(info), plainAt, plainSize, ...kind, digest, crc32c }
-}
-
-/** Complete chunks from `first` on, as many as make a task. */
-function nextGroup(chunks: readonly Arriving[], first: number, filled: number): Arriving[] {
-  const group = [chunks[first]]
-  let bytes = chunks[first].task.plainSize
-  for (let index = first + 1; index < chunks.length && chunks[index].end <= filled; index++) {
-    bytes += chunks[index].task.plainSize
-    // A batch is decoded once for all its chunks.
-    const isSameBatch =
-      chunks[index].task.storedAt === chunks[index - 1].task.storedAt && chunks[index].task.batchSize > 0
-    if (bytes > TASK_BYTES && !isSameBatch) break
-    group.push(chunks[index])
-  }
-  return group
 }
 
 function taskOf(
@@ -164,15 +140,20 @@ async function handOn(
   outcomes: readonly DecodeOutcome[],
   events: FetchEvents,
 ): Promise<void> {
-  const kept = group.map(async ({ info, task }, index) => {
+  const chunks: ChunkToStore[] = []
+  for (const [index, { info, task }] of group.entries()) {
     const outcome = outcomes[index]
-    if (!outcome.verified) return events.onBadChunk(info, outcome.reason)
-    const bytes = plain.bytes.subarray(task.plainAt, task.plainAt + task.plainSize)
+    if (!outcome.verified) {
+      events.onBadChunk(info, outcome.reason)
+      continue
+    }
+    const found = plain.bytes.subarray(task.plainAt, task.plainAt + task.plainSize)
+    const bytes = acceptReceipt(outcome, found, info, blob.info.id)
     const [from, size] = range.slice === undefined ? [task.storedAt, task.storedSize] : [0, range.length]
     const unit = { offset: range.compressedOffset + from, bytes: stored.bytes.subarray(from, from + size) }
-    await events.onChunk(info, acceptReceipt(outcome, bytes, info, blob.info.id), unit)
-  })
-  await Promise.all(kept) // at most as many as fit into TASK_BYTES
+    chunks.push({ chunk: info, bytes, stored: unit })
+  }
+  if (chunks.length > 0) await events.onChunks(chunks)
 }
 
 /** Reads a chunk that the cache claims to have, verifies it, and hands it to `use`, during which its bytes may be used. False when the claim is false. */
@@ -247,9 +228,9 @@ async function decodeClaimed(
     blob.zran?.rangeOf(info) ?? rangeOf(info),
     { ...parts, reader },
     {
-      onChunk: async (found, bytes) => {
+      onChunks: async (chunks) => {
         isRight = true
-        use(found, bytes)
+        for (const { chunk: found, bytes } of chunks) use(found, bytes)
       },
       onBadChunk: () => undefined,
     },

@@ -14,6 +14,7 @@ import {
   type ChunkCache,
   type ChunkCopy,
   type ChunkDedup,
+  type ChunkToStore,
   CacheError,
   createTrustedChunks,
   type FileTwin,
@@ -202,6 +203,20 @@ export class ImageBlob implements PlannedBlob {
   /** What somebody reads of a cache that trusts nothing is soon read on: it is not decoded and verified again for each part. */
   #remember(chunk: ChunkInfo, bytes: VerifiedChunk): void {
     if (this.cache?.trusts === false) this.#memory.put(this.index, chunk.index, bytes)
+  }
+
+  /** Writes chunks to the cache that can be written together. False: they are to be kept one by one. Never throws. */
+  async keepAll(chunks: readonly ChunkToStore[]): Promise<boolean> {
+    const { cache } = this
+    if (cache === undefined || cache.kind !== 'plain' || !cache.trusts) return false
+    try {
+      await cache.storeAll(chunks)
+    } catch (error) {
+      if (!(error instanceof CacheError)) throw error
+      return false // a full disk may have room for some
+    }
+    for (const { chunk } of chunks) this.#shared?.record(chunk, cache)
+    return true
   }
 
   /** Writes the chunk to the cache, or where that cannot be keeps it in memory. Gives where it is now. Never throws. */

@@ -1,6 +1,6 @@
 import pLimit from 'p-limit'
 import type { ChunkInfo, VerifiedChunk } from '../blob/index.ts'
-import type { ChunkCopy, FileTwin, StoredUnit } from '../cache/index.ts'
+import type { ChunkCopy, ChunkToStore, FileTwin, StoredUnit } from '../cache/index.ts'
 import { CacheLimit } from './cache-limit.ts'
 import type { Clock } from './clock.ts'
 import type { DecodePool } from './decode-pool.ts'
@@ -200,7 +200,12 @@ export class Misses {
 
   /** Never throws: who waits for the chunks is told. */
   async #fetch(blob: ImageBlob, range: FetchRange, isSecondTry: boolean, ahead?: PrefetchPlace): Promise<boolean> {
-    const onWait = ahead === undefined && blob.zran === undefined ? once(() => this.#readOn(blob, range)) : undefined
+    const waits = { onWait: (): void => undefined }
+    const readOn = ahead === undefined && blob.zran === undefined ? once(() => this.#readOn(blob, range)) : undefined
+    const onWait = (): void => {
+      waits.onWait()
+      readOn?.()
+    }
     for (const index of range.chunks)
       if (!blob.inFlight.has(index)) blob.inFlight.set(index, new InFlightChunk(index, onWait))
     const left = new Set(range.chunks)
@@ -213,15 +218,16 @@ export class Misses {
       buffers: this.#buffers,
       signal,
       purpose,
+      waits,
       ...(ahead && { ahead }),
     } as const
     let failure: EngineError | undefined
     try {
       await fetchRange(blob, range, parts, {
-        onChunk: async (info, bytes, stored) => {
+        onChunks: async (chunks) => {
           this.#failed.clear()
-          await this.#keep(blob, info, bytes, stored)
-          left.delete(info.index)
+          await this.#keepAll(blob, chunks)
+          for (const { chunk } of chunks) left.delete(chunk.index)
         },
         onBadChunk: (info, reason) => {
           this.#counters.badChunks++
@@ -249,6 +255,24 @@ export class Misses {
 
   noteFailure(blob: number, chunks: Iterable<number>, error: EngineError, beganAt: number): void {
     this.#failed.note(blob, chunks, error, beganAt, this.#clock.now())
+  }
+
+  /** The same as for each alone, with less to do for all. */
+  async #keepAll(blob: ImageBlob, chunks: readonly ChunkToStore[]): Promise<void> {
+    for (const { chunk, bytes } of chunks) blob.inFlight.get(chunk.index)?.arrived(bytes)
+    if (chunks.length < 2 || !(await blob.keepAll(chunks))) {
+      await Promise.all(chunks.map(async (each) => await this.#keep(blob, each.chunk, each.bytes, each.stored))) // as many as one task has
+      return
+    }
+    this.#counters.chunksVerified += chunks.length
+    let sum = 0
+    for (const { chunk, bytes } of chunks) {
+      const inFlight = blob.inFlight.get(chunk.index)
+      blob.inFlight.delete(chunk.index)
+      inFlight?.done()
+      sum += bytes.length
+    }
+    await this.#limit?.stored(sum)
   }
 
   /** Verified bytes: to the readers' buffers, to the cache, and then the readers are told. */
