@@ -34,12 +34,15 @@ const BUILD_NAME = /"[0-9a-f]{16}"/g
 class Installed {
   readonly path = mkdtempSync(join(tmpdir(), 'upgraded-'))
   readonly version = readManifest(root).version
+  #builds = 0
 
   bin(tool: string): string {
     return join(this.path, 'usr/bin', tool)
   }
 
+  /** Another version than this one is another build each time. */
   install(version: string): void {
+    this.#builds += 1
     for (const entry of installedTree(root)) {
       const at = join(this.path, entry.path)
       mkdirSync(dirname(at), { recursive: true })
@@ -62,7 +65,7 @@ class Installed {
     const text = readFileSync(bundle, 'utf8')
     return text
       .replaceAll(`version:"${this.version}"`, `version:"${version}"`)
-      .replaceAll(BUILD_NAME, '"00000000feed0000"')
+      .replaceAll(BUILD_NAME, `"${String(this.#builds).padStart(16, '0')}"`)
   }
 }
 
@@ -98,6 +101,13 @@ async function survives(world: World, installed: Installed, recover: 'failover' 
     return !isAlive(pid) && (await versionOf(node)) === `v${NEXT}` ? true : undefined
   })
   await reads()
+  if (recover === 'failover') {
+    const before = await node.daemon()
+    installed.install(NEXT) // built again
+    await node.restartSnapshotter('SIGKILL')
+    await node.successor(before.pid)
+    await reads()
+  }
   const other = await world.images.image('v5')
   await node.cri.pull(other.reference)
   const last = await node.cri.start(pod, other.reference, ['/bin/sleep', '1000'], 'last')

@@ -1,4 +1,5 @@
 /** What a daemon and its client say of their version. */
+import { BUILD } from '../../kernel/build/index.ts'
 import manifest from '../../../package.json' with { type: 'json' }
 
 /** What clients ask a daemon for; `git_commit` is compared by upstream's snapshotter to see whether a daemon is outdated. */
@@ -17,7 +18,8 @@ export function versionInfo(): VersionInfo {
   const { version } = manifest
   known ??= {
     package_ver: `v${version}`,
-    git_commit: `nydus-node-${version}`,
+    // of the build too: of a package that is built again, daemons that run are outdated
+    git_commit: BUILD === 'source' ? `nydus-node-${version}` : `nydus-node-${version}-${BUILD}`,
     build_time: 'unknown',
     profile: 'release',
     rustc: `node ${process.version}`,
