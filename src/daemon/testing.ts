@@ -106,10 +106,23 @@ export class Scratch implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    const journals = this.#daemons.flatMap(({ child }) => journalsOf(child.pid ?? 0))
     for (const daemon of this.#daemons) await daemon.kill()
+    for (const path of journals) rmSync(path, { force: true }) // whoever is killed leaves it to the next one
     // Who is not root has mounted nothing, and may not unmount either.
     for (let tries = 0; tries < 4 && process.geteuid?.() === 0; tries++) await unmount(this.mnt, true)
     rmSync(this.path, { recursive: true, force: true })
+  }
+}
+
+/** Where a daemon writes what is in hand of its shared directories; none when it has ended. */
+export function journalsOf(pid: number): string[] {
+  try {
+    return readdirSync(`/proc/${pid}/fd`)
+      .map((fd) => readlinkSync(`/proc/${pid}/fd/${fd}`))
+      .filter((path) => path.endsWith('.files'))
+  } catch {
+    return [] // it ends just now
   }
 }
 

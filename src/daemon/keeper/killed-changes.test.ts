@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { appendFile, link, mkdir, rename, rmdir, stat, symlink, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -73,12 +73,7 @@ class Killed extends Kept {
     for (const name of ['one', 'old', 'gone']) writeFileSync(join(this.host, name), 'text')
     mkdirSync(join(this.host, 'empty'))
     await this.mount('/shared', { fs_type: 'passthrough_fs', source: this.host, config: '' })
-    this.#journal = journalOf(pid)
-  }
-
-  override async [Symbol.asyncDispose](): Promise<void> {
-    await super[Symbol.asyncDispose]()
-    if (this.#journal !== '') rmSync(this.#journal, { force: true })
+    this.#journal = await journalOf(pid)
   }
 
   /** Asks for a change, kills the daemon that has made it and not noted it, and lets another answer. Gives what `next` gives. */

@@ -1,9 +1,9 @@
 /** For tests: a daemon with its keeper, and what they serve. */
 import assert from 'node:assert/strict'
-import { readdirSync, readlinkSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { CARRIED_BLOBS, callApi, carriedImage, localConfig, Scratch, type TestDaemon } from '../testing.ts'
+import { CARRIED_BLOBS, callApi, carriedImage, journalsOf, localConfig, Scratch, type TestDaemon } from '../testing.ts'
 import { processesIn } from './test-processes.ts'
 
 export const IMAGE = carriedImage('v6-tar-none-c64k')
@@ -47,28 +47,19 @@ export class Kept extends Scratch {
   }
 
   override async [Symbol.asyncDispose](): Promise<void> {
+    const journals = this.pids('node').flatMap((pid) => journalsOf(pid))
     for (let tries = 0; tries < 5; tries++) {
       for (const pid of [...this.pids('sh'), ...this.pids('node')]) process.kill(pid, 'SIGKILL')
       await sleep(20)
     }
     await super[Symbol.asyncDispose]()
+    for (const path of journals) rmSync(path, { force: true })
   }
 }
 
 /** Where a daemon writes what is in hand of its shared directory. */
-export function journalOf(pid: number): string {
-  const found = readdirSync(`/proc/${pid}/fd`)
-    .map((fd) => linkTarget(`/proc/${pid}/fd/${fd}`))
-    .find((path) => path.endsWith('.files'))
-  return found ?? assert.fail('no journal')
-}
-
-function linkTarget(path: string): string {
-  try {
-    return readlinkSync(path)
-  } catch {
-    return '' // it is closed by now
-  }
+export async function journalOf(pid: number): Promise<string> {
+  return await until(async () => await Promise.resolve(journalsOf(pid)[0]))
 }
 
 /** Looks again and again until there is something. */
