@@ -113,7 +113,8 @@ export class NydusSnapshotter implements Snapshotter {
       this.#turns.take(key, async () => {
         const { store } = this.#parts
         const committed = store.commit(name, key, withFoundMark(labels, store.find(key)), undefined, parent)
-        this.#inBackground(`measure ${name}`, async () => await this.#usages.measureLater(committed))
+        const measuring = this.#usages.measureLater(committed)
+        if (measuring !== undefined) this.#inBackground('measure layers', () => measuring)
         this.#warm(committed)
       }),
     )

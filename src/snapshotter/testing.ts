@@ -34,6 +34,7 @@ export interface TestSnapshotter {
   readonly complaints: string[]
   /** The process ends and another one takes its place, on the same root. */
   restart(): Promise<TestSnapshotter>
+  /** The one that took its place ends, too. */
   close(): Promise<void>
 }
 
@@ -91,6 +92,7 @@ export async function startSnapshotter(
   const owner = { mode: 0o600, uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
   const server = await serve({ path, ...owner, services: [snapshotsService(snapshotter)], raw: [] })
   const client = clientOf(path)
+  let successor: TestSnapshotter | undefined
   const stop = async (): Promise<void> => {
     client.close()
     await server.stop(1000)
@@ -105,9 +107,11 @@ export async function startSnapshotter(
     complaints,
     restart: async () => {
       await stop()
-      return await startSnapshotter(options, folder)
+      successor = await startSnapshotter(options, folder)
+      return successor
     },
     close: async () => {
+      await successor?.close()
       await stop()
       await rm(folder, { recursive: true, force: true })
     },

@@ -5,7 +5,7 @@ import { CRI_LAYER_DIGEST, NYDUS_BLOB, NYDUS_TARFS, STARGZ } from './labels.ts'
 import { filesOf } from './mounts.ts'
 import type { SnapshotterParts } from './parts.ts'
 import { measureUsage } from './store/index.ts'
-import { Turns, TurnsByKey } from './daemons/turns.ts'
+import { TurnsByKey } from './daemons/turns.ts'
 
 /** containerd asks for all snapshots every ten seconds; a cache does not change much faster. */
 const CACHE_USAGE_MS = 30_000
@@ -23,7 +23,8 @@ export class Usages {
   readonly #parts: SnapshotterParts
   readonly #cached = new Map<string, { readonly until: number; readonly usage: Promise<Usage> }>()
   readonly #measuring = new TurnsByKey()
-  readonly #later = new Turns()
+  /** In the order in which they are due; the first is waited for or measured now. */
+  readonly #committed: Array<{ readonly snapshot: Snapshot; readonly dueMs: number }> = []
   readonly #signal: AbortSignal
 
   /** `signal` ends what goes on in the background. */
@@ -64,17 +65,32 @@ export class Usages {
   }
 
   /**
-   * Measures a snapshot that was just committed, unless somebody asks for it before: not at once, as more calls of its pull are on their way, and one after another. One that was removed meanwhile is nobody's
-   * loss.
+   * Has a snapshot measured that was just committed, unless somebody asks for it before: not at once, as more calls of its pull are on their way, and one after another. One that was removed meanwhile is nobody's
+   * loss. Gives the work that begins with it; undefined when work that is under way comes to it.
    */
-  async measureLater(snapshot: Snapshot): Promise<void> {
-    await setTimeout(MEASURE_AFTER_MS, undefined, { signal: this.#signal, ref: false })
-    await this.#later.take(async () => await this.#measureIfThere(snapshot))
+  measureLater(snapshot: Snapshot): Promise<void> | undefined {
+    this.#committed.push({ snapshot, dueMs: performance.now() + MEASURE_AFTER_MS })
+    return this.#committed.length === 1 ? this.#measureCommitted() : undefined
+  }
+
+  async #measureCommitted(): Promise<void> {
+    for (let next = this.#committed[0]; next !== undefined; next = this.#committed[0]) {
+      const waitMs = next.dueMs - performance.now()
+      if (waitMs > 0) await setTimeout(waitMs, undefined, { signal: this.#signal, ref: false })
+      await this.#measureIfThere(next.snapshot)
+      this.#committed.shift()
+    }
   }
 
   async #measureIfThere(snapshot: Snapshot): Promise<void> {
     this.#signal.throwIfAborted()
-    await whereThere(this.measure(snapshot))
+    if (this.#parts.store.find(snapshot.key)?.id !== snapshot.id) return
+    try {
+      await whereThere(this.measure(snapshot))
+    } catch (error) {
+      this.#signal.throwIfAborted()
+      this.#parts.log.warn(`cannot measure ${snapshot.key}: ${String(error)}`)
+    }
   }
 
   /** Metadata for the kernel. */

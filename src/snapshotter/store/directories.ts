@@ -66,7 +66,7 @@ export class Directories {
   }
 
   of(id: number): string {
-    return join(this.path, String(id))
+    return `${this.path}/${id}`
   }
 
   /**

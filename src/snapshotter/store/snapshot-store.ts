@@ -226,7 +226,7 @@ export class SnapshotStore {
 
   /** Makes snapshots quicker to create, until the signal is aborted; resolves when nothing is left of it. Once at a time. */
   async makeAhead(signal: AbortSignal): Promise<void> {
-    await this.#directories.makeAhead(signal)
+    await Promise.all([this.#log.prepare(), this.#directories.makeAhead(signal)])
   }
 
   /** Resolves when all that was changed before is on the disk, at once when it is. Calls at the same time share a sync. Throws SnapshotterError when the disk fails; nothing can be changed from then on. */

@@ -36,14 +36,14 @@ async function until(isSo: () => boolean): Promise<void> {
 
 test('an active snapshot gets a directory that was made ahead, of the same form as others; the next is made for it', async (t) => {
   const { store, spares, stop } = started(t)
-  await until(() => names(spares).length === 64)
+  await until(() => names(spares).length === 128)
   const inodes = new Set(names(spares).map((name) => lstatSync(join(spares, name)).ino))
   const made = store.directory(store.create('active', 'a', '', NONE))
   assert.ok(inodes.has(lstatSync(made).ino))
   const modes = (of: string): number[] =>
     [of, join(of, 'fs'), join(of, 'work')].map((path) => lstatSync(path).mode & 0o7777)
   assert.deepEqual(modes(made), [0o700, 0o755, 0o711])
-  await until(() => names(spares).length === 64)
+  await until(() => names(spares).length === 128)
   const view = store.directory(store.create('view', 'v', '', NONE))
   assert.deepEqual(readdirSync(view), ['fs'])
   await stop()
@@ -54,7 +54,7 @@ test('an active snapshot gets a directory that was made ahead, of the same form 
 
 test('more at once than were made ahead are made all the same, and the mapped user owns theirs', async (t) => {
   const { store, spares } = started(t)
-  await until(() => names(spares).length === 64)
+  await until(() => names(spares).length === 128)
   const mapped = new Map([
     ['containerd.io/snapshot/uidmapping', '0:1000:65536'],
     ['containerd.io/snapshot/gidmapping', '0:1000:65536'],
@@ -70,7 +70,7 @@ test('more at once than were made ahead are made all the same, and the mapped us
 
 test('what a killed process left of them goes, what somebody removed or put there hurts nobody', async (t) => {
   const { store, spares, stop } = started(t)
-  await until(() => names(spares).length === 64)
+  await until(() => names(spares).length === 128)
   for (const name of names(spares)) rmSync(join(spares, name), { recursive: true })
   assert.deepEqual(readdirSync(store.directory(store.create('active', 'a', '', NONE))).sort(), ['fs', 'work'])
   await stop()
@@ -88,7 +88,7 @@ test('where snapshots are a mount of their own, directories are made there', { s
   const { store, spares } = started(t)
   const elsewhere = mkdtempSync(join(tmpdir(), 'elsewhere-'))
   t.after(() => rmSync(elsewhere, { recursive: true, force: true }))
-  await until(() => names(spares).length === 64)
+  await until(() => names(spares).length === 128)
   const at = join(store.root, 'snapshots')
   execFileSync('mount', ['--bind', elsewhere, at])
   try {

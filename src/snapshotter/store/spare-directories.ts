@@ -3,14 +3,16 @@ import { chmod, mkdir, readdir, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { FILES, FILES_MODE, MODE, WORK, WORK_MODE } from './directory-layout.ts'
 
-/** As many as may be wanted at one time; each takes three inodes. */
-const MOST = 64
-/** Made at the same time, by half of the process's threads for files. */
-const AT_ONCE = 8
+/** As many as may be wanted before there is a pause; each takes three inodes. */
+const MOST = 128
+/** Made at the same time. */
+const AT_ONCE = 4
+/** Milliseconds since the last one was taken, after which more are made. */
+const PAUSE_MS = 100
 
 /**
- * Making the directories of a snapshot takes longer than all else that `Prepare` does. These are made by other threads, in advance, and are only renamed then. What a crash leaves of them is removed when the next
- * process begins to keep some.
+ * Making the directories of a snapshot takes longer than all else that `Prepare` does. These are made by other threads, in advance, and are only renamed then. More are made in pauses only: while one is made, the kernel lets nobody take another
+ * out of the same folder, and who takes one holds up all calls. What a crash leaves of them is removed when the next process begins to keep some.
  */
 export class SpareDirectories {
   readonly #parent: string
@@ -18,6 +20,9 @@ export class SpareDirectories {
   #making = 0
   #serial = 0
   #wanted: (() => void) | undefined
+  #takenMs = 0
+  /** Runs until there is a pause. */
+  #pause: NodeJS.Timeout | undefined
 
   /** `parent` is made when it is needed, on the file system of the snapshots; nobody else uses it. */
   constructor(parent: string) {
@@ -26,9 +31,15 @@ export class SpareDirectories {
 
   /** The path of one for an active snapshot, the caller's from now on; undefined when none is ready. The process's mask may have taken something from the modes of what is in it. */
   take(): string | undefined {
-    const path = this.#ready.pop()
-    this.#wanted?.()
-    return path
+    this.#takenMs = performance.now()
+    this.#pause ??= setTimeout(() => this.#isPause(), PAUSE_MS).unref()
+    return this.#ready.pop()
+  }
+
+  #isPause(): void {
+    const leftMs = this.#takenMs + PAUSE_MS - performance.now()
+    this.#pause = leftMs > 0 ? setTimeout(() => this.#isPause(), leftMs).unref() : undefined
+    if (this.#pause === undefined) this.#wanted?.()
   }
 
   /** Keeps some ready until the signal is aborted; resolves when none is left. Once at a time. */
@@ -38,9 +49,9 @@ export class SpareDirectories {
     for (const name of await readdir(this.#parent).catch(() => [])) await removeMade(join(this.#parent, name))
     while (!signal.aborted) {
       const isMade = await this.#fill(signal)
-      if (!isMade || this.#ready.length === MOST) await this.#untilWanted(signal)
+      if (!isMade || this.#ready.length === MOST || this.#pause !== undefined) await this.#untilWanted(signal)
     }
-    for (let path = this.take(); path !== undefined; path = this.take()) await removeMade(path)
+    for (const path of this.#ready.splice(0)) await removeMade(path)
     await rmdir(this.#parent).catch(() => undefined) // somebody put something there
   }
 
@@ -48,7 +59,7 @@ export class SpareDirectories {
   async #fill(signal: AbortSignal): Promise<boolean> {
     let isMade = true
     const maker = async (): Promise<void> => {
-      while (isMade && this.#ready.length + this.#making < MOST && !signal.aborted) {
+      while (isMade && this.#ready.length + this.#making < MOST && this.#pause === undefined && !signal.aborted) {
         this.#making += 1
         const path = await this.#make()
         this.#making -= 1

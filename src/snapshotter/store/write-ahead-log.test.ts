@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { fdatasync, mkdtempSync, rmSync } from 'node:fs'
+import { copyFileSync, fdatasync, mkdtempSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -15,22 +15,31 @@ afterEach(() => {
 })
 
 /** A database of one table, and its log, whose syncs are real and counted, and fail when they shall. */
-function opened(): { database: DatabaseSync; log: WriteAheadLog; syncs: () => number; fail: (error: Error) => void } {
+function opened() {
   const root = mkdtempSync(join(tmpdir(), 'log-'))
   roots.push(root)
   const path = join(root, 'database')
   const database = new DatabaseSync(path)
   database.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; CREATE TABLE t (a)')
   let [syncs, failure] = [0, undefined as Error | undefined]
+  const begun = Promise.withResolvers<void>()
   const log = new WriteAheadLog(database, path, async (fd) => {
     syncs += 1
+    begun.resolve()
     if (failure !== undefined) throw failure
     await promisify(fdatasync)(fd)
   })
-  return { database, log, syncs: () => syncs, fail: (error) => (failure = error) }
+  return {
+    database,
+    log,
+    path,
+    syncs: () => syncs,
+    begun: () => begun.promise,
+    fail: (error: Error) => (failure = error),
+  }
 }
 
-test('many changes that wait for the disk at one time share two syncs, none is made when nothing changed', async () => {
+test('many changes that wait for the disk at one time share a sync, none is made when nothing changed', async () => {
   const { database, log, syncs } = opened()
   const insert = database.prepare('INSERT INTO t VALUES (?)')
   const waits = Array.from({ length: 100 }, (_unused, i) => {
@@ -39,24 +48,61 @@ test('many changes that wait for the disk at one time share two syncs, none is m
     return log.flush()
   })
   await Promise.all(waits)
-  assert.equal(syncs(), 2)
+  assert.equal(syncs(), 1)
   await log.flush()
-  assert.equal(syncs(), 2)
+  assert.equal(syncs(), 1)
   log.close()
   database.close()
 })
 
 test('a change that comes while the disk is busy is not said to be there with the others', async () => {
-  const { database, log, syncs } = opened()
+  const { database, log, syncs, begun } = opened()
   log.changed()
   const first = log.flush()
+  await begun()
   const alone = log.flush()
   log.changed()
-  const second = log.flush()
-  await Promise.all([first, alone, second])
+  let isSaid = false
+  const waits = [log.flush(), log.flush()].map((wait) => wait.then(() => (isSaid = true)))
+  await Promise.all([first, alone])
+  assert.equal(isSaid, false)
+  await Promise.all(waits)
   assert.equal(syncs(), 2)
   log.close()
   database.close()
+})
+
+test('the log has room to grow, which is made again only when that is used up, and is no content of it', async () => {
+  const { database, log, path } = opened()
+  const size = (): number => statSync(`${path}-wal`).size
+  const [room, filled] = [4 * 2 ** 20, Buffer.alloc(2 ** 20, 1)]
+  const small = size()
+  await log.prepare()
+  assert.equal(size(), small + room)
+  const insert = database.prepare('INSERT INTO t VALUES (?)')
+  const write = async (rows: number): Promise<void> => {
+    for (let i = 0; i < rows; i += 1) insert.run(filled)
+    log.changed()
+    await log.flush()
+  }
+  await write(2)
+  assert.equal(size(), small + room)
+  await write(3)
+  const grown = size()
+  assert.ok(grown > small + 5 * 2 ** 20 + room)
+  // As it is when a process is killed; the next one makes no more.
+  const left = `${path}.left`
+  for (const suffix of ['', '-wal']) copyFileSync(path + suffix, left + suffix)
+  log.close()
+  database.close()
+  const again = new DatabaseSync(left)
+  again.exec('PRAGMA locking_mode = EXCLUSIVE')
+  assert.deepEqual({ ...again.prepare('SELECT count(*) AS rows FROM t').get() }, { rows: 5 })
+  const next = new WriteAheadLog(again, left)
+  await next.prepare()
+  assert.equal(statSync(`${left}-wal`).size, grown)
+  next.close()
+  again.close()
 })
 
 test('after a sync that failed nothing can be changed', async () => {

@@ -1,6 +1,7 @@
 /** When changes are on the disk. Source: docs/formats/snapshot-store.md, "Database". */
-import { closeSync, fdatasync, openSync } from 'node:fs'
+import { closeSync, fdatasync, fstatSync, ftruncateSync, openSync, writeSync } from 'node:fs'
 import type { DatabaseSync } from 'node:sqlite'
+import { setImmediate } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import type { SnapshotterError } from '../errors.ts'
 import { codedDatabaseError } from './database.ts'
@@ -9,6 +10,9 @@ import { codedDatabaseError } from './database.ts'
 const IDLE_MS = 2000
 /** Pages of a log that grows without a pause; 64 MiB. */
 const MAX_PAGES = 16_384
+
+/** Bytes of zeros that the log gets whenever it has grown: a sync of a file that grows waits for the file system's journal too, with all that others changed. */
+const ROOM = Buffer.alloc(4 * 2 ** 20)
 
 const syncData = promisify(fdatasync)
 
@@ -23,7 +27,10 @@ export class WriteAheadLog {
   readonly #sync: (fd: number) => Promise<void>
   #isDirty = false
   #running: Promise<void> | undefined
-  #next: Promise<void> | undefined
+  /** What begins next. */
+  #planned: Promise<void> | undefined
+  /** The length that the log may have without growing. */
+  #roomEnd: number
   #failure: SnapshotterError | undefined
   #timer: NodeJS.Timeout | undefined
 
@@ -32,7 +39,10 @@ export class WriteAheadLog {
     this.#database = database
     this.#path = path
     this.#sync = sync
-    this.#fd = openSync(`${path}-wal`, 'r')
+    this.#fd = openSync(`${path}-wal`, 'r+')
+    const { size } = fstatSync(this.#fd)
+    // A process that was killed has left its own.
+    this.#roomEnd = size < ROOM.length ? 0 : size
     database.exec(`PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = ${MAX_PAGES}`)
   }
 
@@ -51,40 +61,54 @@ export class WriteAheadLog {
   /** Resolves when all changes that were made before are on the disk. */
   async flush(): Promise<void> {
     this.assertSound()
-    if (this.#running === undefined) {
-      if (this.#isDirty) await this.#start()
-    } else if (this.#isDirty) await (this.#next ??= this.#after(this.#running))
-    else await this.#running
+    if (this.#planned === undefined && this.#isDirty) this.#planned = this.#next()
+    await (this.#planned ?? this.#running)
+  }
+
+  /** Makes room, which the first flush would have to wait for. Throws what `flush` does. */
+  async prepare(): Promise<void> {
+    this.#isDirty = true
+    await this.flush()
   }
 
   /** The database is closed next, which writes everything. */
   close(): void {
     clearTimeout(this.#timer)
     const close = (): void => closeSync(this.#fd)
-    if (this.#running === undefined) close()
-    else this.#running.then(close, close)
+    const last = this.#planned ?? this.#running
+    if (last === undefined) close()
+    else last.then(close, close)
   }
 
-  async #after(running: Promise<void>): Promise<void> {
-    await running
-    this.#next = undefined
-    await this.flush()
-  }
-
-  async #start(): Promise<void> {
-    this.#isDirty = false
+  /** One sync, of all that was changed when it begins: when calls that came together have made their changes, and the disk is free. */
+  async #next(): Promise<void> {
+    await (this.#running ?? setImmediate())
+    this.#planned = undefined
     this.#running = this.#syncOnce()
     await this.#running
   }
 
   async #syncOnce(): Promise<void> {
+    this.#isDirty = false
     try {
+      this.#makeRoom()
       await this.#sync(this.#fd)
     } catch (error) {
       this.#failure = codedDatabaseError(error, `cannot write ${this.#path} to the disk`, this.#path)
       throw this.#failure
     } finally {
       this.#running = undefined
+    }
+  }
+
+  /** SQLite takes zeros for the end of its log, and writes over them. Where there is no room for them, it grows when it must. */
+  #makeRoom(): void {
+    const { size } = fstatSync(this.#fd)
+    if (size <= this.#roomEnd) return
+    try {
+      this.#roomEnd = size + writeSync(this.#fd, ROOM, 0, ROOM.length, size)
+    } catch {
+      ftruncateSync(this.#fd, size) // no more than it was
     }
   }
 
