@@ -29,7 +29,7 @@ export class WriteAheadLog {
   #running: Promise<void> | undefined
   /** What begins next. */
   #planned: Promise<void> | undefined
-  /** The length that the log may have without growing. */
+  /** The length that the log may have before room is made again. */
   #roomEnd: number
   #failure: SnapshotterError | undefined
   #timer: NodeJS.Timeout | undefined
@@ -101,15 +101,18 @@ export class WriteAheadLog {
     }
   }
 
-  /** SQLite takes zeros for the end of its log, and writes over them. Where there is no room for them, it grows when it must. */
+  /** SQLite takes zeros for the end of its log, and writes over them. Of a disk that is almost full it takes nothing: the log grows when it must. */
   #makeRoom(): void {
     const { size } = fstatSync(this.#fd)
     if (size <= this.#roomEnd) return
+    this.#roomEnd = size + ROOM.length
+    let written = 0
     try {
-      this.#roomEnd = size + writeSync(this.#fd, ROOM, 0, ROOM.length, size)
+      written = writeSync(this.#fd, ROOM, 0, ROOM.length, size)
     } catch {
-      ftruncateSync(this.#fd, size) // no more than it was
+      // There is no room at all; as much as fits is no error.
     }
+    if (written < ROOM.length) ftruncateSync(this.#fd, size)
   }
 
   /** A full disk loses nothing: all is in the log, and is written when there is room. */
