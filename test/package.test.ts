@@ -14,7 +14,7 @@ import { writeLayout } from '../scripts/package/oci.ts'
 import { pushLayout } from '../scripts/package/push.ts'
 import { readManifest } from '../scripts/package/tree.ts'
 import { whyNoFuse } from '../src/kernel/index.ts'
-import { parseManifest, startRegistry } from '../src/registry/index.ts'
+import { MEDIA_TYPES, parseManifest, startRegistry } from '../src/registry/index.ts'
 
 const root = join(import.meta.dirname, '..')
 const TOOLS = Object.keys(readManifest(root).bin)
@@ -97,6 +97,12 @@ test('the image is pushed, and the snapshotter starts in its files alone', { ski
     'application/vnd.oci.image.manifest.v1+json',
   )
   assert.equal(manifest.kind, 'image')
+  if (manifest.kind !== 'image') return
+  for (const { mediaType, digest } of manifest.image.layers) {
+    // containerd takes a layer for what its type says.
+    assert.equal(mediaType, MEDIA_TYPES.ociLayerGzip)
+    run('/bin/gzip', '-t', '-S', '', join(layout.folder, 'blobs/sha256', digest.slice(7)))
+  }
   if (!isRoot) return t.skip('a change of the root directory needs root')
   const files = join(folder, 'files')
   mkdirSync(files)

@@ -9,6 +9,8 @@ import { architecture, fileAt, HOME, installedTree, readManifest, type TreeEntry
 
 /** Programs that the launchers, the snapshotter and the node's installation need, with the libraries of this machine. */
 const PROGRAMS = 'sh cat chmod cp ln ls mkdir mv nsenter readlink rm sleep stat uname'.split(' ')
+/** Modules in machine code, for this C library. */
+const NATIVE = /(?<!\/musl_[^/]*)\/[^/]+\.node$/
 const CREATED = new Date(MTIME_SECONDS * 1000).toISOString()
 
 export interface Layout {
@@ -25,7 +27,7 @@ export async function writeLayout(root: string, folder: string, name: string, le
   const isRuntime = ({ path }: TreeEntry): boolean => path.startsWith(`${HOME}/node_modules/`)
   const system = systemTree(
     tree.flatMap(({ path, content }) =>
-      path === node && typeof content === 'object' && 'file' in content ? [content.file] : [],
+      (path === node || NATIVE.test(path)) && typeof content === 'object' && 'file' in content ? [content.file] : [],
     ),
   )
   const layers: WrittenArchive[] = []
@@ -43,7 +45,7 @@ export async function writeLayout(root: string, folder: string, name: string, le
     mediaType: MEDIA_TYPES.ociManifest,
     config: { mediaType: MEDIA_TYPES.ociConfig, ...config },
     layers: layers.map(({ bytes, sha256 }) => ({
-      mediaType: MEDIA_TYPES.ociLayer,
+      mediaType: MEDIA_TYPES.ociLayerGzip,
       digest: `sha256:${sha256}`,
       size: bytes,
     })),

@@ -8,6 +8,7 @@ import { FOUND_CASES } from './cases/found.ts'
 import { LOGIN_CASES } from './cases/logins.ts'
 import { MANY_CASES } from './cases/many.ts'
 import { NODEV_CASES } from './cases/nodev.ts'
+import { OWN_IMAGE_CASES } from './cases/own-image.ts'
 import { POD_CASES } from './cases/pod.ts'
 import { REBOOT_CASES } from './cases/reboot.ts'
 import { SHOWN_CASES } from './cases/shown.ts'
@@ -22,6 +23,7 @@ export const CASES: readonly NodeCase[] = [
   ...FOUND_CASES,
   ...LOGIN_CASES,
   ...NODEV_CASES,
+  ...OWN_IMAGE_CASES,
   ...MANY_CASES,
   ...USER_CASES,
   ...DEATH_CASES,
