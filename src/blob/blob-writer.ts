@@ -131,10 +131,25 @@ export class BlobWriter {
 
   /** Appends a chunk as it is stored and fills in its place. Throws 'TOO_LARGE' beyond the format's limits. */
   append(chunk: AppendedChunk, stored: Uint8Array): Promise<void> | void {
+    this.#place(chunk, stored)
+    return this.#out.write(stored)
+  }
+
+  /** As {@link append}, but `stored` is valid until {@link takeLent} settles. */
+  lend(chunk: AppendedChunk, stored: Uint8Array): Promise<void> | void {
+    this.#place(chunk, stored)
+    return this.#out.lend(stored)
+  }
+
+  /** Nothing that was lent is needed any more. */
+  takeLent(): Promise<void> | void {
+    return this.#out.takeLent()
+  }
+
+  #place(chunk: AppendedChunk, stored: Uint8Array): void {
     chunk.compressedOffset = this.#at
     chunk.compressedSize = stored.length
     this.#describe(chunk, undefined)
-    return this.#out.write(stored)
   }
 
   /** Takes a chunk as the next part of the batch that `appendBatch` will append. Bootstraps do not tell where batches are: its stored place becomes 0. */

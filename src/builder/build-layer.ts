@@ -142,10 +142,11 @@ class LayerBuild {
       workers,
       store: (record, bytes, place) => {
         options.signal.throwIfAborted()
-        if (place === undefined) return this.#blob.append(record, bytes)
+        if (place === undefined) return this.#blob.lend(record, bytes)
         record.compressed = 'context' in place
         this.#blob.refer(record, place)
       },
+      settle: () => this.#blob.takeLent(),
       keep: options.keep,
       packs: batchSize === 0 ? undefined : this.#packs(batchSize),
     })

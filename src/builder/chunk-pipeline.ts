@@ -27,7 +27,7 @@ const MIN_BATCHES = 3
 const MIN_PACKING_BATCHES = 2
 const MAX_BATCHES = 16
 
-/** Takes new chunks in order; fills the record's offsets and number. `bytes` is valid until the promise settles. `place` is what the content told of the chunk. */
+/** Takes new chunks in order; fills the record's offsets and number. `bytes` is valid until `settle` is done. `place` is what the content told of the chunk. */
 export type StoreChunk = (
   record: ChunkRecord,
   bytes: Uint8Array,
@@ -55,6 +55,8 @@ export interface PipelineOptions {
   readonly dictionary: LayerDictionary
   readonly workers: ChunkWorkers
   readonly store: StoreChunk
+  /** Told when the bytes of chunks that were stored are to be used for others. */
+  readonly settle?: (() => Promise<void> | void) | undefined
   /** Undefined: every chunk is stored alone. */
   readonly packs: PackStore | undefined
   /** Told of each stored chunk once it has its place, in order. */
@@ -433,6 +435,8 @@ export class ChunkPipeline {
       const keeping = id === 0 ? undefined : keep?.(dictionary.chunk(id), batch.chunk(slot))
       if (keeping !== undefined) await keeping
     }
+    const settling = this.#options.settle?.()
+    if (settling !== undefined) await settling
   }
 
   #storeChunk(batch: ChunkBatch, slot: number, id: ChunkId, referred: ReferredPlace | undefined): Promise<void> | void {
