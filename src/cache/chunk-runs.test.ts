@@ -67,6 +67,20 @@ test('chunks that follow each other, directly or at the next block, are one writ
   assert.equal(cache.isTrusted(5), false)
 })
 
+test('a chunk that is there already stays between two that end and begin at its ends', async (t) => {
+  const directory = temporary(t)
+  const { cache, writes } = await open(t, directory)
+  const [before, there, after] = [one(0, 100, 0), one(1, BLOCK - 100, 100), one(2, 50, BLOCK)]
+  await cache.store(there.chunk, there.bytes)
+  writes.length = 0
+  await cache.storeAll([before, after])
+  assert.deepEqual(writes, [
+    [0, 100],
+    [BLOCK, 50],
+  ])
+  assert.ok(data(directory).subarray(100, BLOCK).equals(Buffer.from(there.bytes)))
+})
+
 test('chunks with room for others between them, out of order, or more than a write should have, are several writes', async (t) => {
   const { cache, writes } = await open(t, temporary(t), { uncompressedSize: 4 * SIZE })
   await cache.storeAll([one(0, 10, 0), one(1, 10, 2 * BLOCK)])

@@ -1,7 +1,7 @@
 import type { StoredUnit } from './chunk-form.ts'
 import type { ChunkPlace } from './trusted-chunks.ts'
 
-/** Chunks of images that the kernel can show begin at blocks; what lies between the end of one and the next block is nobody's, and zero. */
+/** Chunks of images that the kernel can show begin at blocks; what lies between the end of one and the block at which the next one of the blob begins is nobody's, and zero. */
 const BLOCK = 4096
 /** To write that much at a time costs little more than to copy it; larger chunks are written as they are. */
 const MOST_BYTES = 256 * 1024
@@ -22,7 +22,7 @@ export function placeOf({ index, uncompressedOffset, uncompressedSize }: ChunkPl
   return { index, uncompressedOffset, uncompressedSize }
 }
 
-/** Joins chunks, in their order, that follow each other in the data file: directly, or at the next block. */
+/** Joins chunks, in their order, that follow each other in the data file: directly, or the next of the blob at the next block. */
 export function runsOf(chunks: readonly Placed[]): Run[] {
   const runs: Run[] = []
   let run: Placed[] = []
@@ -41,7 +41,10 @@ function continues(run: readonly Placed[], { place }: Placed): boolean {
   const [first, last] = [run[0]?.place, run.at(-1)?.place]
   if (first === undefined || last === undefined) return false
   const end = endOf(last)
-  const follows = place.uncompressedOffset === end || place.uncompressedOffset === Math.ceil(end / BLOCK) * BLOCK
+  // In blobs that are not aligned a chunk between the two may be there already.
+  const isNext = place.index === last.index + 1
+  const at = place.uncompressedOffset
+  const follows = at === end || (isNext && at === Math.ceil(end / BLOCK) * BLOCK)
   return follows && endOf(place) - first.uncompressedOffset <= MOST_BYTES
 }
 
