@@ -101,7 +101,7 @@ test('the image is pushed, and the snapshotter starts in its files alone', { ski
   for (const { mediaType, digest } of manifest.image.layers) {
     // containerd takes a layer for what its type says.
     assert.equal(mediaType, MEDIA_TYPES.ociLayerGzip)
-    run('/bin/gzip', '-t', '-S', '', join(layout.folder, 'blobs/sha256', digest.slice(7)))
+    assert.equal(readFileSync(join(layout.folder, 'blobs/sha256', digest.slice(7))).readUInt16BE(), 0x1f8b)
   }
   if (!isRoot) return t.skip('a change of the root directory needs root')
   const files = join(folder, 'files')

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { ContainerdClient, type MountMessage, serve, Snapshots } from '../containerd/index.ts'
-import { unmount } from '../kernel/index.ts'
+import { readMountInfo, unmount } from '../kernel/index.ts'
 import type { KernelImages } from './kernel-images/index.ts'
 import type { BootstrapDetector, ServedImages, SnapshotterParts } from './parts.ts'
 import { snapshotsService } from './service.ts'
@@ -113,6 +113,8 @@ export async function startSnapshotter(
     close: async () => {
       await successor?.close()
       await stop()
+      // Only now nobody mounts any more: images are made ready in the background.
+      for (const { at } of (await readMountInfo()).reverse()) if (at.startsWith(`${folder}/`)) await unmount(at, true)
       await rm(folder, { recursive: true, force: true })
     },
   }
