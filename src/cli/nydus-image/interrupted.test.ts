@@ -38,6 +38,11 @@ before(async () => {
     built.map(({ exit }) => exit),
     [0, 0],
   )
+  // In the same hook: another one would begin before this one has ended.
+  mkdirSync(join(folder, 'out'))
+  for (const { exit, stderr } of await runCommands()) assert.equal(exit, 0, stderr)
+  assert.deepEqual(readdirSync(join(folder, 'out')).sort(), ALL_NAMES)
+  whole = contentsOf(join(folder, 'out'))
 })
 
 after(() => rmSync(folder, { recursive: true, force: true }))
@@ -79,13 +84,6 @@ async function runCommands(): Promise<Ran[]> {
 function contentsOf(out: string): Map<string, Buffer> {
   return new Map(ALL_NAMES.map((name) => [name, readFileSync(join(out, name))]))
 }
-
-before(async () => {
-  mkdirSync(join(folder, 'out'))
-  for (const { exit, stderr } of await runCommands()) assert.equal(exit, 0, stderr)
-  assert.deepEqual(readdirSync(join(folder, 'out')).sort(), ALL_NAMES)
-  whole = contentsOf(join(folder, 'out'))
-})
 
 interface Interrupted {
   readonly exit: number | null
