@@ -17,7 +17,7 @@ export function openVolatileMap(
   discard: boolean,
 ): ChunkMap | undefined {
   try {
-    const directory = ownMemoryFolder()
+    const directory = ownMemoryFolder('nydus')
     if (directory === undefined) return undefined
     if (!areLeftOnesGone) removeLeftMemory(directory, SUFFIX)
     areLeftOnesGone = true

@@ -18,13 +18,13 @@ const TMPFS_MAGIC = 0x0102_1994
 const LEFT_MS = 24 * 3600 * 1000
 
 /**
- * A folder for files that outlive this process and not this machine's power, which nobody else can enter. Undefined where there is none: no tmpfs, or something of somebody else's stands there. Throws the errno of
+ * The folder of this user's programs of that name for files that outlive a process and not this machine's power, which nobody else can enter. Undefined where there is none: no tmpfs, or something of somebody else's stands there. Throws the errno of
  * a folder that cannot be made.
  */
-export function ownMemoryFolder(): string | undefined {
+export function ownMemoryFolder(name: string): string | undefined {
   if (statfsSync(MEMORY).type !== TMPFS_MAGIC) return undefined
   const uid = process.geteuid?.() ?? -1
-  const folder = join(MEMORY, `nydus-${uid}`)
+  const folder = join(MEMORY, `${name}-${uid}`)
   mkdirSync(folder, { mode: 0o700, recursive: true })
   const found = lstatSync(folder)
   return found.isDirectory() && found.uid === uid && (found.mode & 0o077) === 0 ? folder : undefined

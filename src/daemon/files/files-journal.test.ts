@@ -8,7 +8,7 @@ import { requestKey } from './files-in-hand.ts'
 import { FilesJournal, journalDocument, journalIn, newJournal } from './files-journal.ts'
 
 const name = newJournal()
-const folder = name === undefined ? undefined : ownMemoryFolder()
+const folder = name === undefined ? undefined : ownMemoryFolder('nydus')
 const skip = folder === undefined ? 'there is no memory file system at /dev/shm' : false
 
 function journal(of = newJournal()): { path: string; name: string; open: () => FilesJournal } {

@@ -31,7 +31,7 @@ let areLeftOnesGone = false
 /** The name for a new journal; undefined where there is no memory for it: then files are not found again. */
 export function newJournal(): string | undefined {
   try {
-    const folder = ownMemoryFolder()
+    const folder = ownMemoryFolder('nydus')
     if (folder === undefined) return undefined
     if (!areLeftOnesGone) for (const suffix of [SUFFIX, SUFFIX + TEMPORARY]) removeLeftMemory(folder, suffix)
     areLeftOnesGone = true
@@ -59,7 +59,7 @@ export function journalIn(document: string): string | undefined {
 /** The path of a journal that a state names. Undefined for what is none. */
 function journalPath(name: string): string | undefined {
   try {
-    const folder = NAME.test(name) ? ownMemoryFolder() : undefined
+    const folder = NAME.test(name) ? ownMemoryFolder('nydus') : undefined
     return folder === undefined ? undefined : join(folder, name)
   } catch {
     return undefined // there is no such memory any more

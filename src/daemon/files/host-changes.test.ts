@@ -54,7 +54,7 @@ import {
 } from './test-requests.ts'
 
 const skip =
-  ownMemoryFolder() === undefined
+  ownMemoryFolder('nydus') === undefined
     ? 'there is no memory file system at /dev/shm'
     : process.getuid?.() === 0
       ? false
@@ -66,7 +66,7 @@ const ENOTEMPTY = 39
 class Shared implements Disposable {
   readonly host = mkdtempSync(join(tmpdir(), 'host changes '))
   readonly #journal = newJournal() ?? assert.fail('no journal')
-  readonly journal = join(ownMemoryFolder() ?? '', this.#journal)
+  readonly journal = join(ownMemoryFolder('nydus') ?? '', this.#journal)
   #tree = new HostTree(1, this.host, () => undefined)
   readonly #reply = new FileReply()
 
