@@ -48,6 +48,7 @@ export class HostNodes {
     this.#journal = journal
     this.#last = Math.max(this.#last, Date.now() * NODES_A_MILLISECOND)
     for (const [id, handle] of journal?.before.nodes ?? []) {
+      this.#last = Math.max(this.#last, id) // the clock may have been set back
       const fd = this.files.openHandle(handle)
       if (fd < 0) continue // it is gone
       const known = this.#byKey.get(this.files.stat.key)
