@@ -1,7 +1,8 @@
 /** What is in the images: programs of this machine, and files whose bytes are checked. */
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { readFileSync, realpathSync } from 'node:fs'
+import { existsSync, readFileSync, realpathSync } from 'node:fs'
+import { join } from 'node:path'
 import { type EntryText, pushImage, tarOf } from '../../src/convert/testing.ts'
 import { hostPlatform, type Repository } from '../../src/registry/index.ts'
 
@@ -75,12 +76,9 @@ function programs(): EntryText[] {
   }))
 }
 
+/** Of a program's file: `command -v` would name what is built into the shell by its bare name. */
 function pathOf(name: string): string | undefined {
-  try {
-    return execFileSync('sh', ['-c', `PATH=/usr/bin:/bin; command -v ${name}`], { encoding: 'utf8' }).trim()
-  } catch {
-    return undefined // it is not installed
-  }
+  return ['/usr/bin', '/bin'].map((folder) => join(folder, name)).find((path) => existsSync(path))
 }
 
 function librariesOf(path: string): string[] {

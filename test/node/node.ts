@@ -120,8 +120,12 @@ export class TestNode implements AsyncDisposable {
   /** Ends it with the signal, and starts another one. Daemons stay. */
   async restartSnapshotter(signal: NodeJS.Signals): Promise<void> {
     await this.stopSnapshotter(signal)
+    await this.startSnapshotterAgain()
+  }
+
+  /** After one that ended under containerd, which waits up to three seconds before it connects again, and calls fail meanwhile. */
+  async startSnapshotterAgain(): Promise<void> {
     await this.startSnapshotter()
-    // containerd waits up to three seconds before it connects again, and calls fail meanwhile.
     await until('containerd to reach the snapshotter', async () => {
       await this.ctr('snapshots', '--snapshotter', 'nydus', 'ls')
       return true

@@ -120,7 +120,7 @@ async function restartSnapshotter(node: TestNode, signal: NodeJS.Signals): Promi
 async function killBoth(node: TestNode): Promise<void> {
   const { pid } = await node.daemon()
   await Promise.all([killProcess(pid), node.stopSnapshotter('SIGKILL')])
-  await node.startSnapshotter()
+  await node.startSnapshotterAgain()
   await serves(node, pid)
 }
 
