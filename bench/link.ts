@@ -18,8 +18,16 @@ export interface LinkCounters {
 
 /** Bytes sent in one turn of a connection: small enough that turns are fair, large enough to be cheap. */
 const PIECE = 8 * 1024
+/** What a sender may have waiting at the least: enough that it is not the sender that the link waits for when this process gets no turn for a while. */
+const WINDOW_BYTES = 1 << 20
 /** The loop sleeps about this long when the link is busy; pieces due within it go out together. */
 const TICK_MS = 1
+
+/** Bytes that wait for the link. */
+interface Waiting {
+  readonly bytes: Buffer
+  readonly sinceMs: number
+}
 
 interface Piece {
   readonly bytes: Buffer
@@ -29,7 +37,7 @@ interface Piece {
 
 /** One direction of one connection: what waits for the link, and what is on its way. */
 class Flow {
-  readonly waiting: Buffer[] = []
+  readonly waiting: Waiting[] = []
   waitingBytes = 0
   readonly flying: Piece[] = []
   ended = false
@@ -46,17 +54,18 @@ class Flow {
 
   accept(bytes: Buffer): void {
     if (this.#dropped) return
-    for (let at = 0; at < bytes.length; at += PIECE) this.waiting.push(bytes.subarray(at, at + PIECE))
+    const sinceMs = performance.now()
+    for (let at = 0; at < bytes.length; at += PIECE) this.waiting.push({ bytes: bytes.subarray(at, at + PIECE), sinceMs })
     this.waitingBytes += bytes.length
     if (this.waitingBytes > this.#windowBytes) this.#from.pause()
   }
 
-  take(): Buffer | undefined {
-    const bytes = this.waiting.shift()
-    if (bytes === undefined) return undefined
-    this.waitingBytes -= bytes.length
+  take(): Waiting | undefined {
+    const piece = this.waiting.shift()
+    if (piece === undefined) return undefined
+    this.waitingBytes -= piece.bytes.length
     if (this.#from.isPaused() && this.waitingBytes < this.#windowBytes / 2) this.#from.resume()
-    return bytes
+    return piece
   }
 
   deliver(nowMs: number): void {
@@ -97,15 +106,15 @@ class Direction {
     this.#delayMs = delayMs
   }
 
-  /** Moves what the link can carry by now; gives the bytes moved. */
+  /** Moves what the link can carry by now; gives the bytes moved. What this process does late the link did in time: it is idle only while nothing waits. */
   run(nowMs: number): number {
     let moved = 0
-    this.#freeAtMs = Math.max(this.#freeAtMs, nowMs - TICK_MS)
     while (this.#freeAtMs <= nowMs) {
       const flow = this.#next()
-      const bytes = flow?.take()
-      if (flow === undefined || bytes === undefined) break
-      this.#freeAtMs += bytes.length / this.#bytesPerMs
+      const piece = flow?.take()
+      if (flow === undefined || piece === undefined) break
+      const { bytes, sinceMs } = piece
+      this.#freeAtMs = Math.max(this.#freeAtMs, sinceMs) + bytes.length / this.#bytesPerMs
       flow.flying.push({ bytes, dueMs: this.#freeAtMs + this.#delayMs })
       moved += bytes.length
     }
@@ -173,7 +182,7 @@ export class Link {
   #serve(client: Socket): void {
     this.counters.connections++
     const server = connect({ ...this.#options.target, noDelay: true, allowHalfOpen: true })
-    const windowBytes = Math.max(256 * 1024, (this.#options.bitsPerSecond / 8000) * this.#options.roundTripMs * 2)
+    const windowBytes = Math.max(WINDOW_BYTES, (this.#options.bitsPerSecond / 8000) * this.#options.roundTripMs * 2)
     const up = new Flow(client, server, windowBytes)
     const down = new Flow(server, client, windowBytes)
     this.#up.flows.add(up)
