@@ -55,7 +55,8 @@ class Flow {
   accept(bytes: Buffer): void {
     if (this.#dropped) return
     const sinceMs = performance.now()
-    for (let at = 0; at < bytes.length; at += PIECE) this.waiting.push({ bytes: bytes.subarray(at, at + PIECE), sinceMs })
+    for (let at = 0; at < bytes.length; at += PIECE)
+      this.waiting.push({ bytes: bytes.subarray(at, at + PIECE), sinceMs })
     this.waitingBytes += bytes.length
     if (this.waitingBytes > this.#windowBytes) this.#from.pause()
   }
