@@ -52,6 +52,7 @@ export class Cleanup {
     const { store, kernelImages, log } = this.#parts
     try {
       store.remove(snapshot.key)
+      await store.flush()
       await kernelImages?.giveBack(snapshot.id)
       await this.directory(store.directory(snapshot), signal)
     } catch (error) {

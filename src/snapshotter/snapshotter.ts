@@ -264,10 +264,12 @@ export class NydusSnapshotter implements Snapshotter {
 
   /** What is told, also by an error, is on the disk then; the next call for the same key need not wait for that. */
   async #onDisk<T>(act: () => Promise<T>): Promise<T> {
+    const { store } = this.#parts
+    const { losses } = store
     try {
       return await act()
     } finally {
-      await this.#parts.store.flush()
+      await store.flush(losses)
     }
   }
 

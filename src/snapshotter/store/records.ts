@@ -14,10 +14,10 @@ export interface StoredRecord {
 
 const MAX_JSON = 16 * 2 ** 20
 
-/** Where the records are, and who is told of changes. */
+/** Where the records are, and what runs a change. */
 interface RecordPlace {
   readonly path: string
-  readonly changed: () => void
+  readonly change: <T>(act: () => T) => T
 }
 
 /** One table. What was changed survives the process at once, and the machine after the store's `flush`. */
@@ -43,15 +43,12 @@ export class RecordTable {
         'INVALID_ARGUMENT',
         `a record ${JSON.stringify(key)} of ${json.length} characters cannot be kept`,
       )
-    const seq = this.#run('keep', key, () => Number(this.#put.get(key, json)?.['seq']))
-    this.#place.changed()
-    return seq
+    return this.#run('keep', key, () => this.#place.change(() => Number(this.#put.get(key, json)?.['seq'])))
   }
 
   /** Of a key that is not there: nothing happens. */
   remove(key: string): void {
-    this.#run('remove', key, () => this.#remove.run(key))
-    this.#place.changed()
+    this.#run('remove', key, () => this.#place.change(() => this.#remove.run(key)))
   }
 
   all(): StoredRecord[] {

@@ -18,6 +18,13 @@ export class SnapshotIndex {
     return this.#children.has(name)
   }
 
+  /** These are all there are. */
+  replace(snapshots: Iterable<Snapshot>): void {
+    this.#byKey.clear()
+    this.#children.clear()
+    for (const snapshot of snapshots) this.keep(snapshot)
+  }
+
   /** Adds one, or replaces the one of the same key and parent. */
   keep(snapshot: Snapshot): void {
     this.#byKey.set(snapshot.key, snapshot)

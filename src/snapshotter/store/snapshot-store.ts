@@ -35,7 +35,7 @@ interface Exportable {
 
 /**
  * Snapshots, in the way of containerd's own storage: active ones and views are made on committed ones and found by their key; committing one moves it to a name, in the same namespace. What a method changed survives
- * the process when it returns, and the machine after `flush`, which comes before a client is answered; a method that throws changed nothing. All records are held in memory too, so that reading costs no file access; hence
+ * the process at the latest when anything else is waited for, and the machine after `flush`, which comes before a client is answered; a method that throws changed nothing. All records are held in memory too, so that reading costs no file access; hence
  * one process has the root alone, and a second one is refused with 'LOCKED'.
  *
  * Order on the disk: the directory is made and named, then the record. A crash between the two leaves a directory that belongs to nobody (`orphans`), never a record without its directory. Removing is the other
@@ -67,7 +67,8 @@ export class SnapshotStore {
     this.#log = log
     this.#rows = new SnapshotRows(database)
     this.#directories = new Directories(root)
-    for (const snapshot of readRows(database)) this.#index.keep(snapshot)
+    this.#index.replace(readRows(database))
+    log.whenLost(() => this.#index.replace(readRows(database)))
     this.#directories.removeUnfinished()
     this.#lastId = Math.max(lastId(database), this.#directories.largest())
     this.warnings = this.#mend()
@@ -213,6 +214,8 @@ export class SnapshotStore {
   /** Paths of directories that belong to no snapshot: of removed ones, and of those that a crash left. */
   orphans(): string[] {
     this.#assertOpen()
+    // That they were removed must survive what is done with their directories.
+    this.#log.write()
     return this.#directories.orphans(new Set(this.#index.all().map(({ id }) => id)))
   }
 
@@ -220,7 +223,11 @@ export class SnapshotStore {
     this.#assertOpen()
     return new RecordTable(this.#database, kind, {
       path: join(this.root, DATABASE),
-      changed: () => this.#log.changed(),
+      change: (act) => {
+        const result = this.#log.change(act)
+        this.#log.write()
+        return result
+      },
     })
   }
 
@@ -229,19 +236,29 @@ export class SnapshotStore {
     await Promise.all([this.#log.prepare(), this.#directories.makeAhead(signal)])
   }
 
-  /** Resolves when all that was changed before is on the disk, at once when it is. Calls at the same time share a sync. Throws SnapshotterError when the disk fails; nothing can be changed from then on. */
-  async flush(): Promise<void> {
-    if (!this.#isClosed) await this.#log.flush()
+  /** How often changes were lost that a full disk had not refused at once: for `flush`. */
+  get losses(): number {
+    return this.#log.losses
+  }
+
+  /**
+   * Resolves when all that was changed before is on the disk, at once when it is. Calls at the same time share a sync. Throws SnapshotterError when changes were lost since `losses` was `since`, where the caller's may be among them: there is nothing
+   * of them any more. Throws when the disk fails, too; nothing can be changed from then on.
+   */
+  async flush(since?: number): Promise<void> {
+    if (!this.#isClosed) await this.#log.flush(since)
   }
 
   /** All there is, for the original's databases; `transaction` is what they shall have for it. A store whose content was given away remembers that, and does not take the files for somebody's work. */
   exportable(): Exportable {
     const transaction = this.#upstream.transaction + 2
     // On the disk before the files are there, as they would be taken for somebody else's otherwise.
+    this.#log.write()
     this.#database.exec('PRAGMA synchronous = FULL')
     this.#write('cannot prepare the export', () =>
       rememberTransactions(this.#database, [this.#upstream.transaction, transaction]),
     )
+    this.#log.write()
     const [daemons, instances] = [this.records('daemons').all(), this.records('instances').all()]
     return { snapshots: this.list([]), lastId: this.#lastId, daemons, instances, transaction }
   }
@@ -257,8 +274,7 @@ export class SnapshotStore {
     this.#assertOpen()
     this.#log.assertSound()
     try {
-      change()
-      this.#log.changed()
+      this.#log.change(change)
     } catch (error) {
       throw codedDatabaseError(error, action, join(this.root, DATABASE))
     }

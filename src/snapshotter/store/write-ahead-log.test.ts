@@ -21,6 +21,9 @@ function opened() {
   const path = join(root, 'database')
   const database = new DatabaseSync(path)
   database.exec('PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; CREATE TABLE t (a)')
+  database.exec(
+    'CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (p REFERENCES p DEFERRABLE INITIALLY DEFERRED)',
+  )
   let [syncs, failure] = [0, undefined as Error | undefined]
   const begun = Promise.withResolvers<void>()
   const log = new WriteAheadLog(database, path, async (fd) => {
@@ -43,8 +46,7 @@ test('many changes that wait for the disk at one time share a sync, none is made
   const { database, log, syncs } = opened()
   const insert = database.prepare('INSERT INTO t VALUES (?)')
   const waits = Array.from({ length: 100 }, (_unused, i) => {
-    insert.run(i)
-    log.changed()
+    log.change(() => insert.run(i))
     return log.flush()
   })
   await Promise.all(waits)
@@ -57,11 +59,11 @@ test('many changes that wait for the disk at one time share a sync, none is made
 
 test('a change that comes while the disk is busy is not said to be there with the others', async () => {
   const { database, log, syncs, begun } = opened()
-  log.changed()
+  log.change(() => undefined)
   const first = log.flush()
   await begun()
   const alone = log.flush()
-  log.changed()
+  log.change(() => undefined)
   let isSaid = false
   const waits = [log.flush(), log.flush()].map((wait) => wait.then(() => (isSaid = true)))
   await Promise.all([first, alone])
@@ -81,8 +83,7 @@ test('the log has room to grow, which is made again only when that is used up, a
   assert.equal(size(), small + room)
   const insert = database.prepare('INSERT INTO t VALUES (?)')
   const write = async (rows: number): Promise<void> => {
-    for (let i = 0; i < rows; i += 1) insert.run(filled)
-    log.changed()
+    for (let i = 0; i < rows; i += 1) log.change(() => insert.run(filled))
     await log.flush()
   }
   await write(2)
@@ -105,9 +106,60 @@ test('the log has room to grow, which is made again only when that is used up, a
   again.close()
 })
 
+test('changes that come together are one transaction, which writes a page once', async () => {
+  const { database, log } = opened()
+  const insert = database.prepare('INSERT INTO t VALUES (?)')
+  /** Pages that these changes put into the log. */
+  const pages = async (change: (i: number) => Promise<void>): Promise<number> => {
+    database.exec('PRAGMA wal_checkpoint(TRUNCATE)')
+    await Promise.all(Array.from({ length: 32 }, (_unused, i) => change(i)))
+    return Number(database.prepare('PRAGMA wal_checkpoint(PASSIVE)').get()?.['log'])
+  }
+  const change = async (i: number): Promise<void> => {
+    log.change(() => insert.run(i))
+    await log.flush()
+  }
+  assert.equal(await pages(change), 32, 'the log has no room yet')
+  assert.equal(await pages(change), 1)
+  log.close()
+  database.close()
+})
+
+test('who shares a group that is lost is told, whoever had it written; later ones are not', async () => {
+  const { database, log } = opened()
+  const rows = (): unknown => database.prepare('SELECT count(*) AS n FROM t').get()?.['n']
+  let reloads = 0
+  log.whenLost(() => (reloads += 1))
+  await log.prepare()
+  const insert = database.prepare('INSERT INTO t VALUES (?)')
+  const orphan = database.prepare('INSERT INTO c VALUES (1)')
+  const isLost = { code: 'INTERNAL', message: /came together: .*FOREIGN KEY/ }
+  log.change(() => insert.run(1))
+  await log.flush()
+  const since = log.losses
+  log.change(() => insert.run(2))
+  const waits = log.flush(since)
+  log.change(() => orphan.run())
+  await assert.rejects(waits, isLost)
+  assert.deepEqual([rows(), reloads, log.losses], [1, 1, since + 1])
+  await assert.rejects(log.flush(since), isLost)
+  // Another one has it written, while the first waits already.
+  const again = log.losses
+  log.change(() => insert.run(3))
+  const early = log.flush(again)
+  log.change(() => orphan.run())
+  assert.throws(() => log.write(), isLost)
+  await assert.rejects(early, isLost)
+  log.change(() => insert.run(4))
+  await log.flush()
+  assert.deepEqual([rows(), reloads], [2, 2])
+  log.close()
+  database.close()
+})
+
 test('after a sync that failed nothing can be changed', async () => {
   const { database, log, fail } = opened()
-  log.changed()
+  log.change(() => undefined)
   fail(Object.assign(new Error('EIO: i/o error, fdatasync'), { errno: -5 }))
   const expected = { code: 'INTERNAL', message: /to the disk: EIO/ }
   await Promise.all([1, 2].map(() => assert.rejects(log.flush(), expected)))
