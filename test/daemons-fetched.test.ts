@@ -8,7 +8,7 @@ import { CARRIED_BLOBS } from '../src/daemon/testing.ts'
 import type { Snapshot } from '../src/snapshotter/snapshot.ts'
 import { Field, FILE, IMAGE, OTHER_IMAGE, PEER, skip, skipPeer } from './daemons/field.ts'
 
-const SOON = AbortSignal.timeout(120_000)
+const SOON = (): AbortSignal => AbortSignal.timeout(120_000)
 const FILE_BYTES = 65_536
 const DATA_BYTES = IMAGE.blobs.reduce((sum, blob) => sum + statSync(join(CARRIED_BLOBS, blob)).size, 0)
 

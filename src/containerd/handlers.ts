@@ -11,7 +11,7 @@ import type { UnaryMethod } from './unary.ts'
 /** The methods of a service as functions: one answer, or a stream of them. What they throw is the call's status: its code, when it is a ContainerdError. */
 export type Handlers<S extends DescService> = {
   readonly [M in keyof S['method']]: MethodKind<S['method'][M]> extends 'unary'
-    ? (request: Input<S['method'][M]>, call: ServedCall) => Promise<OutputInit<S['method'][M]>>
+    ? (request: Input<S['method'][M]>, call: ServedCall) => Promise<OutputInit<S['method'][M]> | Encoded>
     : MethodKind<S['method'][M]> extends 'server_streaming'
       ? (request: Input<S['method'][M]>, call: ServedCall) => AsyncIterable<OutputInit<S['method'][M]> | Encoded>
       : never

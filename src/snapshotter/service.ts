@@ -1,7 +1,9 @@
 import {
   ContainerdError,
   encodeInfo,
+  encodeMounts,
   listOf,
+  NOTHING,
   type ServedCall,
   type Service,
   service,
@@ -11,7 +13,7 @@ import {
   type StatusCode,
 } from '../containerd/index.ts'
 import { SnapshotterError, type SnapshotterErrorCode } from './errors.ts'
-import type { Labels, Mount, Snapshot, SnapshotKind } from './snapshot.ts'
+import type { Labels, Snapshot, SnapshotKind } from './snapshot.ts'
 import type { Snapshotter } from './snapshotter.ts'
 
 /** containerd's own message has as many. */
@@ -45,24 +47,19 @@ const STATUS: Readonly<Record<SnapshotterErrorCode, StatusCode>> = {
 export function snapshotsService(snapshotter: Snapshotter): Service {
   return service(Snapshots, {
     prepare: ({ key, parent, labels }, call) =>
-      answer(call, async () => ({
-        mounts: toWire(await snapshotter.prepare(key, parent, labelsFrom(labels), call.signal)),
-      })),
+      answer(call, async () => encodeMounts(await snapshotter.prepare(key, parent, labelsFrom(labels), call.signal))),
     view: ({ key, parent, labels }, call) =>
-      answer(call, async () => ({
-        mounts: toWire(await snapshotter.view(key, parent, labelsFrom(labels), call.signal)),
-      })),
-    mounts: ({ key }, call) =>
-      answer(call, async () => ({ mounts: toWire(await snapshotter.mounts(key, call.signal)) })),
+      answer(call, async () => encodeMounts(await snapshotter.view(key, parent, labelsFrom(labels), call.signal))),
+    mounts: ({ key }, call) => answer(call, async () => encodeMounts(await snapshotter.mounts(key, call.signal))),
     commit: ({ name, key, labels, parent }, call) =>
       answer(call, async () => {
         await snapshotter.commit(name, key, labelsFrom(labels), parent)
-        return {}
+        return NOTHING
       }),
     remove: ({ key }, call) =>
       answer(call, async () => {
         await snapshotter.remove(key, call.signal)
-        return {}
+        return NOTHING
       }),
     stat: ({ key }, call) => answer(call, async () => ({ info: infoOf(snapshotter.stat(key)) })),
     update: ({ info, updateMask }, call) =>
@@ -79,7 +76,7 @@ export function snapshotsService(snapshotter: Snapshotter): Service {
     cleanup: (_request, call) =>
       answer(call, async () => {
         await snapshotter.cleanup(call.signal)
-        return {}
+        return NOTHING
       }),
   })
 }
@@ -148,8 +145,4 @@ function timestamp(nanoseconds: bigint): { seconds: bigint; nanos: number } {
 
 function labelsFrom(labels: Readonly<Record<string, string>>): Labels {
   return new Map(Object.entries(labels))
-}
-
-function toWire(mounts: readonly Mount[]): Array<{ type: string; source: string; target: string; options: string[] }> {
-  return mounts.map(({ type, source, target, options }) => ({ type, source, target, options: [...options] }))
 }

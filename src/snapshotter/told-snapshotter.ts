@@ -24,8 +24,8 @@ interface Pull {
   readonly names: string[]
 }
 
-/** Who knows how many bytes were fetched for the image of a snapshot, by number; undefined where nobody fetches for it. */
-export type Fetched = (snapshotId: number, signal: AbortSignal) => Promise<number | undefined>
+/** Who knows how many bytes were fetched for the image of a snapshot, by number; undefined where nobody fetches for it. The signal is for those who ask a daemon: most images have none. */
+export type Fetched = (snapshotId: number, signal: () => AbortSignal) => Promise<number | undefined>
 
 interface ToldImage {
   readonly reference: string
@@ -58,7 +58,7 @@ export class ToldSnapshotter implements Snapshotter {
     const pull = isLayer ? this.#pullOf(labels, startedMs) : undefined
     try {
       const mounts = await this.#inner.prepare(key, parent, labels, signal)
-      if (!isLayer) void this.#tellStart(key, parent, this.#now() - startedMs)
+      if (!isLayer) this.#tellStartSoon(key, parent, this.#now() - startedMs)
       return mounts
     } catch (error) {
       if (!(error instanceof SnapshotterError) || error.code !== 'ALREADY_EXISTS' || !isLayer) {
@@ -148,6 +148,11 @@ export class ToldSnapshotter implements Snapshotter {
     return sum
   }
 
+  /** The answer goes first, and those of other calls that came with this one. */
+  #tellStartSoon(key: string, parent: string, elapsedMs: number): void {
+    setImmediate(() => void this.#tellStart(key, parent, elapsedMs))
+  }
+
   /** The container does not wait for what a daemon says of its image. */
   async #tellStart(key: string, parent: string, elapsedMs: number): Promise<void> {
     const image = this.#imageOf(parent)
@@ -163,7 +168,9 @@ export class ToldSnapshotter implements Snapshotter {
   }
 
   async #fetchedFor({ ids }: ToldImage): Promise<number | undefined> {
-    const signal = AbortSignal.any([this.#lifetime.signal, AbortSignal.timeout(FETCHED_MS)])
+    let within: AbortSignal | undefined
+    const signal = (): AbortSignal =>
+      (within ??= AbortSignal.any([this.#lifetime.signal, AbortSignal.timeout(FETCHED_MS)]))
     for (const id of ids) {
       const bytes = await this.#fetched(id, signal)
       if (bytes !== undefined) return bytes

@@ -287,11 +287,11 @@ export class Images {
   }
 
   /** Bytes that were fetched for a snapshot's image since it is mounted. Undefined where no daemon serves it, or none says. */
-  async fetched(snapshotId: number, signal: AbortSignal): Promise<number | undefined> {
+  async fetched(snapshotId: number, signal: () => AbortSignal): Promise<number | undefined> {
     let sum: number | undefined
     for (const { image, daemon } of this.#all()) {
       if (daemon === undefined || !image.isMounted || sourceSnapshot(image.record) !== snapshotId) continue
-      const bytes = await fetchedBytes(daemon, image.record.SnapshotID, signal)
+      const bytes = await fetchedBytes(daemon, image.record.SnapshotID, signal())
       if (bytes !== undefined) sum = (sum ?? 0) + bytes
     }
     return sum
