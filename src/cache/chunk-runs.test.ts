@@ -12,6 +12,7 @@ import {
   openChunkCache,
   pinBlocks,
 } from './index.ts'
+import { runsOf } from './chunk-runs.ts'
 import { writeSome } from './file-io.ts'
 import { chunk, content, ID, temporary } from './testing.ts'
 
@@ -160,4 +161,21 @@ test('chunks that are not of the blob are refused, and no other is written', asy
   assert.deepEqual(writes, [])
   await cache.close()
   await assert.rejects(cache.storeAll([one(0, 10, 0), one(1, 10, BLOCK)]), { code: 'CLOSED' })
+})
+
+test('memory of a run serves the next one from its end on, with zeros between the chunks', () => {
+  const placed = (first: number, byte: number, size: number): Parameters<typeof runsOf>[0] =>
+    [first, first + 1].map((index) => ({
+      place: { index, uncompressedOffset: index * BLOCK, uncompressedSize: size },
+      bytes: new Uint8Array(size).fill(byte),
+    }))
+  const [dirty] = runsOf(placed(0, 1, BLOCK))
+  const [meanwhile] = runsOf(placed(2, 2, BLOCK))
+  assert.ok(dirty !== undefined && meanwhile !== undefined)
+  assert.notEqual(meanwhile.unit.bytes.buffer, dirty.unit.bytes.buffer)
+  dirty.end()
+  const [next] = runsOf(placed(4, 3, 100))
+  assert.equal(next?.unit.bytes.buffer, dirty.unit.bytes.buffer)
+  const expected = new Uint8Array(BLOCK + 100).fill(3).fill(0, 100, BLOCK)
+  assert.deepEqual(next?.unit.bytes, expected)
 })

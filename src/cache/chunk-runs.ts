@@ -6,10 +6,15 @@ const BLOCK = 4096
 /** To write that much at a time costs little more than to copy it; larger chunks are written as they are. */
 const MOST_BYTES = 256 * 1024
 
+/** Buffers of that size which are kept for the next runs: enough for all decode threads of a process. */
+const KEPT = 8
+
 /** Neighbours in a data file, and their bytes. */
 export interface Run {
   readonly places: readonly ChunkPlace[]
   readonly unit: StoredUnit
+  /** The bytes may be used until then: nobody reads them any more. Once. */
+  readonly end: () => void
 }
 
 interface Placed {
@@ -51,12 +56,25 @@ function continues(run: readonly Placed[], { place }: Placed): boolean {
 function joined(run: readonly Placed[]): Run {
   const places = run.map(({ place }) => place)
   const offset = places[0]?.uncompressedOffset ?? 0
-  if (run.length === 1) return { places, unit: { offset, bytes: run[0]?.bytes ?? new Uint8Array(0) } }
   const last = places.at(-1)
-  const bytes = new Uint8Array(last === undefined ? 0 : endOf(last) - offset)
-  for (const { place, bytes: of } of run) bytes.set(of, place.uncompressedOffset - offset)
-  return { places, unit: { offset, bytes } }
+  if (run.length === 1 || last === undefined)
+    return { places, unit: { offset, bytes: run[0]?.bytes ?? new Uint8Array(0) }, end: () => undefined }
+  const length = endOf(last) - offset
+  const memory = length > MOST_BYTES ? new Uint8Array(length) : (kept.pop() ?? new Uint8Array(MOST_BYTES))
+  const bytes = memory.subarray(0, length)
+  let at = 0
+  for (const { place, bytes: of } of run) {
+    const from = place.uncompressedOffset - offset
+    bytes.fill(0, at, from)
+    bytes.set(of, from)
+    at = from + of.length
+  }
+  const end = (): void => void (kept.length < KEPT && memory.length === MOST_BYTES && kept.push(memory))
+  return { places, unit: { offset, bytes }, end }
 }
+
+/** V8 collects garbage after every 64 MiB of buffers that it sees come, also when they are gone at once. */
+const kept: Uint8Array[] = []
 
 function endOf({ uncompressedOffset, uncompressedSize }: ChunkPlace): number {
   return uncompressedOffset + uncompressedSize

@@ -256,7 +256,10 @@ class DiskChunkCache implements ChunkCache {
     for (const { chunk, bytes } of chunks) this.#checkChunk(chunk, bytes)
     const runs = runsOf(chunks.map(({ chunk, bytes }) => ({ place: placeOf(chunk), bytes })))
     const store = this.#storeRuns(runs).finally(() => {
-      for (const { places } of runs) for (const { index } of places) this.#stores.delete(index)
+      for (const { places, end } of runs) {
+        for (const { index } of places) this.#stores.delete(index)
+        end()
+      }
     })
     for (const { places } of runs) for (const { index } of places) this.#stores.set(index, store)
     await store

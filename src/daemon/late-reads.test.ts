@@ -35,3 +35,33 @@ test('a read whose turn does not come is answered with EIO by its deadline, and 
   assert.equal(late.list().length, 0)
   assert.ok((given[1] ?? Infinity) < 60_000, 'the time in the queue counts')
 })
+
+test('memory of an answer serves the next one when it was sent, and not after a failure', async () => {
+  const seen: ArrayBufferLike[] = []
+  let ended = Promise.withResolvers<void>()
+  const late = new LateReads({
+    budgetBytes: 4 * COUNT,
+    deadlineMs: () => 60_000,
+    fill: async (read, into) => {
+      assert.equal(into.length, COUNT)
+      seen.push(into.buffer)
+      if (read.low === 3) throw new Error('no data')
+      return COUNT
+    },
+    answer: () => undefined,
+    onDone: () => ended.resolve(),
+  })
+  for (const low of [1, 2, 3, 4]) {
+    late.add(readNumber(low))
+    await ended.promise
+    ended = Promise.withResolvers()
+    await Promise.resolve()
+  }
+  assert.equal(seen[1], seen[0])
+  assert.equal(seen[2], seen[0])
+  assert.notEqual(seen[3], seen[0])
+  late.add(readNumber(5))
+  late.add(readNumber(6))
+  await ended.promise
+  assert.notEqual(seen[4], seen[5], 'each of two at once has its own')
+})

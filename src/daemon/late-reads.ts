@@ -1,9 +1,7 @@
 import { ERRNO } from '../kernel/index.ts'
 import { DaemonError } from './errors.ts'
+import { REPLY_HEADER_BYTES, ReplyBuffers } from './reply-buffers.ts'
 import type { LateRead } from './transports/fuse-handler.ts'
-
-/** A reply header stands before the data. */
-const HEADER = 16
 
 /** How a read ended; `error` undefined = answered with `bytes`. */
 export interface LateReadEnd {
@@ -38,6 +36,7 @@ export class LateReads {
   readonly #parts: LateReadParts
   readonly #pending = new Set<Pending>()
   readonly #queue: Pending[] = []
+  readonly #buffers = new ReplyBuffers()
   #bytes = 0
 
   constructor(parts: LateReadParts) {
@@ -80,21 +79,24 @@ export class LateReads {
     if (index === -1) return
     this.#queue.splice(index, 1)
     const why = new DaemonError('IO', `reads before it took longer than ${pending.deadlineMs} ms`)
-    this.#end(pending, Buffer.allocUnsafeSlow(HEADER), 0, why)
+    this.#end(pending, Buffer.allocUnsafeSlow(REPLY_HEADER_BYTES), 0, why)
   }
 
   async #answer(pending: Pending): Promise<void> {
     const { read, deadlineMs, arrivedAt } = pending
-    const message = Buffer.allocUnsafeSlow(HEADER + read.count)
+    const message = this.#buffers.take(read.count)
+    const into = message.subarray(REPLY_HEADER_BYTES, REPLY_HEADER_BYTES + read.count)
     let bytes = 0
     let failure: unknown
     try {
-      bytes = await this.#parts.fill(read, message.subarray(HEADER), deadlineMs - (performance.now() - arrivedAt))
+      bytes = await this.#parts.fill(read, into, deadlineMs - (performance.now() - arrivedAt))
     } catch (error) {
       failure = error
     }
     this.#bytes -= read.count
     this.#end(pending, message, bytes, failure)
+    // After a failure somebody may still write into it.
+    if (failure === undefined) this.#buffers.give(message)
     this.#next()
   }
 

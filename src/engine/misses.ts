@@ -13,6 +13,7 @@ import type { EngineCounters, EngineLimits, ImageParts } from './image-reader.ts
 import { InFlightChunk } from './in-flight.ts'
 import { ChunkPlace, type FetchLimits, type FetchRange, planFetch, planFollowing } from './plan.ts'
 import { readCopy } from './read-copy.ts'
+import { ReadOn } from './read-on.ts'
 import { type PrefetchPlace, Schedule } from './schedule.ts'
 import { SharedBuffers } from './shared-buffers.ts'
 import { storedSize } from './stored-size.ts'
@@ -56,6 +57,7 @@ export class Misses {
   readonly #claims = pLimit(CLAIMS)
   readonly #work = new Set<Promise<void>>()
   readonly #failed = new FailedChunks()
+  readonly #followers: ReadOn
   #isFlushPlanned = false
 
   constructor({ parts, blobs, clock, counters, closing, onUncached }: MissesParts) {
@@ -74,6 +76,7 @@ export class Misses {
         ? undefined
         : new CacheLimit({ directory, limitBytes: cacheBytes, dedup }, blobs, onEvicted)
     this.#grow = new GrowBudget(parts.limits.amplifyBytes)
+    this.#followers = new ReadOn(() => clock.now())
     this.schedule = new Schedule(parts.limits, clock, () => this.#planFlush())
   }
 
@@ -83,6 +86,7 @@ export class Misses {
 
   /** Ends all waits for chunks, and resolves when nothing is under way. After `closing` only. */
   async end(): Promise<void> {
+    this.#followers.close()
     for (const blob of this.#blobs) {
       blob.wanted.clear()
       for (const chunk of blob.inFlight.values()) chunk.fail(closed())
@@ -206,6 +210,7 @@ export class Misses {
       waits.onWait()
       readOn?.()
     }
+    if (readOn !== undefined && this.#grow.isProven) this.#followers.watch(range, blob.touched, readOn)
     for (const index of range.chunks)
       if (!blob.inFlight.has(index)) blob.inFlight.set(index, new InFlightChunk(index, onWait))
     const left = new Set(range.chunks)

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, test } from 'node:test'
-import { setImmediate as turn } from 'node:timers/promises'
+import { setImmediate as turn, setTimeout as pause } from 'node:timers/promises'
 import { buildLayer } from '../builder/index.ts'
 import { DecodePool, type ImageReader, openImage } from './index.ts'
 import { buildTestImage, LIMITS, pattern, readFile, ToldBackend } from './testing.ts'
@@ -76,6 +76,27 @@ test('where guesses were for nothing, nobody asks further ahead', async () => {
   assert.ok(
     others.every(({ from }) => from <= first.from + CHUNK),
     'but the second reader itself',
+  )
+  await reader.close()
+})
+
+test('where guesses were good, what follows is asked for when another thread reads on in what is here', async () => {
+  const { reader, backend } = await open()
+  await readFrom(reader, 0, 8 * MIB)
+  await pause(100)
+  const newest = backend.asked.at(-1)
+  assert.ok(newest !== undefined && newest.from + newest.length < SIZE)
+  await pause(50)
+  assert.equal(backend.asked.at(-1), newest, 'nobody has read what was guessed')
+  const touched = reader.hot.blobs[0]?.touched
+  assert.ok(touched !== undefined)
+  const known = backend.asked.length
+  touched[newest.from / CHUNK + 1] = 1
+  for (const until = performance.now() + 10_000; backend.asked.length === known && performance.now() < until; )
+    await pause(5)
+  assert.deepEqual(
+    backend.asked.slice(known).map(({ from }) => from),
+    [newest.from + newest.length],
   )
   await reader.close()
 })

@@ -9,8 +9,8 @@ const MEMORY_BYTES = 96 << 20
 const PREFETCH_MEMORY_BYTES = 8 << 20
 /** A prefetch request should keep the link busy for about so long, no longer: that is what a reader may have to wait for it. */
 const PIECE_MS = 25
-/** The next one goes out a round trip, and so much, before the last byte of those before it is there: then the link is never idle. */
-const AHEAD_MS = 10
+/** The next one goes out a round trip, and so much, before the last byte of those before it is there: then the link is never idle, also where this process has to wait for its turn. */
+const AHEAD_MS = 30
 /** At once, before anything is known of the link. */
 const FIRST_REQUESTS = 2
 const MIN_PIECE_BYTES = 128 * 1024
