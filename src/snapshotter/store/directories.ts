@@ -27,6 +27,14 @@ const ID = /^[1-9]\d{0,15}$/
 /** Of a finished directory, or of one that could not be removed. */
 const TAKEN = /^(?:new-)?([1-9]\d{0,15})$/
 
+interface Owner {
+  readonly uid: number
+  readonly gid: number
+}
+
+/** Kept in memory. */
+const MOST_OWNERS = 1000
+
 /** Makes the root where it is missing, for its owner only; gives its real path. Throws SnapshotterError 'BAD_CONFIG' for one that cannot be used. */
 export function prepareRoot(path: string): string {
   const root = asRoot(path)
@@ -56,6 +64,8 @@ export class Directories {
   readonly path: string
   readonly #spares: SpareDirectories
   #areSparesNear = true
+  /** Of layers that others stand on, by id: nobody changes a layer, and most stand on one that had some before. */
+  readonly #owners = new Map<number, Owner>()
 
   /** `root` is of `prepareRoot`. */
   constructor(root: string) {
@@ -74,29 +84,27 @@ export class Directories {
    * Its `fs` belongs to the mapped user, else to whom the parent's belongs.
    */
   create(id: number, kind: Snapshot['kind'], parent: number | undefined, mapping: IdMapping | undefined): void {
-    const spare = kind === 'active' ? this.#takeSpare() : undefined
+    if (mapping !== undefined) this.#place(id, kind, { uid: mapping.host, gid: mapping.host })
+    else this.#place(id, kind, parent === undefined ? undefined : this.#ownerOf(parent))
+  }
+
+  #place(id: number, kind: Snapshot['kind'], owner: Owner | undefined): void {
+    const spare = kind === 'active' && this.#areSparesNear ? this.#spares.take() : undefined
     const unfinished = spare?.path ?? join(this.path, `${UNFINISHED}${id}`)
     if (spare === undefined) mkdirSync(unfinished, MODE)
     try {
-      const fs = spare?.fs ?? makeContent(unfinished, kind)
-      this.#own(join(unfinished, FILES), fs, { parent, mapping })
+      const { uid, gid } = spare?.fs ?? makeContent(unfinished, kind)
+      if (owner !== undefined && (owner.uid !== uid || owner.gid !== gid))
+        chownSync(join(unfinished, FILES), owner.uid, owner.gid)
       renameSync(unfinished, this.of(id))
     } catch (error) {
       removeEmpty(unfinished)
-      if (spare === undefined || (error as NodeJS.ErrnoException).code !== 'EXDEV') throw error
-      // Something is mounted on the directory of the snapshots.
-      this.#areSparesNear = false
-      this.create(id, kind, parent, mapping)
+      const { code } = error as NodeJS.ErrnoException
+      // Something is mounted on the directory of the snapshots; or somebody removed what was ready.
+      if (spare === undefined || (code !== 'EXDEV' && code !== 'ENOENT')) throw error
+      this.#areSparesNear = code !== 'EXDEV'
+      this.#place(id, kind, owner)
     }
-  }
-
-  /** One that somebody removed is none. */
-  #takeSpare(): { path: string; fs: Stats } | undefined {
-    const path = this.#areSparesNear ? this.#spares.take() : undefined
-    const fs = path === undefined ? undefined : lstatSync(join(path, FILES), { throwIfNoEntry: false })
-    if (path === undefined || fs === undefined) return undefined
-    unmask(path, fs, 'active')
-    return { path, fs }
   }
 
   /** Has directories ready for `create` until the signal is aborted; resolves when those left are removed. */
@@ -151,15 +159,13 @@ export class Directories {
       .map(({ name }) => name)
   }
 
-  #own(
-    path: string,
-    made: Stats,
-    by: { readonly parent: number | undefined; readonly mapping: IdMapping | undefined },
-  ): void {
-    if (by.mapping !== undefined) return chownSync(path, by.mapping.host, by.mapping.host)
-    if (by.parent === undefined) return
-    const { uid, gid } = lstatSync(join(this.of(by.parent), FILES))
-    if (made.uid !== uid || made.gid !== gid) chownSync(path, uid, gid)
+  #ownerOf(layer: number): Owner {
+    const known = this.#owners.get(layer)
+    if (known !== undefined) return known
+    const { uid, gid } = lstatSync(join(this.of(layer), FILES))
+    if (this.#owners.size === MOST_OWNERS) this.#owners.clear()
+    this.#owners.set(layer, { uid, gid })
+    return { uid, gid }
   }
 }
 

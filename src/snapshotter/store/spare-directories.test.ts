@@ -52,6 +52,38 @@ test('an active snapshot gets a directory that was made ahead, of the same form 
   assert.deepEqual(store.orphans(), [])
 })
 
+test('a snapshot is made without a look at what is known: modes that a mask took are mended ahead, the owner of a layer is looked up once', {
+  timeout: 60_000,
+}, async (t) => {
+  const mask = process.umask(0o077)
+  t.after(() => process.umask(mask))
+  const { store, spares } = started(t)
+  await until(() => names(spares).length === 128)
+  const ready = names(spares).flatMap((name) => [join(spares, name, 'fs'), join(spares, name, 'work')])
+  await until(() => ready.every((path) => lstatSync(path).mode % 0o10 === 0o5 || lstatSync(path).mode % 0o10 === 0o1))
+  const layer = store.create('active', 'extract', '', NONE)
+  store.commit('layer', 'extract', NONE, undefined)
+  store.create('active', 'first', 'layer', NONE)
+  rmSync(join(store.directory(layer), 'fs'), { recursive: true })
+  store.create('active', 'second', 'layer', NONE)
+  const made = store.directory(store.stat('second'))
+  assert.deepEqual(
+    ['fs', 'work'].map((name) => lstatSync(join(made, name)).mode & 0o7777),
+    [0o755, 0o711],
+  )
+})
+
+test('a layer that has lost its directory is told of, and costs no directory that is ready', async (t) => {
+  const { store, spares } = started(t)
+  await until(() => names(spares).length === 128)
+  const active = store.create('active', 'second', '', NONE)
+  rmSync(store.directory(active), { recursive: true })
+  store.commit('layer', 'second', NONE, undefined)
+  const left = names(spares).length
+  assert.throws(() => store.create('active', 'third', 'layer', NONE), { code: 'INTERNAL', message: /ENOENT/ })
+  assert.equal(names(spares).length, left)
+})
+
 test('more at once than were made ahead are made all the same, and the mapped user owns theirs', async (t) => {
   const { store, spares } = started(t)
   await until(() => names(spares).length === 128)

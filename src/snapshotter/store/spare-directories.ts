@@ -1,5 +1,6 @@
 /** Directories of snapshots that are made before anybody wants them. */
-import { chmod, mkdir, readdir, rmdir } from 'node:fs/promises'
+import type { Stats } from 'node:fs'
+import { chmod, lstat, mkdir, readdir, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { FILES, FILES_MODE, MODE, WORK, WORK_MODE } from './directory-layout.ts'
 
@@ -10,13 +11,19 @@ const AT_ONCE = 4
 /** Milliseconds since the last one was taken, after which more are made. */
 const PAUSE_MS = 100
 
+/** A directory that is ready, and what its `fs` is. */
+export interface Spare {
+  readonly path: string
+  readonly fs: Stats
+}
+
 /**
  * Making the directories of a snapshot takes longer than all else that `Prepare` does. These are made by other threads, in advance, and are only renamed then. More are made in pauses only: while one is made, the kernel lets nobody take another
  * out of the same folder, and who takes one holds up all calls. What a crash leaves of them is removed when the next process begins to keep some.
  */
 export class SpareDirectories {
   readonly #parent: string
-  readonly #ready: string[] = []
+  readonly #ready: Spare[] = []
   #making = 0
   #serial = 0
   #wanted: (() => void) | undefined
@@ -29,8 +36,8 @@ export class SpareDirectories {
     this.#parent = parent
   }
 
-  /** The path of one for an active snapshot, the caller's from now on; undefined when none is ready. The process's mask may have taken something from the modes of what is in it. */
-  take(): string | undefined {
+  /** One for an active snapshot, the caller's from now on; undefined when none is ready. Somebody may have removed it since it was made. */
+  take(): Spare | undefined {
     this.#takenMs = performance.now()
     this.#pause ??= setTimeout(() => this.#isPause(), PAUSE_MS).unref()
     return this.#ready.pop()
@@ -51,7 +58,7 @@ export class SpareDirectories {
       const isMade = await this.#fill(signal)
       if (!isMade || this.#ready.length === MOST || this.#pause !== undefined) await this.#untilWanted(signal)
     }
-    for (const path of this.#ready.splice(0)) await removeMade(path)
+    for (const { path } of this.#ready.splice(0)) await removeMade(path)
     await rmdir(this.#parent).catch(() => undefined) // somebody put something there
   }
 
@@ -61,10 +68,10 @@ export class SpareDirectories {
     const maker = async (): Promise<void> => {
       while (isMade && this.#ready.length + this.#making < MOST && this.#pause === undefined && !signal.aborted) {
         this.#making += 1
-        const path = await this.#make()
+        const spare = await this.#make()
         this.#making -= 1
-        if (path === undefined) isMade = false
-        else this.#ready.push(path)
+        if (spare === undefined) isMade = false
+        else this.#ready.push(spare)
       }
     }
     await Promise.all(Array.from({ length: AT_ONCE }, maker))
@@ -72,7 +79,7 @@ export class SpareDirectories {
   }
 
   /** Undefined when it cannot be made: who wants a directory next makes it itself, and tells what is wrong. */
-  async #make(): Promise<string | undefined> {
+  async #make(): Promise<Spare | undefined> {
     for (;;) {
       this.#serial += 1
       const path = join(this.#parent, String(this.#serial))
@@ -81,7 +88,7 @@ export class SpareDirectories {
         const first = await mkdir(join(path, FILES), { recursive: true, mode: FILES_MODE })
         if (first !== path) continue // it is somebody else's
         await Promise.all([mkdir(join(path, WORK), WORK_MODE), chmod(path, MODE)])
-        return path
+        return { path, fs: await unmasked(path) }
       } catch (error) {
         await removeMade(path)
         // Of that name there is somebody else's, too.
@@ -97,6 +104,15 @@ export class SpareDirectories {
     await promise
     this.#wanted = undefined
   }
+}
+
+/** Gives back what the process's mask took away. */
+async function unmasked(path: string): Promise<Stats> {
+  const [files, work] = [join(path, FILES), join(path, WORK)]
+  const made = await lstat(files)
+  if ((made.mode & 0o7777) === FILES_MODE) return made
+  await Promise.all([chmod(files, FILES_MODE), chmod(work, WORK_MODE)])
+  return await lstat(files)
 }
 
 /** What there is of one; what somebody put something into stays. */
