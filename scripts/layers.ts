@@ -9,6 +9,7 @@ const FLOORS: Readonly<Record<string, number>> = {
   kernel: 0,
   codec: 0,
   tar: 0,
+  dragonfly: 0,
   blob: 1,
   registry: 1,
   containerd: 1,

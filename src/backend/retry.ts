@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { isProxyThrottle } from '../registry/index.ts'
+import { isPeerFailure, isProxyThrottle } from '../registry/index.ts'
 import type { Backend, BlobReader, ReadOptions } from './backend.ts'
 import { abortedRead, BackendError } from './errors.ts'
 
@@ -58,7 +58,8 @@ interface Failure {
 interface Trial {
   readonly what: string
   readonly signal: AbortSignal
-  readonly most?: number | undefined
+  /** Nobody waits for it. */
+  readonly isAhead?: boolean
 }
 
 class RetryReader implements BlobReader {
@@ -100,8 +101,8 @@ class RetryReader implements BlobReader {
         purpose === 'demand' && before !== undefined && (before.isLast || isProxyThrottle(before.error))
       await this.#inner.read(compressedOffset + from, rest, { ...options, fromSource, onFilled })
     }
-    const most = purpose === 'prefetch' ? PREFETCH_TRIES : undefined
-    return this.#tried({ what: 'read a blob', signal: options.signal, most }, once, progressed)
+    const isAhead = purpose === 'prefetch'
+    return this.#tried({ what: 'read a blob', signal: options.signal, isAhead }, once, progressed)
   }
 
   async close(): Promise<void> {
@@ -110,19 +111,23 @@ class RetryReader implements BlobReader {
   }
 
   async #tried<T>(
-    { what, signal, most = Number.POSITIVE_INFINITY }: Trial,
+    { what, signal, isAhead = false }: Trial,
     act: (before: Failure | undefined) => Promise<T>,
     progressed = () => false,
   ): Promise<T> {
-    const attempts = Math.min(most, this.#options.attempts)
+    const most = isAhead ? Math.min(PREFETCH_TRIES, this.#options.attempts) : this.#options.attempts
+    let attempts = most
     let before: Failure | undefined
     for (let failures = 0, waits = 0; ; waits += 1) {
       try {
         return await act(before)
       } catch (error) {
         if (!(error instanceof BackendError) || !error.retryable) throw error
-        if (progressed()) [failures, waits] = [0, 0]
+        const isFar = progressed()
+        if (isFar) [failures, waits, attempts] = [0, 0, most]
         failures += error.attempts
+        // A peer has tried for itself: one try is left, past the peers, where somebody waits.
+        if (!isFar && isPeerFailure(error)) attempts = Math.min(attempts, failures + (isAhead ? 0 : 1))
         if (failures >= attempts) throw exhausted(error, failures)
         before = { error, isLast: failures + 1 >= attempts }
         await this.#wait(what, error, waits, signal)

@@ -22,6 +22,7 @@ export interface HttpOptions {
 }
 
 const KEEP_ALIVE_MS = 30_000
+const PEER_CONNECT_MS = 5_000
 
 /** undici costs about 50 ms to load: only who talks to a server pays. */
 export async function openAgent(options: HttpOptions): Promise<Dispatcher> {
@@ -53,6 +54,15 @@ export async function openProxyAgent(url: string, options: HttpOptions): Promise
     clientFactory: (origin, given) =>
       new Pool(origin, Object.assign({}, given, { headersTimeout: options.headersTimeoutMs })),
   })
+}
+
+/**
+ * The same through the HTTP proxy of a Dragonfly peer, which stands in the middle of TLS with a certificate of its own making: the cluster is trusted, as the original does. What is read is compared
+ * with its digest.
+ */
+export function openPeerAgent(url: string, options: HttpOptions): Promise<Dispatcher> {
+  const connectTimeoutMs = Math.min(options.connectTimeoutMs, PEER_CONNECT_MS)
+  return openProxyAgent(url, { ...options, connectTimeoutMs, skipVerify: true, clientCertificate: undefined })
 }
 
 async function trustOf({ ca, skipVerify, clientCertificate }: HttpOptions): Promise<ConnectionOptions> {

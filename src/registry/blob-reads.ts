@@ -6,7 +6,7 @@ import { RegistryError } from './errors.ts'
 import type { HttpHeaders } from './http.ts'
 import type { MirrorState } from './mirrors.ts'
 import type { Route } from './forward-proxy.ts'
-import { isProxyThrottle } from './forward-proxy.ts'
+import { isPeerFailure, isProxyThrottle } from './proxy-refusal.ts'
 import type { BlobStreamOptions, RangeOptions } from './repository.ts'
 import { withoutRetry } from './retry.ts'
 import type { Endpoint } from './endpoint.ts'
@@ -64,6 +64,7 @@ export class BlobReads {
         return
       } catch (error) {
         if (fill.filled - before >= PROGRESS_BYTES) tries.progressed()
+        else if (isPeerFailure(error)) tries.leave(purpose === 'demand' ? 1 : 0)
         await tries.failed(error)
         route = { purpose, fromSource: purpose === 'demand' && (tries.isLast || isProxyThrottle(error)) }
       }

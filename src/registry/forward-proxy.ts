@@ -1,13 +1,14 @@
 import type { Dispatcher } from 'undici'
 import { RegistryError } from './errors.ts'
-import type { HttpAnswer, HttpHeaders, HttpRequest } from './http.ts'
+import type { HttpAnswer, HttpRequest } from './http.ts'
+import { PeerRoute, type PeerRouteOptions } from './peer-route.ts'
 import { ProxyHealth, type ProxyHealthOptions } from './proxy-health.ts'
+import { isOwnRefusal, isProxyRefusal, refusal } from './proxy-refusal.ts'
 import type { Clock } from './retry.ts'
-import { withoutRetry } from './retry.ts'
 import { sourceTurn } from './source-turns.ts'
 
 /** A proxy on the way to servers, perhaps one that distributes among machines what it fetches (Dragonfly). */
-export interface ProxyOptions extends ProxyHealthOptions {
+export interface ProxyOptions extends ProxyHealthOptions, PeerRouteOptions {
   /** `http(s)://[user:password@]host[:port]`; blank = none. Asked for each request, so that it may change. */
   readonly url: () => string
   /** When the proxy fails: ask the server itself. */
@@ -30,26 +31,13 @@ interface ProxyParts {
   readonly clock: Clock
   /** An agent that goes through the proxy. */
   readonly open: (url: string) => Promise<Dispatcher>
+  /** An agent that goes through the HTTP proxy of a Dragonfly peer. */
+  readonly openPeer: (url: string) => Promise<Dispatcher>
   readonly ping: (url: URL, signal: AbortSignal) => Promise<number>
 }
 
-/** Says that the proxy itself refuses, not the server behind it. */
-const ERROR_TYPE = 'x-dragonfly-error-type'
 const SERVER_ERROR = 500
 const NOTICE_PAUSE_MS = 2_000
-
-/** Errors of a proxy that has too much to do: the next try should go past it. */
-const throttled = new WeakSet<Error>()
-
-/** Whether an error, or its cause, is a proxy's own refusal to do more now (429). */
-export function isProxyThrottle(error: unknown): boolean {
-  return error instanceof Error && (throttled.has(error) || isProxyThrottle(error.cause))
-}
-
-/** Whether an answer is the proxy's own refusal. */
-export function isProxyRefusal(headers: HttpHeaders): boolean {
-  return headers[ERROR_TYPE] === 'proxy'
-}
 
 /** Whether text is the address of a proxy, its login readable. */
 export function isProxyUrl(text: string): boolean {
@@ -68,6 +56,7 @@ export class ForwardProxy {
   readonly #options: ProxyOptions
   readonly #parts: ProxyParts
   readonly #health: ProxyHealth
+  readonly #peers: PeerRoute
   #agent: { readonly url: string; readonly opened: Promise<Dispatcher> } | undefined
   /** Whether addresses are rewritten to plain HTTP: the first one decides. */
   #rewrites: boolean | undefined
@@ -77,13 +66,14 @@ export class ForwardProxy {
     this.#options = options
     this.#parts = parts
     this.#health = new ProxyHealth(options, parts)
+    this.#peers = new PeerRoute(options, { open: parts.openPeer })
   }
 
   get isOn(): boolean {
     return this.#options.url() !== ''
   }
 
-  /** The answer of the request, through the proxy or past it. */
+  /** The answer of the request: through a peer where there is a scheduler, else through the proxy, or past it. */
   async send(
     request: HttpRequest,
     route: Route,
@@ -91,18 +81,25 @@ export class ForwardProxy {
   ): Promise<HttpAnswer> {
     const { fallback } = this.#options
     if (route.fromSource) await sourceTurn(this.#parts.clock, request.signal)
-    if (route.fromSource && fallback) return ways.direct()
+    // Peers know nothing but GET, and in what else is asked there is nothing to distribute.
+    const isPast = route.fromSource || (this.#peers.isOn && request.method !== 'GET')
+    if (isPast && fallback) return ways.direct()
+    if (!isPast && this.#peers.isOn) {
+      const answer = await this.#peers.send(request, route, ways.exchange)
+      if (answer !== undefined) return answer
+    }
     if (!(await this.#health.isGood(request.signal))) {
       if (!fallback) throw this.#unhealthy(request)
       this.#notice('Proxy server is not healthy, fallback to original server')
       return ways.direct()
     }
-    const answer = await this.#through(request, route, ways.exchange)
+    const answer = await this.#through(request, { ...route, fromSource: isPast }, ways.exchange)
     return answer ?? (await ways.direct())
   }
 
   async close(): Promise<void> {
     this.#health.close()
+    await this.#peers.close()
     const agent = this.#agent
     this.#agent = undefined
     await agent?.opened.then((opened) => opened.destroy()).catch(() => undefined) // one that never opened has nothing to close
@@ -176,25 +173,4 @@ export class ForwardProxy {
     this.#noticeAt = now
     this.#options.onNotice(text)
   }
-}
-
-/** A proxy's refusals that the server's own answer must not replace: by them the retry decides. */
-const refusals = new WeakSet<Error>()
-
-function isOwnRefusal(error: unknown): boolean {
-  return error instanceof Error && refusals.has(error)
-}
-
-function refusal({ url }: HttpRequest, { purpose }: Route, status: number): RegistryError {
-  const said = `cannot ask ${url.host}: the proxy itself answers ${status}`
-  const error =
-    status === 429
-      ? new RegistryError('THROTTLED', `${said}: it limits requests`, { status })
-      : status === 403
-        ? new RegistryError('FORBIDDEN', `${said}: it blocks this request`, { status })
-        : new RegistryError('UNAVAILABLE', said, { status })
-  refusals.add(error)
-  if (status === 429) throttled.add(error)
-  // What is fetched ahead is not worth a try past the proxy.
-  return status === 429 && purpose === 'prefetch' ? withoutRetry(error) : error
 }

@@ -2,10 +2,11 @@ import { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import { abortable } from './abortable.ts'
 import type { HttpOptions } from './agents.ts'
-import { openAgent, openProxyAgent } from './agents.ts'
+import { openAgent, openPeerAgent, openProxyAgent } from './agents.ts'
 import { RegistryError } from './errors.ts'
 import type { Exchange, Route } from './forward-proxy.ts'
-import { ForwardProxy, isProxyRefusal } from './forward-proxy.ts'
+import { ForwardProxy } from './forward-proxy.ts'
+import { isProxyRefusal } from './proxy-refusal.ts'
 import { SYSTEM_CLOCK } from './retry.ts'
 import { abortError, wireError } from './wire-error.ts'
 
@@ -57,6 +58,7 @@ export class Http {
     this.#proxy = new ForwardProxy(proxy, {
       clock,
       open: (url) => openProxyAgent(url, options),
+      openPeer: (url) => openPeerAgent(url, options),
       ping: async (url, signal) => {
         const answer = await this.request({ method: 'GET', url, headers: {}, signal })
         answer.discard()

@@ -77,6 +77,8 @@ export class Tries {
   readonly #clock: Clock
   readonly #signal: AbortSignal
   #failures = 0
+  /** Tries that are left, whatever the policy says. */
+  #left = Number.POSITIVE_INFINITY
 
   constructor(policy: RetryPolicy, clock: Clock, signal: AbortSignal) {
     this.#policy = policy
@@ -87,6 +89,8 @@ export class Tries {
   /** Resolves when it is time for the next try; throws `error` when it was the last, or when another try cannot help. */
   async failed(error: unknown): Promise<void> {
     this.#failures += 1
+    if (this.#left <= 0) throw error
+    this.#left -= 1
     if (!(error instanceof RegistryError) || !WORTH_A_RETRY.has(error.code) || hopeless.has(error)) throw error
     if (this.#failures >= this.#policy.attempts) throw error
     try {
@@ -100,12 +104,18 @@ export class Tries {
 
   /** After a failure: whether the try that is now due is the last. */
   get isLast(): boolean {
-    return this.#failures + 1 >= this.#policy.attempts
+    return this.#failures + 1 >= this.#policy.attempts || this.#left <= 0
   }
 
   /** A try that got somewhere before it failed does not count. */
   progressed(): void {
     this.#failures = 0
+    this.#left = Number.POSITIVE_INFINITY
+  }
+
+  /** Before a failure is told: at most so many tries after it. */
+  leave(tries: number): void {
+    this.#left = Math.min(this.#left, tries)
   }
 
   #delayMs(error: RegistryError): number {

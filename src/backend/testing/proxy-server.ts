@@ -25,6 +25,8 @@ export interface ForwardProxyServer extends AsyncDisposable {
   /** Requests for `/ping`, which answers `pingStatus`. */
   pings: number
   pingStatus: number
+  /** `X-Dragonfly-Error-Type` of the server's own errors, as the proxy of a Dragonfly peer says it. */
+  errorType: string | undefined
   /** Asked for each request; undefined lets it pass. */
   interfere: (request: Passed) => Interference | undefined
 }
@@ -52,6 +54,7 @@ export async function startForwardProxy(names: Readonly<Record<string, string>> 
     passed: [],
     pings: 0,
     pingStatus: 200,
+    errorType: undefined,
     interfere: () => undefined,
     async [Symbol.asyncDispose]() {
       for (const socket of sockets) socket.destroy()
@@ -94,7 +97,10 @@ function pass(
       headers: request.headers,
     },
     (answer) => {
-      response.writeHead(answer.statusCode ?? 502, answer.headers)
+      const { statusCode = 502 } = answer
+      const mark =
+        proxy.errorType === undefined || statusCode < 400 ? {} : { 'x-dragonfly-error-type': proxy.errorType }
+      response.writeHead(statusCode, { ...answer.headers, ...mark })
       let left = instead?.cutAfter ?? Number.POSITIVE_INFINITY
       answer.on('data', (bytes: Buffer) => {
         response.write(bytes.subarray(0, Math.max(0, left)), () => {
