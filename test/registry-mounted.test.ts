@@ -237,7 +237,7 @@ test('the proxy is told who waits, and gets the headers of the environment; the 
   await using server = await registryWith(scratch, 'registry')
   await using proxy = await startForwardProxy()
   await using other = await startForwardProxy()
-  const proxied = { proxy: { url: proxy.url, dragonfly_scheduler_endpoint: 'http://scheduler:8002' } }
+  const proxied = { proxy: { url: proxy.url, dragonfly_scheduler_endpoint: 'scheduler:8002' } }
   const rafs = { prefetch: { enable: true, prefetch_all: true } }
   const env = {
     'NYDUS_HEADER_X-Tag': 'nodes of one rack',
@@ -254,7 +254,7 @@ test('the proxy is told who waits, and gets the headers of the environment; the 
       [headers['x-tag'], headers['user-agent'], headers['x-dragonfly-use-p2p'], headers['x-dragonfly-prefetch']],
       ['nodes of one rack', 'rack/1', 'true', 'true'],
     )
-  assert.equal(daemon.log.match(/dragonfly_scheduler_endpoint has no effect of its own/g)?.length, 1)
+  assert.equal(daemon.log.match(/dragonfly_scheduler_endpoint is no address of a scheduler/g)?.length, 1)
   const config = join(scratch.path, 'config.json')
   args(scratch, server, { registry: proxied })
   await set(daemon, 'moved', { proxy_url: other.url })

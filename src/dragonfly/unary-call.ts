@@ -94,7 +94,7 @@ class Answer {
         try {
           act()
         } catch (error) {
-          reject(error as Error)
+          reject(error)
         }
       }
       stream.once('response', (headers) => attempt(() => this.#begin(headers)))
