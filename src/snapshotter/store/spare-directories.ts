@@ -1,6 +1,6 @@
 /** Directories of snapshots that are made before anybody wants them. */
-import type { Stats } from 'node:fs'
-import { chmod, lstat, mkdir, readdir, rmdir } from 'node:fs/promises'
+import { lstatSync, type Stats } from 'node:fs'
+import { chmod, mkdir, readdir, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { FILES, FILES_MODE, MODE, WORK, WORK_MODE } from './directory-layout.ts'
 
@@ -109,10 +109,11 @@ export class SpareDirectories {
 /** Gives back what the process's mask took away. */
 async function unmasked(path: string): Promise<Stats> {
   const [files, work] = [join(path, FILES), join(path, WORK)]
-  const made = await lstat(files)
+  // The kernel has it in memory: another thread would take longer to begin.
+  const made = lstatSync(files)
   if ((made.mode & 0o7777) === FILES_MODE) return made
   await Promise.all([chmod(files, FILES_MODE), chmod(work, WORK_MODE)])
-  return await lstat(files)
+  return lstatSync(files)
 }
 
 /** What there is of one; what somebody put something into stays. */
