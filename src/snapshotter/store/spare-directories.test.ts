@@ -36,14 +36,14 @@ async function until(isSo: () => boolean): Promise<void> {
 
 test('an active snapshot gets a directory that was made ahead, of the same form as others; the next is made for it', async (t) => {
   const { store, spares, stop } = started(t)
-  await until(() => names(spares).length === 128)
+  await until(() => names(spares).length === 256)
   const inodes = new Set(names(spares).map((name) => lstatSync(join(spares, name)).ino))
   const made = store.directory(store.create('active', 'a', '', NONE))
   assert.ok(inodes.has(lstatSync(made).ino))
   const modes = (of: string): number[] =>
     [of, join(of, 'fs'), join(of, 'work')].map((path) => lstatSync(path).mode & 0o7777)
   assert.deepEqual(modes(made), [0o700, 0o755, 0o711])
-  await until(() => names(spares).length === 128)
+  await until(() => names(spares).length === 256)
   const view = store.directory(store.create('view', 'v', '', NONE))
   assert.deepEqual(readdirSync(view), ['fs'])
   await stop()
@@ -58,7 +58,7 @@ test('a snapshot is made without a look at what is known: modes that a mask took
   const mask = process.umask(0o077)
   t.after(() => process.umask(mask))
   const { store, spares } = started(t)
-  await until(() => names(spares).length === 128)
+  await until(() => names(spares).length === 256)
   const ready = names(spares).flatMap((name) => [join(spares, name, 'fs'), join(spares, name, 'work')])
   await until(() => ready.every((path) => lstatSync(path).mode % 0o10 === 0o5 || lstatSync(path).mode % 0o10 === 0o1))
   const layer = store.create('active', 'extract', '', NONE)
@@ -75,7 +75,7 @@ test('a snapshot is made without a look at what is known: modes that a mask took
 
 test('a layer that has lost its directory is told of, and costs no directory that is ready', async (t) => {
   const { store, spares } = started(t)
-  await until(() => names(spares).length === 128)
+  await until(() => names(spares).length === 256)
   const active = store.create('active', 'second', '', NONE)
   rmSync(store.directory(active), { recursive: true })
   store.commit('layer', 'second', NONE, undefined)
@@ -86,14 +86,14 @@ test('a layer that has lost its directory is told of, and costs no directory tha
 
 test('more at once than were made ahead are made all the same, and the mapped user owns theirs', async (t) => {
   const { store, spares } = started(t)
-  await until(() => names(spares).length === 128)
+  await until(() => names(spares).length === 256)
   const mapped = new Map([
     ['containerd.io/snapshot/uidmapping', '0:1000:65536'],
     ['containerd.io/snapshot/gidmapping', '0:1000:65536'],
   ])
   const labels = process.getuid?.() === 0 ? mapped : NONE
   const owner = labels === NONE ? process.getuid?.() : 1000
-  for (let i = 0; i < 150; i += 1) {
+  for (let i = 0; i < 300; i += 1) {
     const directory = store.directory(store.create('active', `key ${i}`, '', labels))
     assert.equal(lstatSync(join(directory, 'fs')).uid, owner)
     assert.deepEqual(readdirSync(directory).sort(), ['fs', 'work'])
@@ -102,7 +102,7 @@ test('more at once than were made ahead are made all the same, and the mapped us
 
 test('what a killed process left of them goes, what somebody removed or put there hurts nobody', async (t) => {
   const { store, spares, stop } = started(t)
-  await until(() => names(spares).length === 128)
+  await until(() => names(spares).length === 256)
   for (const name of names(spares)) rmSync(join(spares, name), { recursive: true })
   assert.deepEqual(readdirSync(store.directory(store.create('active', 'a', '', NONE))).sort(), ['fs', 'work'])
   await stop()
@@ -120,7 +120,7 @@ test('where snapshots are a mount of their own, directories are made there', { s
   const { store, spares } = started(t)
   const elsewhere = mkdtempSync(join(tmpdir(), 'elsewhere-'))
   t.after(() => rmSync(elsewhere, { recursive: true, force: true }))
-  await until(() => names(spares).length === 128)
+  await until(() => names(spares).length === 256)
   const at = join(store.root, 'snapshots')
   execFileSync('mount', ['--bind', elsewhere, at])
   try {

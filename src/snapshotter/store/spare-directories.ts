@@ -4,8 +4,8 @@ import { chmod, mkdir, readdir, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { FILES, FILES_MODE, MODE, WORK, WORK_MODE } from './directory-layout.ts'
 
-/** As many as may be wanted before there is a pause; each takes three inodes. */
-const MOST = 128
+/** As many as may be wanted before there is a pause, by some pulls at once; each takes three inodes and 12 KiB. */
+const MOST = 256
 /** Made at the same time. */
 const AT_ONCE = 4
 /** Milliseconds since the last one was taken, after which more are made. */
