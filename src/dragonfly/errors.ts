@@ -18,3 +18,10 @@ export class DragonflyError extends Error {
     this.code = code
   }
 }
+
+const MAX_DETAIL = 200
+
+/** Of what comes from outside, one short line. */
+export function printable(text: string): string {
+  return text.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_DETAIL)
+}

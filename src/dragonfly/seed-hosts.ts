@@ -1,8 +1,7 @@
 import { BlockList, isIP } from 'node:net'
-import { DragonflyError } from './errors.ts'
+import { DragonflyError, printable } from './errors.ts'
 import type { Host } from './proto/common_pb.ts'
-import { Scheduler } from './proto/scheduler_pb.ts'
-import { type CallOptions, printable, unaryCall } from './unary-call.ts'
+import type { CallOptions } from './unary-call.ts'
 
 /** A peer that fetches for others and keeps what it fetched. */
 export interface SeedPeer {
@@ -20,8 +19,6 @@ export interface SeedHosts {
   readonly refused: readonly string[]
 }
 
-/** Seed peers, among a scheduler's kinds of hosts. */
-const SEED = 1
 /** A cluster has a handful. Each costs a health check a minute and its places on the ring. */
 const MAX_PEERS = 512
 const MAX_NAME_BYTES = 1024
@@ -55,18 +52,15 @@ function schedulerOrigin(endpoint: string): string {
 
 /** Asks the scheduler for its seed peers. Throws DragonflyError. */
 export async function listSeedHosts(endpoint: string, options: CallOptions): Promise<SeedHosts> {
-  const { message, remoteAddress } = await unaryCall(
-    schedulerOrigin(endpoint),
-    Scheduler.method.listHosts,
-    { type: SEED },
-    options,
-  )
-  if (message.hosts.length > MAX_PEERS)
+  const scheduler = schedulerOrigin(endpoint)
+  const { listHosts } = await import('./cluster-calls.ts')
+  const { hosts, remoteAddress } = await listHosts(scheduler, options)
+  if (hosts.length > MAX_PEERS)
     throw new DragonflyError(
       'BAD_RESPONSE',
-      `the Dragonfly scheduler names ${message.hosts.length} seed peers, more than ${MAX_PEERS}`,
+      `the Dragonfly scheduler names ${hosts.length} seed peers, more than ${MAX_PEERS}`,
     )
-  return seedHosts(message.hosts, isIn(LOOPBACK, remoteAddress))
+  return seedHosts(hosts, isIn(LOOPBACK, remoteAddress))
 }
 
 /** `isNear`: the scheduler is on this machine, so that addresses of the loopback interface are what it says they are. */

@@ -1,5 +1,6 @@
 /** A scheduler and its peers as gRPC servers: who is chosen, what is believed, and what a bad answer costs. */
 import assert from 'node:assert/strict'
+import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
@@ -205,4 +206,23 @@ test('hundreds of silent peers are asked side by side', async () => {
   assert.equal(silent.checks, 60)
   assert.equal(peers.proxyFor(blob(1)), 'http://127.0.0.1:1001')
   peers.close()
+})
+
+test('who has no scheduler does not load what speaks to one', () => {
+  const door = new URL('index.ts', import.meta.url).href
+  const program = `
+    import { registerHooks } from 'node:module'
+    const loaded = []
+    registerHooks({ resolve(name, context, next) { loaded.push(name); return next(name, context) } })
+    await import(${JSON.stringify(door)})
+    console.log(JSON.stringify(loaded))`
+  const { stdout, stderr } = spawnSync(process.execPath, ['--input-type=module', '--eval', program], {
+    encoding: 'utf8',
+  })
+  const loaded = JSON.parse(stdout || JSON.stringify([stderr])) as string[]
+  assert.ok(loaded.includes('./seed-peers.ts'), 'the room was loaded')
+  assert.deepEqual(
+    loaded.filter((name) => /@bufbuild|http2|_pb|unary-call/.test(name)),
+    [],
+  )
 })

@@ -1,9 +1,7 @@
 import { HashRing } from './hash-ring.ts'
-import { Health, HealthCheckResponse_ServingStatus } from './proto/health_pb.ts'
 import { listSeedHosts, type SeedPeer } from './seed-hosts.ts'
 import { taskId } from './task-id.ts'
 import { DragonflyError } from './errors.ts'
-import { unaryCall } from './unary-call.ts'
 
 export interface SeedTiming {
   /** From one question for the peers to the next, also when none of them is well. */
@@ -110,14 +108,9 @@ export class SeedPeers {
   async #whatAils({ server }: SeedPeer): Promise<string | undefined> {
     const { timeoutMs } = this.#timing
     try {
-      const { message } = await unaryCall(
-        server,
-        Health.method.check,
-        { service: '' },
-        { timeoutMs, signal: this.#closing.signal },
-      )
-      const serves = message.status !== HealthCheckResponse_ServingStatus.NOT_SERVING
-      return serves ? undefined : `the seed peer at ${server} says that it does not serve`
+      const { serves } = await import('./cluster-calls.ts')
+      const isWell = await serves(server, { timeoutMs, signal: this.#closing.signal })
+      return isWell ? undefined : `the seed peer at ${server} says that it does not serve`
     } catch (error) {
       if (error instanceof DragonflyError) return error.message
       throw error

@@ -2,7 +2,7 @@
 import type { ClientHttp2Stream, IncomingHttpHeaders } from 'node:http2'
 import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from '@bufbuild/protobuf'
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf'
-import { DragonflyError } from './errors.ts'
+import { DragonflyError, printable } from './errors.ts'
 
 export interface CallOptions {
   /** For the connection and the answer together. */
@@ -21,7 +21,6 @@ const PREFIX = { compressed: 0, length: 1, size: 1 + 4 } as const
 /** Of an answer: what gRPC's implementations take when nobody says otherwise. */
 export const MAX_ANSWER_BYTES = 4 * 1024 * 1024
 const MAX_HEADER_BYTES = 16 * 1024
-const MAX_DETAIL = 200
 const OK = '0'
 
 /** Calls a method of the server at `http://HOST:PORT`. Throws DragonflyError. */
@@ -135,9 +134,4 @@ class Answer {
       throw new DragonflyError('BAD_RESPONSE', `${this.#what}: the answer has not one plain message`)
     return bytes.subarray(PREFIX.size)
   }
-}
-
-/** Of what comes from outside, one short line. */
-export function printable(text: string): string {
-  return text.replace(/[^\x20-\x7e]/g, '?').slice(0, MAX_DETAIL)
 }
