@@ -21,12 +21,31 @@ const OVER_MS = 1_000
 /** Until then it must have begun. */
 const START_MS = 20_000
 
+type Measure = (report: Report, place: Place) => Promise<void>
+
 export async function benchCold(report: Report, signal: AbortSignal): Promise<void> {
+  await measureCold(report, signal, [starts, linkUse, scans])
+}
+
+/** Starts only: ready, requests, bytes. */
+export async function benchColdStarts(report: Report, signal: AbortSignal): Promise<void> {
+  await measureCold(report, signal, [starts])
+}
+
+/** Only how well prefetch uses the link. */
+export async function benchColdLink(report: Report, signal: AbortSignal): Promise<void> {
+  await measureCold(report, signal, [linkUse])
+}
+
+/** Scans of all files only. */
+export async function benchColdScans(report: Report, signal: AbortSignal): Promise<void> {
+  await measureCold(report, signal, [scans])
+}
+
+async function measureCold(report: Report, signal: AbortSignal, measures: readonly Measure[]): Promise<void> {
   await withPlace(NETWORK, signal, async (place) => {
     report.part('Cold, 200 Mbit/s, 5 ms')
-    await starts(report, place)
-    await linkUse(report, place)
-    await scans(report, place)
+    for (const measure of measures) await measure(report, place)
     report.note(
       `medians of ${ROUNDS} interleaved runs (scans: ${SCAN_ROUNDS}), all caches dropped before each; the registry sends from memory`,
     )

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process'
 import { createOutput, runTool } from '../src/cli/output.ts'
 import { whyNoFuse } from '../src/kernel/index.ts'
 import { benchBuilder } from './builder.ts'
-import { benchCold } from './cold.ts'
+import { benchCold, benchColdLink, benchColdScans, benchColdStarts } from './cold.ts'
 import { benchDaemon } from './daemon.ts'
 import { benchEngine } from './engine.ts'
 import { benchImage } from './image.ts'
@@ -20,6 +20,8 @@ import { benchStart } from './start.ts'
 interface Part {
   readonly run: (report: Report, signal: AbortSignal) => Promise<void>
   readonly mounts: boolean
+  /** Measures some of what another part does: run only by its name. */
+  readonly isExcerpt?: boolean
 }
 
 const PARTS: Readonly<Record<string, Part>> = {
@@ -27,6 +29,9 @@ const PARTS: Readonly<Record<string, Part>> = {
   shown: { run: benchShown, mounts: true },
   start: { run: benchStart, mounts: true },
   cold: { run: benchCold, mounts: true },
+  'cold-starts': { run: benchColdStarts, mounts: true, isExcerpt: true },
+  'cold-link': { run: benchColdLink, mounts: true, isExcerpt: true },
+  'cold-scans': { run: benchColdScans, mounts: true, isExcerpt: true },
   daemon: { run: benchDaemon, mounts: true },
   many: { run: benchMany, mounts: true },
   node: { run: benchNode, mounts: true },
@@ -38,12 +43,14 @@ const PARTS: Readonly<Record<string, Part>> = {
 
 const output = createOutput('none')
 
-/** Throws for a name that is no part. No name means all of them. */
+/** Throws for a name that is no part. No name means all of them but excerpts. */
 function chosenParts(names: readonly string[]): Array<[string, Part]> {
   const unknown = names.find((name) => PARTS[name] === undefined)
   const usage = `npm run bench -- [--json] [${Object.keys(PARTS).join('] [')}]`
   if (unknown !== undefined) throw new Error(`there is no benchmark "${unknown}"; write ${usage}`)
-  return Object.entries(PARTS).filter(([name]) => names.length === 0 || names.includes(name))
+  return Object.entries(PARTS).filter(([name, { isExcerpt = false }]) =>
+    names.length === 0 ? !isExcerpt : names.includes(name),
+  )
 }
 
 async function bench(args: readonly string[], signal: AbortSignal): Promise<void> {
