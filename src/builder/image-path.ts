@@ -41,3 +41,30 @@ export function imagePath(path: Uint8Array): string[] {
   }
   return names
 }
+
+/** As {@link imagePath}, for paths of an archive one after the other: most archives list siblings together, and what leads to them is taken apart once. */
+export class ImagePaths {
+  /** How the path before began, up to its last slash, and the components of that. */
+  #start = ''
+  #directory: readonly string[] = []
+
+  names(path: Uint8Array): readonly string[] {
+    const key = toKey(path)
+    const nameAt = key.lastIndexOf('/') + 1
+    if (nameAt === this.#start.length && key.startsWith(this.#start)) {
+      const name = key.slice(nameAt)
+      if (isPlain(name)) return [...this.#directory, name]
+    }
+    const names = imagePath(path)
+    if (isPlain(key.slice(nameAt))) {
+      this.#start = key.slice(0, nameAt)
+      this.#directory = names.slice(0, -1)
+    }
+    return names
+  }
+}
+
+/** A component that is taken as it is. */
+function isPlain(name: string): boolean {
+  return name !== '' && name !== '.' && name !== '..' && name.length <= MAX_NAME_BYTES && !name.includes('\0')
+}

@@ -53,7 +53,7 @@ class Comparison {
     const files = this.#files
     let child = files.firstChild(directory)
     this.#image.list(ino, 0, (name, childIno) => {
-      if (child === 0 || Buffer.compare(name, files.name(child)) !== 0)
+      if (child === 0 || !files.hasName(child, name))
         this.#same('entry', directory, toKey(name), child === 0 ? undefined : files.text(child))
       this.#node(childIno, child)
       if (files.isDirectory(child)) open.push([childIno, child])

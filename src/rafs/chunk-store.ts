@@ -37,7 +37,7 @@ const FLAGS = { COMPRESSED: 0x1_0000, HAS_CRC32C: 0x2_0000, ENCRYPTED: 0x4_0000 
 export class ChunkStore {
   readonly #rows = new Rows(ROW_WORDS)
   readonly #uses = new Rows(1)
-  readonly #byDigest = new HashIndex((id) => this.#hash(id))
+  readonly #byDigest = new HashIndex()
   /** The digest that is looked for, as words. */
   readonly #wanted = new Uint32Array(DIGEST_WORDS)
   readonly #wantedBytes = new Uint8Array(this.#wanted.buffer)

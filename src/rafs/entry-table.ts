@@ -110,6 +110,16 @@ export class EntryTable {
     return length === 0 ? NOTHING : this.bytes.view(this.rows.get(id, WORD.name), length)
   }
 
+  /** Whether its name is this one. */
+  hasName(id: NodeId, name: Uint8Array): boolean {
+    const address = this.rows.get(id, WORD.name)
+    const bytes = this.bytes.slab(address)
+    const at = ByteArena.position(address)
+    if (name.length !== this.nameLength(id)) return false
+    for (let index = 0; index < name.length; index++) if (bytes[at + index] !== name[index]) return false
+    return true
+  }
+
   nameLength(id: NodeId): number {
     return this.rows.get(id, WORD.nameAndFlags) & NAME_LENGTH_MASK
   }

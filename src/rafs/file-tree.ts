@@ -20,7 +20,7 @@ export interface RafsFiles {
  * {@link sort}. Several trees may live in one: each has its own root, and {@link move} takes entries from one to the other.
  */
 export class FileTree extends EntryTable {
-  readonly #byName = new HashIndex((id) => this.#hash(id))
+  readonly #byName = new HashIndex()
 
   /** An entry without name and parent. */
   addRoot(values: NodeValues): NodeId {
@@ -161,10 +161,6 @@ export class FileTree extends EntryTable {
   #is(id: NodeId, parent: NodeId, name: string): boolean {
     if (this.rows.get(id, WORD.parent) !== parent || this.nameLength(id) !== name.length) return false
     return this.compareText(id, name) === 0 && !this.flag(id, FLAGS.GONE)
-  }
-
-  #hash(id: NodeId): number {
-    return hashName(this.parent(id), this.text(id))
   }
 
   /** A row for that name in that directory: a new one, or that of the entry which is there. */

@@ -1,58 +1,71 @@
 const FIRST_SLOTS = 256
+/** Words of a slot. */
+const SLOT = { row: 0, hash: 1 } as const
+const SLOT_WORDS = 2
 /** Others cannot know which keys collide here. */
 const SEED = Math.floor(Math.random() * 2 ** 32)
 
-/** Finds numbers (of rows, never 0) by what they stand for: open addressing, 4 to 8 bytes each. The keys stay where they are; the owner hashes and compares. */
+/**
+ * Finds numbers (of rows, never 0) by what they stand for: open addressing, 16 to 32 bytes each. The keys stay where they are, and the owner hashes and compares them; hashes are kept, so that
+ * no key is looked at again when the table grows, and hardly one that is not the one that is looked for.
+ */
 export class HashIndex {
-  readonly #hashOf: (row: number) => number
-  #slots = new Uint32Array(FIRST_SLOTS)
+  #slots = newSlots(FIRST_SLOTS)
+  /** Slots, of which there is a power of two, less one. */
+  #mask = FIRST_SLOTS - 1
   #used = 0
-
-  constructor(hashOf: (row: number) => number) {
-    this.#hashOf = hashOf
-  }
 
   /** A row with this hash that `isIt` accepts; 0 when there is none. */
   find(hash: number, isIt: (row: number) => boolean): number {
-    const mask = this.#slots.length - 1
+    const slots = this.#slots
+    const mask = this.#mask
     for (let slot = hash & mask; ; slot = (slot + 1) & mask) {
-      const row = this.#slots[slot]
-      if (row === 0 || isIt(row)) return row
+      const row = slots[slot * SLOT_WORDS + SLOT.row]
+      if (row === 0 || (slots[slot * SLOT_WORDS + SLOT.hash] === hash && isIt(row))) return row
     }
   }
 
   add(hash: number, row: number): void {
-    if (this.#used * 2 >= this.#slots.length) this.#grow()
+    if (this.#used * 2 > this.#mask) this.#grow()
     this.#used += 1
     this.#insert(hash, row)
   }
 
   /** Puts a row in the place of another with the same key. */
   replace(hash: number, old: number, row: number): void {
-    const mask = this.#slots.length - 1
+    const mask = this.#mask
     let slot = hash & mask
-    while (this.#slots[slot] !== old) slot = (slot + 1) & mask
-    this.#slots[slot] = row
+    while (this.#slots[slot * SLOT_WORDS + SLOT.row] !== old) slot = (slot + 1) & mask
+    this.#slots[slot * SLOT_WORDS + SLOT.row] = row
   }
 
   /** Nothing is to be found any more: lets go of the memory. */
   clear(): void {
-    this.#slots = new Uint32Array(FIRST_SLOTS)
+    this.#slots = newSlots(FIRST_SLOTS)
+    this.#mask = FIRST_SLOTS - 1
     this.#used = 0
   }
 
   #insert(hash: number, row: number): void {
-    const mask = this.#slots.length - 1
+    const slots = this.#slots
+    const mask = this.#mask
     let slot = hash & mask
-    while (this.#slots[slot] !== 0) slot = (slot + 1) & mask
-    this.#slots[slot] = row
+    while (slots[slot * SLOT_WORDS + SLOT.row] !== 0) slot = (slot + 1) & mask
+    slots[slot * SLOT_WORDS + SLOT.row] = row
+    slots[slot * SLOT_WORDS + SLOT.hash] = hash
   }
 
   #grow(): void {
     const old = this.#slots
-    this.#slots = new Uint32Array(old.length * 2)
-    for (const row of old) if (row !== 0) this.#insert(this.#hashOf(row), row)
+    this.#mask = this.#mask * 2 + 1
+    this.#slots = newSlots(this.#mask + 1)
+    for (let at = 0; at < old.length; at += SLOT_WORDS)
+      if (old[at + SLOT.row] !== 0) this.#insert(old[at + SLOT.hash], old[at + SLOT.row])
   }
+}
+
+function newSlots(count: number): Uint32Array {
+  return new Uint32Array(count * SLOT_WORDS)
 }
 
 /** Takes one more number into a hash; begin with 0. */

@@ -75,15 +75,11 @@ class ChunkLoader {
   readonly #files: FileTree
   readonly #spans: ChunkSpan[] = []
   readonly #info = new ChunkInfo()
-  readonly #known: HashIndex
+  readonly #known = new HashIndex()
 
   constructor(image: Bootstrap, files: FileTree) {
     this.#image = image
     this.#files = files
-    this.#known = new HashIndex((id) => {
-      const { blobIndex, index } = files.chunks.at(id)
-      return mix(mix(0, blobIndex), index)
-    })
   }
 
   of(ino: Ino, size: number): ChunkList {

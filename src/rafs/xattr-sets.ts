@@ -9,7 +9,7 @@ const HEAD_BYTES = 6
 /** Lists of xattrs; most files of an image that have any have the same ones, so each list is kept once. Address 0 is the empty list. */
 export class XattrSets {
   readonly #bytes: ByteArena
-  readonly #known = new HashIndex((address) => hashBytes(this.#encoded(address)))
+  readonly #known = new HashIndex()
 
   constructor(bytes: ByteArena) {
     this.#bytes = bytes

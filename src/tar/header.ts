@@ -32,6 +32,8 @@ export type HeaderField = keyof typeof HEADER
 
 const SPACE = 32
 const ZERO = 48
+/** Every other byte of a word. */
+const LOW_BYTES = 0x00ff_00ff
 
 /** The bytes of a text field up to its NUL. A view. */
 export function textField(header: Uint8Array, field: HeaderField): Uint8Array {
@@ -90,12 +92,21 @@ function parseBase256(header: Uint8Array, at: number, length: number, field: str
 /** True when the stored checksum is the sum of the header's bytes (its own field as spaces), unsigned, or signed as old tars wrote it. */
 export function checksumFits(header: Uint8Array): boolean {
   const [from, length] = HEADER.checksum
-  // Two plain loops: this is where a reader of small files spends its time.
-  let unsigned = SPACE * length
-  for (let index = 0; index < from; index++) unsigned += header[index]
-  for (let index = from + length; index < BLOCK; index++) unsigned += header[index]
+  let unsigned = SPACE * length + sumOfBytes(header)
+  for (let index = from; index < from + length; index++) unsigned -= header[index]
   const stored = storedChecksum(header)
   return stored === unsigned || stored === unsigned - 256 * negativeBytes(header)
+}
+
+/** By words where they are aligned: this is where a reader of small files spends its time. */
+function sumOfBytes(block: Uint8Array): number {
+  if (block.byteOffset % 4 !== 0) return block.reduce((sum, byte) => sum + byte)
+  const words = new Uint32Array(block.buffer, block.byteOffset, BLOCK / 4)
+  // Two sums each, of 16 bits: two bytes of 128 words come to 65,280 at most.
+  let sums = 0
+  for (let index = 0; index < BLOCK / 4; index++)
+    sums = (sums + (words[index] & LOW_BYTES) + ((words[index] >>> 8) & LOW_BYTES)) | 0
+  return (sums & 0xffff) + (sums >>> 16)
 }
 
 /** Octal digits between spaces, up to the first NUL; -1 when they are anything else: a wrong checksum, not a bad field. */

@@ -40,10 +40,13 @@ export function scanDirectory(path: string, files: FileTree, options: DirectoryO
   return scan
 }
 
+/** For people, made when it is needed. */
+type Shown = () => string
+
 /** An entry of a directory that is listed; `stat` is the next one's after this. */
 interface Found {
   readonly path: Buffer
-  readonly shown: string
+  readonly shown: Shown
   readonly stat: HostStat
 }
 
@@ -64,13 +67,16 @@ class DirectoryScan {
     this.#source = Buffer.from(path)
     this.#files = files
     this.#options = options
-    const stat = guarded('/', () => statPath(this.#source))
+    const stat = guarded(
+      () => '/',
+      () => statPath(this.#source),
+    )
     if (stat.type !== TYPE.DIRECTORY)
       throw new BuilderError(
         'BAD_SOURCE',
         `the source ${shown(toKey(this.#source))} is no directory${stat.type === TYPE.LINK ? ' but a symlink; name what it points to' : ''}`,
       )
-    this.root = files.addRoot({ ...valuesOf(this.#source, '/', stat, options), mtime: 0, mtimeNsec: 0 })
+    this.root = files.addRoot({ ...valuesOf(this.#source, () => '/', stat, options), mtime: 0, mtimeNsec: 0 })
   }
 
   run(): void {
@@ -80,16 +86,17 @@ class DirectoryScan {
     for (let directory = open.pop(); directory !== undefined; directory = open.pop()) {
       this.#options.signal.throwIfAborted()
       const { id, path, shown: prefix } = directory
-      const fd = guarded(prefix || '/', () => openSync(path, DIRECTORY_FLAGS))
+      const shownDirectory = (): string => prefix || '/'
+      const fd = guarded(shownDirectory, () => openSync(path, DIRECTORY_FLAGS))
       try {
-        for (const name of guarded(prefix || '/', () => readdirSync(path, { encoding: 'buffer' }))) {
-          const childShown = `${prefix}/${name.toString('utf8')}`
+        for (const name of guarded(shownDirectory, () => readdirSync(path, { encoding: 'buffer' }))) {
+          const childShown = (): string => `${prefix}/${name.toString('utf8')}`
           const ended = Buffer.concat([path, SLASH, name, NUL])
           const stat = guarded(childShown, () => statEntry(fd, ended.subarray(path.length + 1)))
           const childPath = ended.subarray(0, -1)
           const child = this.#add(id, toKey(name), { path: childPath, shown: childShown, stat })
           if (child !== 0 && this.#files.isDirectory(child))
-            open.push({ id: child, path: childPath, shown: childShown })
+            open.push({ id: child, path: childPath, shown: childShown() })
         }
       } finally {
         closeSync(fd)
@@ -103,7 +110,7 @@ class DirectoryScan {
     const files = this.#files
     const row = this.#row(id)
     const path = Buffer.concat([this.#pathOf(files.parent(id)), SLASH, files.name(id)])
-    return new FileContent(path, path.toString('utf8', this.#source.length), {
+    return new FileContent(path, this.#source.length, {
       ino: this.#listed.getLong(row, LISTED.ino),
       dev: this.#listed.get(row, LISTED.dev),
       size: files.size(id),
@@ -156,12 +163,7 @@ class DirectoryScan {
   }
 }
 
-function valuesOf(
-  path: Buffer,
-  shownPath: string,
-  stat: HostStat,
-  { keepOwners, onLost }: DirectoryOptions,
-): NewValues {
+function valuesOf(path: Buffer, shownPath: Shown, stat: HostStat, { keepOwners, onLost }: DirectoryOptions): NewValues {
   const values = newValues(stat.mode)
   if (keepOwners) {
     values.uid = stat.uid
@@ -169,26 +171,26 @@ function valuesOf(
   }
   values.mtime = stat.mtimeSeconds
   values.mtimeNsec = stat.mtimeNanoseconds
-  values.xattrs = sortedXattrs(readXattrsOf(path, shownPath), () => shownPath, onLost)
+  values.xattrs = sortedXattrs(readXattrsOf(path, shownPath), shownPath, onLost)
   if (stat.type === TYPE.FILE) values.size = stat.size
   else if (stat.type === TYPE.LINK) {
     values.target = guarded(shownPath, () => readlinkSync(path, { encoding: 'buffer' }))
     if (values.target.length > MAX_LINK_BYTES)
       throw new BuilderError(
         'BAD_SOURCE',
-        `the symlink ${shownPath} has a target of ${values.target.length} bytes; ${MAX_LINK_BYTES} are the limit`,
+        `the symlink ${shownPath()} has a target of ${values.target.length} bytes; ${MAX_LINK_BYTES} are the limit`,
       )
     values.size = values.target.length
   } else if (stat.type !== TYPE.DIRECTORY) values.rdev = stat.rdev
   return values
 }
 
-function readXattrsOf(path: Buffer, shownPath: string): readonly Xattr[] {
+function readXattrsOf(path: Buffer, shownPath: Shown): readonly Xattr[] {
   return guarded(shownPath, () => readXattrs(path))
 }
 
 /** Names the entry at fault; one that is gone since its folder was listed is a change of the source. */
-function guarded<T>(shownPath: string, read: () => T): T {
+function guarded<T>(shownPath: Shown, read: () => T): T {
   try {
     return read()
   } catch (cause) {
@@ -197,7 +199,7 @@ function guarded<T>(shownPath: string, read: () => T): T {
     const message = cause instanceof Error ? cause.message : String(cause)
     throw new BuilderError(
       isGone ? 'SOURCE_CHANGED' : 'BAD_SOURCE',
-      `cannot read ${shownPath} of the source: ${message}`,
+      `cannot read ${shownPath()} of the source: ${message}`,
       { cause },
     )
   }
@@ -214,19 +216,20 @@ interface Listed {
   readonly isSparse: boolean
 }
 
-/** A file's bytes, read once from start to end; it must be the file that was listed, and stay it. */
+/** A file's bytes, read once from start to end; it must be the file that was listed, and stay it. Whether it was is asked once, after the last byte: an open descriptor is of one file. */
 class FileContent implements Content {
-  readonly name: string
   readonly size: number
   readonly holes: Content['holes']
   readonly #path: Buffer
+  /** Where the path below the source begins. */
+  readonly #nameAt: number
   readonly #listed: Listed
   #fd = -1
   #position = 0
 
-  constructor(path: Buffer, name: string, listed: Listed) {
+  constructor(path: Buffer, nameAt: number, listed: Listed) {
     this.#path = path
-    this.name = name
+    this.#nameAt = nameAt
     this.#listed = listed
     this.size = listed.size
     this.holes = listed.isSparse
@@ -239,8 +242,21 @@ class FileContent implements Content {
       : undefined
   }
 
+  get name(): string {
+    return this.#path.toString('utf8', this.#nameAt)
+  }
+
   read(into: Uint8Array): number {
-    const got = guarded(this.name, () => readSync(this.#open(), into, 0, into.length, this.#position))
+    const fd = this.#open()
+    const got = this.#guarded(() => {
+      try {
+        return readSync(fd, into, 0, into.length, this.#position)
+      } catch (cause) {
+        // What took the file's place may be nothing that can be read.
+        this.#compare(fd)
+        throw cause
+      }
+    })
     this.#position += got
     return got
   }
@@ -259,18 +275,22 @@ class FileContent implements Content {
 
   #open(): number {
     if (this.#fd >= 0) return this.#fd
-    this.#fd = guarded(this.name, () =>
+    this.#fd = this.#guarded(() =>
       openSync(this.#path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK),
     )
-    this.#compare(this.#fd)
     return this.#fd
+  }
+
+  #guarded<T>(read: () => T): T {
+    return guarded(() => this.name, read)
   }
 
   #compare(fd: number): void {
     const was = this.#listed
-    const now = guarded(this.name, () => statOpen(fd))
+    const now = this.#guarded(() => statOpen(fd))
     // A file that only grew (a log) is taken as it was when it was listed.
     const isSame =
+      now.type === TYPE.FILE &&
       now.ino === was.ino &&
       now.dev === was.dev &&
       (now.size > was.size ||

@@ -2,7 +2,7 @@ import { type ChunkList, type FileTree, type NewValues, newValues, type NodeId }
 import { type ByteInput, type TarEntry, TarReader } from '../../tar/index.ts'
 import type { Content } from '../content.ts'
 import { BuilderError } from '../errors.ts'
-import { imagePath, shown, toKey } from '../image-path.ts'
+import { ImagePaths, shown, toKey } from '../image-path.ts'
 import { FILE_TYPES, LayerTree, PendingLinks } from '../layer-tree.ts'
 import type { OnLost } from '../losses.ts'
 import { sortedXattrs } from '../xattrs.ts'
@@ -53,6 +53,7 @@ export async function readPlainTarLayer(
   const reader = new TarReader(stream)
   const tree = new LayerTree(options.files)
   const links = new PendingLinks(tree)
+  const paths = new ImagePaths()
   try {
     for (;;) {
       const pulled = reader.next()
@@ -63,7 +64,7 @@ export async function readPlainTarLayer(
         links.link(entry.path, entry.link)
         continue
       }
-      const names = imagePath(entry.path)
+      const names = paths.names(entry.path)
       if (names.length === 1 && STARGZ_FILES.has(names[0] ?? '')) continue
       const values = valuesOf(entry, options)
       if (entry.type === 'file' && entry.size > 0) {

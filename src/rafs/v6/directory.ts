@@ -102,18 +102,18 @@ export class DirectoryV6 {
   ): void {
     const blocks = Math.ceil(inode.size / this.#blockSize)
     const { nid } = inode
+    // The visitor may use this reader again, and its records: the inode is loaded anew for each block, and the block is this call's own.
+    const opened = new DirentBlock()
     let entry = cookie % COOKIE_STRIDE
     for (let block = Math.floor(cookie / COOKIE_STRIDE); block < blocks; block++, entry = 0) {
-      // The visitor may use this reader again: what it needs of the block is taken before each call.
-      for (; ; entry++) {
-        inode.load(this.#from, this.#metaAt, nid)
-        this.#block.open(this.#from, inode, block, this.#blockSize)
-        if (entry >= this.#block.count) break
-        const name = plainName(this.#block.name(this.#from, entry, nid))
+      inode.load(this.#from, this.#metaAt, nid)
+      opened.open(this.#from, inode, block, this.#blockSize)
+      for (; entry < opened.count; entry++) {
+        const name = plainName(opened.name(this.#from, entry, nid))
         if (isDot(name) || isDotDot(name)) continue
         checkName(name, nid)
         const next = block * COOKIE_STRIDE + entry + 1
-        if (!visit(name, this.#block.nid(this.#from, entry), this.#block.type(this.#from, entry), next)) return
+        if (!visit(name, opened.nid(this.#from, entry), opened.type(this.#from, entry), next)) return
       }
     }
   }

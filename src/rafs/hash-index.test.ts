@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { HashIndex, mix } from './hash-index.ts'
+
+test('rows are found by their hash, and those of other keys are not looked at', () => {
+  const index = new HashIndex()
+  const rows = 10_000
+  let looked = 0
+  const find = (key: number): number =>
+    index.find(mix(0, key), (row) => {
+      looked++
+      return row === key
+    })
+  for (let row = 1; row <= rows; row++) {
+    assert.equal(find(row), 0)
+    index.add(mix(0, row), row)
+  }
+  for (let row = 1; row <= rows; row++) assert.equal(find(row), row)
+  // Two keys of the same 32 bits are to be expected once in a hundred runs.
+  assert.ok(looked >= rows && looked < rows + 10, `${looked} rows were compared`)
+})
+
+test('rows of one hash are told apart; one takes the place of another', () => {
+  const index = new HashIndex()
+  const find = (wanted: number): number => index.find(7, (row) => row === wanted)
+  for (let row = 1; row <= 300; row++) index.add(7, row)
+  for (let row = 1; row <= 300; row++) assert.equal(find(row), row)
+  index.replace(7, 100, 1000)
+  assert.deepEqual([find(100), find(1000)], [0, 1000])
+  index.clear()
+  assert.equal(find(1000), 0)
+})
