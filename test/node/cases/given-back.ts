@@ -28,7 +28,7 @@ async function goesOn(world: World, mode: 'shared' | 'dedicated'): Promise<strin
   await node.stopSnapshotter('SIGTERM')
   if (world.isOriginal) await isTakenOver(node, pod, { first, image, before })
   const { snapshots: count } = exportState(node.root)
-  await node.startSnapshotter()
+  await node.startSnapshotterAgain()
   assert.equal(await snapshots(node), before)
   assert.deepEqual(
     (await node.daemons()).map(({ pid }) => pid),
