@@ -1,6 +1,7 @@
 /** Datagrams to Unix sockets, which Node cannot send. Source: unix(7), sd_notify(3). */
 import { closeSync } from 'node:fs'
-import { unixAddress } from './socket-message.ts'
+import { KernelError } from './errors.ts'
+import { sendNow, unixAddress } from './socket-message.ts'
 import { check, libc } from './syscall.ts'
 
 const AF_UNIX = 1
@@ -20,13 +21,14 @@ export function datagramAddress(path: string, call: 'bind' | 'connect'): Buffer 
   return address.subarray(0, -1)
 }
 
-/** Sends one datagram; `@name` is an abstract socket. Does not wait. Throws KernelError. */
-export function sendDatagram(path: string, data: Uint8Array): void {
+/** Sends one datagram, and descriptors with it, which stay the caller's too; `@name` is an abstract socket. Does not wait. Throws KernelError. */
+export function sendDatagram(path: string, data: Uint8Array, descriptors: readonly number[] = []): void {
   const socket = datagramSocket()
   try {
     const address = datagramAddress(path, 'connect')
     check(libc().connect(socket, address, address.length), 'connect', `cannot connect to ${path}`)
-    check(libc().write(socket, libc().address(data), data.length), 'write', `cannot send to ${path}`)
+    const sent = sendNow(socket, data, descriptors)
+    if (sent < 0) throw new KernelError('sendmsg', -sent, `cannot send to ${path}`)
   } finally {
     closeSync(socket)
   }

@@ -8,10 +8,10 @@ import { Detector, registryAccess } from './detect/index.ts'
 import { SnapshotterLog } from './log/index.ts'
 import { configuredWish, KernelImages } from './kernel-images/index.ts'
 import { Mirrors } from './mirrors/index.ts'
-import { notifyManager, takeNotifySocket } from './notify.ts'
 import type { ServedImages } from './parts.ts'
 import { readTemplate } from './registry-config.ts'
 import { snapshotsService } from './service.ts'
+import { notifyManager, takeServiceManager } from './service-manager.ts'
 import { findProgram, type Settings } from './settings/index.ts'
 import { NydusSnapshotter, type Snapshotter } from './snapshotter.ts'
 import { SnapshotStore } from './store/index.ts'
@@ -33,7 +33,7 @@ const SOCKET_MODE = 0o600
  * reverse order, also when a later step fails. Throws what the first step that fails throws: SnapshotterError 'BAD_CONFIG', 'LOCKED', 'BAD_STATE', or ContainerdError for the socket.
  */
 export async function runSnapshotter(settings: Settings, signal: AbortSignal): Promise<void> {
-  takeNotifySocket()
+  takeServiceManager()
   mkdirSync(settings.root, { recursive: true, mode: 0o700 })
   const log = new SnapshotterLog(settings.log)
   try {

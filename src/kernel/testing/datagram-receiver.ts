@@ -1,5 +1,7 @@
 import { closeSync } from 'node:fs'
 import { datagramAddress, datagramSocket } from '../datagram.ts'
+import { KernelError } from '../errors.ts'
+import { receiveNow } from '../socket-message.ts'
 import { bindCalls, check, later, libc } from '../syscall.ts'
 
 const BIND = 'int bind(int, const void*, uint)'
@@ -24,16 +26,24 @@ export class DatagramReceiver implements Disposable {
     }
   }
 
-  /** The next datagram as text. Throws when none comes in time. */
+  /** The next datagram as text; descriptors that came with it are closed. Throws when none comes in time. */
   async next(timeoutMs = 60_000): Promise<string> {
+    const { text, descriptors } = await this.nextWithDescriptors(timeoutMs)
+    for (const fd of descriptors) closeSync(fd)
+    return text
+  }
+
+  /** The same with the descriptors, which are the caller's. */
+  async nextWithDescriptors(timeoutMs = 60_000): Promise<{ text: string; descriptors: readonly number[] }> {
     const waited = Buffer.alloc(POLLFD.size)
     waited.writeInt32LE(this.#socket, POLLFD.fd)
     waited.writeInt16LE(POLLIN, POLLFD.events)
     const ready = await later(libc().poll, 'poll', 'cannot wait for a datagram', waited, 1, timeoutMs)
     if (ready === 0) throw new Error(`no datagram came within ${timeoutMs} ms`)
     const into = Buffer.alloc(MAX_BYTES)
-    const length = check(libc().read(this.#socket, libc().address(into), into.length), 'read', 'cannot read a datagram')
-    return into.toString('utf8', 0, length)
+    const { length, descriptors } = receiveNow(this.#socket, into)
+    if (length < 0) throw new KernelError('recvmsg', -length, 'cannot read a datagram')
+    return { text: into.toString('utf8', 0, length), descriptors }
   }
 
   [Symbol.dispose](): void {

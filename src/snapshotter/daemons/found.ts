@@ -7,6 +7,7 @@ import { readMountInfo } from '../../kernel/index.ts'
 import { bootstrapPath } from './bootstrap.ts'
 import { type DaemonImage, type DaemonParts, Nydusd } from './daemon.ts'
 import { Holder } from './holder.ts'
+import { forgetDescriptor, keptNames } from '../service-manager.ts'
 import { mountState } from './mount-state.ts'
 import { detach, sourceDirectory } from './places.ts'
 import { processesServing } from './processes.ts'
@@ -66,8 +67,9 @@ export async function clearLeftovers({ log, settings }: DaemonParts, daemons: re
   const supervisors = join(settings.root, 'supervisor')
   for (const name of await readdir(supervisors).catch(() => [])) {
     const id = name.slice(0, name.indexOf('.'))
-    if (!ids.has(id)) new Holder(join(supervisors, id)).end()
+    if (!ids.has(id)) new Holder(join(supervisors, id), log).end()
   }
+  for (const id of keptNames()) if (!ids.has(id)) forgetDescriptor(id, log)
   for (const folder of ['socket', 'config'])
     for (const id of await readdir(join(settings.root, folder)).catch(() => []))
       if (!ids.has(id) && (await processesServing(join(settings.root, 'socket', id, 'api.sock'))).length === 0)

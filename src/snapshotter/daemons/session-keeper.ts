@@ -34,7 +34,7 @@ export class SessionKeeper {
   }) {
     this.#name = parts.name
     this.#log = parts.log
-    this.#holder = new Holder(parts.path)
+    this.#holder = new Holder(parts.path, parts.log)
     this.#source = parts.source
   }
 

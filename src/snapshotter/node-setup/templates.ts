@@ -8,14 +8,18 @@ export function serviceUnit(program: string, config = '/etc/nydus/snapshotter.to
 Description=Nydus snapshotter: container images that start lazily
 After=network.target local-fs.target
 Before=containerd.service
+# However often it fails, containers are not left alone.
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
 ExecStart=${program} --config ${config}
 Restart=always
-RestartSec=1
+RestartSec=300ms
 # Containers read from the nydusd processes: these outlive a restart of the snapshotter.
 KillMode=process
+# When all of them are killed at once, the sessions of containers stay with systemd for the next start.
+FileDescriptorStoreMax=4096
 OOMScoreAdjust=-999
 Delegate=yes
 LimitNOFILE=1048576
