@@ -10,6 +10,8 @@ const root = join(import.meta.dirname, '../..')
 export interface NodeSettings {
   readonly mode: 'shared' | 'dedicated'
   readonly recover: 'none' | 'restart' | 'failover'
+  /** A service manager keeps descriptors for the snapshotter. */
+  readonly isManaged?: boolean
   /** As the handbook has it, if absent. */
   readonly driver?: 'fusedev' | 'nodev'
   /** TOML that follows the snapshotter's, for the node's folder. */

@@ -36,6 +36,8 @@ export interface LaunchOptions {
   readonly cwd: string
   readonly log: string
   readonly env?: NodeJS.ProcessEnv
+  /** What it has as 3, 4 and so on. */
+  readonly descriptors?: readonly number[]
   /** Names the test, in all that comes of it. */
   readonly mark: string
 }
@@ -44,7 +46,7 @@ export function launch(program: string, args: readonly string[], options: Launch
   const log = openSync(options.log, 'a')
   try {
     const child = spawn(program, args, {
-      stdio: ['ignore', log, log],
+      stdio: ['ignore', log, log, ...(options.descriptors ?? [])],
       cwd: options.cwd,
       detached: true,
       env: { ...process.env, ...options.env, [MARK]: options.mark },

@@ -14,6 +14,7 @@ import { leftOvers, mountsBelow, shimSockets, unmountBelow } from './left-overs.
 import { writePodNetwork } from './pod-network.ts'
 import { freePort } from './registry.ts'
 import type { Runtime } from './runtimes.ts'
+import { type ManagedStart, ServiceManager } from './service-manager.ts'
 
 const CALL_MS = 120_000
 /** Where the kubelet's images are. */
@@ -54,6 +55,7 @@ export class TestNode implements AsyncDisposable {
   #metricsPort = 0
   #containerd: ChildProcess | undefined
   #snapshotter: ChildProcess | undefined
+  #manager: ServiceManager | undefined
 
   private constructor(options: NodeOptions) {
     this.#options = options
@@ -65,6 +67,7 @@ export class TestNode implements AsyncDisposable {
     try {
       chmodSync(node.path, 0o711) // users of containers reach their roots
       node.#metricsPort = await freePort()
+      if (options.isManaged === true) node.#manager = new ServiceManager(node.path)
       writeConfigurations({
         ...options,
         path: node.path,
@@ -86,10 +89,11 @@ export class TestNode implements AsyncDisposable {
     return join(this.path, 'c.sock')
   }
 
-  #launch(program: string, args: readonly string[], log: string): ChildProcess {
+  #launch(program: string, args: readonly string[], log: string, managed?: Partial<ManagedStart>): ChildProcess {
     const at = join(this.path, `${log}.log`)
-    const env = { PATH: this.#options.runtime.path }
-    return launch(program, args, { cwd: this.path, log: at, env, mark: this.path })
+    const env = { PATH: this.#options.runtime.path, ...managed?.env }
+    const descriptors = managed?.descriptors ?? []
+    return launch(program, args, { cwd: this.path, log: at, env, mark: this.path, descriptors })
   }
 
   /** The ends of what the programs have said. */
@@ -105,7 +109,9 @@ export class TestNode implements AsyncDisposable {
   /** Another program than the node's takes over what is there. */
   async startSnapshotter(program = this.#options.programs.snapshotter): Promise<void> {
     for (const name of ['s.sock', 'system.sock']) rmSync(join(this.path, name), { force: true })
-    const child = this.#launch(program, ['--config', join(this.path, 'snapshotter.toml')], 'snapshotter')
+    const args = ['--config', join(this.path, 'snapshotter.toml')]
+    const managed = await this.#manager?.managed(program, args)
+    const child = this.#launch(managed?.program ?? program, managed?.args ?? args, 'snapshotter', managed)
     this.#snapshotter = child
     await until('the snapshotter', async () => {
       stillRuns(child, 'the snapshotter')
@@ -130,6 +136,11 @@ export class TestNode implements AsyncDisposable {
       await this.ctr('snapshots', '--snapshotter', 'nydus', 'ls')
       return true
     })
+  }
+
+  /** Sessions that the service manager keeps. */
+  async keptSessions(): Promise<readonly string[]> {
+    return (await this.#manager?.names()) ?? []
   }
 
   async startContainerd(): Promise<void> {
@@ -281,6 +292,7 @@ export class TestNode implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.cri.close()
     await this.#killAll()
+    this.#manager?.[Symbol.dispose]()
     rmSync(this.path, { recursive: true, force: true })
   }
 }

@@ -1,5 +1,6 @@
 /** Programs that are killed, stopped and replaced while a container reads. */
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { NodeCase, World } from '../case.ts'
 import type { NodeSettings } from '../configurations.ts'
@@ -42,11 +43,14 @@ const KILL_DAEMON: Event = ['daemon killed', killDaemon]
 const UPGRADE: Event = ['daemon upgraded', upgrade]
 /** The original keeps the state in its memory, so it cannot take over what died with it. */
 const KILL_BOTH: Event = ['snapshotter and daemon killed', killBoth]
+/** As `systemctl kill` does, and what ends a service that takes too much memory. */
+const KILL_SERVICE: Event = ['all processes of the service killed', killService]
 
 function eventsOf(policy: Policy, { isOriginal, hasKeeper }: World): readonly Event[] {
   const harmless = [KILL_SNAPSHOTTER, STOP_SNAPSHOTTER, KILL_CONTAINERD]
   const both = isOriginal ? [] : [KILL_BOTH]
-  if (policy === 'failover') return [KILL_DAEMON, KILL_DAEMON, UPGRADE, ...harmless, KILL_DAEMON, ...both]
+  const whole = isOriginal ? [] : [KILL_SERVICE, KILL_SERVICE]
+  if (policy === 'failover') return [KILL_DAEMON, KILL_DAEMON, UPGRADE, ...harmless, KILL_DAEMON, ...both, ...whole]
   // A container that runs has lost its root when its daemon is replaced; ours comes back before that, where it is let.
   if (!hasKeeper) return harmless
   if (policy === 'none') return isOriginal ? [KILL_DAEMON] : [...harmless, KILL_DAEMON]
@@ -54,7 +58,8 @@ function eventsOf(policy: Policy, { isOriginal, hasKeeper }: World): readonly Ev
 }
 
 async function survives(world: World, settings: NodeSettings): Promise<string> {
-  const node = await world.start(settings)
+  const isManaged = settings.recover === 'failover' && !world.isOriginal
+  const node = await world.start({ ...settings, isManaged })
   const image = await world.images.image('v6')
   await node.cri.pull(image.reference)
   const pod = await node.cri.runPod()
@@ -81,6 +86,8 @@ async function survives(world: World, settings: NodeSettings): Promise<string> {
   assert.equal(await node.cri.exec(again, 'sha256sum /data/*'), image.sums)
   await node.cri.removeAll()
   await isEmptied(node)
+  if (isManaged)
+    assert.deepEqual(await node.keptSessions(), settings.mode === 'shared' ? [(await node.daemon()).id] : [])
   // The original looks for the process that it started, and leaves the mount of the one that followed.
   if (settings.recover !== 'none' || !world.isOriginal) await isStopped(node)
   const cause = begun.findLast(([, at]) => at <= longestUntil)?.[0] ?? 'before all'
@@ -120,6 +127,16 @@ async function restartSnapshotter(node: TestNode, signal: NodeJS.Signals): Promi
 async function killBoth(node: TestNode): Promise<void> {
   const { pid } = await node.daemon()
   await Promise.all([killProcess(pid), node.stopSnapshotter('SIGKILL')])
+  await node.startSnapshotterAgain()
+  await serves(node, pid)
+}
+
+async function killService(node: TestNode): Promise<void> {
+  const { pid, id } = await node.daemon()
+  assert.deepEqual(await node.keptSessions(), [id])
+  const holder = Number(readFileSync(join(node.root, 'supervisor', `${id}.holder`), 'utf8'))
+  assert.ok(isAlive(holder))
+  await Promise.all([node.stopSnapshotter('SIGKILL'), ...[pid, holder].map((each) => killProcess(each))])
   await node.startSnapshotterAgain()
   await serves(node, pid)
 }
