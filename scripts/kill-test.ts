@@ -1,11 +1,11 @@
 /**
- * The bar for failover: `npm run kill-test [KILLS [UPGRADES [READERS]]]`, 200 kills and 50 upgrades under 8 readers without more. Prints what readers saw, and ends with 1 for a wrong byte or an error; pauses above
+ * The bar for failover: `npm run kill-test [KILLS [UPGRADES [READERS [WRITERS]]]]`, 200 kills and 50 upgrades under 8 readers without more; with writers the image has an overlay, and they change it. Prints what readers and writers saw, and ends with 1 for a wrong byte or an error; pauses above
  * a second, and above 300 ms in one of a hundred reads, are for a machine that does nothing else.
  */
 import { join } from 'node:path'
 import { runStorm, type StormReport } from '../test/kill/storm.ts'
 
-const [kills = 200, upgrades = 50, readers = 8] = process.argv.slice(2).map(countOf)
+const [kills = 200, upgrades = 50, readers = 8, writers = 0] = process.argv.slice(2).map(countOf)
 const MOST_MS = 1_000
 const MOST_P99_MS = 300
 const bin = (tool: string): string[] => [join(import.meta.dirname, '../bin', tool)]
@@ -14,7 +14,7 @@ function countOf(text: string): number {
   const count = Number(text)
   if (Number.isInteger(count) && count > 0) return count
   console.error(
-    `kill-test: ${JSON.stringify(text)} is no number above 0; npm run kill-test [KILLS [UPGRADES [READERS]]]`,
+    `kill-test: ${JSON.stringify(text)} is no number above 0; npm run kill-test [KILLS [UPGRADES [READERS [WRITERS]]]]`,
   )
   return process.exit(2)
 }
@@ -37,13 +37,16 @@ function show(report: StormReport): boolean {
   const sum = (of: (one: StormReport['reports'][number]) => number): number =>
     report.reports.reduce((total, one) => total + of(one), 0)
   const pauses = [...report.pausesMs].sort((a, b) => a - b)
-  const wrong = report.reports.flatMap((one) => one.wrong)
-  const errors = report.reports.flatMap((one) => one.errors)
+  const users = [...report.reports, ...report.writers]
+  const wrong = users.flatMap((one) => one.wrong)
+  const errors = users.flatMap((one) => one.errors)
   const [longest, p99] = [percentile(pauses, 1), latencyMs(report, 0.99)]
   console.log(`${report.interruptions} ${report.what} under ${report.reports.length} readers`)
   console.log(
     `  ${sum((one) => one.reads)} reads, ${Math.round(sum((one) => one.bytes) / 2 ** 20)} MiB, ${wrong.length} wrong, ${errors.length} failed`,
   )
+  for (const { steps } of report.writers)
+    console.log(`  a writer: ${Object.values(steps).reduce((total, count) => total + count, 0)} changes and looks`)
   console.log(`  reads: p50 ${latencyMs(report, 0.5)} ms, p99 ${p99} ms, p99.9 ${latencyMs(report, 0.999)} ms`)
   console.log(
     `  pause of one: median ${Math.round(percentile(pauses, 0.5))} ms, p99 ${Math.round(percentile(pauses, 0.99))} ms, longest ${Math.round(longest)} ms`,
@@ -60,6 +63,7 @@ const reports = await runStorm({
   kills,
   upgrades,
   readers,
+  writers,
   megabytes: 32,
   tell: (line) => process.stderr.isTTY && process.stderr.write(`\r${line}   `),
 })

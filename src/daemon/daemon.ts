@@ -148,7 +148,6 @@ export class Daemon {
   async sendState(): Promise<void> {
     const { device } = this.#session
     if (device === undefined) throw new DaemonError('NOT_READY', 'there is no session yet that could be given away')
-    this.#checkLasting()
     await sendToSupervisor(this.options.supervisor, await this.stateNow(), device)
     this.options.log.info('session and state are with the supervisor')
   }
@@ -171,7 +170,7 @@ export class Daemon {
   async restore({ state, device }: HandedOver, onFailure: (path: string, error: unknown) => void): Promise<void> {
     try {
       const session = decodeState(state)
-      this.#checkLasting()
+      this.#checkOwnOverlays()
       for (const [key, value] of session.settings) this.dynamic.set(key, value)
       await this.#mounts.restore(session, (record) => this.#restoredRequest(record), onFailure)
       this.#step('Takeover')
@@ -309,19 +308,23 @@ export class Daemon {
     this.#session.detachNow()
   }
 
-  /** Can another daemon go on with this session? The numbers of files in overlays are known to one daemon only. */
-  get isLasting(): boolean {
-    return this.mounts.every(({ image }) => image.settings.overlay === undefined)
-  }
-
   #restoredRequest(record: MountRecord): ImageRequest {
     const request = this.#requests.of(record.path, fromRecord(record))
-    if (request.config.overlay !== null) throw notLasting()
+    if ((request.config.overlay !== null) !== (record.kind === 'overlay'))
+      throw new DaemonError(
+        'HANDOVER',
+        "a session with an overlay is taken over from this project's daemons only: the state does not say what is in hand of it",
+      )
     return request
   }
 
-  #checkLasting(): void {
-    if (!this.isLasting) throw notLasting()
+  /** They would get other slots, which their users would not know. */
+  #checkOwnOverlays(): void {
+    if (this.mounts.some(({ image }) => image.settings.overlay !== undefined))
+      throw new DaemonError(
+        'HANDOVER',
+        'a daemon that has mounted an overlay cannot take over a session; start another',
+      )
   }
 
   /** What is changed from now on is changed by another daemon only. */
@@ -396,13 +399,6 @@ export class Daemon {
   #metricsOf(mount: Mount): FileSystemMetrics {
     return new FileSystemMetrics(this.#allCounters, mount.slot)
   }
-}
-
-function notLasting(): DaemonError {
-  return new DaemonError(
-    'HANDOVER',
-    'sessions with an overlay cannot change their daemon: only images and shared directories can',
-  )
 }
 
 /** Largest WRITE. */

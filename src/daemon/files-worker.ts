@@ -20,11 +20,11 @@ import { messageOf } from './errors.ts'
 import { ANSWERED_ELSEWHERE, type FileServer } from './files/file-server.ts'
 import { HostTree } from './files/host-tree.ts'
 import type {
-  AttachedFiles,
   FilesNews,
   FilesWorkerData,
   FilesWorkerMessage,
   ForwardedRequest,
+  OverlayFiles,
   SharedFiles,
 } from './files/messages.ts'
 import { errnoOf, OverlayTree } from './files/overlay-tree.ts'
@@ -41,6 +41,8 @@ const resuming = new Map<number, () => void>()
 const early: ForwardedRequest[] = []
 let device = 0
 let ownDevice: string | undefined
+/** Another process answers from now on: what waited here for data is handed out again, and not to be failed. */
+let isLeft = false
 
 function tell(message: FilesWorkerMessage): void {
   parentPort?.postMessage(message)
@@ -79,6 +81,7 @@ function takeNews(news: FilesNews): void {
       return
     }
     case 'end':
+      isLeft = news.isLeft
       for (const server of servers.values())
         if (news.isLeft) server.leave()
         else server.end()
@@ -118,17 +121,23 @@ function attach({ slot, what }: Extract<FilesNews, { kind: 'attach' }>): void {
 function openDirectory(slot: number, { directory, journal, isRestored }: SharedFiles): FileServer {
   const tree = new HostTree(slot, directory, (node) => forgetAttributes(device, { node, top: slot }))
   if (!isRestored) tree.keep(journal)
-  else if (device !== 0) tree.resume(journal)
-  else resuming.set(slot, () => tree.resume(journal))
+  else whenServing(slot, () => tree.resume(journal))
   return tree
 }
 
-function openOverlay(slot: number, { image, upper, work }: Extract<AttachedFiles, { kind: 'overlay' }>): FileServer {
-  return new OverlayTree({
+/** What another process serves is ours when the session's device comes. */
+function whenServing(slot: number, resume: () => void): void {
+  if (device === 0) resuming.set(slot, resume)
+  else resume()
+}
+
+function openOverlay(slot: number, { image, upper, work, journal, isRestored }: OverlayFiles): FileServer {
+  const tree = new OverlayTree({
     slot,
     image,
     upper,
     work,
+    isRestored,
     fetch: (ino, offset, count) => {
       const id = ++lastFetch
       const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>()
@@ -139,6 +148,11 @@ function openOverlay(slot: number, { image, upper, work }: Extract<AttachedFiles
     readLater: (read) => tell({ kind: 'late', read: { slot, ...read } }),
     onRead: (bytes) => counters.read(slot, bytes, 0, true),
   })
+  const fail = (error: unknown): void =>
+    tell({ kind: 'error', text: `mount ${slot} cannot go on, and fails from now on: ${messageOf(error)}` })
+  if (isRestored) whenServing(slot, () => tree.resume(journal, fail))
+  else tree.keep(journal)
+  return tree
 }
 
 function take({ slot, asRoot, bytes }: ForwardedRequest): void {
@@ -198,6 +212,7 @@ function fail(request: FileRequest, error: unknown): void {
 }
 
 function send(request: FileRequest, result: number): void {
+  if (isLeft) return
   const [length, errno] = result < 0 ? [0, -result] : [result, 0]
   const message = reply.message(request.uniqueLow, request.uniqueHigh, length, errno)
   try {

@@ -2,7 +2,7 @@ import type { DecodePool } from '../engine/index.ts'
 import type { FuseNode } from '../kernel/index.ts'
 import { DroppedMemory } from './dropped-memory.ts'
 import { DaemonError } from './errors.ts'
-import { journalDocument, journalIn, newJournal } from './files/files-journal.ts'
+import { journalDocument, journalIn, journalNamed, newJournal } from './files/files-journal.ts'
 import type { FilesThread } from './files/files-thread.ts'
 import { type ImageRequest, MountedImage } from './image.ts'
 import type { MountRecord, SessionState } from './handover/session-state.ts'
@@ -15,6 +15,8 @@ export interface Mount {
   readonly slot: number
   readonly image: MountedImage
   readonly mountedAt: Date
+  /** Of one with an overlay: where its files in hand are written, for the daemon after this one. */
+  readonly journal?: string | undefined
   /** Another daemon had mounted it. Its clients may ask for it once more, of us. */
   readonly isRestored?: boolean
 }
@@ -109,13 +111,10 @@ export class MountTable {
       let attached = 0
       try {
         const slot = this.#freeSlot()
-        const { overlay } = image.settings
-        if (overlay !== undefined) {
-          await (await this.#files()).attachOverlay(slot, image.served(slot), overlay)
-          attached = slot
-        }
+        const journal = isOverlay(image) ? newJournal() : undefined
+        if (await this.#attachOverlay(slot, image, { journal, isRestored: false })) attached = slot
         way = this.#tree.mount(path, slot)
-        this.#mounts.set(path, { path, slot, image, mountedAt: new Date() })
+        this.#mounts.set(path, { path, slot, image, mountedAt: new Date(), journal })
         await this.#publish()
         this.#lost.delete(path)
       } catch (error) {
@@ -127,6 +126,18 @@ export class MountTable {
       await this.#forget(way, rootNames(image))
       image.prefetch()
     })
+  }
+
+  /** Has the files thread serve an image with an overlay; false for any other. Throws DaemonError. */
+  async #attachOverlay(
+    slot: number,
+    image: MountedImage,
+    hand: { journal: string | undefined; isRestored: boolean },
+  ): Promise<boolean> {
+    const { overlay } = image.settings
+    if (overlay === undefined) return false
+    await (await this.#files()).attachOverlay(slot, image.served(slot), { ...overlay, ...hand })
+    return true
   }
 
   /** Shows a directory of the host at a path. Throws DaemonError; then nothing has changed. */
@@ -185,9 +196,11 @@ export class MountTable {
 
   /** Where everything is, for another daemon to {@link restore}. */
   get tree(): MountedTree {
-    const mounts = this.all.map(({ path, slot, image: { request } }): MountRecord => {
-      const { source, config, document = JSON.stringify(config), prefetchFiles: files } = request
-      return { path, slot, kind: 'rafs', source, document, prefetchFiles: files.length > 0 ? files : undefined }
+    const mounts = this.all.map(({ path, slot, image, journal }): MountRecord => {
+      const { source, config, document = JSON.stringify(config), prefetchFiles: files } = image.request
+      const prefetchFiles = files.length > 0 ? files : undefined
+      const kind = isOverlay(image) ? 'overlay' : 'rafs'
+      return { path, slot, kind, source, document, prefetchFiles, journal }
     })
     for (const { path, slot, directory: source, journal } of this.shares)
       mounts.push({
@@ -220,6 +233,7 @@ export class MountTable {
       const restoreOne = async (record: MountRecord): Promise<void> => {
         const { path, slot } = record
         let image: MountedImage | undefined
+        let isAttached = false
         try {
           if (record.kind === 'passthrough') {
             shares.set(path, await this.#restoreShare(record))
@@ -227,9 +241,12 @@ export class MountTable {
             return
           }
           image = await MountedImage.open(requestOf(record), this.#decoders)
+          const journal = isOverlay(image) ? (journalNamed(record.journal) ?? newJournal()) : undefined
+          isAttached = await this.#attachOverlay(slot, image, { journal, isRestored: true })
           tree.mount(path, slot)
-          mounts.set(path, { path, slot, image, mountedAt: new Date(), isRestored: true })
+          mounts.set(path, { path, slot, image, mountedAt: new Date(), isRestored: true, journal })
         } catch (error) {
+          if (isAttached) await (await this.#files()).detach(slot)
           await image?.close()
           onFailure(path, error)
           tree.mount(path, slot)
@@ -239,7 +256,10 @@ export class MountTable {
       try {
         await each(from.mounts, restoreOne)
       } catch (error) {
-        for (const { image } of mounts.values()) await image.close()
+        for (const { image, slot } of mounts.values()) {
+          if (isOverlay(image)) await (await this.#files()).detach(slot)
+          await image.close()
+        }
         for (const { slot } of shares.values()) await (await this.#files()).detach(slot)
         throw error
       }

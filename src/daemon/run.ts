@@ -118,7 +118,7 @@ type End =
 function keeperOf({ keeper, supervisor }: RunOptions, daemon: Daemon, kept: Kept | undefined): Keeper | undefined {
   const { device } = daemon
   if (!keeper || !keepersAreOn() || supervisor !== undefined || device === undefined) return undefined
-  const parts = { state: () => daemon.stateNow(), isLasting: () => daemon.isLasting, log: daemon.options.log }
+  const parts = { state: () => daemon.stateNow(), log: daemon.options.log }
   return new Keeper({ device, kept, ...parts })
 }
 

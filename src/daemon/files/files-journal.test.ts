@@ -22,8 +22,8 @@ test('the next process finds what is in hand, and not what was let go', { skip }
   const first = open()
   for (const id of [2, 3, 2 ** 52]) first.node(id, Buffer.from(`handle ${id}`))
   first.forgotten(3)
-  first.open(1, 2, 0o2)
-  first.open(2, 2 ** 52, 0)
+  first.open(1, 2, 0o2, undefined)
+  first.open(2, 2 ** 52, 0, { low: 9, high: 1 })
   first.released(1)
   const begun = { at: 1_700_000_000_123, before: Buffer.alloc(20, 9) }
   first.change({ low: 7, high: 1, begun })
@@ -36,7 +36,7 @@ test('the next process finds what is in hand, and not what was let go', { skip }
     [...second.before.nodes].map(([id, handle]) => [id, handle.toString()]),
     [2, 2 ** 52].map((id) => [id, `handle ${id}`]),
   )
-  assert.deepEqual([...second.before.opens], [[2, { node: 2 ** 52, flags: 0 }]])
+  assert.deepEqual([...second.before.opens], [[2, { node: 2 ** 52, flags: 0, request: { low: 9, high: 1 } }]])
   assert.deepEqual(
     [...second.before.changes],
     [

@@ -2,7 +2,17 @@
  * What the kernel has in hand of a shared directory, written where it outlives the process: the daemon after it finds the same files by the same numbers. Source: docs/formats/daemon-state.md, "Files in hand".
  */
 import { randomBytes } from 'node:crypto'
-import { closeSync, constants, fstatSync, openSync, readFileSync, renameSync, rmSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { ownMemoryFolder, removeLeftMemory } from '../../kernel/index.ts'
 import {
@@ -11,14 +21,19 @@ import {
   DONE,
   type FilesInHand,
   KIND,
+  LAYERED,
+  type LayeredNode,
   MAGIC,
   nothingInHand,
   OPEN,
   parseInHand,
   RECORD,
+  type RequestNumber,
+  writeLayered,
 } from './files-in-hand.ts'
 
 const MOST_REST = 255
+const NO_HANDLE = new Uint8Array(0)
 /** Written anew when it is so large, and four times what is in hand. */
 const COMPACT_BYTES = 1 << 20
 const MOST_BYTES = 1 << 30
@@ -50,10 +65,15 @@ export function journalDocument(journal: string | undefined): string {
 export function journalIn(document: string): string | undefined {
   try {
     const { files } = JSON.parse(document) as { files?: unknown }
-    return typeof files === 'string' && NAME.test(files) ? files : undefined
+    return typeof files === 'string' ? journalNamed(files) : undefined
   } catch {
     return undefined // no document of ours
   }
+}
+
+/** The journal of that name; undefined when it cannot be one. */
+export function journalNamed(name: string | undefined): string | undefined {
+  return name !== undefined && NAME.test(name) ? name : undefined
 }
 
 /** The path of a journal that a state names. Undefined for what is none. */
@@ -95,6 +115,7 @@ export class FilesJournal {
       const before = size > 0 && size <= MOST_BYTES ? parseInHand(readFileSync(fd)) : nothingInHand()
       const journal = new FilesJournal(path, fd, before, inHand)
       if (size === 0) writeSync(fd, MAGIC)
+      else if (before.end > 0 && before.end < size) ftruncateSync(fd, before.end) // or what follows a cut record means nothing
       return journal
     } catch {
       if (fd >= 0) closeSync(fd)
@@ -110,9 +131,25 @@ export class FilesJournal {
     this.#append(KIND.forgotten, id)
   }
 
-  open(handle: number, node: number, flags: number): void {
+  /** Of a node that only the image has, without its NUL; before {@link layered}. */
+  name(id: number, name: Uint8Array): void {
+    this.#append(KIND.name, id, name)
+  }
+
+  layered(id: number, node: LayeredNode): void {
+    const handle = node.handle ?? NO_HANDLE
+    if (LAYERED.handle + handle.length > this.#record.length) return
+    writeLayered(this.#record, node)
+    this.#record.set(handle, LAYERED.handle)
+    this.#append(KIND.layered, id, LAYERED.size + handle.length)
+  }
+
+  /** `request`: the one that it is the answer to. */
+  open(handle: number, node: number, flags: number, request: RequestNumber | undefined): void {
     this.#record.writeBigUInt64LE(BigInt(node), OPEN.node)
     this.#record.writeUInt32LE(flags >>> 0, OPEN.flags)
+    this.#record.writeUInt32LE(request?.low ?? 0, OPEN.low)
+    this.#record.writeUInt32LE(request?.high ?? 0, OPEN.high)
     this.#append(KIND.open, handle, OPEN.size)
   }
 

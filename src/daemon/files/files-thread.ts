@@ -6,7 +6,7 @@ import type { Log } from '../log.ts'
 import type { OverlaySettings } from '../config/settings.ts'
 import { FileSystemCounters } from '../metrics.ts'
 import type { LateRead, ServedImage } from '../transports/fuse-handler.ts'
-import type { FilesNews, FilesWorkerData, FilesWorkerMessage, SharedFiles } from './messages.ts'
+import type { FilesNews, FilesWorkerData, FilesWorkerMessage, OverlayFiles, SharedFiles } from './messages.ts'
 
 const END_DEADLINE_MS = 2_000
 
@@ -73,9 +73,13 @@ export class FilesThread {
   }
 
   /** Serves an image with an upper directory over it. Throws DaemonError 'IO'. */
-  async attachOverlay(slot: number, image: ServedImage, { upper, work }: OverlaySettings): Promise<void> {
+  async attachOverlay(
+    slot: number,
+    image: ServedImage,
+    { upper, work, journal, isRestored }: OverlaySettings & Pick<OverlayFiles, 'journal' | 'isRestored'>,
+  ): Promise<void> {
     const { bytes, inlinedBlobId, hot } = image
-    const what = { kind: 'overlay', image: { bytes, inlinedBlobId, hot }, upper, work } as const
+    const what = { kind: 'overlay', image: { bytes, inlinedBlobId, hot }, upper, work, journal, isRestored } as const
     try {
       await this.#ask((id) => ({ kind: 'attach', id, slot, what }))
     } catch (error) {

@@ -54,6 +54,7 @@ export class HostNodes {
       const known = this.#byKey.get(this.files.stat.key)
       const file = known?.file ?? this.files.adopt(fd)
       if (known !== undefined) closeFd(fd)
+      this.files.trim() // or there are no descriptors for the last ones
       this.#enter({ id, file, lookups: Number.POSITIVE_INFINITY, told: '', handle })
     }
   }

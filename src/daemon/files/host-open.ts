@@ -83,7 +83,7 @@ export class HostOpen {
       case OPCODE.OPEN:
         return this.#openFile(node, request, reply)
       case OPCODE.OPENDIR:
-        return this.#openDirectory(node, reply)
+        return this.#openDirectory(node, request, reply)
       case OPCODE.RELEASE:
       case OPCODE.RELEASEDIR:
         return this.#open.release(handleOf(request))
@@ -109,11 +109,13 @@ export class HostOpen {
   #openFile(node: HostNode, request: FileRequest, reply: FileReply): number {
     const flags = request.word(OPEN_IN.flags)
     if (node.file.type !== TYPE.FILE) return -ERRNO.EINVAL
+    const again = this.#open.again(request)
+    if (again !== undefined) return reply.opened(again, 0)
     const path = this.#nodes.files.fd(node.file)
     const fd = path < 0 ? path : reopen(path, hostFlags(flags))
     // whoever opens a file sees what the host has made of it by then
     if (fd >= 0 && statFd(fd, this.#nodes.files.stat) === 0 && this.#nodes.hasChanged(node)) this.#askAgain(node.id)
-    return fd < 0 ? fd : reply.opened(this.#open.add({ node, fd, flags }), 0)
+    return fd < 0 ? fd : reply.opened(this.#open.add({ node, fd, flags }, request), 0)
   }
 
   /** CREATE in a directory that `fd` names. `isMade`: it was made, and another process had no time to tell. */
@@ -124,10 +126,10 @@ export class HostOpen {
     const mode = request.word(CREATE_IN.mode) & 0o7777
     if (isMade) {
       const again = openAt(fd, name, hostFlags(flags), 0)
-      return again < 0 ? again : this.#created(again, flags, reply)
+      return again < 0 ? again : this.#created(again, request, reply)
     }
     const made = actingAs(request.uid, request.gid, () => openAt(fd, name, hostFlags(flags) | O.CREAT | O.EXCL, mode))
-    return made < 0 ? lateName(made, flags) : this.#created(made, flags, reply)
+    return made < 0 ? lateName(made, flags) : this.#created(made, request, reply)
   }
 
   /** TMPFILE. */
@@ -138,11 +140,11 @@ export class HostOpen {
     const made = actingAs(request.uid, request.gid, () =>
       openAt(fd, cName('.'), hostFlags(flags) | O_TMPFILE | excl, mode),
     )
-    return made < 0 ? made : this.#created(made, flags, reply)
+    return made < 0 ? made : this.#created(made, request, reply)
   }
 
   /** The answer to CREATE, of a file that is open. */
-  #created(fd: number, flags: number, reply: FileReply): number {
+  #created(fd: number, request: FileRequest, reply: FileReply): number {
     const path = this.#nodes.files.lookupOpen(fd)
     if (path < 0) {
       closeFd(fd)
@@ -151,7 +153,10 @@ export class HostOpen {
     const node = this.#nodes.know(path)
     if (this.#nodes.files.stat.nlink === 0) this.#nodes.files.pin(node.file)
     const entry = reply.entry(this.#nodes.entryOf(node), this.#nodes.describe(node))
-    return reply.opened(this.#open.add({ node, fd, flags }), 0, entry)
+    const again = this.#open.again(request)
+    if (again !== undefined) closeFd(fd)
+    const flags = request.word(CREATE_IN.flags)
+    return reply.opened(again ?? this.#open.add({ node, fd, flags }, request), 0, entry)
   }
 
   /** Works with the descriptor of the request's handle; a session without OPEN has none, then with one for this call only. */
@@ -176,11 +181,13 @@ export class HostOpen {
     return from === undefined || to === undefined ? -ERRNO.EBADF : copyOpen(from.fd, to.fd, request, reply)
   }
 
-  #openDirectory(node: HostNode, reply: FileReply): number {
+  #openDirectory(node: HostNode, request: FileRequest, reply: FileReply): number {
+    const again = this.#open.again(request)
+    if (again !== undefined) return reply.opened(again, 0)
     const path = this.#nodes.files.fd(node.file)
     const fd = path < 0 ? path : reopen(path, O.RDONLY)
     if (fd < 0) return fd
-    return reply.opened(this.#open.add({ node, fd, flags: O.RDONLY, listing: new HostListing(fd) }), 0)
+    return reply.opened(this.#open.add({ node, fd, flags: O.RDONLY, listing: new HostListing(fd) }, request), 0)
   }
 
   #readDirectory(node: HostNode, request: FileRequest, reply: FileReply): number {

@@ -28,10 +28,11 @@ import {
 import { fileSystemOf, setAttributes } from './attributes.ts'
 import type { FileServer } from './file-server.ts'
 import { FilesJournal } from './files-journal.ts'
-import { HostChanges, MADE } from './host-changes.ts'
 import { type HostNode, HostNodes } from './host-nodes.ts'
 import { HostOpen } from './host-open.ts'
+import { HostStanding } from './host-standing.ts'
 import { isSelf, renameOf } from './names.ts'
+import { MADE, NotedChanges } from './noted-changes.ts'
 import { handleOf, writeOpen } from './open-files.ts'
 import { getXattr, listXattrs, removeXattr, setXattr } from './xattrs.ts'
 
@@ -46,7 +47,7 @@ export class HostTree implements FileServer {
   readonly #files: HostFiles
   readonly #open: HostOpen
   #journal: FilesJournal | undefined
-  #changes: HostChanges | undefined
+  #changes: NotedChanges<HostNode> | undefined
 
   /** `askAgain` makes the kernel forget the attributes of a node. Throws KernelError when the directory cannot be opened. */
   constructor(slot: number, directory: string, askAgain: (node: number) => void) {
@@ -77,7 +78,8 @@ export class HostTree implements FileServer {
             this.#nodes.write(to)
             this.#open.write(to)
           })
-    this.#changes = journal === undefined ? undefined : new HostChanges(this.#nodes, this.#open, journal)
+    this.#changes =
+      journal === undefined ? undefined : new NotedChanges(new HostStanding(this.#nodes, this.#open), journal)
     return journal
   }
 

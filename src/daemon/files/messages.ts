@@ -24,10 +24,18 @@ export interface SharedFiles {
   readonly isRestored: boolean
 }
 
+/** An image with an upper directory over it; `journal` and `isRestored` as of a directory. */
+export interface OverlayFiles {
+  readonly kind: 'overlay'
+  readonly image: LowerImage
+  readonly upper: string
+  readonly work: string
+  readonly journal: string | undefined
+  readonly isRestored: boolean
+}
+
 /** What is mounted in a slot of the files thread. */
-export type AttachedFiles =
-  | SharedFiles
-  | { readonly kind: 'overlay'; readonly image: LowerImage; readonly upper: string; readonly work: string }
+export type AttachedFiles = SharedFiles | OverlayFiles
 
 /** What the main thread tells the files thread. Those with an id are answered by 'done'. */
 export type FilesNews =

@@ -23,7 +23,9 @@ import {
   WRITE_KEPT,
   writeFd,
 } from '../../kernel/index.ts'
+import { requestKey, type RequestNumber } from './files-in-hand.ts'
 import type { FilesJournal } from './files-journal.ts'
+import { isResent, numberOf } from './request-number.ts'
 
 /** Others may append as much between a write and the look at what became of it. */
 const OTHERS_BYTES = 1 << 16
@@ -41,7 +43,9 @@ export interface OpenFile<N, L> {
 
 /** The open files of one mount, by the handles that the kernel has of them, and the calls that need nothing but a descriptor. */
 export class OpenFiles<N extends { readonly id: number }, L> {
-  readonly #files = new Map<number, OpenFile<N, L>>()
+  readonly #files = new Map<number, Kept<N, L>>()
+  /** Handles by what asked for them: a request that is handed out again gets the same one, or nobody would ever close the first. */
+  readonly #asked = new Map<string, number>()
   #journal: FilesJournal | undefined
   #last = 0
 
@@ -53,32 +57,44 @@ export class OpenFiles<N extends { readonly id: number }, L> {
   /** What another process had open, as `reopen` gives it again; undefined = it cannot be had any more. */
   resume(journal: FilesJournal | undefined, reopen: (node: number, flags: number) => OpenFile<N, L> | undefined): void {
     this.#journal = journal
-    for (const [handle, { node, flags }] of journal?.before.opens ?? []) {
+    for (const [handle, { node, flags, request }] of journal?.before.opens ?? []) {
       this.#last = Math.max(this.#last, handle)
       const file = reopen(node, flags)
-      if (file !== undefined) this.#files.set(handle, file)
+      if (file !== undefined) this.#keep(handle, { file, request })
     }
+  }
+
+  #keep(handle: number, kept: Kept<N, L>): void {
+    this.#files.set(handle, kept)
+    if (kept.request !== undefined) this.#asked.set(keyOf(kept.request), handle)
   }
 
   /** Writes all that is open. */
   write(to: FilesJournal): void {
-    for (const [handle, { node, flags }] of this.#files) to.open(handle, node.id, flags)
+    for (const [handle, { file, request }] of this.#files) to.open(handle, file.node.id, file.flags, request)
   }
 
   /** Gives the handle; never 0. */
-  add(file: OpenFile<N, L>): number {
-    this.#files.set(++this.#last, file)
-    this.#journal?.open(this.#last, file.node.id, file.flags)
+  add(file: OpenFile<N, L>, asked: FileRequest): number {
+    const request = numberOf(asked)
+    this.#keep(++this.#last, { file, request })
+    this.#journal?.open(this.#last, file.node.id, file.flags, request)
     return this.#last
   }
 
+  /** The handle that this request has got already, before it was handed out again. */
+  again(request: FileRequest): number | undefined {
+    return isResent(request) ? this.#asked.get(keyOf(numberOf(request))) : undefined
+  }
+
   get(handle: number): OpenFile<N, L> | undefined {
-    return this.#files.get(handle)
+    return this.#files.get(handle)?.file
   }
 
   release(handle: number): number {
-    const file = this.#files.get(handle)
-    if (file !== undefined && file.fd >= 0) closeFd(file.fd)
+    const kept = this.#files.get(handle)
+    if (kept !== undefined && kept.file.fd >= 0) closeFd(kept.file.fd)
+    if (kept?.request !== undefined) this.#asked.delete(keyOf(kept.request))
     this.#files.delete(handle)
     this.#journal?.released(handle)
     return 0
@@ -88,6 +104,15 @@ export class OpenFiles<N extends { readonly id: number }, L> {
     this.#journal = undefined
     for (const handle of this.#files.keys()) this.release(handle)
   }
+}
+
+interface Kept<N, L> {
+  readonly file: OpenFile<N, L>
+  readonly request: RequestNumber | undefined
+}
+
+function keyOf({ low, high }: RequestNumber): string {
+  return requestKey(low, high)
 }
 
 /** READ into the reply: reads until the count is there or the file ends. */

@@ -19,7 +19,8 @@ import type { OverlayCopy } from './overlay-copy.ts'
 import { emptiness } from './overlay-listing.ts'
 import type { OverlayLower } from './overlay-lower.ts'
 import { isWhiteout, markOpaque } from './overlay-marks.ts'
-import type { OverlayNode, OverlayNodes } from './overlay-nodes.ts'
+import type { OverlayNode } from './overlay-node.ts'
+import type { OverlayNodes } from './overlay-nodes.ts'
 import { clearDirectory, type OverlayWork } from './overlay-work.ts'
 
 /** Who asks, and becomes the owner of what is made. */
@@ -150,6 +151,27 @@ export class OverlayChanges {
     if (node.type === TYPE.DIRECTORY || (files.look(node.upper) === 0 && files.stat.nlink === 0)) node.isGone = true
   }
 
+  /** Another process removed a name, and perhaps had no time to say so: the file of the image that had it is counted again. */
+  lostName(parent: OverlayNode, name: Uint8Array | undefined): void {
+    const ino = name === undefined ? undefined : this.#nodes.lowerOf(parent, name)
+    const node = ino === undefined ? undefined : this.#nodes.ofImage(ino)
+    if (ino !== undefined && node !== undefined) this.#nodes.namesLeft(node, this.#copy.namesLeft(node, ino))
+  }
+
+  /** Another process renamed, and perhaps had no time for what follows. 0 or minus an errno. */
+  renamed(from: OverlayNode, name: Uint8Array, to: OverlayNode, newName: Uint8Array, flags: number): number {
+    this.lostName(to, newName)
+    const directory = from.upper === undefined || flags === RENAME.EXCHANGE ? -1 : this.#nodes.files.fd(from.upper)
+    if (directory < 0) return 0
+    if (this.#upperState(directory, name) === 'mark')
+      return this.#nodes.lowerOf(from, name) === undefined ? removeFile(directory, name) : 0
+    const [left, moved] = [this.#nodes.find(from, name), this.#nodes.find(to, newName)]
+    if (typeof left !== 'object' || typeof moved !== 'object') return 0
+    // on a file system that cannot do both at once, what the image has under the old name shows until it is marked
+    const isHalf = left.upper === undefined && moved.upper !== undefined && moved.origin === left.lower
+    return isHalf ? this.#work.whiteOut(directory, name) : 0
+  }
+
   /** RENAME and RENAME2. Data of the files was fetched before. */
   rename(from: OverlayNode, name: Uint8Array, to: OverlayNode, newName: Uint8Array, flags: number): number {
     const source = this.#nodes.find(from, name)
@@ -221,6 +243,7 @@ export class OverlayChanges {
       const path = this.#nodes.files.fd(emptied.upper)
       const marked = path < 0 ? path : markOpaque(path)
       if (marked < 0) return marked
+      this.#nodes.unmerge(emptied)
       clearDirectory(path)
     }
     if (!leavesMark) return renameAt(fromFd, name, toFd, newName, 0)

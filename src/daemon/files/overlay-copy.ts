@@ -5,6 +5,7 @@ import {
   closeFd,
   ERRNO,
   type HostFile,
+  KernelError,
   linkFd,
   makeDirectory,
   makeLink,
@@ -23,7 +24,8 @@ import {
 import type { Ino } from '../../rafs/index.ts'
 import type { OverlayLower } from './overlay-lower.ts'
 import { isPrivate, markOrigin } from './overlay-marks.ts'
-import type { OverlayNode, OverlayNodes } from './overlay-nodes.ts'
+import type { OverlayNode } from './overlay-node.ts'
+import type { OverlayNodes } from './overlay-nodes.ts'
 import type { OverlayWork } from './overlay-work.ts'
 
 /** Gives bytes of a file of the image, fetched and verified; fewer than asked for only at its end. */
@@ -165,19 +167,25 @@ export class OverlayCopy {
 
   /** Under all the names that are left of it: they are one file, as before. */
   #placeAll(node: OverlayNode, ino: Ino, copy: { fd: number; name: Uint8Array }): number {
-    if (node.isGone) return removeFile(this.#work.fd, copy.name)
-    const places = this.#places(node, ino)
+    const places = node.isGone ? [] : this.#places(node, ino)
+    if (places.length === 0) {
+      node.isGone = true // also where names went before anybody counted them
+      return removeFile(this.#work.fd, copy.name)
+    }
     for (const { parent } of places) {
       const above = this.raise(parent)
       if (above < 0) return above
     }
-    if (places.length === 1) return this.#place(places[0].parent, copy.name, places[0].name)
+    this.#lower.look(ino)
+    if (this.#lower.of.nlink < 2) return this.#place(places[0].parent, copy.name, places[0].name)
+    this.#nodes.placing(node, copy.fd)
     const linked: Place[] = []
     for (const place of places) {
       const failed = this.#keepingTimes(place.parent, (to) => linkFd(copy.fd, to, place.name))
       if (failed === 0) linked.push(place)
       else if (failed !== -ERRNO.EEXIST) {
         for (const { parent, name } of linked) this.#keepingTimes(parent, (to) => removeFile(to, name))
+        this.#nodes.placing(node, undefined)
         return failed
       }
     }
@@ -188,11 +196,37 @@ export class OverlayCopy {
     this.#lower.look(ino)
     const own = node.parent === undefined ? [] : [{ parent: node.parent, name: node.name }]
     if (this.#lower.of.nlink < 2) return own
-    const found = this.#lower.names(ino).flatMap(({ directory, name }) => {
+    return this.#allPlaces(ino).filter(({ parent, name }) => this.#nodes.find(parent, name) === node)
+  }
+
+  /** Where the image has a file of several names, as far as the directories can still be seen. */
+  #allPlaces(ino: Ino): Place[] {
+    return this.#lower.names(ino).flatMap(({ directory, name }) => {
       const parent = this.#directory(directory)
-      return parent !== undefined && this.#nodes.find(parent, name) === node ? [{ parent, name }] : []
+      return parent === undefined ? [] : [{ parent, name }]
     })
-    return found.length === 0 ? own : found
+  }
+
+  /** How many names are left of a file or directory that only the image has. */
+  namesLeft(node: OverlayNode, ino: Ino): number {
+    const isOne = this.#lower.look(ino) === TYPE.DIRECTORY || this.#lower.of.nlink < 2
+    const own = node.parent === undefined ? [] : [{ parent: node.parent, name: node.name }]
+    const places = isOne ? own : this.#allPlaces(ino)
+    return places.filter(({ parent, name }) => this.#nodes.find(parent, name) === node).length
+  }
+
+  /** Takes back what another process had placed of a copy, which was about to get several names: none of them has been changed since. Throws KernelError where the host does not. */
+  takeBack(ino: Ino, handle: Uint8Array): void {
+    const { files } = this.#nodes
+    for (const { parent, name } of this.#allPlaces(ino)) {
+      const fd = parent.upper === undefined ? -1 : files.lookup(parent.upper, name)
+      if (fd < 0) continue
+      const placed = files.openedHandle(fd)
+      closeFd(fd)
+      if (placed === undefined || Buffer.compare(placed, handle) !== 0) continue
+      const failed = this.#keepingTimes(parent, (directory) => removeFile(directory, name))
+      if (failed < 0) throw new KernelError('unlink', -failed, `cannot take back a copy of inode ${ino} of the image`)
+    }
   }
 
   /** The node of a directory of the image, if it can still be seen. */

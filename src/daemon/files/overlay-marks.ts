@@ -36,9 +36,9 @@ export function isPrivate(name: Uint8Array): boolean {
   return PRIVATE.some((prefix) => Buffer.compare(name.subarray(0, prefix.length), prefix) === 0)
 }
 
-/** Remembers which file of the image this is a copy of; where the file system has no such marks, its number changes at the next mount. */
-export function markOrigin(fd: number, ino: number): void {
-  setXattrOf(fd, ORIGIN, Buffer.from(String(ino)), 0)
+/** Remembers which file of the image this is a copy of. False where the file system has no such marks: its number changes at the next mount. */
+export function markOrigin(fd: number, ino: number): boolean {
+  return setXattrOf(fd, ORIGIN, Buffer.from(String(ino)), 0) === 0
 }
 
 export function originOf(fd: number): number | undefined {

@@ -9,37 +9,16 @@ import {
   WireAttributes,
 } from '../../kernel/index.ts'
 import type { Ino } from '../../rafs/index.ts'
+import type { FilesJournal } from './files-journal.ts'
 import { entryOf, InodeNumbers, ROOT_NODE } from './file-server.ts'
 import type { OverlayLower } from './overlay-lower.ts'
 import { isOpaque, isWhiteout, originOf } from './overlay-marks.ts'
-
-/** A file or directory of an overlay that somebody knows. */
-export interface OverlayNode {
-  readonly id: number
-  readonly type: number
-  /** A place of it; undefined for the root. A file with several names may have others. */
-  parent: OverlayNode | undefined
-  name: Uint8Array
-  /** What is written to; undefined as long as only the image has it. */
-  upper: HostFile | undefined
-  /** In the image: a file that has not been copied, or the directory that this one is merged with. */
-  lower: Ino | undefined
-  /** The image's file that this is, or is a copy of: its number is what users see. */
-  origin: Ino | undefined
-  lookups: number
-  /** Nodes that have this one as their parent. */
-  children: number
-  /** Its last name was removed. */
-  isGone: boolean
-  /** What was copied of it and has no name yet. */
-  copy: { readonly fd: number; readonly name: Uint8Array } | undefined
-  copying: Promise<void> | undefined
-}
+import { blank, type OverlayNode } from './overlay-node.ts'
+import { OverlayWritten } from './overlay-written.ts'
 
 /** All changes go through this mount, so the kernel knows of them; the limit is for what people do in the upper directory by hand. */
 const BELIEVED_SECONDS = 5
 const LOWER_DEVICE = 'image'
-const NO_NAME = new Uint8Array(1)
 
 /** The nodes of one overlay: found by name in both layers, and by what they are, so that all names of a file lead to one node. */
 export class OverlayNodes {
@@ -57,15 +36,18 @@ export class OverlayNodes {
   /** Found but not told to the kernel yet. */
   readonly #fresh = new Set<OverlayNode>()
   readonly #onDrop: (node: OverlayNode) => void
+  readonly #written: OverlayWritten
   #last = ROOT_NODE
 
   constructor(parts: { slot: number; upper: string; lower: OverlayLower; onDrop: (node: OverlayNode) => void }) {
     this.#slot = parts.slot
     this.files = new HostFiles(parts.upper)
     this.#lower = parts.lower
+    this.#written = new OverlayWritten(this.files, (ino) => this.#removedLinks.get(ino) ?? 0)
     this.#onDrop = parts.onDrop
     this.#numbers = new InodeNumbers(parts.slot)
-    this.#numbers.words(LOWER_DEVICE, 0, 0) // the first device: its numbers are shown as they are
+    // the first two devices: their numbers are shown as they are, by each daemon
+    for (const device of [LOWER_DEVICE, this.files.root.device]) this.#numbers.words(device, 0, 0)
     const lower = isOpaque(this.files.root.fd) ? undefined : parts.lower.root
     this.root = {
       ...blank(ROOT_NODE, TYPE.DIRECTORY),
@@ -79,6 +61,62 @@ export class OverlayNodes {
 
   get(id: number): OverlayNode | undefined {
     return this.#byId.get(id)
+  }
+
+  /** The node of a file or directory that only the image has, or that is merged with one of it; undefined = nobody knows it. */
+  ofImage(ino: Ino): OverlayNode | undefined {
+    return this.#byLower.get(ino)
+  }
+
+  /** From now on what the kernel is told of is written there. */
+  keepIn(journal: FilesJournal | undefined): void {
+    this.#written.keepIn(journal)
+  }
+
+  /** Writes all that is in hand. */
+  write(to: FilesJournal): void {
+    this.#written.all(this.#byId.values(), to)
+  }
+
+  /** Nodes that are met for the first time get numbers beyond this one. */
+  numberBeyond(id: number): void {
+    this.#last = Math.max(this.#last, id)
+  }
+
+  /** A node that another process told the kernel of. It stays: nobody knows how often. */
+  restore(id: number, more: Partial<OverlayNode> & { type: number }, removed: number): OverlayNode {
+    const node: OverlayNode = { ...blank(id, more.type), ...more, lookups: Number.POSITIVE_INFINITY, isWritten: true }
+    if (removed > 0 && node.lower !== undefined) this.#removedLinks.set(node.lower, removed)
+    this.#enter(node)
+    return node
+  }
+
+  /** A directory was marked: what the image has in its place shows in it no more. */
+  unmerge(node: OverlayNode): void {
+    if (node.lower !== undefined) this.#byLower.delete(node.lower)
+    node.lower = undefined
+    this.#written.changed(node)
+  }
+
+  /** Nobody can tell any more what it is: who asks is told so. */
+  lose(node: OverlayNode): void {
+    if (node.lower !== undefined) this.#byLower.delete(node.lower)
+    node.lower = undefined
+    this.#written.gone(node)
+  }
+
+  /** As many names of an image's file were found to be left. */
+  namesLeft(node: OverlayNode, left: number): void {
+    if (node.lower === undefined || node.upper !== undefined) return
+    this.#lower.look(node.lower)
+    this.#removedLinks.set(node.lower, Math.max(0, this.#lower.of.nlink - left))
+    node.isGone = left === 0
+    this.#written.changed(node)
+  }
+
+  /** A file that has several names is about to get them in the upper directory, by this copy. Undefined: all is done, or taken back. */
+  placing(node: OverlayNode, copy: number | undefined): void {
+    this.#written.placing(node, copy)
   }
 
   /** What a name (with its NUL) leads to; undefined = nothing, or minus an errno. */
@@ -133,21 +171,28 @@ export class OverlayNodes {
 
   #add(parent: OverlayNode, name: Uint8Array, more: Partial<OverlayNode> & { type: number }): OverlayNode {
     const node: OverlayNode = { ...blank(++this.#last, more.type), ...more, parent, name: Buffer.from(name) }
-    parent.children++
+    this.#enter(node)
+    this.#fresh.add(node)
+    return node
+  }
+
+  #enter(node: OverlayNode): void {
+    if (node.parent !== undefined) node.parent.children++
     this.#byId.set(node.id, node)
     if (node.upper !== undefined) this.#byUpper.set(node.upper.key, node)
     if (node.lower !== undefined) this.#byLower.set(node.lower, node)
-    this.#fresh.add(node)
-    return node
   }
 
   /** It has been copied: from now on it is the upper file. */
   setUpper(node: OverlayNode, upper: HostFile): void {
     node.upper = upper
+    node.placing = undefined
     this.#byUpper.set(upper.key, node)
-    if (node.type === TYPE.DIRECTORY || node.lower === undefined) return
-    this.#byLower.delete(node.lower)
-    node.lower = undefined
+    if (node.type !== TYPE.DIRECTORY && node.lower !== undefined) {
+      this.#byLower.delete(node.lower)
+      node.lower = undefined
+    }
+    this.#written.changed(node)
   }
 
   moved(node: OverlayNode, parent: OverlayNode, name: Uint8Array): void {
@@ -166,13 +211,14 @@ export class OverlayNodes {
     const removed = (this.#removedLinks.get(node.lower) ?? 0) + 1
     this.#removedLinks.set(node.lower, removed)
     if (this.#lower.look(node.lower) === TYPE.DIRECTORY || removed >= this.#lower.of.nlink) node.isGone = true
+    this.#written.changed(node)
   }
 
   /** An entry for the kernel, which counts as a lookup. */
   entry(node: OverlayNode, reply: FileReply): number {
     const failed = this.describe(node)
     if (failed < 0) return failed
-    node.lookups++
+    this.#tell(node)
     return reply.entry(entryOf(this.#slot, node.id, BELIEVED_SECONDS), this.#attributes)
   }
 
@@ -185,8 +231,13 @@ export class OverlayNodes {
   /** An entry in a listing, which counts as a lookup. */
   listed(node: OverlayNode): { answer: EntryAnswer; attributes: WireAttributes } | undefined {
     if (this.describe(node) < 0) return undefined
-    node.lookups++
+    this.#tell(node)
     return { answer: entryOf(this.#slot, node.id, BELIEVED_SECONDS), attributes: this.#attributes }
+  }
+
+  #tell(node: OverlayNode): void {
+    node.lookups++
+    this.#written.told(node)
   }
 
   /** Notes the attributes that the kernel is to be told; 0 or minus an errno. */
@@ -255,26 +306,10 @@ export class OverlayNodes {
       this.files.close(node.upper)
     }
     this.#onDrop(node)
+    this.#written.gone(node)
     const { parent } = node
     if (parent === undefined) return
     parent.children--
     this.#dropUnused(parent)
-  }
-}
-
-function blank(id: number, type: number): OverlayNode {
-  return {
-    id,
-    type,
-    parent: undefined,
-    name: NO_NAME,
-    upper: undefined,
-    lower: undefined,
-    origin: undefined,
-    lookups: 0,
-    children: 0,
-    isGone: false,
-    copy: undefined,
-    copying: undefined,
   }
 }

@@ -30,11 +30,13 @@ import {
   syncOpen,
   writeOpen,
 } from './open-files.ts'
+import type { FilesJournal } from './files-journal.ts'
 import type { OverlayChanges } from './overlay-changes.ts'
 import type { OverlayCopy } from './overlay-copy.ts'
 import { mergedNames, OverlayListing } from './overlay-listing.ts'
 import type { OverlayLower } from './overlay-lower.ts'
-import type { OverlayNode, OverlayNodes } from './overlay-nodes.ts'
+import type { OverlayNode } from './overlay-node.ts'
+import type { OverlayNodes } from './overlay-nodes.ts'
 
 /** A read of the image's data that must be fetched. */
 export type ReadLater = (read: { ino: number; offset: number; count: number; low: number; high: number }) => void
@@ -65,6 +67,25 @@ export class OverlayOpen {
     this.#onRead = parts.onRead
   }
 
+  keepIn(journal: FilesJournal | undefined): void {
+    this.#open.keepIn(journal)
+  }
+
+  /** Opens again what another process had open, as far as it still is there. */
+  resume(journal: FilesJournal): void {
+    this.#open.resume(journal, (id, flags) => {
+      const node = this.#nodes.get(id)
+      if (node?.type === TYPE.DIRECTORY) return { node, fd: -1, flags, listing: new OverlayListing() }
+      if (node === undefined) return undefined
+      const file: OpenFile<OverlayNode, OverlayListing> = { node, fd: -1, flags }
+      return this.#reach(file) < 0 ? undefined : file
+    })
+  }
+
+  write(to: FilesJournal): void {
+    this.#open.write(to)
+  }
+
   /** The descriptor of a handle, if it has one. */
   fd(handle: number): number | undefined {
     const fd = this.#open.get(handle)?.fd
@@ -87,7 +108,7 @@ export class OverlayOpen {
       case OPCODE.OPEN:
         return this.#openFile(node, request, reply)
       case OPCODE.OPENDIR:
-        return this.#openDirectory(node, reply)
+        return this.#openDirectory(node, request, reply)
       case OPCODE.RELEASE:
       case OPCODE.RELEASEDIR:
         return this.#open.release(handleOf(request))
@@ -110,10 +131,12 @@ export class OverlayOpen {
 
   #openFile(node: OverlayNode, request: FileRequest, reply: FileReply): number {
     if (node.type !== TYPE.FILE) return -ERRNO.EINVAL
+    const again = this.#open.again(request)
+    if (again !== undefined) return reply.opened(again, OPENED.KEEP_CACHE)
     const flags = request.word(OPEN_IN.flags)
     const file: OpenFile<OverlayNode, OverlayListing> = { node, fd: -1, flags }
     const failed = this.#reach(file)
-    return failed < 0 ? failed : reply.opened(this.#open.add(file), OPENED.KEEP_CACHE)
+    return failed < 0 ? failed : reply.opened(this.#open.add(file, request), OPENED.KEEP_CACHE)
   }
 
   /** Opens the upper file, once there is one. 0 or minus an errno. */
@@ -138,23 +161,29 @@ export class OverlayOpen {
       return opened
     })
     if (made < 0) return lateName(made, flags)
-    const answered = this.#created(parent, name, { fd: opened, flags }, reply)
+    const answered = this.#created(parent, name, opened, request, reply)
     if (answered < 0) closeFd(opened)
     return answered
   }
 
-  /** The answer to CREATE, of a file that is open. */
-  #created(
-    parent: OverlayNode,
-    name: Uint8Array,
-    { fd, flags }: { readonly fd: number; readonly flags: number },
-    reply: FileReply,
-  ): number {
-    const found = this.#nodes.find(parent, name)
-    if (typeof found !== 'object') return found ?? -ERRNO.ENOENT
-    if (found.type !== TYPE.FILE) return -ERRNO.EINVAL
-    const entry = this.#nodes.entry(found, reply)
-    return entry < 0 ? entry : reply.opened(this.#open.add({ node: found, fd, flags }), OPENED.KEEP_CACHE, entry)
+  /** The answer to a CREATE whose file another process made, and perhaps did not tell. */
+  createAgain(parent: OverlayNode, request: FileRequest, reply: FileReply): number {
+    const name = request.name(CREATE_IN.size)
+    return name === undefined ? -ERRNO.EINVAL : this.#created(parent, name, -1, request, reply)
+  }
+
+  /** The answer to CREATE; `opened` = -1: the file is not open yet. */
+  #created(parent: OverlayNode, name: Uint8Array, opened: number, request: FileRequest, reply: FileReply): number {
+    const node = this.#nodes.find(parent, name)
+    if (typeof node !== 'object') return node ?? -ERRNO.ENOENT
+    if (node.type !== TYPE.FILE) return -ERRNO.EINVAL
+    const entry = this.#nodes.entry(node, reply)
+    if (entry < 0) return entry
+    const again = opened < 0 ? this.#open.again(request) : undefined
+    if (again !== undefined) return reply.opened(again, OPENED.KEEP_CACHE, entry)
+    const file = { node, fd: opened, flags: request.word(CREATE_IN.flags) }
+    const failed = this.#reach(file)
+    return failed < 0 ? failed : reply.opened(this.#open.add(file, request), OPENED.KEEP_CACHE, entry)
   }
 
   #read(node: OverlayNode, request: FileRequest, reply: FileReply): number {
@@ -214,8 +243,10 @@ export class OverlayOpen {
     return failed < 0 ? failed : copyOpen(from.fd, to.fd, request, reply)
   }
 
-  #openDirectory(node: OverlayNode, reply: FileReply): number {
-    return reply.opened(this.#open.add({ node, fd: -1, flags: O.RDONLY, listing: new OverlayListing() }), 0)
+  #openDirectory(node: OverlayNode, request: FileRequest, reply: FileReply): number {
+    const listing = new OverlayListing()
+    const again = this.#open.again(request)
+    return reply.opened(again ?? this.#open.add({ node, fd: -1, flags: O.RDONLY, listing }, request), 0)
   }
 
   #readDirectory(node: OverlayNode, request: FileRequest, reply: FileReply): number {

@@ -1,9 +1,9 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import {
   ERRNO,
   FILE_OPCODE,
   type FileReply,
   type FileRequest,
-  COPY_IN,
   LINK_IN,
   linkFd,
   makeDirectory,
@@ -13,19 +13,26 @@ import {
   MKNOD_IN,
   OPCODE,
   readLink,
-  RENAME,
   SET,
   SETATTR_IN,
   TYPE,
 } from '../../kernel/index.ts'
 import { fileSystemOf, setAttributes } from './attributes.ts'
 import type { FileServer } from './file-server.ts'
-import { isSelf, type RenameRequest, renameOf } from './names.ts'
+import { FilesJournal } from './files-journal.ts'
+import { isSelf } from './names.ts'
+import { MADE, NotedChanges } from './noted-changes.ts'
+import { handleOf, writeOpen } from './open-files.ts'
 import { OverlayChanges } from './overlay-changes.ts'
 import { CopyError, type FetchLower, OverlayCopy } from './overlay-copy.ts'
+import { dataFor, overlayRename } from './overlay-data.ts'
 import { type LowerImage, OverlayLower } from './overlay-lower.ts'
-import { type OverlayNode, OverlayNodes } from './overlay-nodes.ts'
+import { markOrigin } from './overlay-marks.ts'
+import type { OverlayNode } from './overlay-node.ts'
+import { OverlayNodes } from './overlay-nodes.ts'
 import { OverlayOpen, type ReadLater } from './overlay-open.ts'
+import { resumeNodes } from './overlay-resume.ts'
+import { OverlayStanding } from './overlay-standing.ts'
 import { OverlayWork } from './overlay-work.ts'
 import { OverlayXattrs } from './overlay-xattrs.ts'
 
@@ -40,7 +47,13 @@ export interface OverlayParts {
   readonly readLater: ReadLater
   /** A read was answered from the image's cache. */
   readonly onRead: (bytes: number) => void
+  /** Another daemon serves it until {@link OverlayTree.resume}. */
+  readonly isRestored: boolean
 }
+
+/** So long the daemon before may take to leave the work directory. */
+const CLAIM_DEADLINE_MS = 10_000
+const CLAIM_PAUSE_MS = 10
 
 /**
  * An image that can be written to: what is changed is copied to an upper directory of the host first, in the form of overlayfs. Files of the image are read by the engine, those of the upper directory by their
@@ -54,6 +67,11 @@ export class OverlayTree implements FileServer {
   readonly #changes: OverlayChanges
   readonly #open: OverlayOpen
   readonly #xattrs: OverlayXattrs
+  #journal: FilesJournal | undefined
+  #noted: NotedChanges<OverlayNode> | undefined
+  /** Until then another process may work in the directories. */
+  #resuming: Promise<void> | undefined
+  #hasEnded = false
 
   /** Throws KernelError, RafsError, or an error of the file system. */
   constructor(parts: OverlayParts) {
@@ -61,6 +79,7 @@ export class OverlayTree implements FileServer {
     const lower = new OverlayLower(parts.image)
     const work = new OverlayWork(parts.work, upper)
     try {
+      if (!parts.isRestored && !work.claim()) throw work.isTaken
       this.#nodes = new OverlayNodes({
         slot,
         upper,
@@ -79,6 +98,51 @@ export class OverlayTree implements FileServer {
     this.#open = new OverlayOpen({ ...parts, nodes: this.#nodes, lower, copy: this.#copy, changes: this.#changes })
   }
 
+  /** Writes from now on what is in hand. Without a journal, or where it cannot be, the next process does not know it. */
+  keep(journal: string | undefined): void {
+    this.#journal = this.#openJournal(journal)
+    this.#nodes.keepIn(this.#journal)
+    this.#open.keepIn(this.#journal)
+  }
+
+  /** The same, and goes on with what another process had in hand, once that one has left. Requests wait for it; where it fails, they fail. */
+  resume(journal: string | undefined, onFailure: (error: unknown) => void): void {
+    this.#resuming = this.#goOn(journal)
+    this.#resuming.then(
+      () => (this.#resuming = undefined),
+      (error: unknown) => (this.#hasEnded ? undefined : onFailure(error)),
+    )
+  }
+
+  async #goOn(name: string | undefined): Promise<void> {
+    const deadline = Date.now() + CLAIM_DEADLINE_MS
+    while (!this.#work.claim()) {
+      if (Date.now() > deadline) throw this.#work.isTaken
+      await sleep(CLAIM_PAUSE_MS)
+      if (this.#hasEnded) throw new CopyError(ERRNO.ESTALE)
+    }
+    const journal = this.#openJournal(name)
+    this.#journal = journal
+    this.#nodes.keepIn(journal)
+    if (journal === undefined) return
+    const hasMarks = markOrigin(this.#work.fd, 0)
+    resumeNodes({ nodes: this.#nodes, lower: this.#lower, copy: this.#copy, hasMarks }, journal)
+    this.#open.resume(journal)
+  }
+
+  #openJournal(name: string | undefined): FilesJournal | undefined {
+    const journal =
+      name === undefined
+        ? undefined
+        : FilesJournal.open(name, (to) => {
+            this.#nodes.write(to)
+            this.#open.write(to)
+          })
+    const parts = { nodes: this.#nodes, lower: this.#lower, open: this.#open, xattrs: this.#xattrs }
+    this.#noted = journal === undefined ? undefined : new NotedChanges(new OverlayStanding(parts), journal)
+    return journal
+  }
+
   setOwnDevice(device: string): void {
     this.#nodes.files.ownDevice = device
   }
@@ -88,10 +152,13 @@ export class OverlayTree implements FileServer {
   }
 
   leave(): void {
+    this.#journal?.leave()
     this.end()
   }
 
   end(): void {
+    this.#hasEnded = true
+    this.#journal?.end()
     this.#open.end()
     this.#nodes.end()
     this.#work.end()
@@ -99,51 +166,8 @@ export class OverlayTree implements FileServer {
 
   /** The data of what is about to be changed. A copy that the disk has no room for is told by its errno. */
   prepare(request: FileRequest): Promise<void> | undefined {
-    const node = this.#nodes.get(request.node)
-    if (node === undefined) return undefined
-    switch (request.opcode) {
-      case FILE_OPCODE.WRITE:
-      case FILE_OPCODE.FALLOCATE:
-      case FILE_OPCODE.SETXATTR:
-      case FILE_OPCODE.REMOVEXATTR:
-        return this.#copy.fetch(node)
-      case FILE_OPCODE.SETATTR: {
-        // what is cut off need not be fetched, if nothing can fail before
-        const cuts = (request.word(SETATTR_IN.valid) & (SET.SIZE | SET.UID | SET.GID)) === SET.SIZE
-        return this.#copy.fetch(node, cuts ? request.number(SETATTR_IN.length) : undefined)
-      }
-      case FILE_OPCODE.LINK: {
-        const linked = this.#nodes.get(request.nodeAt(LINK_IN.node))
-        return linked === undefined ? undefined : this.#copy.fetch(linked)
-      }
-      case FILE_OPCODE.COPY_FILE_RANGE: {
-        const to = this.#nodes.get(request.nodeAt(COPY_IN.toNode))
-        return to === undefined ? undefined : this.#copy.fetch(to)
-      }
-      case FILE_OPCODE.RENAME:
-      case FILE_OPCODE.RENAME2:
-        return this.#prepareRename(node, request)
-      default:
-        return undefined
-    }
-  }
-
-  #prepareRename(from: OverlayNode, request: FileRequest): Promise<void> | undefined {
-    const move = this.#renameOf(request)
-    if (typeof move === 'number') return undefined // answer tells
-    const found = [this.#nodes.find(from, move.name), this.#nodes.find(move.to, move.newName)]
-    const [source, target] = found.map((node) => (typeof node === 'object' ? this.#copy.fetch(node) : undefined))
-    // a target that is replaced need not be copied: only an exchange keeps it
-    return move.flags === RENAME.EXCHANGE && target !== undefined
-      ? Promise.all([source, target]).then(() => undefined)
-      : source
-  }
-
-  #renameOf(request: FileRequest): (Omit<RenameRequest, 'to'> & { to: OverlayNode }) | number {
-    const move = renameOf(request)
-    if (move === undefined) return -ERRNO.EINVAL
-    const to = this.#nodes.get(move.to)
-    return to === undefined ? -ERRNO.ESTALE : { ...move, to }
+    const fetch = (): Promise<void> | undefined => dataFor(request, this.#nodes, this.#copy)
+    return this.#resuming === undefined ? fetch() : this.#resuming.then(fetch)
   }
 
   answerRoot(reply: FileReply): number {
@@ -154,6 +178,48 @@ export class OverlayTree implements FileServer {
     this.#nodes.rest()
     const node = this.#nodes.get(request.node)
     if (node === undefined) return -ERRNO.ESTALE
+    const noted = this.#noted
+    if (noted === undefined || !noted.has(request)) return this.#answer(node, request, reply)
+    const made = noted.made(node, request)
+    if (made === undefined) noted.begin(node, request)
+    const result =
+      made === undefined ? this.#answer(node, request, reply) : this.#answerMade(node, request, reply, made)
+    noted.end(request, request.opcode === FILE_OPCODE.WRITE && result > 0 ? reply.counted : result)
+    return result
+  }
+
+  /** The answer to a change that another process made, and perhaps did not tell, with what it came to there. */
+  #answerMade(node: OverlayNode, request: FileRequest, reply: FileReply, made: number): number {
+    if (made < 0) return made
+    const nameAt = MADE.get(request.opcode)
+    switch (request.opcode) {
+      case FILE_OPCODE.WRITE: {
+        const fd = this.#open.fd(handleOf(request))
+        return fd === undefined ? -ERRNO.EBADF : writeOpen(fd, request, reply, made)
+      }
+      case FILE_OPCODE.CREATE:
+        return this.#open.createAgain(node, request, reply)
+      case FILE_OPCODE.UNLINK:
+      case FILE_OPCODE.RMDIR:
+        this.#changes.lostName(node, request.name(0))
+        return 0
+      case FILE_OPCODE.RENAME:
+      case FILE_OPCODE.RENAME2: {
+        const move = overlayRename(request, this.#nodes)
+        return typeof move === 'number' ? 0 : this.#changes.renamed(node, move.name, move.to, move.newName, move.flags)
+      }
+      default:
+        return nameAt === undefined ? 0 : this.#entryOf(node, request.name(nameAt), reply)
+    }
+  }
+
+  #entryOf(parent: OverlayNode, name: Uint8Array | undefined, reply: FileReply): number {
+    if (name === undefined) return -ERRNO.EINVAL
+    const found = this.#nodes.find(parent, name)
+    return typeof found === 'object' ? this.#nodes.entry(found, reply) : (found ?? -ERRNO.ENOENT)
+  }
+
+  #answer(node: OverlayNode, request: FileRequest, reply: FileReply): number {
     switch (request.opcode) {
       case OPCODE.GETATTR:
         return this.#nodes.attributes(node, reply)
@@ -201,7 +267,7 @@ export class OverlayTree implements FileServer {
       }
       case FILE_OPCODE.RENAME:
       case FILE_OPCODE.RENAME2: {
-        const move = this.#renameOf(request)
+        const move = overlayRename(request, this.#nodes)
         return typeof move === 'number'
           ? move
           : this.#changes.rename(node, move.name, move.to, move.newName, move.flags)
@@ -218,9 +284,7 @@ export class OverlayTree implements FileServer {
   #lookup(directory: OverlayNode, request: FileRequest, reply: FileReply): number {
     const name = request.name(0)
     if (name === undefined) return isSelf(request) ? this.#nodes.entry(directory, reply) : -ERRNO.ESTALE
-    if (name.length > NAME_MAX + 1) return -ERRNO.ENAMETOOLONG
-    const found = this.#nodes.find(directory, name)
-    return typeof found === 'object' ? this.#nodes.entry(found, reply) : (found ?? -ERRNO.ENOENT)
+    return name.length > NAME_MAX + 1 ? -ERRNO.ENAMETOOLONG : this.#entryOf(directory, name, reply)
   }
 
   #setattr(node: OverlayNode, request: FileRequest, reply: FileReply): number {
@@ -250,9 +314,7 @@ export class OverlayTree implements FileServer {
   ): number {
     if (name === undefined) return -ERRNO.EINVAL
     const made = this.#changes.make(parent, name, request, make)
-    if (made < 0) return made
-    const found = this.#nodes.find(parent, name)
-    return typeof found === 'object' ? this.#nodes.entry(found, reply) : (found ?? -ERRNO.ENOENT)
+    return made < 0 ? made : this.#entryOf(parent, name, reply)
   }
 
   #makeNode(parent: OverlayNode, request: FileRequest, reply: FileReply): number {

@@ -25,10 +25,11 @@ const DIRECTORY = 4
  */
 export class OverlayWork {
   readonly #files: HostFiles
+  readonly #folder: string
   #last = 0
   #hasEnded = false
 
-  /** Throws KernelError or an error of the file system: both directories must be there, on one file system, and no other daemon may work in them. */
+  /** Throws KernelError or an error of the file system: both directories must be there, on one file system. */
   constructor(workDirectory: string, upperDirectory: string) {
     const [work, upper] = [realPath(workDirectory), realpathSync(upperDirectory)]
     if (isWithin(work.path, upper) || isWithin(upper, work.path))
@@ -45,16 +46,21 @@ export class OverlayWork {
       )
     const folder = join(workDirectory, FOLDER)
     mkdirSync(folder, { recursive: true, mode: 0o700 })
+    this.#folder = folder
     this.#files = new HostFiles(folder)
-    if (!tryLockFile(this.#files.directoryFd)) {
-      this.#files.end()
-      throw new KernelError(
-        'flock',
-        ERRNO.EBUSY,
-        `another daemon works in "work_dir" (${workDirectory}); give each overlay its own`,
-      )
-    }
-    for (const name of readdirSync(folder)) rmSync(join(folder, name), { recursive: true, force: true })
+  }
+
+  /** Before anything is made here. False: another daemon works here, now. What a killed one left is removed. */
+  claim(): boolean {
+    if (!tryLockFile(this.#files.directoryFd)) return false
+    for (const name of readdirSync(this.#folder)) rmSync(join(this.#folder, name), { recursive: true, force: true })
+    return true
+  }
+
+  /** Why {@link claim} did not work. */
+  get isTaken(): KernelError {
+    const what = `another daemon works in "work_dir" (${dirname(this.#folder)}); give each overlay its own`
+    return new KernelError('flock', ERRNO.EBUSY, what)
   }
 
   /** A descriptor of the place, for the calls with names. */

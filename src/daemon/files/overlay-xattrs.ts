@@ -2,7 +2,8 @@ import { ERRNO, FILE_OPCODE, type FileReply, type FileRequest, XATTR_IN } from '
 import type { OverlayCopy } from './overlay-copy.ts'
 import type { OverlayLower } from './overlay-lower.ts'
 import { isPrivate } from './overlay-marks.ts'
-import type { OverlayNode, OverlayNodes } from './overlay-nodes.ts'
+import type { OverlayNode } from './overlay-node.ts'
+import type { OverlayNodes } from './overlay-nodes.ts'
 import { answerNames, getXattr, listXattrs, removeXattr, setXattr } from './xattrs.ts'
 
 /** Extended attributes of one overlay: those of the upper file, or of the image's; without what overlays keep in them. */
@@ -25,11 +26,16 @@ export class OverlayXattrs {
       const fd = this.#nodes.files.fd(node.upper)
       return fd < 0 ? fd : getXattr(fd, request, reply)
     }
-    const found = this.#ofImage(node).find((xattr) => Buffer.compare(xattr.name, name) === 0)
+    const value = this.ofImage(node, name)
     const room = request.word(XATTR_IN.count)
-    if (found === undefined) return -ERRNO.ENODATA
-    if (room === 0) return reply.count(found.value.length)
-    return found.value.length > room ? -ERRNO.ERANGE : reply.data(found.value)
+    if (value === undefined) return -ERRNO.ENODATA
+    if (room === 0) return reply.count(value.length)
+    return value.length > room ? -ERRNO.ERANGE : reply.data(value)
+  }
+
+  /** The value that a file of the image has under a name, which has no NUL. */
+  ofImage(node: OverlayNode, name: Uint8Array): Uint8Array | undefined {
+    return this.#allOfImage(node).find((xattr) => Buffer.compare(xattr.name, name) === 0)?.value
   }
 
   /** LISTXATTR. */
@@ -38,11 +44,11 @@ export class OverlayXattrs {
       const fd = this.#nodes.files.fd(node.upper)
       return fd < 0 ? fd : listXattrs(fd, request, reply, isPrivate)
     }
-    const names = this.#ofImage(node).flatMap(({ name }) => (isPrivate(name) ? [] : [name, NUL]))
+    const names = this.#allOfImage(node).flatMap(({ name }) => (isPrivate(name) ? [] : [name, NUL]))
     return answerNames(Buffer.concat(names), request.word(XATTR_IN.count), reply)
   }
 
-  #ofImage(node: OverlayNode): ReturnType<OverlayLower['xattrs']> {
+  #allOfImage(node: OverlayNode): ReturnType<OverlayLower['xattrs']> {
     return node.lower === undefined ? [] : this.#lower.xattrs(node.lower)
   }
 

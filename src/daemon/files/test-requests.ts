@@ -21,15 +21,17 @@ export interface Asked {
   readonly size?: number
   readonly head?: Readonly<Record<number, number>>
   readonly rest?: string
+  /** Its number, when there are several. */
+  readonly unique?: number
 }
 
 export function message(
-  { opcode, node = ROOT_NODE, size = 0, head = {}, rest = '' }: Asked,
+  { opcode, node = ROOT_NODE, size = 0, head = {}, rest = '', unique = UNIQUE }: Asked,
   isAgain: boolean,
 ): FileRequest {
   const bytes = Buffer.alloc(HEADER + size)
   bytes.writeUInt32LE(opcode, 4)
-  bytes.writeUInt32LE(UNIQUE, 8)
+  bytes.writeUInt32LE(unique, 8)
   bytes.writeUInt32LE(isAgain ? RESENT : 0, 12)
   bytes.writeBigUInt64LE(BigInt(node), 16)
   for (const [at, value] of Object.entries(head)) bytes.writeUInt32LE(value, HEADER + Number(at))

@@ -6,7 +6,7 @@ import * as fc from 'fast-check'
 import { DaemonError } from '../errors.ts'
 import { crc64 } from './crc64.ts'
 import { FieldWriter, seal } from './envelope.ts'
-import { decodeState, encodeState, type SessionState } from './session-state.ts'
+import { decodeState, encodeState, type MountKind, type MountRecord, type SessionState } from './session-state.ts'
 
 /** Written by the original, release 2.4.4 on x86_64. */
 const ORIGINAL = readFileSync(join(import.meta.dirname, '../testdata/session-state.bin'))
@@ -44,21 +44,24 @@ test('a state that was cut, or changed in any byte, is refused', { skip }, () =>
 
 const text = fc.string({ unit: 'grapheme', maxLength: 40 })
 const flag = fc.boolean()
+const mounts = (kind: MountKind, more: Readonly<Record<string, fc.Arbitrary<string>>> = {}) =>
+  fc.record(
+    {
+      path: text,
+      kind: fc.constant(kind),
+      source: text,
+      document: text,
+      prefetchFiles: fc.option(fc.array(text, { maxLength: 3 }), { nil: undefined }),
+      slot: fc.integer({ min: 1, max: 255 }),
+      ...more,
+    },
+    { noNullPrototype: true },
+  ) as fc.Arbitrary<MountRecord>
 const states: fc.Arbitrary<SessionState> = fc.record({
-  mounts: fc.uniqueArray(
-    fc.record(
-      {
-        path: text,
-        kind: fc.constantFrom('rafs' as const, 'passthrough' as const),
-        source: text,
-        document: text,
-        prefetchFiles: fc.option(fc.array(text, { maxLength: 3 }), { nil: undefined }),
-        slot: fc.integer({ min: 1, max: 255 }),
-      },
-      { noNullPrototype: true },
-    ),
-    { maxLength: 6, comparator: (a, b) => a.path === b.path || a.slot === b.slot },
-  ),
+  mounts: fc.uniqueArray(fc.oneof(mounts('rafs'), mounts('passthrough'), mounts('overlay', { journal: text })), {
+    maxLength: 6,
+    comparator: (a, b) => a.path === b.path || a.slot === b.slot,
+  }),
   connection: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
   options: fc.record(
     {

@@ -11,9 +11,12 @@ export interface MountRecord {
   readonly document: string
   readonly prefetchFiles: readonly string[] | undefined
   readonly slot: number
+  /** Of an overlay: the name of the file with what is in hand of it. */
+  readonly journal?: string | undefined
 }
 
-export type MountKind = 'rafs' | 'passthrough'
+/** The original knows the first two, and refuses a state with another one. */
+export type MountKind = 'rafs' | 'passthrough' | 'overlay'
 
 /** What the session's first daemon and the kernel agreed on. Flags by bit, as in FUSE's session start. */
 export interface SessionOptions {
@@ -48,7 +51,7 @@ export interface SessionState {
   readonly settings: ReadonlyMap<string, string>
 }
 
-const KINDS: readonly MountKind[] = ['rafs', 'passthrough']
+const KINDS: readonly MountKind[] = ['rafs', 'passthrough', 'overlay']
 const MAX_SETTINGS_BYTES = 1 << 20
 
 /** Section "Session". */
@@ -59,6 +62,7 @@ export function encodeState(state: SessionState): Buffer {
       to.flag(mount.prefetchFiles !== undefined)
       if (mount.prefetchFiles !== undefined) to.list(mount.prefetchFiles, (list, path) => list.text(path))
       to.u8(mount.slot)
+      if (mount.kind === 'overlay') to.text(mount.journal ?? '')
     })
     .data(encodeTree(state))
     .u64(state.connection)
@@ -96,7 +100,9 @@ function readMount(from: FieldReader): MountRecord {
   const document = from.text(MAX_DOCUMENT_BYTES)
   if (from.text(MAX_TEXT_BYTES) !== path) throw damaged('the state', `the mount ${path} has two names`)
   const prefetchFiles = from.flag() ? from.list(8, (list) => list.text(MAX_TEXT_BYTES)) : undefined
-  return { path, kind, source, document, prefetchFiles, slot: from.u8() }
+  const slot = from.u8()
+  const journal = kind === 'overlay' ? from.text(MAX_TEXT_BYTES) : undefined
+  return { path, kind, source, document, prefetchFiles, slot, ...(journal === undefined ? {} : { journal }) }
 }
 
 function checkMounts(mounts: readonly MountRecord[]): void {

@@ -92,23 +92,20 @@ export class Keeper {
   readonly #log: Log
   readonly #state: () => Promise<Buffer>
   readonly #device: number
-  readonly #isLasting: () => boolean
   #file: KeptFile | undefined
   #child: ChildProcess | undefined
   #parent: number | undefined
   #startedAt = 0
   #ended = false
 
-  /** `state` gives what a successor needs, `isLasting` tells whether there can be one. */
+  /** `state` gives what a successor needs. */
   constructor(parts: {
     readonly device: number
     readonly state: () => Promise<Buffer>
-    readonly isLasting: () => boolean
     readonly log: Log
     readonly kept: Kept | undefined
   }) {
     this.#device = parts.device
-    this.#isLasting = parts.isLasting
     this.#state = parts.state
     this.#log = parts.log
     if (parts.kept === undefined) return
@@ -118,7 +115,6 @@ export class Keeper {
 
   /** Starts it, if there is none. What fails is logged: without a keeper all goes on, until the daemon dies. */
   async start(): Promise<void> {
-    if (!this.#isLasting()) return this.#end('overlays are not brought back when this daemon dies')
     try {
       this.#file ??= new KeptFile(memoryFile(FILE_NAME))
       await this.#keep(this.#file)
@@ -133,7 +129,6 @@ export class Keeper {
   /** After each change of what is mounted. */
   async update(): Promise<void> {
     if (this.#ended || this.#file === undefined) return
-    if (!this.#isLasting()) return this.#end('with an overlay, this daemon is not brought back when it dies')
     try {
       await this.#keep(this.#file)
     } catch (error) {
@@ -150,11 +145,6 @@ export class Keeper {
   /** Would it bring this daemon back? */
   get isThere(): boolean {
     return !this.#ended && (this.#child?.exitCode === null || process.ppid === this.#parent)
-  }
-
-  #end(why: string): void {
-    this.#log.info(`no keeper: ${why}`)
-    this.end()
   }
 
   /** Ends it, before this daemon ends in order. */

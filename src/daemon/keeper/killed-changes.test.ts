@@ -1,20 +1,16 @@
 /** A daemon is killed between a change and the note that it was made: a tracer holds it there. */
 import assert from 'node:assert/strict'
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { appendFile, link, mkdir, rename, rmdir, stat, symlink, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { whyNoFuse } from '../../kernel/index.ts'
 import type { TestDaemon } from '../testing.ts'
 import { TestSupervisor } from '../handover/test-supervisor.ts'
+import { hold, whyNoHolding } from './test-held.ts'
 import { journalOf, Kept, until } from './test-kept.ts'
 
-const hasTracer = spawnSync('strace', ['-V']).error === undefined
-const skip =
-  whyNoFuse() ??
-  (process.getuid?.() !== 0 ? 'needs root to find files by their handles' : hasTracer ? false : 'needs strace')
+const skip = whyNoHolding()
 
 /** A change in a directory, and whether the host has it. */
 interface Step {
@@ -51,16 +47,6 @@ const STEPS: readonly Step[] = [
 
 function textOf(directory: string, name: string): string {
   return readFileSync(join(directory, name), 'utf8')
-}
-
-/** Holds a process before it notes that a change was made. */
-async function hold(pid: number, journal: string, notes: number): Promise<ChildProcess> {
-  const how = [`--inject=write:delay_enter=60s:when=${notes + 1}`, `--trace-path=${journal}`]
-  const tracer = spawn('strace', ['-f', '-p', String(pid), '-e', 'trace=write', ...how], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  })
-  await once(tracer.stderr, 'data') // it has begun
-  return tracer
 }
 
 /** A shared directory whose daemons die. */

@@ -42,7 +42,7 @@ test('a daemon whose keeper is gone leaves the process alone that is its parent 
   const script = `
     import { Keeper, takeKept } from ${JSON.stringify(join(import.meta.dirname, 'keeper.ts'))}
     const kept = takeKept()
-    new Keeper({ device: 3, kept, state: undefined, isLasting: () => true, log: undefined }).end()
+    new Keeper({ device: 3, kept, state: undefined, log: undefined }).end()
     console.log('keeper', kept.keeper)`
   const child = spawn(
     '/bin/sh',
@@ -98,7 +98,7 @@ test('a state that comes after the end is written nowhere', async () => {
   const log = new Log({ level: 'error', file: undefined, rotationBytes: 0 })
   const file = new KeptFile(memoryFile('nydusd state'))
   const kept = { starts: 1, keeper: 1, device: 0, file }
-  const keeper = new Keeper({ device: 0, kept, state: () => state.promise, isLasting: () => true, log })
+  const keeper = new Keeper({ device: 0, kept, state: () => state.promise, log })
   const update = keeper.update()
   keeper.end()
   const path = join(scratch.path, 'data')

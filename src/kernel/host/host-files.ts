@@ -94,6 +94,18 @@ export class HostFiles {
     return this.stat.device === this.root.device ? handleOf(fd) : undefined
   }
 
+  /** The handle of a file that is known; undefined where it could not be found by one. */
+  knownHandle(file: HostFile): Uint8Array | undefined {
+    if (file.device !== this.root.device) return undefined
+    const fd = this.fd(file)
+    return file.handle ?? (fd < 0 ? undefined : handleOf(fd))
+  }
+
+  /** The same, of a file that is open and lies on the directory's device. */
+  openedHandle(fd: number): Uint8Array | undefined {
+    return handleOf(fd)
+  }
+
   /** As {@link lookup}, of a file that another process had a handle of. */
   openHandle(handle: Uint8Array): number {
     const fd = openHandle(this.#mount, handle)

@@ -10,6 +10,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   renameSync,
   rmdirSync,
   rmSync,
@@ -61,6 +62,15 @@ const skip =
       : 'needs root to find files by their handles'
 const BEGUN_BYTES = RECORD.rest + BEGUN.size
 const ENOTEMPTY = 39
+const ENTRY_BYTES = 128
+
+function leads(fd: string, folder: string): boolean {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`).startsWith(folder)
+  } catch {
+    return false // that of the listing itself
+  }
+}
 
 /** One shared directory, one process after another. */
 class Shared implements Disposable {
@@ -311,4 +321,31 @@ test('an attribute that was set or removed is answered as it was', { skip }, (t)
   )
   shared.die(removexattr(node), undefined, -ERRNO.ENODATA)
   assert.equal(shared.ask(removexattr(node), true), -ERRNO.ENODATA)
+})
+
+test('an open file whose OPEN, OPENDIR or CREATE is handed out again is open once, and closed by its RELEASE', {
+  skip,
+}, () => {
+  using shared = new Shared()
+  writeFileSync(shared.path('old'), 'text')
+  const held = (): number => readdirSync('/proc/self/fd').filter((fd) => leads(fd, shared.host)).length
+  const opens: Array<readonly [asked: Asked, handleAt: number]> = [
+    [{ opcode: OPCODE.OPEN, node: shared.node('old'), size: OPEN_IN.size, head: { [OPEN_IN.flags]: O.RDWR } }, 0],
+    [{ opcode: OPCODE.OPENDIR, size: OPEN_IN.size }, 0],
+    [create(O.EXCL), ENTRY_BYTES],
+  ]
+  for (const [index, [asked, at]] of opens.entries()) {
+    const unique = 100 + index * 2
+    assert.ok(shared.ask({ ...asked, unique }) > 0)
+    const handle = shared.answered(at)
+    shared.next()
+    const before = held()
+    for (let times = 0; times < 3; times += 1) {
+      assert.ok(shared.ask({ ...asked, unique }, true) > 0)
+      assert.equal(shared.answered(at), handle)
+    }
+    assert.equal(held(), before, `operation ${asked.opcode}`)
+    assert.equal(shared.ask({ opcode: OPCODE.RELEASE, size: 24, head: { 0: handle }, unique: 300 }), 0)
+    assert.equal(held(), before - 1, `operation ${asked.opcode}`)
+  }
 })

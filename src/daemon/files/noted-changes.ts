@@ -8,22 +8,38 @@ import {
   ERRNO,
   FILE_OPCODE,
   type FileRequest,
-  getXattrOf,
-  type HostFiles,
+  type HostStat,
   LINK_IN,
   MKDIR_IN,
   MKNOD_IN,
   readLink,
   SETXATTR_IN,
-  statFd,
   TYPE,
 } from '../../kernel/index.ts'
 import { type Begun, MOST_CHANGES, requestKey, STANDING_BYTES, takeOldest } from './files-in-hand.ts'
 import type { FilesJournal } from './files-journal.ts'
-import type { HostNode, HostNodes } from './host-nodes.ts'
-import type { HostOpen } from './host-open.ts'
 import { renameOf } from './names.ts'
 import { appended, appends, handleOf } from './open-files.ts'
+import { isResent, numberOf } from './request-number.ts'
+
+/** A file system whose changes are noted, as one request finds it. Names end in NUL. */
+export interface NotedTree<N> {
+  /** Filled by {@link made}. */
+  readonly stat: HostStat
+  get(node: number): N | undefined
+  /** What has this name: {@link NOTHING}, or what tells it from all others; the first of them is noted, more are what it was before it was copied. Undefined = it cannot be looked at. */
+  standing(directory: N, name: Uint8Array): readonly Uint8Array[] | undefined
+  /** What has this name: a descriptor that names it, which the caller closes, or minus an errno. */
+  made(directory: N, name: Uint8Array): number
+  /** Is this node the file that {@link made} has just found? */
+  isMade(node: N): boolean
+  /** As getxattr(2), the name with its NUL. */
+  attribute(node: N, name: Uint8Array, into: Uint8Array): number
+  /** The descriptor of a handle, if it has one. */
+  fd(handle: number): number | undefined
+  /** Of the file of a handle, in bytes; undefined = it cannot be looked at. */
+  size(node: N, handle: number): number | undefined
+}
 
 /** Requests that make something with a name, and where in them the name stands. */
 export const MADE: ReadonlyMap<number, number> = new Map([
@@ -41,30 +57,24 @@ const CHANGES: ReadonlySet<number> = new Set([
   FILE_OPCODE.RENAME2,
   FILE_OPCODE.REMOVEXATTR,
 ])
-/** Top bit of the number of a request that is handed out again. Source: docs/formats/fuse-wire.md, RESEND. */
-const RESENT = 0x8000_0000
 const XATTR_CREATE = 1
 /** Times of files are those of the kernel's last tick, at most this long ago. */
 const TICK_MS = 20
 
-const NOTHING = new Uint8Array(STANDING_BYTES)
+export const NOTHING = new Uint8Array(STANDING_BYTES)
 const UNKNOWN = new Uint8Array(STANDING_BYTES).fill(0xff)
 const THERE = new Uint8Array(STANDING_BYTES).fill(1)
 
-/** The changes of one shared directory. */
-export class HostChanges {
-  readonly #nodes: HostNodes
-  readonly #files: HostFiles
-  readonly #open: HostOpen
+/** The changes of one mount. */
+export class NotedChanges<N> {
+  readonly #tree: NotedTree<N>
   readonly #journal: FilesJournal
   readonly #target = new Uint8Array(4096)
   /** Of this process, by {@link requestKey}: whoever leaves the session has the kernel hand out again what others have in hand too. */
   readonly #results = new Map<string, number>()
 
-  constructor(nodes: HostNodes, open: HostOpen, journal: FilesJournal) {
-    this.#nodes = nodes
-    this.#files = nodes.files
-    this.#open = open
+  constructor(tree: NotedTree<N>, journal: FilesJournal) {
+    this.#tree = tree
     this.#journal = journal
   }
 
@@ -83,8 +93,8 @@ export class HostChanges {
   /**
    * What came of a request in another process, or in this one before it was handed out again: 0 or more when it was made (the bytes that were appended), else minus an errno; undefined = it is to be made, the first time or again.
    */
-  made(node: HostNode, request: FileRequest): number | undefined {
-    if (request.uniqueHigh < RESENT) return undefined
+  made(node: N, request: FileRequest): number | undefined {
+    if (!isResent(request)) return undefined
     const { changes } = this.#journal.before
     const key = requestKey(request.uniqueLow, request.uniqueHigh)
     const own = this.#results.get(key)
@@ -97,7 +107,7 @@ export class HostChanges {
   }
 
   /** Before it is made. */
-  begin(node: HostNode, request: FileRequest): void {
+  begin(node: N, request: FileRequest): void {
     this.#journal.change({ ...numberOf(request), begun: { at: Date.now(), before: this.#before(node, request) } })
   }
 
@@ -108,30 +118,30 @@ export class HostChanges {
     if (this.#results.size > MOST_CHANGES) takeOldest(this.#results)
   }
 
-  #before(node: HostNode, request: FileRequest): Uint8Array {
+  #before(node: N, request: FileRequest): Uint8Array {
     switch (request.opcode) {
       case FILE_OPCODE.WRITE:
-        return this.#size(request)
+        return this.#size(node, request)
       case FILE_OPCODE.SETXATTR:
       case FILE_OPCODE.REMOVEXATTR:
         return this.#attribute(node, request)
       case FILE_OPCODE.RENAME:
       case FILE_OPCODE.RENAME2:
-        return this.#standing(node, renameOf(request)?.name)
+        return this.#standing(node, renameOf(request)?.name)[0]
       default:
-        return this.#standing(node, request.name(MADE.get(request.opcode) ?? 0))
+        return this.#standing(node, request.name(MADE.get(request.opcode) ?? 0))[0]
     }
   }
 
-  #resultOf(node: HostNode, request: FileRequest, begun: Begun): number | undefined {
+  #resultOf(node: N, request: FileRequest, begun: Begun): number | undefined {
     if (request.opcode !== FILE_OPCODE.WRITE) return this.#isMade(node, request, begun) ? 0 : undefined
-    const fd = this.#open.fd(handleOf(request))
+    const fd = this.#tree.fd(handleOf(request))
     const size = sizeIn(begun.before)
     const bytes = fd === undefined || size === undefined ? 0 : appended(fd, size, request)
     return bytes > 0 ? bytes : undefined
   }
 
-  #isMade(node: HostNode, request: FileRequest, { at, before }: Begun): boolean {
+  #isMade(node: N, request: FileRequest, { at, before }: Begun): boolean {
     const was = isThing(before)
     switch (request.opcode) {
       case FILE_OPCODE.REMOVEXATTR:
@@ -144,9 +154,9 @@ export class HostChanges {
       case FILE_OPCODE.RENAME:
       case FILE_OPCODE.RENAME2: {
         const move = renameOf(request)
-        const to = move === undefined ? undefined : this.#nodes.get(move.to)
+        const to = move === undefined ? undefined : this.#tree.get(move.to)
         return (
-          was && isOther(this.#standing(node, move?.name), before) && isSame(this.#standing(to, move?.newName), before)
+          was && isOther(this.#standing(node, move?.name), before) && isAmong(this.#standing(to, move?.newName), before)
         )
       }
       default:
@@ -155,14 +165,16 @@ export class HostChanges {
   }
 
   /** Is what has the name what this request would have made, then or later? */
-  #isOurs(directory: HostNode, request: FileRequest, at: number): boolean {
+  #isOurs(directory: N, request: FileRequest, at: number): boolean {
     const name = request.name(MADE.get(request.opcode) ?? 0)
-    const fd = name === undefined ? -1 : this.#files.lookup(directory.file, name)
+    const fd = name === undefined ? -1 : this.#tree.made(directory, name)
     if (name === undefined || fd < 0) return false
-    const { stat } = this.#files
+    const { stat } = this.#tree
     try {
-      if (request.opcode === FILE_OPCODE.LINK)
-        return stat.changedMs >= at - TICK_MS && stat.key === this.#nodes.get(request.nodeAt(LINK_IN.node))?.file.key
+      if (request.opcode === FILE_OPCODE.LINK) {
+        const linked = this.#tree.get(request.nodeAt(LINK_IN.node))
+        return stat.changedMs >= at - TICK_MS && linked !== undefined && this.#tree.isMade(linked)
+      }
       if (stat.bornMs < at - TICK_MS || stat.uid !== request.uid) return false
       if (request.opcode === FILE_OPCODE.SYMLINK) return this.#pointsTo(fd, request.text(name.length))
       return this.#isAsAsked(request)
@@ -171,9 +183,9 @@ export class HostChanges {
     }
   }
 
-  /** MKDIR, MKNOD and CREATE, with what stands in the files' stat. The mode may have fewer bits (ACLs of the directory), and the directory's own group bit. */
+  /** MKDIR, MKNOD and CREATE, with what stands in the tree's stat. The mode may have fewer bits (ACLs of the directory), and the directory's own group bit. */
   #isAsAsked(request: FileRequest): boolean {
-    const { stat } = this.#files
+    const { stat } = this.#tree
     const isDirectory = request.opcode === FILE_OPCODE.MKDIR
     const isNode = request.opcode === FILE_OPCODE.MKNOD
     const mode = request.word(isDirectory ? MKDIR_IN.mode : isNode ? MKNOD_IN.mode : CREATE_IN.mode)
@@ -185,41 +197,35 @@ export class HostChanges {
   }
 
   #pointsTo(link: number, target: Uint8Array): boolean {
-    if (this.#files.stat.type !== TYPE.LINK) return false
+    if (this.#tree.stat.type !== TYPE.LINK) return false
     const length = readLink(link, this.#target)
     return length === target.length - 1 && isSame(this.#target.subarray(0, length), target.subarray(0, length))
   }
 
-  /** What has this name; in the files' stat are its attributes. */
-  #standing(directory: HostNode | undefined, name: Uint8Array | undefined): Uint8Array {
-    if (directory === undefined || name === undefined) return UNKNOWN
-    const fd = this.#files.lookup(directory.file, name)
-    if (fd < 0) return fd === -ERRNO.ENOENT ? NOTHING : UNKNOWN
-    closeFd(fd)
-    return this.#files.stat.identity
+  #standing(directory: N | undefined, name: Uint8Array | undefined): readonly Uint8Array[] {
+    const known = directory === undefined || name === undefined ? undefined : this.#tree.standing(directory, name)
+    return known ?? [UNKNOWN]
   }
 
-  #attribute(node: HostNode, request: FileRequest): Uint8Array {
-    const fd = this.#files.fd(node.file)
-    const size = fd < 0 ? fd : getXattrOf(fd, attributeName(request), new Uint8Array(0))
+  #attribute(node: N, request: FileRequest): Uint8Array {
+    const size = this.#tree.attribute(node, attributeName(request), new Uint8Array(0))
     return size >= 0 ? THERE : size === -ERRNO.ENODATA ? NOTHING : UNKNOWN
   }
 
-  #hasValue(node: HostNode, request: FileRequest): boolean {
+  #hasValue(node: N, request: FileRequest): boolean {
     const name = attributeName(request)
     const value = request.data(SETXATTR_IN.size + name.length, request.word(SETXATTR_IN.count))
     const found = new Uint8Array(value.length + 1)
-    const fd = this.#files.fd(node.file)
-    const size = fd < 0 ? fd : getXattrOf(fd, name, found)
+    const size = this.#tree.attribute(node, name, found)
     return size === value.length && isSame(found.subarray(0, size), value)
   }
 
   /** Of the file that is written to. */
-  #size(request: FileRequest): Uint8Array {
-    const fd = this.#open.fd(handleOf(request))
-    if (fd === undefined || statFd(fd, this.#files.stat) < 0) return UNKNOWN
+  #size(node: N, request: FileRequest): Uint8Array {
+    const bytes = this.#tree.size(node, handleOf(request))
+    if (bytes === undefined) return UNKNOWN
     const size = Buffer.alloc(STANDING_BYTES)
-    size.writeBigUInt64LE(BigInt(this.#files.stat.size))
+    size.writeBigUInt64LE(BigInt(bytes))
     return size
   }
 }
@@ -232,10 +238,6 @@ function attributeName(request: FileRequest): Uint8Array {
   return request.text(request.opcode === FILE_OPCODE.SETXATTR ? SETXATTR_IN.size : 0)
 }
 
-function numberOf({ uniqueLow, uniqueHigh }: FileRequest): { low: number; high: number } {
-  return { low: uniqueLow, high: uniqueHigh & ~RESENT }
-}
-
 function isSame(one: Uint8Array, other: Uint8Array): boolean {
   return Buffer.compare(one, other) === 0
 }
@@ -245,6 +247,10 @@ function isThing(standing: Uint8Array): boolean {
 }
 
 /** Nothing, or something else. */
-function isOther(now: Uint8Array, before: Uint8Array): boolean {
-  return !isSame(now, UNKNOWN) && !isSame(now, before)
+function isOther(now: readonly Uint8Array[], before: Uint8Array): boolean {
+  return !isAmong(now, UNKNOWN) && !isAmong(now, before)
+}
+
+function isAmong(now: readonly Uint8Array[], before: Uint8Array): boolean {
+  return now.some((one) => isSame(one, before))
 }
