@@ -193,6 +193,7 @@ export class OverlayNodes {
       node.lower = undefined
     }
     this.#written.changed(node)
+    this.#fresh.add(node)
   }
 
   moved(node: OverlayNode, parent: OverlayNode, name: Uint8Array): void {
@@ -211,7 +212,8 @@ export class OverlayNodes {
     const removed = (this.#removedLinks.get(node.lower) ?? 0) + 1
     this.#removedLinks.set(node.lower, removed)
     if (this.#lower.look(node.lower) === TYPE.DIRECTORY || removed >= this.#lower.of.nlink) node.isGone = true
-    this.#written.changed(node)
+    this.#written.counted(node)
+    this.#fresh.add(node)
   }
 
   /** An entry for the kernel, which counts as a lookup. */
@@ -296,8 +298,14 @@ export class OverlayNodes {
     this.files.end()
   }
 
+  /** Its record is the only place that outlives this process where the names are counted which the image's file has left. */
+  #isCounted({ lower, isGone, type }: OverlayNode): boolean {
+    return lower !== undefined && !isGone && type !== TYPE.DIRECTORY && (this.#removedLinks.get(lower) ?? 0) > 0
+  }
+
   #dropUnused(node: OverlayNode): void {
     if (node === this.root || node.lookups > 0 || node.children > 0 || node.copying !== undefined) return
+    if (this.#isCounted(node)) return
     if (!this.#byId.delete(node.id)) return
     this.#fresh.delete(node)
     if (node.lower !== undefined && this.#byLower.get(node.lower) === node) this.#byLower.delete(node.lower)

@@ -1,7 +1,7 @@
 /** A daemon of an overlay dies before each call that changes something, and the next one is asked again: what comes of it is what comes of a change that nobody interrupts. */
 import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, parse } from 'node:path'
 import { test } from 'node:test'
 import {
   FILE_OPCODE,
@@ -216,6 +216,27 @@ test('a file whose folder was removed, and which the image has elsewhere, is sti
     assert.equal(readFileSync(join(layers.upper, 'hard', name), 'latin1').slice(0, 12), 'twelve bytes')
 })
 
+test('a name that a file of the image has lost is not counted again when the kernel had forgotten the file', {
+  skip,
+}, async () => {
+  using layers = new Layers()
+  assert.ok((await layers.ask({ ...(await removed('hard', 'one')(layers)), unique: 64 })) >= 0)
+  layers.forget('hard/one')
+  const names = async (path: string): Promise<unknown> => {
+    await layers.node(path)
+    return ((await layers.attributes())[path] as readonly number[])[3]
+  }
+  for (let deaths = 0; deaths < 2; deaths++) {
+    await layers.next()
+    assert.equal(await names('hard/two'), 2)
+    layers.forget('hard/two')
+  }
+  assert.equal(await names('hard/sub/three'), 2)
+  for (const path of ['hard/two', 'hard/sub/three'])
+    assert.ok((await layers.ask({ ...(await removed(...split(path))(layers)), unique: 66 + path.length * 2 })) >= 0)
+  assert.deepEqual(layers.content.filter((line) => /^hard.(one|two|sub.three) /.test(line)).length, 3, 'all are hidden')
+})
+
 test('a listing goes on behind the name that was given last, whatever became of the names since', {
   skip,
 }, async () => {
@@ -242,6 +263,11 @@ test('a listing goes on behind the name that was given last, whatever became of 
   assert.equal(new Set(names).size, names.length, 'each once')
   for (const name of ['.', '..', '1', '4095', '4096', '4097']) assert.ok(names.includes(name), name)
 })
+
+function split(path: string): [directory: string, name: string] {
+  const { dir, base } = parse(path)
+  return [dir, base]
+}
 
 function numberOf(told: number | readonly number[] | undefined): number | undefined {
   return typeof told === 'object' ? told[0] : told

@@ -30,6 +30,11 @@ export class OverlayWritten {
     if (node.isWritten) this.#write(node)
   }
 
+  /** How many names it has left has changed, which is to be known also when the kernel knows it no more. */
+  counted(node: OverlayNode): void {
+    this.#write(node)
+  }
+
   /** A file that has several names is about to get them in the upper directory: if that stays half done, the next process takes it back. Undefined: it is done, or taken back. */
   placing(node: OverlayNode, copy: number | undefined): void {
     if (this.#journal === undefined || !node.isWritten) return

@@ -87,6 +87,12 @@ export class Layers implements Disposable {
     return node
   }
 
+  /** The kernel knows it no more. */
+  forget(path: string): void {
+    this.#tree.forget(this.#nodes.get(path) ?? assert.fail(path), Number.POSITIVE_INFINITY)
+    this.#nodes.delete(path)
+  }
+
   /** This daemon is dead: what it had open is closed, and nothing else is done. */
   async next(): Promise<void> {
     for (const fd of readdirSync('/proc/self/fd').map(Number)) {
