@@ -50,7 +50,7 @@ function dataForRename(
   const source = fetch(from, move.name)
   // a target that is replaced need not be copied: only an exchange keeps it
   const target = move.flags === RENAME.EXCHANGE ? fetch(move.to, move.newName) : undefined
-  return target === undefined ? source : Promise.all([source, target]).then(() => undefined)
+  return source === undefined || target === undefined ? (source ?? target) : both(source, target)
 }
 
 /** What RENAME asks for, with the directory that gets the name; or minus an errno. */
@@ -62,4 +62,9 @@ export function overlayRename(
   if (move === undefined) return -ERRNO.EINVAL
   const to = nodes.get(move.to)
   return to === undefined ? -ERRNO.ESTALE : { ...move, to }
+}
+
+/** Also when one fails: who waited may be the last who uses what they write to. */
+async function both(...copies: ReadonlyArray<Promise<void>>): Promise<void> {
+  for (const end of await Promise.allSettled(copies)) if (end.status === 'rejected') throw end.reason
 }

@@ -3,7 +3,6 @@ import assert from 'node:assert/strict'
 import { readFileSync } from 'node:fs'
 import { join, parse } from 'node:path'
 import { test } from 'node:test'
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import {
   FILE_OPCODE,
   MKNOD_IN,
@@ -42,8 +41,6 @@ const skip =
       : 'needs root to find files by their handles'
 
 const MOST_CALLS = 200
-/** Of the event loop; copies of two files are made side by side. */
-const TURNS = 4
 /** Numbers of files that the image has not. */
 const OF_UPPER = 2 ** 48
 
@@ -150,8 +147,6 @@ async function outcome(change: Change, last: number | undefined): Promise<Outcom
       await layers.ask(asked)
     } catch (error) {
       if (!(error instanceof Died)) throw error
-      // What it does beside that ends too, before the next daemon begins.
-      for (let turns = 0; turns < TURNS; turns++) await nextTurn()
     }
     isOver = calls.count < last
   }
