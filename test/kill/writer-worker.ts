@@ -42,6 +42,8 @@ interface Known {
   ino: number
   note: string | undefined
   names: number
+  /** By any of its names: perhaps it is a copy by now, or never was in the image. */
+  isChanged: boolean
 }
 
 const MOST_TOLD = 20
@@ -74,7 +76,7 @@ function some(): [name: string, file: Known] {
 function create(name = fresh()): Known {
   const bytes = someBytes()
   writeFileSync(at(name), bytes, { flag: 'wx', mode: 0o640 })
-  const known = { bytes, mode: 0o640, ino: lstatSync(at(name)).ino, note: undefined, names: 1 }
+  const known = { bytes, mode: 0o640, ino: lstatSync(at(name)).ino, note: undefined, names: 1, isChanged: true }
   files.set(name, known)
   return known
 }
@@ -128,7 +130,7 @@ function throughHandle(name: string, file: Known): void {
 
 /** A file that loses its last name while it is open, and which nobody has changed: the image has it. */
 function openedAndRemoved(): void {
-  const name = readdirSync(source).find((one) => files.get(one)?.names === 1 && isUntouched(one))
+  const name = readdirSync(source).find((one) => files.get(one)?.names === 1 && files.get(one)?.isChanged === false)
   const file = name === undefined ? undefined : files.get(name)
   if (name === undefined || file === undefined) return
   const fd = openSync(at(name), constants.O_RDONLY | constants.O_DIRECT)
@@ -143,11 +145,6 @@ function openedAndRemoved(): void {
   } finally {
     closeSync(fd)
   }
-}
-
-const touched = new Set<string>()
-function isUntouched(name: string): boolean {
-  return !touched.has(name)
 }
 
 const STEPS: Readonly<Record<string, (name: string, file: Known) => void>> = {
@@ -253,6 +250,7 @@ function begin(): void {
       ino: lstatSync(at(name)).ino,
       note: undefined,
       names: 0,
+      isChanged: false,
     }
     known.names++
     byNumber.set(ino, known)
@@ -265,7 +263,7 @@ function step(): void {
   const kind = kinds[below(kinds.length)] ?? ''
   const [name, file] = some()
   try {
-    if (kind !== 'removed' && kind !== 'read' && kind !== 'list') touched.add(name)
+    file.isChanged ||= kind !== 'removed' && kind !== 'read' && kind !== 'list'
     STEPS[kind]?.(name, file)
     steps[kind] = (steps[kind] ?? 0) + 1
     if (files.get(name) === file) compare(name, file)
