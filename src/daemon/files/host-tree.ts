@@ -116,17 +116,14 @@ export class HostTree implements FileServer {
     if (node === undefined) return -ERRNO.ESTALE
     const changes = this.#changes
     if (changes === undefined || !changes.has(request)) return this.#answer(node, request, reply)
-    const made = changes.made(node, request)
-    if (made === undefined) changes.begin(node, request)
-    const result =
-      made === undefined ? this.#answer(node, request, reply) : this.#answerMade(node, request, reply, made)
-    changes.end(request, request.opcode === FILE_OPCODE.WRITE && result > 0 ? reply.counted : result)
-    return result
+    return changes.answer(node, request, reply, {
+      make: () => this.#answer(node, request, reply),
+      tell: (result) => this.#answerMade(node, request, reply, result),
+    })
   }
 
   /** The answer to a change that another process made, and perhaps did not tell, with what it came to there. */
   #answerMade(directory: HostNode, request: FileRequest, reply: FileReply, made: number): number {
-    if (made < 0) return made
     if (request.opcode === FILE_OPCODE.WRITE) {
       const fd = this.#open.fd(handleOf(request))
       return fd === undefined ? -ERRNO.EBADF : writeOpen(fd, request, reply, made)

@@ -7,6 +7,7 @@ import {
   CREATE_IN,
   ERRNO,
   FILE_OPCODE,
+  type FileReply,
   type FileRequest,
   type HostStat,
   LINK_IN,
@@ -65,6 +66,13 @@ export const NOTHING = new Uint8Array(STANDING_BYTES)
 const UNKNOWN = new Uint8Array(STANDING_BYTES).fill(0xff)
 const THERE = new Uint8Array(STANDING_BYTES).fill(1)
 
+/** The answers to a change: how many bytes stand in the reply, or minus an errno. */
+interface ChangeAnswers {
+  readonly make: () => number
+  /** `result`: 0, or the bytes that were appended. */
+  readonly tell: (result: number) => number
+}
+
 /** The changes of one mount. */
 export class NotedChanges<N> {
   readonly #tree: NotedTree<N>
@@ -90,10 +98,19 @@ export class NotedChanges<N> {
     }
   }
 
+  /** Answers one of those: by `make`, or, when another process has made it and perhaps did not tell, by `tell`, who gets what it came to there. What it comes to is noted before anybody is told. */
+  answer(node: N, request: FileRequest, reply: FileReply, by: ChangeAnswers): number {
+    const made = this.#made(node, request)
+    if (made === undefined) this.#begin(node, request)
+    const result = made === undefined ? by.make() : made < 0 ? made : by.tell(made)
+    this.#end(request, request.opcode === FILE_OPCODE.WRITE && result > 0 ? reply.counted : result)
+    return result
+  }
+
   /**
    * What came of a request in another process, or in this one before it was handed out again: 0 or more when it was made (the bytes that were appended), else minus an errno; undefined = it is to be made, the first time or again.
    */
-  made(node: N, request: FileRequest): number | undefined {
+  #made(node: N, request: FileRequest): number | undefined {
     if (!isResent(request)) return undefined
     const { changes } = this.#journal.before
     const key = requestKey(request.uniqueLow, request.uniqueHigh)
@@ -107,12 +124,12 @@ export class NotedChanges<N> {
   }
 
   /** Before it is made. */
-  begin(node: N, request: FileRequest): void {
+  #begin(node: N, request: FileRequest): void {
     this.#journal.change({ ...numberOf(request), begun: { at: Date.now(), before: this.#before(node, request) } })
   }
 
   /** After it was made: 0, bytes, or minus an errno. */
-  end(request: FileRequest, result: number): void {
+  #end(request: FileRequest, result: number): void {
     this.#journal.change({ ...numberOf(request), result })
     this.#results.set(requestKey(request.uniqueLow, request.uniqueHigh), result)
     if (this.#results.size > MOST_CHANGES) takeOldest(this.#results)

@@ -180,17 +180,14 @@ export class OverlayTree implements FileServer {
     if (node === undefined) return -ERRNO.ESTALE
     const noted = this.#noted
     if (noted === undefined || !noted.has(request)) return this.#answer(node, request, reply)
-    const made = noted.made(node, request)
-    if (made === undefined) noted.begin(node, request)
-    const result =
-      made === undefined ? this.#answer(node, request, reply) : this.#answerMade(node, request, reply, made)
-    noted.end(request, request.opcode === FILE_OPCODE.WRITE && result > 0 ? reply.counted : result)
-    return result
+    return noted.answer(node, request, reply, {
+      make: () => this.#answer(node, request, reply),
+      tell: (result) => this.#answerMade(node, request, reply, result),
+    })
   }
 
   /** The answer to a change that another process made, and perhaps did not tell, with what it came to there. */
   #answerMade(node: OverlayNode, request: FileRequest, reply: FileReply, made: number): number {
-    if (made < 0) return made
     const nameAt = MADE.get(request.opcode)
     switch (request.opcode) {
       case FILE_OPCODE.WRITE: {
