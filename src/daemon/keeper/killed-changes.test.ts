@@ -5,9 +5,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSy
 import { appendFile, link, mkdir, rename, rmdir, stat, symlink, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import type { TestDaemon } from '../testing.ts'
-import { TestSupervisor } from '../handover/test-supervisor.ts'
-import { hold, whyNoHolding } from './test-held.ts'
+import { hold, Succession, whyNoHolding } from './test-held.ts'
 import { journalOf, Kept, until } from './test-kept.ts'
 
 const skip = whyNoHolding()
@@ -97,23 +95,11 @@ test('changes whose daemon was killed over them are answered by the one that a s
   timeout: 240_000,
 }, async () => {
   await using killed = new Killed()
-  using supervisor = new TestSupervisor(join(killed.path, 'supervisor.sock'))
-  const daemon = (socket: string, ...more: string[]): Promise<TestDaemon> =>
-    killed.nydusd(['--writable', '--id', 'x', '--supervisor', supervisor.path, ...more], {}, join(killed.path, socket))
-  const put = async (to: TestDaemon, call: string): Promise<void> =>
-    assert.equal((await to.api('PUT', `/api/v1/daemon/${call}`)).status, 204)
-  let served = await daemon('api.sock')
-  await killed.share(served.child.pid ?? 0)
-  await supervisor.fetch(() => put(served, 'fuse/sendfd'))
-  for (const step of STEPS.slice(3)) {
-    // it starts before: a process with a file open on a mount must start none while nobody serves it
-    const fresh = await daemon(`${step.name}.sock`, '--upgrade')
-    await killed.over(served.child.pid ?? 0, step, async () => {
-      await supervisor.offer(() => put(fresh, 'fuse/takeover'))
-      await put(fresh, 'start')
-    })
-    served = fresh
-  }
+  using succession = new Succession(killed)
+  const first = await succession.daemon('api.sock')
+  await killed.share(first.child.pid ?? 0)
+  await succession.keep(first)
+  await succession.follow(first, STEPS.slice(3), (pid, step, next) => killed.over(pid, step, next))
   assert.deepEqual(readdirSync(killed.host).sort(), ['link', 'new', 'old', 'one', 'soft'])
   assert.equal(textOf(killed.host, 'new'), 'new')
   assert.equal(statSync(join(killed.host, 'one')).nlink, 2)

@@ -6,9 +6,8 @@ import { appendFile, link, mkdir, readFile, rename, stat, symlink, unlink, write
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { decodeState, encodeState } from '../handover/session-state.ts'
-import { TestSupervisor } from '../handover/test-supervisor.ts'
-import { CARRIED_BLOBS, type TestDaemon } from '../testing.ts'
-import { hold, whyNoHolding } from './test-held.ts'
+import { CARRIED_BLOBS } from '../testing.ts'
+import { hold, Succession, whyNoHolding } from './test-held.ts'
 import { journalOf, Kept, until } from './test-kept.ts'
 
 const skip = whyNoHolding()
@@ -131,34 +130,22 @@ test('changes of an overlay whose daemon was killed over them are answered by th
   timeout: 240_000,
 }, async () => {
   await using killed = new Killed()
-  using supervisor = new TestSupervisor(join(killed.path, 'supervisor.sock'))
-  const daemon = (socket: string, ...more: string[]): Promise<TestDaemon> =>
-    killed.nydusd(['--writable', '--id', 'x', '--supervisor', supervisor.path, ...more], {}, join(killed.path, socket))
-  const put = async (to: TestDaemon, call: string): Promise<void> =>
-    assert.equal((await to.api('PUT', `/api/v1/daemon/${call}`)).status, 204)
-  let served = await daemon('api.sock')
-  await killed.overlay(served.child.pid ?? 0)
-  await supervisor.fetch(() => put(served, 'fuse/sendfd'))
+  using succession = new Succession(killed)
+  const first = await succession.daemon('api.sock')
+  await killed.overlay(first.child.pid ?? 0)
+  await succession.keep(first)
   unlinkSync(join(killed.shown, '1'))
   appendFileSync(join(killed.shown, '4097'), 'more')
-  for (const [index, step] of STEPS.slice(4).entries()) {
-    // it starts before: a process with a file open on a mount must start none while nobody serves it
-    const fresh = await daemon(`${index}.sock`, '--upgrade')
-    await killed.over(served.child.pid ?? 0, step, async () => {
-      await supervisor.offer(() => put(fresh, 'fuse/takeover'))
-      await put(fresh, 'start')
-    })
-    served = fresh
-  }
+  await succession.follow(first, STEPS.slice(4), (pid, step, next) => killed.over(pid, step, next))
   assert.equal(readFileSync(join(killed.shown, '1'), 'utf8'), 'new')
   assert.equal(lstatSync(join(killed.shown, 'link')).nlink, 2)
   assert.ok(!existsSync(join(killed.shown, '4097')))
 
-  const { state, device } = supervisor.kept ?? assert.fail()
+  const { state, device } = succession.supervisor.kept ?? assert.fail()
   const session = decodeState(state)
   const mounts = session.mounts.map((mount) => ({ ...mount, kind: 'rafs' as const }))
-  const fresh = await daemon('other.sock', '--upgrade')
+  const fresh = await succession.daemon('other.sock', '--upgrade')
   const foreign = { state: encodeState({ ...session, mounts }), device }
-  const answer = await supervisor.offer(() => fresh.api('PUT', '/api/v1/daemon/fuse/takeover'), foreign)
+  const answer = await succession.supervisor.offer(() => fresh.api('PUT', '/api/v1/daemon/fuse/takeover'), foreign)
   assert.deepEqual([answer.status, /with an overlay/.test(answer.text)], [500, true], 'as the original writes it')
 })
