@@ -16,6 +16,7 @@ if [ ! -f "$home/dist/$tool.cjs" ]; then
   exit 1
 fi
 export UV_THREADPOOL_SIZE="${UV_THREADPOOL_SIZE:-16}" MALLOC_ARENA_MAX="${MALLOC_ARENA_MAX:-2}" NODE_COMPILE_CACHE="$home/dist/.cache"
+# --use-system-ca: who gave a node the CA of its registries gave it to all programs of the node, as containerd and the original's tools see it (SSL_CERT_FILE and SSL_CERT_DIR too).
 # What a builder keeps, it keeps to the end: a large nursery costs memory and saves no time.
 case $tool in nydus-image | nydusify) nursery=--max-semi-space-size=4 ;; *) nursery= ;; esac
-exec "$node" --disable-warning=ExperimentalWarning $nursery "$home/dist/$tool.cjs" "$@"
+exec "$node" --disable-warning=ExperimentalWarning --use-system-ca $nursery "$home/dist/$tool.cjs" "$@"

@@ -23,6 +23,12 @@ function installed(name: string): string {
   return place
 }
 
+/** Makes a certificate of an authority. */
+function authority(at: string): void {
+  const wanted = ['-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=launcher', '-keyout', `${at}.key`]
+  execFileSync('openssl', ['req', '-x509', ...wanted, '-out', at], { stdio: 'pipe' })
+}
+
 function optionsOf(place: string, tool: string): string {
   const env = { PATH: `${join(place, 'path')}:/usr/bin:/bin` }
   return execFileSync(join(place, 'bin', tool), { env, encoding: 'utf8' })
@@ -51,4 +57,19 @@ test("the PATH's Node is given the same options; one that is too old is refused 
   const refused = spawnSync('/bin/sh', [join(place, 'bin/nydusd')], { env, encoding: 'utf8' })
   assert.equal(refused.status, 1)
   assert.match(refused.stderr, /^nydusd: needs Node 24 or newer, and .*\/path\/node is not; install/)
+})
+
+test('tools trust the authorities of the system, beside those of Node', {
+  skip: spawnSync('openssl', ['version']).status === 0 ? false : 'openssl is not here',
+}, () => {
+  const place = installed('trust')
+  symlinkSync(process.execPath, join(place, 'path/node'))
+  const at = join(home, 'authority.pem')
+  authority(at)
+  const program = `const tls = require('node:tls'), all = tls.getCACertificates('default'), pem = require('node:fs').readFileSync(${JSON.stringify(at)}, 'utf8')
+process.stdout.write([all.includes(pem.trim()) || all.includes(pem), all.includes(tls.rootCertificates[0])].join(' '))`
+  for (const tool of TOOLS) writeFileSync(join(place, 'dist', `${tool}.cjs`), program)
+  const env = { PATH: `${join(place, 'path')}:/usr/bin:/bin`, SSL_CERT_FILE: at }
+  for (const tool of TOOLS)
+    assert.equal(execFileSync(join(place, 'bin', tool), { env, encoding: 'utf8' }), 'true true', tool)
 })
