@@ -33,6 +33,26 @@ test('extended attributes keep binary values and names', (t) => {
   assert.throws(() => listXattrs('a\0b'), { code: 'EINVAL' })
 })
 
+test('extended attributes are read whole, however long the list and the values are', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'files '))
+  t.after(() => rmSync(folder, { recursive: true }))
+  const path = join(folder, 'file')
+  writeFileSync(path, '')
+  const names = Array.from({ length: 6 }, (_unused, at) => `user.${String(at).repeat(240)}`)
+  const value = new Uint8Array(1600).fill(7)
+  try {
+    for (const name of names) setXattr(path, name, new Uint8Array([1]))
+    setXattr(path, 'user.long', value)
+  } catch (error) {
+    if (error instanceof KernelError && (error.code === 'ENOTSUP' || error.code === 'ENOSPC'))
+      return t.skip('the temporary folder has no room for them')
+    throw error
+  }
+  const found = listXattrs(path)
+  assert.deepEqual(found.map(({ name }) => Buffer.from(name).toString()).sort(), [...names, 'user.long'].sort())
+  assert.deepEqual(found.find(({ name }) => Buffer.from(name).toString() === 'user.long')?.value, value)
+})
+
 test('devices, owners and times are set on links themselves, times before 1970 too', { skip }, (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'files '))
   t.after(() => rmSync(folder, { recursive: true }))

@@ -11,19 +11,28 @@ export interface Xattr {
 }
 
 const LIST_MAX = 65536
+/** Most answers are no longer, and the kernel takes memory of the size that it is offered for each call. */
+const LIST_USUAL = 1024
 /** Filled and copied from within one call; a new one for each file would cost more than the call. */
 let answer: Uint8Array | undefined
 const ENODATA = 61
+const ERANGE = 34
 const ENOTSUP = 95
 
 /** Extended attributes of a file, of a link itself, never of its target; in the kernel's order. None where the file system has none. */
 export function listXattrs(path: Path): Xattr[] {
+  return listXattrsOfEnded(cPath(path))
+}
+
+/** The same of a path that ends in NUL; what lies behind that does not count. */
+export function listXattrsOfEnded(path: Uint8Array): Xattr[] {
   const c = libc()
-  const file = cPath(path)
   const buffer = (answer ??= new Uint8Array(LIST_MAX))
-  const size = c.llistxattr(file, buffer, LIST_MAX)
+  let size = c.llistxattr(path, buffer, LIST_USUAL)
+  if (size === 0) return []
+  if (size < 0 && c.errno() === ERANGE) size = c.llistxattr(path, buffer, LIST_MAX)
   if (size < 0 && c.errno() === ENOTSUP) return []
-  check(size, 'listxattr', `cannot list extended attributes of ${show(path)}`)
+  check(size, 'listxattr', `cannot list extended attributes of ${showEnded(path)}`)
   const names: Uint8Array[] = []
   for (let from = 0; from < size; ) {
     const end = buffer.indexOf(0, from)
@@ -31,9 +40,11 @@ export function listXattrs(path: Path): Xattr[] {
     from = end + 1
   }
   return names.flatMap((name) => {
-    const value = c.lgetxattr(file, cPath(name), buffer, LIST_MAX)
+    const ended = cPath(name)
+    let value = c.lgetxattr(path, ended, buffer, LIST_USUAL)
+    if (value < 0 && c.errno() === ERANGE) value = c.lgetxattr(path, ended, buffer, LIST_MAX)
     if (value < 0 && c.errno() === ENODATA) return [] // removed between the two calls
-    check(value, 'getxattr', `cannot read ${Buffer.from(name).toString()} of ${show(path)}`)
+    check(value, 'getxattr', `cannot read ${Buffer.from(name).toString()} of ${showEnded(path)}`)
     return [{ name, value: buffer.slice(0, value) }]
   })
 }
@@ -107,6 +118,10 @@ export function tryLockFile(fd: number, how: 'shared' | 'exclusive' = 'exclusive
   if (c.flock(fd, LOCKS[how] | LOCK_NB) === 0) return true
   if (c.errno() === EWOULDBLOCK) return false
   throw new KernelError('flock', c.errno(), `cannot lock descriptor ${fd}`)
+}
+
+function showEnded(path: Uint8Array): string {
+  return show(path.subarray(0, path.indexOf(0)))
 }
 
 function show(path: Path): string {

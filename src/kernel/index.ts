@@ -7,6 +7,7 @@ export type { Xattr } from './files.ts'
 export {
   changeOwner,
   listXattrs,
+  listXattrsOfEnded,
   lockFile,
   makeNode,
   seekData,

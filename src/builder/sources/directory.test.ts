@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
 import { appendFileSync, mkdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { test } from 'node:test'
+import { test, type TestContext } from 'node:test'
 import { FileTree, type NodeId } from '../../rafs/index.ts'
 import { BuilderError } from '../errors.ts'
 import { temporary } from '../testing.ts'
@@ -82,7 +82,8 @@ test('a file that is written to while it is read is a change, one that only grow
   }
 })
 
-test('an open file is asked for its attributes once', { skip: hasTracer ? false : 'needs strace' }, (t) => {
+/** What a process that lists a folder of FILES files and reads them asks the kernel, as strace tells it. */
+function callsOfScan(t: TestContext, calls: string): string {
   const folder = join(temporary(t), 'tree')
   mkdirSync(folder)
   for (let at = 0; at < FILES; at += 1) writeFileSync(join(folder, `f${at}`), `content ${at}`)
@@ -98,11 +99,25 @@ test('an open file is asked for its attributes once', { skip: hasTracer ? false 
       content.close(true)
     }`
   const node = [process.execPath, '--disable-warning=ExperimentalWarning', '--input-type=module', '-e', script]
-  const { status, stderr } = spawnSync('strace', ['-f', '-e', 'trace=statx,fstat', '-o', trace, ...node], {
+  const { status, stderr } = spawnSync('strace', ['-f', '-e', `trace=${calls}`, '-o', trace, ...node], {
     encoding: 'utf8',
   })
   assert.equal(status, 0, stderr)
-  const asked = readFileSync(trace, 'utf8').match(/statx\(\d+, "", [A-Z_|]*AT_EMPTY_PATH, STATX_ALL/g)?.length ?? 0
+  return readFileSync(trace, 'utf8')
+}
+
+test('an open file is asked for its attributes once', { skip: hasTracer ? false : 'needs strace' }, (t) => {
+  const asked = callsOfScan(t, 'statx,fstat').match(/statx\(\d+, "", [A-Z_|]*AT_EMPTY_PATH, STATX_ALL/g)?.length ?? 0
   // Node asks for those of the modules that it loads.
   assert.ok(asked >= FILES && asked < FILES * 1.8, `${asked} calls for ${FILES} files`)
+})
+
+test('no more memory of the kernel is asked for than lists of extended attributes usually take', {
+  skip: hasTracer ? false : 'needs strace',
+}, (t) => {
+  const sizes = [...callsOfScan(t, 'llistxattr').matchAll(/llistxattr\(.*, (\d+)\) += -?\d+/g)].map(([, size]) =>
+    Number(size),
+  )
+  assert.equal(sizes.length, FILES + 1)
+  assert.ok(Math.max(...sizes) <= 4096, `${Math.max(...sizes)} bytes`)
 })

@@ -8,6 +8,7 @@ import { type Xattr } from '../layer-tree.ts'
 import type { OnLost } from '../losses.ts'
 import { type WhiteoutSpec, whiteoutOf } from '../whiteout.ts'
 import { sortedXattrs } from '../xattrs.ts'
+import { type EndedPath, endedPath, EntryPath } from './entry-path.ts'
 import { readXattrs, seekData, statEntry, statOpen, statPath } from './linux.ts'
 
 const MAX_LINK_BYTES = 4095
@@ -45,7 +46,8 @@ type Shown = () => string
 
 /** An entry of a directory that is listed; `stat` is the next one's after this. */
 interface Found {
-  readonly path: Buffer
+  /** The next one's after this. */
+  readonly path: EndedPath
   readonly shown: Shown
   readonly stat: HostStat
 }
@@ -76,7 +78,8 @@ class DirectoryScan {
         'BAD_SOURCE',
         `the source ${shown(toKey(this.#source))} is no directory${stat.type === TYPE.LINK ? ' but a symlink; name what it points to' : ''}`,
       )
-    this.root = files.addRoot({ ...valuesOf(this.#source, () => '/', stat, options), mtime: 0, mtimeNsec: 0 })
+    const values = valuesOf(endedPath(this.#source), () => '/', stat, options)
+    this.root = files.addRoot({ ...values, mtime: 0, mtimeNsec: 0 })
   }
 
   run(): void {
@@ -89,14 +92,15 @@ class DirectoryScan {
       const shownDirectory = (): string => prefix || '/'
       const fd = guarded(shownDirectory, () => openSync(path, DIRECTORY_FLAGS))
       try {
-        for (const name of guarded(shownDirectory, () => readdirSync(path, { encoding: 'buffer' }))) {
-          const childShown = (): string => `${prefix}/${name.toString('utf8')}`
-          const ended = Buffer.concat([path, SLASH, name, NUL])
-          const stat = guarded(childShown, () => statEntry(fd, ended.subarray(path.length + 1)))
-          const childPath = ended.subarray(0, -1)
-          const child = this.#add(id, toKey(name), { path: childPath, shown: childShown, stat })
+        const names = guarded(shownDirectory, () => readdirSync(path, { encoding: 'latin1' }))
+        const entry = new EntryPath(path, names)
+        for (const name of names) {
+          const childShown = (): string => `${prefix}/${fromKey(name).toString('utf8')}`
+          entry.move(name)
+          const stat = guarded(childShown, () => statEntry(fd, entry.endedName))
+          const child = this.#add(id, name, { path: entry, shown: childShown, stat })
           if (child !== 0 && this.#files.isDirectory(child))
-            open.push({ id: child, path: childPath, shown: childShown() })
+            open.push({ id: child, path: entry.copy(), shown: childShown() })
         }
       } finally {
         closeSync(fd)
@@ -163,7 +167,12 @@ class DirectoryScan {
   }
 }
 
-function valuesOf(path: Buffer, shownPath: Shown, stat: HostStat, { keepOwners, onLost }: DirectoryOptions): NewValues {
+function valuesOf(
+  path: EndedPath,
+  shownPath: Shown,
+  stat: HostStat,
+  { keepOwners, onLost }: DirectoryOptions,
+): NewValues {
   const values = newValues(stat.mode)
   if (keepOwners) {
     values.uid = stat.uid
@@ -171,10 +180,10 @@ function valuesOf(path: Buffer, shownPath: Shown, stat: HostStat, { keepOwners, 
   }
   values.mtime = stat.mtimeSeconds
   values.mtimeNsec = stat.mtimeNanoseconds
-  values.xattrs = sortedXattrs(readXattrsOf(path, shownPath), shownPath, onLost)
+  values.xattrs = sortedXattrs(readXattrsOf(path.ended, shownPath), shownPath, onLost)
   if (stat.type === TYPE.FILE) values.size = stat.size
   else if (stat.type === TYPE.LINK) {
-    values.target = guarded(shownPath, () => readlinkSync(path, { encoding: 'buffer' }))
+    values.target = guarded(shownPath, () => readlinkSync(path.copy(), { encoding: 'buffer' }))
     if (values.target.length > MAX_LINK_BYTES)
       throw new BuilderError(
         'BAD_SOURCE',
@@ -185,7 +194,7 @@ function valuesOf(path: Buffer, shownPath: Shown, stat: HostStat, { keepOwners, 
   return values
 }
 
-function readXattrsOf(path: Buffer, shownPath: Shown): readonly Xattr[] {
+function readXattrsOf(path: Uint8Array, shownPath: Shown): readonly Xattr[] {
   return guarded(shownPath, () => readXattrs(path))
 }
 

@@ -1,10 +1,18 @@
 /** What a directory source needs of Linux beyond Node. */
-import { cName, HostStat, KernelError, listXattrs, seekData as seekDataOf, statAt, statFd } from '../../kernel/index.ts'
+import {
+  cName,
+  HostStat,
+  KernelError,
+  listXattrsOfEnded,
+  seekData as seekDataOf,
+  statAt,
+  statFd,
+} from '../../kernel/index.ts'
 import type { Xattr } from '../layer-tree.ts'
 
-/** Extended attributes of a file, of a link itself, in the kernel's order. */
+/** Extended attributes of a file, of a link itself, in the kernel's order; `path` ends in NUL. */
 export function readXattrs(path: Uint8Array): readonly Xattr[] {
-  return listXattrs(path)
+  return listXattrsOfEnded(path)
 }
 
 /** Where the first data at or after `offset` lies; `size` when only a hole is left. File systems that know no holes answer `offset`. */
