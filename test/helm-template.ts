@@ -1,4 +1,5 @@
-/** As much of Helm's template language as the chart of `packaging/helm` uses: values, `if`, `toYaml`, `nindent`, `default`. Anything else is refused. */
+/** As much of Helm's template language as the chart of `packaging/helm` uses: values, `if`, `toYaml`, `nindent`, `default`, `sha256sum`. Anything else is refused. */
+import { createHash } from 'node:crypto'
 import { stringify } from 'yaml'
 
 type Scope = Readonly<Record<string, unknown>>
@@ -63,6 +64,7 @@ function evaluate(expression: string, scope: Scope): unknown {
       const [name = '', argument = ''] = step.split(/\s+/)
       if (name === 'nindent') return `\n${String(value).replace(/^/gm, ' '.repeat(Number(argument)))}`.trimEnd()
       if (name === 'default') return value === '' || value === undefined ? lookUp(argument, scope) : value
+      if (name === 'sha256sum') return createHash('sha256').update(String(value)).digest('hex')
       throw new Error(`${name} is not known here`)
     },
     head(first, scope),

@@ -29,6 +29,11 @@ const Container = v.strictObject({
   imagePullPolicy: v.picklist(['Always', 'IfNotPresent', 'Never']),
   command: Command,
   lifecycle: v.strictObject({ preStop: v.strictObject({ exec: v.strictObject({ command: Command }) }) }),
+  startupProbe: v.strictObject({
+    exec: v.strictObject({ command: Command }),
+    periodSeconds: v.number(),
+    failureThreshold: v.number(),
+  }),
   readinessProbe: v.strictObject({
     exec: v.strictObject({ command: Command }),
     periodSeconds: v.number(),
@@ -49,7 +54,7 @@ const DaemonSet = v.strictObject({
       rollingUpdate: v.strictObject({ maxUnavailable: v.number() }),
     }),
     template: v.strictObject({
-      metadata: v.strictObject({ labels: Labels }),
+      metadata: v.strictObject({ labels: Labels, annotations: Labels }),
       spec: v.strictObject({
         serviceAccountName: Name,
         priorityClassName: v.literal('system-node-critical'),
@@ -173,6 +178,35 @@ test('the scripts of the chart install and remove by nydus-setup, as the values 
   assert.doesNotMatch(scripts(VALUES)['remove.sh'] ?? '', /--undo/)
   const undo = { ...VALUES, host: { ...(VALUES['host'] as object), undoOnDelete: true } }
   assert.match(scripts(undo)['remove.sh'] ?? '', /\/opt\/nydus-node\/bin\/nydus-setup --undo --yes --restart$/m)
+})
+
+test("a change of the nodes' configurations makes their pods anew, and nothing else does", () => {
+  const annotations = (values: Record<string, unknown>): Record<string, string> =>
+    rendered(values).find((one) => one.kind === 'DaemonSet')?.spec.template.metadata.annotations ?? {}
+  const before = annotations(VALUES)
+  assert.notDeepEqual(annotations({ ...VALUES, snapshotter: `${VALUES['snapshotter']}# more\n` }), before)
+  assert.notDeepEqual(annotations({ ...VALUES, nydusd: '{}' }), before)
+  // It is set before the release is uninstalled: pods that were made anew would take everything back at once.
+  const undo = { ...VALUES, host: { ...(VALUES['host'] as object), undoOnDelete: true } }
+  assert.deepEqual(annotations(undo), before)
+})
+
+test('a pod is not ready before its version is installed, whatever runs on the node', () => {
+  const objects = rendered(VALUES)
+  const [container] = objects.find((one) => one.kind === 'DaemonSet')?.spec.template.spec.containers ?? []
+  const folder = mkdtempSync(join(tmpdir(), 'helm-'))
+  try {
+    const here = (text: string): string => text.replaceAll('/run/installed', join(folder, 'installed'))
+    const [program = '', ...args] = container?.startupProbe.exec.command ?? []
+    const passes = (): boolean => spawnSync(program, args.map(here)).status === 0
+    assert.equal(passes(), false)
+    const script = objects.find((one) => one.kind === 'ConfigMap')?.data['install.sh'] ?? ''
+    const [, afterSetup = ''] = script.split(/^nsenter .*$/m)
+    assert.equal(spawnSync('sh', ['-c', here(afterSetup).replace('exec sleep infinity', '')]).status, 0)
+    assert.equal(passes(), true)
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
 })
 
 test('what the small renderer does not know is refused', () => {
