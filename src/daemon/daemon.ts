@@ -1,66 +1,31 @@
-import { closeSync } from 'node:fs'
-import type { ChunkDedup } from '../cache/index.ts'
 import { DecodePool } from '../engine/index.ts'
-import { type FuseWishes, UNCHANGING } from '../kernel/index.ts'
 import type { BackendMetricsJson } from '../backend/index.ts'
 import type { Config } from './config/schema.ts'
 import { withoutSecrets } from './config/settings.ts'
 import { cacheMetricsJson } from './cache-metrics.ts'
-import { DaemonError, messageOf } from './errors.ts'
+import { type DaemonOptions, wishesOf } from './daemon-options.ts'
+import { DaemonError } from './errors.ts'
 import { EventLog } from './events.ts'
 import { FileMetrics } from './file-counters.ts'
 import { FilesThread } from './files/files-thread.ts'
-import type { ImageRequest } from './image.ts'
-import {
-  fileSystemType,
-  fromApi,
-  fromRecord,
-  ImageRequests,
-  type InitialMount,
-  type MountRequest,
-} from './image-requests.ts'
+import { fileSystemType, fromApi, ImageRequests, type MountRequest } from './image-requests.ts'
 import { ReadReports } from './read-reports.ts'
 import { noMoreThreads } from './later-threads.ts'
 import { LateReads } from './late-reads.ts'
 import { replacedLogin } from './live-login.ts'
 import { dynamicNotice } from './live-proxy.ts'
-import type { Log } from './log.ts'
 import { FileSystemCounters, FileSystemMetrics, type FileSystemMetricsJson } from './metrics.ts'
-import { type Mount, MountTable, notRemounted, type Share } from './mounts.ts'
+import type { Mount, Share } from './mount-opener.ts'
+import { MountTable, notRemounted } from './mounts.ts'
+import { type OnFailedImage, SessionHandover } from './session-handover.ts'
 import { type DaemonEvent, type DaemonState, nextState } from './state.ts'
-import { FuseSession, type FuseSessionOptions, type Session } from './transports/fuse.ts'
-import { drainRequests, type FailoverPolicy } from './handover/drain.ts'
-import { connectionOf, optionsOf } from './handover/session-facts.ts'
-import { decodeState, encodeState, type MountRecord, type SessionState } from './handover/session-state.ts'
-import { type HandedOver, receiveFromSupervisor, sendToSupervisor } from './handover/supervisor.ts'
-
-export interface DaemonOptions {
-  /** The host's directory; must be free: `prepareMountPoint`. */
-  readonly at: string
-  readonly id: string | undefined
-  readonly supervisor: string | undefined
-  readonly failover: FailoverPolicy
-  readonly threads: number
-  /** Makes the session; without it one of /dev/fuse. */
-  readonly openSession?: (of: FuseSessionOptions) => Session
-  readonly initial: InitialMount | undefined
-  /** A directory of the host that is shown from the start, in the place of an image. */
-  readonly share: { readonly path: string; readonly directory: string } | undefined
-  /** The session may be written to, as far as what is mounted in it can be. */
-  readonly writable: boolean
-  /** The node's deduplication database; closed with the daemon. */
-  readonly dedup?: ChunkDedup | undefined
-  readonly log: Log
-  /** Told of every change of what is mounted, or set by the API, before who asked for it gets an answer. */
-  readonly onChange?: () => Promise<void> | undefined
-  /** The session ended by itself. */
-  readonly onEnd: (why: 'unmounted' | Error) => void
-}
-
-type Inheritance = Pick<SessionState, 'connection' | 'options'>
+import { FuseSession } from './transports/fuse.ts'
+import type { Session, FuseSessionOptions } from './transports/session.ts'
+import type { HandedOver } from './handover/supervisor.ts'
 
 /** Memory for answers that wait for data. */
 const LATE_BYTES = 64 << 20
+
 /** One FUSE session and the images in it. */
 export class Daemon {
   readonly options: DaemonOptions
@@ -76,9 +41,8 @@ export class Daemon {
   #files: FilesThread | undefined
   readonly #reports: ReadReports
   readonly #requests: ImageRequests
+  readonly #handover: SessionHandover
   #state: DaemonState = 'INIT'
-  /** Set in a daemon that goes on with another's session. */
-  #inherited: Inheritance | undefined
   #isTakingOver = false
 
   private constructor(options: DaemonOptions) {
@@ -104,13 +68,24 @@ export class Daemon {
       },
       () => this.#startFiles(),
     )
-    this.#late = new LateReads({
+    this.#handover = new SessionHandover({
+      ...options,
+      exchangesOpens: wishesOf(options).exchangesOpens,
+      session: this.#session,
+      mounts: this.#mounts,
+      requests: this.#requests,
+      dynamic: this.dynamic,
+    })
+    this.#late = this.#lateReads()
+  }
+
+  #lateReads(): LateReads {
+    return new LateReads({
       budgetBytes: LATE_BYTES,
       deadlineMs: (read) => this.#mounts.bySlot(read.slot)?.image.settings.readDeadlineMs ?? 0,
       fill: async (read, into, deadlineMs) => {
-        const mount = this.#mounts.bySlot(read.slot)
-        if (mount === undefined) throw new DaemonError('NOT_FOUND', 'the image was unmounted')
-        return await mount.image.read(read.ino, read.offset, into, deadlineMs)
+        const { image } = this.#mountOf(read.slot)
+        return await image.read(read.ino, read.offset, into, deadlineMs)
       },
       answer: (read, message, bytes, errno) => this.#session.answer(read, message, bytes, errno),
       onDone: (read, end) => {
@@ -118,6 +93,13 @@ export class Daemon {
           this.#reports.done(this.#mounts.bySlot(read.slot), read, end)
       },
     })
+  }
+
+  /** Throws DaemonError 'NOT_FOUND'. */
+  #mountOf(slot: number): Mount {
+    const mount = this.#mounts.bySlot(slot)
+    if (mount === undefined) throw new DaemonError('NOT_FOUND', 'the image was unmounted')
+    return mount
   }
 
   /** Mounts, with the initial image when there is one; resolves when the mount answers. Throws DaemonError; then nothing stays. */
@@ -146,10 +128,7 @@ export class Daemon {
 
   /** Gives state and device to the supervisor, and goes on serving. Throws DaemonError 'NOT_READY', 'HANDOVER'. */
   async sendState(): Promise<void> {
-    const { device } = this.#session
-    if (device === undefined) throw new DaemonError('NOT_READY', 'there is no session yet that could be given away')
-    await sendToSupervisor(this.options.supervisor, await this.stateNow(), device)
-    this.options.log.info('session and state are with the supervisor')
+    await this.#handover.send()
   }
 
   /** Takes the session that the supervisor keeps; after that `serve` may be called. Throws DaemonError 'BAD_STATE', 'HANDOVER'; then it may be tried again. */
@@ -157,30 +136,20 @@ export class Daemon {
     nextState(this.#isTakingOver ? 'READY' : this.#state, 'Takeover')
     this.#isTakingOver = true
     try {
-      const handed = await receiveFromSupervisor(this.options.supervisor)
-      await this.restore(handed, (path, error) => {
-        throw new DaemonError('HANDOVER', `cannot take over ${path}: ${messageOf(error)}`, { cause: error })
-      })
+      await this.#handover.receive(() => this.#step('Takeover'))
     } finally {
       this.#isTakingOver = false
     }
   }
 
   /** The same with a session that is here; its device is ours from now on. `onFailure` is told of images that cannot be opened, and may throw. Throws DaemonError 'HANDOVER'. */
-  async restore({ state, device }: HandedOver, onFailure: (path: string, error: unknown) => void): Promise<void> {
-    try {
-      const session = decodeState(state)
-      this.#checkOwnOverlays()
-      for (const [key, value] of session.settings) this.dynamic.set(key, value)
-      await this.#mounts.restore(session, (record) => this.#restoredRequest(record), onFailure)
-      this.#step('Takeover')
-      this.#session.adopt(device, session.connection)
-      this.#inherited = session
-    } catch (error) {
-      closeSync(device)
-      throw error
-    }
-    this.options.log.info(`took over the session of another daemon at ${this.options.at}: ${this.mounts.length} mounts`)
+  async restore(handed: HandedOver, onFailure: OnFailedImage): Promise<void> {
+    await this.#handover.restore(handed, onFailure, () => this.#step('Takeover'))
+  }
+
+  /** What another daemon needs to go on with this session. Throws DaemonError 'NOT_READY'. */
+  async stateNow(): Promise<Buffer> {
+    return await this.#handover.stateNow()
   }
 
   /** The session's device; undefined while there is none. */
@@ -294,7 +263,7 @@ export class Daemon {
   async serve(): Promise<void> {
     this.#step('Start')
     this.#mounts.listen(this.#session)
-    await this.#session.serve(this.#mounts.served, (device) => this.#drain(device))
+    await this.#session.serve(this.#mounts.served, (device) => this.#handover.drain(device))
     this.#mounts.prefetch()
   }
 
@@ -308,45 +277,10 @@ export class Daemon {
     this.#session.detachNow()
   }
 
-  #restoredRequest(record: MountRecord): ImageRequest {
-    const request = this.#requests.of(record.path, fromRecord(record))
-    if ((request.config.overlay !== null) !== (record.kind === 'overlay'))
-      throw new DaemonError(
-        'HANDOVER',
-        "a session with an overlay is taken over from this project's daemons only: the state does not say what is in hand of it",
-      )
-    return request
-  }
-
-  /** They would get other slots, which their users would not know. */
-  #checkOwnOverlays(): void {
-    if (this.mounts.some(({ image }) => image.settings.overlay !== undefined))
-      throw new DaemonError(
-        'HANDOVER',
-        'a daemon that has mounted an overlay cannot take over a session; start another',
-      )
-  }
-
   /** What is changed from now on is changed by another daemon only. */
   async #leaveRequests(device: number): Promise<void> {
     await this.#files?.end(true)
-    await this.#drain(device)
-  }
-
-  async #drain(device: number): Promise<void> {
-    const { failover, log } = this.options
-    await drainRequests(device, this.#inherited?.connection ?? 0n, failover, log)
-  }
-
-  /** What another daemon needs to go on with this session. Throws DaemonError 'NOT_READY'. */
-  async stateNow(): Promise<Buffer> {
-    const { facts } = this.#session
-    const { connection, options } = this.#inherited ?? {
-      connection: await connectionOf(this.options.at),
-      options: facts === undefined ? undefined : optionsOf(facts, wishesOf(this.options).exchangesOpens),
-    }
-    if (options === undefined) throw new DaemonError('NOT_READY', 'the kernel has not begun the session yet')
-    return encodeState({ connection, options, settings: this.dynamic, ...this.#mounts.tree })
+    await this.#handover.drain(device)
   }
 
   /** `isLeft`: another daemon goes on. */
@@ -380,10 +314,9 @@ export class Daemon {
 
   /** For a copy to an upper directory. */
   async #readImage(slot: number, ino: number, offset: number, count: number): Promise<Uint8Array> {
-    const mount = this.#mounts.bySlot(slot)
-    if (mount === undefined) throw new DaemonError('NOT_FOUND', 'the image was unmounted')
+    const { image } = this.#mountOf(slot)
     const into = Buffer.allocUnsafeSlow(count)
-    const bytes = await mount.image.read(ino, offset, into, mount.image.settings.readDeadlineMs)
+    const bytes = await image.read(ino, offset, into, image.settings.readDeadlineMs)
     return into.subarray(0, bytes)
   }
 
@@ -398,17 +331,5 @@ export class Daemon {
 
   #metricsOf(mount: Mount): FileSystemMetrics {
     return new FileSystemMetrics(this.#allCounters, mount.slot)
-  }
-}
-
-/** Largest WRITE. */
-const WRITE_BYTES = 1 << 20
-
-/** What goes with opens is left out of sessions that only have images, which never change. */
-function wishesOf({ initial, share, writable }: DaemonOptions): FuseWishes {
-  return {
-    exchangesOpens: writable || share !== undefined,
-    followsChanges: writable || initial === undefined,
-    maxWriteBytes: writable ? WRITE_BYTES : UNCHANGING.maxWriteBytes,
   }
 }

@@ -1,72 +1,45 @@
 import type { DecodePool } from '../engine/index.ts'
-import type { FuseNode } from '../kernel/index.ts'
 import { DroppedMemory } from './dropped-memory.ts'
 import { DaemonError } from './errors.ts'
-import { journalDocument, journalIn, journalNamed, newJournal } from './files/files-journal.ts'
 import type { FilesThread } from './files/files-thread.ts'
-import { type ImageRequest, MountedImage } from './image.ts'
-import type { MountRecord, SessionState } from './handover/session-state.ts'
+import type { MountRecord } from './handover/session-state.ts'
+import type { ImageRequest } from './image.ts'
+import { type KernelName, rootNames, staleNames } from './kernel-names.ts'
+import { isMount, isOverlay, type Mount, MountOpener, type Place, type Share } from './mount-opener.ts'
+import { MountSlots } from './mount-slots.ts'
+import { type MountedTree, mountRecord, type RestoreParts, restoreTree, shareRecord } from './mounted-tree.ts'
 import { type PseudoNode, PseudoTree } from './pseudo-tree.ts'
 import type { ServedTree } from './transports/fuse-handler.ts'
 
-/** A mounted image and where it is. */
-export interface Mount {
-  readonly path: string
-  readonly slot: number
-  readonly image: MountedImage
-  readonly mountedAt: Date
-  /** Of one with an overlay: where its files in hand are written, for the daemon after this one. */
-  readonly journal?: string | undefined
-  /** Another daemon had mounted it. Its clients may ask for it once more, of us. */
-  readonly isRestored?: boolean
-}
-
-/** What another daemon had mounted, and where. */
-export type MountedTree = Pick<SessionState, 'mounts' | 'directories' | 'nextDirectory' | 'nextSlot'>
-
-/** A shared directory of the host, and where it is. */
-export interface Share {
-  readonly path: string
-  readonly slot: number
-  readonly directory: string
-  readonly mountedAt: Date
-  /** Where its files in hand are written, for the daemon after this one. */
-  readonly journal: string | undefined
-  readonly isRestored?: boolean
-}
-
 /** What must learn of a change: the session, once there is one. */
 export interface TreeListener {
+  /** Resolves when no thread uses an older tree any more. */
   publish(tree: ServedTree): Promise<void>
-  forget(names: ReadonlyArray<{ readonly parent: FuseNode; readonly name: Uint8Array }>): Promise<void>
+  /** Makes the kernel forget names, with everything below them. */
+  forget(names: readonly KernelName[]): Promise<void>
 }
-
-const SLOTS = 255
-const OPENED_AT_ONCE = 4
 
 /**
  * The images of a session and the directories above them. Changes go one after another; each is seen by all serving threads, and forgotten by the kernel where it knew
  * better before, when its promise resolves.
  */
 export class MountTable {
-  readonly #decoders: DecodePool
   #tree = new PseudoTree()
   #mounts = new Map<string, Mount>()
   #shares = new Map<string, Share>()
   /** Another daemon's mounts that could not be opened: their users see errors, and the next daemon tries again. */
   readonly #lost = new Map<string, MountRecord>()
+  readonly #opener: MountOpener
+  readonly #slots = new MountSlots()
   readonly #onFree: (slot: number) => void
-  readonly #files: () => Promise<FilesThread>
   readonly #dropped = new DroppedMemory()
   #listener: TreeListener | undefined
-  #lastSlot = 0
   #turn: Promise<unknown> = Promise.resolve()
 
   /** `onFree` is told of a slot that nobody serves any more; `files` starts the files thread when it is first needed. */
   constructor(decoders: DecodePool, onFree: (slot: number) => void, files: () => Promise<FilesThread>) {
-    this.#decoders = decoders
+    this.#opener = new MountOpener(decoders, files)
     this.#onFree = onFree
-    this.#files = files
   }
 
   get all(): readonly Mount[] {
@@ -83,10 +56,6 @@ export class MountTable {
 
   get shares(): readonly Share[] {
     return [...this.#shares.values()].sort((a, b) => (a.path < b.path ? -1 : 1))
-  }
-
-  get(path: string): Mount | undefined {
-    return this.#mounts.get(path)
   }
 
   bySlot(slot: number): Mount | undefined {
@@ -106,38 +75,10 @@ export class MountTable {
       if (known?.isRestored === true && known.image.request.source === request.source)
         return known.image.request.document === request.document ? undefined : await this.#replace(known, request)
       if (this.#isTaken(path)) throw exists(path)
-      const image = await MountedImage.open(request, this.#decoders)
-      let way: readonly PseudoNode[] = []
-      let attached = 0
-      try {
-        const slot = this.#freeSlot()
-        const journal = isOverlay(image) ? newJournal() : undefined
-        if (await this.#attachOverlay(slot, image, { journal, isRestored: false })) attached = slot
-        way = this.#tree.mount(path, slot)
-        this.#mounts.set(path, { path, slot, image, mountedAt: new Date(), journal })
-        await this.#publish()
-        this.#lost.delete(path)
-      } catch (error) {
-        await this.#takeOut(path, way.at(-1))
-        if (attached !== 0) await (await this.#files()).detach(attached)
-        await image.close()
-        throw error
-      }
-      await this.#forget(way, rootNames(image))
-      image.prefetch()
+      const mount = await this.#opener.openImage(request, this.#place(path))
+      await this.#show(mount)
+      mount.image.prefetch()
     })
-  }
-
-  /** Has the files thread serve an image with an overlay; false for any other. Throws DaemonError. */
-  async #attachOverlay(
-    slot: number,
-    image: MountedImage,
-    hand: { journal: string | undefined; isRestored: boolean },
-  ): Promise<boolean> {
-    const { overlay } = image.settings
-    if (overlay === undefined) return false
-    await (await this.#files()).attachOverlay(slot, image.served(slot), { ...overlay, ...hand })
-    return true
   }
 
   /** Shows a directory of the host at a path. Throws DaemonError; then nothing has changed. */
@@ -146,21 +87,7 @@ export class MountTable {
       const known = this.#shares.get(path)
       if (known?.isRestored === true && known.directory === directory) return
       if (this.#isTaken(path)) throw exists(path)
-      const slot = this.#freeSlot()
-      const files = await this.#files()
-      const journal = newJournal()
-      await files.attach(slot, { directory, journal, isRestored: false })
-      let way: readonly PseudoNode[] = []
-      try {
-        way = this.#tree.mount(path, slot)
-        this.#shares.set(path, { path, slot, directory, mountedAt: new Date(), journal })
-        await this.#publish()
-      } catch (error) {
-        await this.#takeOut(path, way.at(-1))
-        await files.detach(slot)
-        throw error
-      }
-      await this.#forget(way, [])
+      await this.#show(await this.#opener.openShare(directory, this.#place(path)))
     })
   }
 
@@ -174,115 +101,46 @@ export class MountTable {
     return this.#inTurn(async () => {
       const node = this.#tree.find(path)
       const way = node === undefined ? [] : [node]
-      const share = this.#shares.get(path)
-      if (share !== undefined) {
-        await this.#takeOut(path, node)
-        await (await this.#files()).detach(share.slot)
-        return await this.#forget(way, [])
-      }
       if (this.#lost.delete(path)) {
         await this.#takeOut(path, node)
         await this.#publish()
         return await this.#forget(way, [])
       }
-      const { image, slot } = this.#existing(path)
+      const opened = this.#shares.get(path) ?? this.#existing(path)
       await this.#takeOut(path, node)
-      if (isOverlay(image)) await (await this.#files()).detach(slot)
-      await image.close()
-      await this.#forget(way, rootNames(image))
-      this.#dropped.add(image.loaded.bytes.length)
+      await this.#opener.close(opened)
+      await this.#forget(way, namesInRoot(opened))
+      if (isMount(opened)) this.#dropped.add(opened.image.loaded.bytes.length)
     })
   }
 
   /** Where everything is, for another daemon to {@link restore}. */
   get tree(): MountedTree {
-    const mounts = this.all.map(({ path, slot, image, journal }): MountRecord => {
-      const { source, config, document = JSON.stringify(config), prefetchFiles: files } = image.request
-      const prefetchFiles = files.length > 0 ? files : undefined
-      const kind = isOverlay(image) ? 'overlay' : 'rafs'
-      return { path, slot, kind, source, document, prefetchFiles, journal }
-    })
-    for (const { path, slot, directory: source, journal } of this.shares)
-      mounts.push({
-        path,
-        slot,
-        kind: 'passthrough',
-        source,
-        document: journalDocument(journal),
-        prefetchFiles: undefined,
-      })
+    const mounts = [...this.all.map(mountRecord), ...this.shares.map(shareRecord), ...this.#lost.values()]
     const directories = this.#tree.nodes.filter(({ name }) => name !== '')
-    mounts.push(...this.#lost.values())
-    return { mounts, directories, nextDirectory: this.#tree.nextIno, nextSlot: (this.#lastSlot % SLOTS) + 1 }
+    return { mounts, directories, nextDirectory: this.#tree.nextIno, nextSlot: this.#slots.next }
   }
 
   /**
    * Opens what another daemon had mounted and puts it where it was. Before a session is served only. What was mounted here before at the same path goes; other mounts stay, at a slot that
    * is free. `onFailure` is told of an image that cannot be opened: when it throws, nothing has changed; else the image's place stays, and gives errors.
    */
-  restore(
-    from: MountedTree,
-    requestOf: (record: MountRecord) => ImageRequest,
-    onFailure: (path: string, error: unknown) => void,
-  ): Promise<void> {
+  restore(from: MountedTree, parts: Omit<RestoreParts, 'opener'>): Promise<void> {
     return this.#inTurn(async () => {
-      const tree = PseudoTree.of(from.directories, from.nextDirectory)
-      const mounts = new Map<string, Mount>()
-      const shares = new Map<string, Share>()
-      const lost: MountRecord[] = []
-      const restoreOne = async (record: MountRecord): Promise<void> => {
-        const { path, slot } = record
-        let image: MountedImage | undefined
-        let isAttached = false
-        try {
-          if (record.kind === 'passthrough') {
-            shares.set(path, await this.#restoreShare(record))
-            tree.mount(path, slot)
-            return
-          }
-          image = await MountedImage.open(requestOf(record), this.#decoders)
-          const journal = isOverlay(image) ? (journalNamed(record.journal) ?? newJournal()) : undefined
-          isAttached = await this.#attachOverlay(slot, image, { journal, isRestored: true })
-          tree.mount(path, slot)
-          mounts.set(path, { path, slot, image, mountedAt: new Date(), isRestored: true, journal })
-        } catch (error) {
-          if (isAttached) await (await this.#files()).detach(slot)
-          await image?.close()
-          onFailure(path, error)
-          tree.mount(path, slot)
-          lost.push(record)
-        }
-      }
-      try {
-        await each(from.mounts, restoreOne)
-      } catch (error) {
-        for (const { image, slot } of mounts.values()) {
-          if (isOverlay(image)) await (await this.#files()).detach(slot)
-          await image.close()
-        }
-        for (const { slot } of shares.values()) await (await this.#files()).detach(slot)
-        throw error
-      }
+      const { tree, mounts, shares, lost } = await restoreTree(from, { ...parts, opener: this.#opener })
       const before = this.all
-      for (const { slot } of this.#shares.values())
-        if (![...shares.values()].some((share) => share.slot === slot)) await (await this.#files()).detach(slot)
+      const restored = new Set([...shares.values()].map(({ slot }) => slot))
+      for (const share of this.#shares.values()) if (!restored.has(share.slot)) await this.#opener.close(share)
       this.#shares = shares
       for (const record of lost) this.#lost.set(record.path, record)
       this.#tree = tree
       this.#mounts = mounts
-      this.#lastSlot = (from.nextSlot + SLOTS - 1) % SLOTS
+      this.#slots.goOnFrom(from.nextSlot)
       for (const mount of before) {
         if (mounts.has(mount.path)) await mount.image.close()
-        else this.#place(mount)
+        else this.#move(mount)
       }
     })
-  }
-
-  /** What is in hand is read when the session comes: until then another daemon serves it. */
-  async #restoreShare({ path, slot, source: directory, document }: MountRecord): Promise<Share> {
-    const journal = journalIn(document) ?? newJournal()
-    await (await this.#files()).attach(slot, { directory, journal, isRestored: true })
-    return { path, slot, directory, journal, mountedAt: new Date(), isRestored: true }
   }
 
   /** Starts fetching ahead what was restored. */
@@ -300,7 +158,26 @@ export class MountTable {
     })
   }
 
-  #place({ path, image, mountedAt }: Mount): void {
+  /** Puts what was opened in its place, for all to see. Throws DaemonError; then it is closed, and nothing has changed. */
+  async #show(opened: Mount | Share): Promise<void> {
+    const { path, slot } = opened
+    let way: readonly PseudoNode[] = []
+    try {
+      way = this.#tree.mount(path, slot)
+      if (isMount(opened)) this.#mounts.set(path, opened)
+      else this.#shares.set(path, opened)
+      await this.#publish()
+      this.#lost.delete(path)
+    } catch (error) {
+      await this.#takeOut(path, way.at(-1))
+      await this.#opener.close(opened)
+      throw error
+    }
+    await this.#forget(way, namesInRoot(opened))
+  }
+
+  /** Puts a mount in a tree that came after it. */
+  #move({ path, image, mountedAt }: Mount): void {
     const slot = this.#freeSlot()
     this.#tree.mount(path, slot)
     this.#mounts.set(path, { path, slot, image, mountedAt })
@@ -308,7 +185,7 @@ export class MountTable {
 
   async #replace(old: Mount, request: ImageRequest): Promise<void> {
     if (isOverlay(old.image) || request.config.overlay !== null) throw notRemounted(old.path)
-    const image = await MountedImage.open(request, this.#decoders)
+    const { image } = await this.#opener.openImage(request, { path: old.path, slot: () => old.slot })
     const [before, after] = [old.image.loaded.bootstrap.blobs.length, image.loaded.bootstrap.blobs.length]
     if (before !== after) {
       await image.close()
@@ -348,39 +225,16 @@ export class MountTable {
     await this.#listener?.publish(this.served)
   }
 
-  /**
-   * The kernel keeps names for ever, also that there is none: those on the way to the mount are forgotten, and, since the session's root cannot be,
-   * all names in it where the image's root is that.
-   */
   async #forget(way: readonly PseudoNode[], inRoot: readonly Uint8Array[]): Promise<void> {
-    if (this.#listener === undefined) return
-    const names = way
-      .filter((node) => node.name !== '')
-      .map((node) => ({ parent: { node: node.parent, top: 0 }, name: Buffer.from(node.name) }))
-    const isRoot = way.length === 0 || way.some((node) => node.name === '' && node.slot !== 0)
-    if (isRoot && names.length === 0) {
-      const parent = { node: 1, top: 0 }
-      for (const name of inRoot) names.push({ parent, name: Buffer.from(name) })
-      for (const node of this.#tree.nodes)
-        if (node.parent === 1 && node.name !== '') names.push({ parent, name: Buffer.from(node.name) })
-    }
-    await this.#listener.forget(names)
+    await this.#listener?.forget(staleNames(way, inRoot, this.#tree.nodes))
   }
 
-  /** Slots go round, so that a number which an old user still knows is not soon another image's. */
+  #place(path: string): Place {
+    return { path, slot: () => this.#freeSlot() }
+  }
+
   #freeSlot(): number {
-    const used = new Set([...this.all, ...this.shares, ...this.#lost.values()].map((mount) => mount.slot))
-    for (let tries = 0; tries < SLOTS; tries++) {
-      this.#lastSlot = (this.#lastSlot % SLOTS) + 1
-      if (!used.has(this.#lastSlot)) return this.#lastSlot
-    }
-    throw new DaemonError(
-      'TOO_MANY',
-      `${SLOTS} images are mounted, which is all that one daemon takes; start another`,
-      {
-        wire: 'vfs maximum mountpoints reached',
-      },
-    )
+    return this.#slots.take(new Set([...this.all, ...this.shares, ...this.#lost.values()].map(({ slot }) => slot)))
   }
 
   #isTaken(path: string): boolean {
@@ -394,8 +248,8 @@ export class MountTable {
   }
 }
 
-function isOverlay(image: MountedImage): boolean {
-  return image.settings.overlay !== undefined
+function namesInRoot(opened: Mount | Share): Uint8Array[] {
+  return isMount(opened) ? rootNames(opened.image) : []
 }
 
 /** Only images without an overlay can be exchanged under their users. */
@@ -407,28 +261,6 @@ export function notRemounted(path: string): DaemonError {
       wire: 'filesystem type mismatch, expect RAFS',
     },
   )
-}
-
-/** Names that the kernel may know in the session's root when the image's is that. */
-function rootNames(image: MountedImage): Uint8Array[] {
-  const { bootstrap } = image.loaded
-  const names: Uint8Array[] = []
-  bootstrap.list(bootstrap.root, 0, (name) => {
-    names.push(Buffer.from(name))
-    return true
-  })
-  return names
-}
-
-/** At most a few at once. The first failure is thrown when the others have ended. */
-async function each<T>(items: readonly T[], act: (item: T) => Promise<void>): Promise<void> {
-  const left = [...items]
-  const takeOne = async (): Promise<void> => {
-    for (let item = left.shift(); item !== undefined; item = left.shift()) await act(item)
-  }
-  const ends = await Promise.allSettled(Array.from({ length: OPENED_AT_ONCE }, takeOne))
-  const failed = ends.find((end) => end.status === 'rejected')
-  if (failed !== undefined) throw failed.reason
 }
 
 function exists(path: string): DaemonError {

@@ -4,7 +4,7 @@ import type { MountedImage } from './image.ts'
 import type { LateReadEnd } from './late-reads.ts'
 import type { Log } from './log.ts'
 import type { FileSystemCounters } from './metrics.ts'
-import type { Mount } from './mounts.ts'
+import type { Mount } from './mount-opener.ts'
 import type { LateRead } from './transports/fuse-handler.ts'
 
 /** Counts reads that had to wait for their data, and tells of those that failed. */

@@ -2,7 +2,7 @@ import { readdirSync } from 'node:fs'
 import { LATENCY_BUCKETS_MS } from '../../backend/index.ts'
 import type { Daemon } from '../daemon.ts'
 import { FOP, LATENCY_BOUNDS_US, SIZE_BOUNDS } from '../metrics.ts'
-import type { Mount } from '../mounts.ts'
+import type { Mount } from '../mount-opener.ts'
 import { versionInfo } from '../version/index.ts'
 
 /** The form that Prometheus reads: https://prometheus.io/docs/instrumenting/exposition_formats/ */

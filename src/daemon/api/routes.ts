@@ -1,7 +1,7 @@
 import { isLoginUsable, LOGIN_KEYS } from '../live-login.ts'
 import type { Daemon } from '../daemon.ts'
 import { DaemonError } from '../errors.ts'
-import type { Mount } from '../mounts.ts'
+import type { Mount } from '../mount-opener.ts'
 import { versionInfo } from '../version/index.ts'
 import { type Answer, BAD_REQUEST, NO_CONTENT, noCounter, refusal, type Wrapper } from './answer.ts'
 import { parseLogLevel, parseMountRequest, parseStrings } from './bodies.ts'

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { closeSync, copyFileSync, readdirSync, rmSync, writeFileSync, writeSync } from 'node:fs'
+import { closeSync, copyFileSync, mkdirSync, readdirSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -129,6 +129,31 @@ test('an image that cannot be opened again gives errors, never an empty director
   copyFileSync(IMAGE.bootstrap, source)
   await scratch.mount('/goes', { source })
   assert.deepEqual(await differencesSeenApart(join(scratch.mnt, 'goes'), IMAGE.tree), [])
+})
+
+test('a directory that is shared in the place of a lost image has it for good: the next daemon finds the directory alone', {
+  skip,
+  timeout: 60_000,
+}, async () => {
+  await using kept = new Kept()
+  const first = await kept.start()
+  const source = join(kept.path, 'goes.boot')
+  copyFileSync(IMAGE.bootstrap, source)
+  await kept.mount('/goes', { source })
+  await kept.keeper()
+  rmSync(source)
+  first.child.kill('SIGKILL')
+  const second = await kept.next(first.child.pid ?? 0)
+  const host = join(kept.path, 'host')
+  mkdirSync(host)
+  writeFileSync(join(host, 'file'), 'of the host')
+  await kept.mount('/goes', { fs_type: 'passthrough_fs', source: host, config: '' })
+  const file = join(kept.mnt, 'goes/file')
+  assert.equal(String(await read(file)), 'of the host')
+  await kept.keeper()
+  process.kill(second, 'SIGKILL')
+  await kept.next(second)
+  assert.equal(String(await read(file)), 'of the host')
 })
 
 test('the newest whole state is read, whatever was being written; restarts run out and come back', () => {

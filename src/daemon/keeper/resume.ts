@@ -1,6 +1,7 @@
 import { detachNow, exitNow, fuseConnection, isFuseOver } from '../../kernel/index.ts'
 import { isDead } from '../dead-mount.ts'
-import { Daemon, type DaemonOptions } from '../daemon.ts'
+import { Daemon } from '../daemon.ts'
+import type { DaemonOptions } from '../daemon-options.ts'
 import { messageOf } from '../errors.ts'
 import { decodeState } from '../handover/session-state.ts'
 import { isMounted } from '../mount-point.ts'

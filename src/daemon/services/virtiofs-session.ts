@@ -1,10 +1,10 @@
-import { type FuseNode, KernelError } from '../../kernel/index.ts'
+import { KernelError } from '../../kernel/index.ts'
 import { FuseQueue, UnixListener, type UnixStream, VhostSession } from '../../kernel/vm/index.ts'
 import { DaemonError, messageOf } from '../errors.ts'
 import { FileSystemCounters } from '../metrics.ts'
 import { FuseFileSystem, type LateRead, type ServedTree } from '../transports/fuse-handler.ts'
 import { ListingHabits } from '../transports/listing-habits.ts'
-import type { FuseSessionOptions, Session } from '../transports/fuse.ts'
+import type { Session, FuseSessionOptions } from '../transports/session.ts'
 
 /** The high-priority queue, which has FORGET and INTERRUPT, and one for all else. */
 const QUEUES = 2
@@ -67,7 +67,7 @@ export class VirtioFsSession implements Session {
   }
 
   /** There is no queue for it: what a guest knows it knows until it forgets by itself. A name that is not there it never keeps. */
-  forget(_names: ReadonlyArray<{ readonly parent: FuseNode; readonly name: Uint8Array }>): Promise<void> {
+  forget(): Promise<void> {
     return Promise.resolve()
   }
 

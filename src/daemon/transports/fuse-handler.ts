@@ -13,9 +13,10 @@ import type { OwnerMapping } from '../config/settings.ts'
 import { FileCounters, type FileRecording } from '../file-counters.ts'
 import { type FileSystemCounters, FOP } from '../metrics.ts'
 import type { PseudoNode } from '../pseudo-tree.ts'
-import { DIRECTORY_TYPE, DirectoryListing, type ListedImage } from './directory-listing.ts'
+import { DirectoryListing, type ListedImage } from './directory-listing.ts'
 import { answerExchanged } from './exchanged.ts'
 import type { ListingHabits } from './listing-habits.ts'
+import { NAME_MAX_BLOCK, PSEUDO_ROOT, PseudoDirectories } from './pseudo-directories.ts'
 
 /** A mounted image as serving threads get it. */
 export interface ServedImage {
@@ -56,9 +57,6 @@ interface OpenImage extends ListedImage {
   readonly hot: HotReader
 }
 
-const PSEUDO_ROOT = 1
-const NAME_MAX_BLOCK = 512
-
 /**
  * Answers the requests of one thread over all mounted images. Nothing here waits, and nothing is allocated for a request, but for xattrs and link
  * targets: a read whose chunks are not all trusted yet goes to `late`.
@@ -73,8 +71,8 @@ export class FuseFileSystem {
   readonly #exchangesOpens: boolean
   readonly #habits: ListingHabits
   readonly #listing: DirectoryListing<OpenImage>
-  readonly #files = new Set<number>()
-  #pseudo = new Map<number, PseudoNode>()
+  #files: ReadonlySet<number> = new Set()
+  readonly #pseudo: PseudoDirectories
   #rootSlot = 0
   readonly #inode = new Attributes()
   readonly #attributes = new FuseAttributes()
@@ -97,6 +95,16 @@ export class FuseFileSystem {
     this.#exchangesOpens = parts.exchangesOpens
     this.#habits = parts.habits
     this.#listing = new DirectoryListing(parts.habits, (image, ino) => this.#fill(image, ino))
+    this.#pseudo = new PseudoDirectories({
+      exchangesOpens: parts.exchangesOpens,
+      attributes: this.#attributes,
+      hasImage: (slot) => this.#images[slot] !== undefined,
+      fillRoot: (slot) => {
+        const image = this.#images[slot]
+        if (image !== undefined) this.#fill(image, image.bootstrap.root)
+      },
+      forward: (slot, request) => this.#forward(slot, request, true),
+    })
   }
 
   /** Takes over what is mounted now; images that were there stay open. Gives the bytes of metadata that are no longer used. */
@@ -109,10 +117,9 @@ export class FuseFileSystem {
       if (known?.of.id === of.id) dropped -= known.of.bytes.length
       this.#images[of.slot] = known?.of.id === of.id ? known : open(of, this.#thread)
     }
-    this.#files.clear()
-    for (const slot of tree.files) this.#files.add(slot)
-    this.#pseudo = new Map(tree.pseudo.map((node) => [node.ino, node]))
-    this.#rootSlot = this.#pseudo.get(PSEUDO_ROOT)?.slot ?? 0
+    this.#files = new Set(tree.files)
+    this.#pseudo.update(tree.pseudo, this.#files)
+    this.#rootSlot = this.#pseudo.rootSlot
     return dropped
   }
 
@@ -129,7 +136,7 @@ export class FuseFileSystem {
         ? this.#elsewhere(this.#rootSlot, request)
         : this.#ask(image, image.bootstrap.root, request, reply)
     }
-    return this.#askPseudo(request, reply)
+    return this.#pseudo.answer(request, reply)
   }
 
   #elsewhere(slot: number, request: FuseRequest): number {
@@ -260,94 +267,6 @@ export class FuseFileSystem {
     if (!image.bootstrap.hasXattrs) return false
     image.bootstrap.attributes(ino, this.#inode)
     return this.#inode.hasXattrs
-  }
-
-  #askPseudo(request: FuseRequest, reply: FuseReply): number {
-    const node = this.#pseudo.get(request.node)
-    if (node === undefined || (this.#isLost(node) && request.opcode !== OPCODE.GETATTR)) return -ERRNO.ESTALE
-    switch (request.opcode) {
-      case OPCODE.LOOKUP:
-        return this.#lookupPseudo(node, request, reply)
-      case OPCODE.GETATTR:
-        this.#fillPseudo(node)
-        return reply.attributes(this.#attributes)
-      case OPCODE.READDIR:
-      case OPCODE.READDIRPLUS:
-        return this.#listPseudo(node, request, reply)
-      case OPCODE.STATFS:
-        return reply.statfs(0, NAME_MAX_BLOCK)
-      case OPCODE.GETXATTR:
-        // ENOSYS would switch off xattrs for the images too
-        return -ERRNO.ENODATA
-      case OPCODE.LISTXATTR:
-        return request.xattrCount === 0 ? reply.size(0) : 0
-      case OPCODE.IOCTL:
-        return -ERRNO.ENOTTY
-      default:
-        return this.#exchangesOpens ? answerExchanged(request, reply, () => 0) : -ERRNO.ENOSYS
-    }
-  }
-
-  /** ENOENT is not remembered by the kernel: what is mounted later is found. */
-  #lookupPseudo(node: PseudoNode, request: FuseRequest, reply: FuseReply): number {
-    const name = Buffer.from(request.name()).toString()
-    const found = name === '.' ? node : name === '..' ? this.#pseudo.get(node.parent) : this.#child(node, name)
-    if (found === undefined) return -ERRNO.ENOENT
-    if (this.#files.has(found.slot)) return this.#forward(found.slot, request, true)
-    if (this.#isLost(found)) return -ERRNO.ESTALE
-    this.#fillPlace(found)
-    return reply.entry(this.#attributes)
-  }
-
-  #child(node: PseudoNode, name: string): PseudoNode | undefined {
-    for (const child of this.#pseudo.values())
-      if (child.parent === node.ino && child.name === name && child.ino !== PSEUDO_ROOT) return child
-    return undefined
-  }
-
-  /** An image was mounted here and cannot be opened again: an empty directory would be a lie. */
-  #isLost({ slot }: PseudoNode): boolean {
-    return slot !== 0 && this.#images[slot] === undefined && !this.#files.has(slot)
-  }
-
-  /** The attributes of a pseudo directory, or of the image that is mounted there. */
-  #fillPlace(node: PseudoNode): void {
-    const image = node.slot === 0 ? undefined : this.#images[node.slot]
-    if (image === undefined) this.#fillPseudo(node)
-    else this.#fill(image, image.bootstrap.root)
-  }
-
-  #fillPseudo(node: PseudoNode): void {
-    const to = this.#attributes
-    to.ino = node.ino
-    to.inoTop = 0
-    to.size = 0
-    to.blocks = 0
-    to.mtime = 0
-    to.mtimeNsec = 0
-    to.mode = 0o040777
-    to.nlink = 2
-    to.rdev = 0
-    to.uid = 0
-    to.gid = 0
-  }
-
-  #listPseudo(node: PseudoNode, request: FuseRequest, reply: FuseReply): number {
-    const isPlus = request.opcode === OPCODE.READDIRPLUS
-    reply.startList(request.count)
-    const children = [...this.#pseudo.values()].filter(
-      (child) => child.parent === node.ino && child.ino !== PSEUDO_ROOT,
-    )
-    for (let index = request.offset; index < children.length; index++) {
-      const child = children[index]
-      const name = Buffer.from(child.name)
-      if (!reply.fits(name.length, isPlus)) break
-      this.#fillPlace(child)
-      const { ino, inoTop } = this.#attributes
-      const isShown = isPlus && !this.#files.has(child.slot)
-      reply.add(name, ino, inoTop, DIRECTORY_TYPE, index + 1, isPlus, isShown ? this.#attributes : undefined)
-    }
-    return reply.endList()
   }
 }
 
