@@ -5,6 +5,7 @@ import { SnapshotterError } from '../errors.ts'
 import type { RecordTable } from '../store/index.ts'
 import { DaemonApi } from './api-client.ts'
 import type { Cgroup } from './cgroup.ts'
+import { DeathPauses } from './death-pauses.ts'
 import type { DaemonEvents } from './events.ts'
 import { Launched } from './launch.ts'
 import { Liveness } from './liveness.ts'
@@ -40,8 +41,6 @@ export interface DaemonParts {
 const TERM_MS = 7_000
 const KILL_MS = 5_000
 const CALLS_MS = 30_000
-/** After so many deaths within a minute there is a pause, and a longer one after more. */
-const DEATHS = { withinMs: 60_000, some: 4, pauseMs: 1_000, many: 20, longPauseMs: 10_000 } as const
 
 /**
  * A nydusd and its life: started, watched, brought back when it dies, replaced by a newer one, ended. What changes its process happens one after another (`turns`);
@@ -70,7 +69,7 @@ export class Nydusd {
   #revival: Promise<void> | undefined
   #liveness: Liveness | undefined
   #calls = 0
-  #deaths: readonly number[] = []
+  readonly #deaths = new DeathPauses()
 
   /** `recorded` by an earlier process: it may be there, in whatever state. */
   constructor(parts: DaemonParts, record: DaemonRecord, origin: 'recorded' | 'new' = 'new') {
@@ -267,17 +266,9 @@ export class Nydusd {
       void this.turns.take(async () => {
         if (this.state === 'dead') await recover(this, 'by policy')
       })
-    const pauseMs = this.#pauseMs()
+    const pauseMs = this.#deaths.died()
     if (pauseMs === 0) bring()
     else setTimeout(bring, pauseMs).unref()
-  }
-
-  /** One that dies again and again would keep the machine busy. Who needs it does not wait for this. */
-  #pauseMs(): number {
-    const now = performance.now()
-    this.#deaths = [...this.#deaths.filter((at) => now - at < DEATHS.withinMs), now]
-    if (this.#deaths.length <= DEATHS.some) return 0
-    return this.#deaths.length <= DEATHS.many ? DEATHS.pauseMs : DEATHS.longPauseMs
   }
 
   persist(): void {

@@ -6,34 +6,29 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { SnapshotterError } from '../errors.ts'
 import type { RecordTable } from '../store/index.ts'
 import type { Usage } from '../snapshot.ts'
-import { adopt } from './adopt.ts'
 import { readPublicKey } from './bootstrap.ts'
 import { blobUsage } from './cache.ts'
 import { CacheCollector, type CollectedCache } from './cache-collector.ts'
 import { Cgroup } from './cgroup.ts'
 import { ConfigTemplate, type Credential } from './config-template.ts'
-import { type DaemonImage, type DaemonParts, Nydusd } from './daemon.ts'
+import type { DaemonImage, DaemonParts } from './daemon.ts'
 import { DaemonEvents } from './events.ts'
-import { clearLeftovers, findRecorded } from './found.ts'
+import { Fleet, type ServedImage } from './fleet.ts'
+import { findRecorded } from './found.ts'
 import type { CredentialLookup, MirrorLookup } from './image-config.ts'
 import type { IdMapping } from '../id-mapping.ts'
 import { imageKey, type ImageRequest } from './image-request.ts'
-import { Watchdog } from './health/watchdog.ts'
-import { inParallel } from './in-parallel.ts'
 import { messageOf } from './message.ts'
 import { Mounter, nameOf } from './mounter.ts'
-import { configPath, newDaemon } from './places.ts'
+import { configPath } from './places.ts'
 import { PrefetchLists } from './prefetch-lists.ts'
-import { newDaemonId, sourceSnapshot } from './records.ts'
+import { sourceSnapshot } from './records.ts'
 import { pushLogin } from './relogin.ts'
 import type { DaemonLog, DaemonSettings } from './settings.ts'
-import { type DaemonMetrics, type DaemonStatus, fetchedBytes, metricsOf, statusOf } from './status.ts'
+import { type DaemonMetrics, type DaemonStatus, fetchedBytes } from './status.ts'
 import { TurnsByKey, unlessAborted } from './turns.ts'
-import { upgradeAll, upgradeOutdated } from './upgrade.ts'
 import { usedBlobs } from './used-blobs.ts'
 
-/** So long a start waits for daemons that serve still; the others come while it goes on. */
-const START_MS = 10_000
 /** So long a stop waits for what is under way; the next start finds what it left. */
 const STOP_MS = 5_000
 
@@ -46,6 +41,12 @@ export interface MountedImage {
   readonly configPath: string
   /** '' where no daemon is wanted. */
   readonly daemonId: string
+}
+
+/** An image for others to serve, as a virtual machine's nydusd. */
+interface UnservedImage {
+  readonly image: DaemonImage
+  readonly daemon: undefined
 }
 
 export interface ImagesParts {
@@ -68,11 +69,10 @@ export class Images {
   readonly #instances: RecordTable
   readonly #mounter: Mounter
   readonly #collector: CacheCollector
-  readonly #daemons = new Map<string, Nydusd>()
+  readonly #fleet: Fleet
   /** Mounts that are under way; whoever asks for the same waits for the same. */
   readonly #pending = new Map<string, Promise<MountedImage>>()
   readonly #turns = new TurnsByKey()
-  #watchdog: Watchdog | undefined
   #isStopping = false
 
   private constructor(
@@ -85,7 +85,7 @@ export class Images {
     this.#instances = parts.records.instances
     this.#collector = new CacheCollector(daemonParts.settings.cache.dir, daemonParts.log)
     const { daemons, lastNumber } = findRecorded(daemonParts, this.#instances)
-    for (const daemon of daemons) this.#daemons.set(daemon.id, daemon)
+    this.#fleet = new Fleet(daemonParts, daemons)
     this.#mounter = new Mounter({
       ...daemonParts,
       instances: this.#instances,
@@ -116,33 +116,8 @@ export class Images {
       { settings, records: records.daemons, log, events, cgroup: group },
       { template, key },
     )
-    await images.#takeUp()
-    images.#watch()
+    await images.#fleet.takeUp()
     return images
-  }
-
-  async #takeUp(): Promise<void> {
-    const { settings, log } = this.#parts
-    if (settings.daemonMode === 'none') return
-    await clearLeftovers(this.#parts, [...this.#daemons.values()])
-    const adopted = inParallel([...this.#daemons.values()], (daemon) => daemon.turns.take(() => adopt(daemon)))
-    if (settings.daemonMode === 'shared') {
-      const shared = this.#shared()
-      if (shared.state === 'starting' && shared.record.ProcessID === 0)
-        void shared.running().catch((error: unknown) => log.error(`the shared nydusd: ${messageOf(error)}`))
-    }
-    void adopted.then(() => upgradeOutdated([...this.#daemons.values()], this.#parts))
-    const late = Promise.withResolvers<void>()
-    const timer = setTimeout(late.resolve, START_MS)
-    await Promise.race([adopted, late.promise])
-    clearTimeout(timer)
-  }
-
-  #watch(): void {
-    const { settings, log, events } = this.#parts
-    const { recoverPolicy, hangTimeoutMs } = settings.daemon
-    const daemons = (): Nydusd[] => [...this.#daemons.values()]
-    this.#watchdog = Watchdog.start({ daemons, recoverPolicy, hangTimeoutMs, log, events })
   }
 
   /**
@@ -176,7 +151,7 @@ export class Images {
     const { daemonMode } = this.#parts.settings
     if (daemonMode === 'none') return await this.#mounter.withoutDaemon(request)
     const isShared = daemonMode === 'shared'
-    const daemon = isShared ? this.#shared() : this.#dedicated(request)
+    const daemon = isShared ? this.#fleet.shared() : this.#fleet.dedicated(request)
     try {
       const image = await this.#mounter.mount(request, daemon)
       return this.#mounter.described(image, daemon)
@@ -184,10 +159,7 @@ export class Images {
       this.#parts.log.warn(messageOf(error)) // whoever asked may have gone
       this.#instances.remove(key)
       if (isShared) await daemon.unmount(key).catch((cause: unknown) => this.#parts.log.warn(messageOf(cause)))
-      else {
-        this.#daemons.delete(daemon.id)
-        await daemon.destroy()
-      }
+      else await this.#fleet.end(daemon)
       throw error
     }
   }
@@ -198,13 +170,9 @@ export class Images {
     return found && this.#mounter.described(found.image, found.daemon)
   }
 
-  #find(key: string): { readonly image: DaemonImage; readonly daemon: Nydusd | undefined } | undefined {
-    for (const daemon of this.#daemons.values()) {
-      const image = daemon.images.get(key)
-      if (image !== undefined) return { image, daemon }
-    }
+  #find(key: string): ServedImage | UnservedImage | undefined {
     const image = this.#mounter.undaemoned.get(key)
-    return image && { image, daemon: undefined }
+    return this.#fleet.find(key) ?? (image && { image, daemon: undefined })
   }
 
   /** Unmounts what was mounted of a snapshot: with `idMapping` only for these ids, else all. Ends dedicated daemons. What cannot be undone is logged. */
@@ -235,24 +203,18 @@ export class Images {
         .unmount(key)
         .catch((error: unknown) => this.#parts.log.warn(`${nameOf(found.image)} stays mounted: ${messageOf(error)}`))
       await rm(dirname(configPath(daemon.record, key)), { recursive: true, force: true })
-    } else {
-      this.#daemons.delete(daemon.id)
-      await daemon.destroy()
-    }
+    } else await this.#fleet.end(daemon)
     this.#parts.log.info(`${nameOf(found.image)} is unmounted`)
   }
 
   /** All daemons, and what they serve. */
   list(): readonly DaemonStatus[] {
-    return [...this.#daemons.values()].map(statusOf)
+    return this.#fleet.statuses()
   }
 
   /** What the daemons count; those that do not serve have nothing to tell. */
   async metrics(signal: AbortSignal): Promise<readonly DaemonMetrics[]> {
-    const serving = [...this.#daemons.values()].filter(({ state }) => state === 'running')
-    const all: DaemonMetrics[] = []
-    await inParallel(serving, async (daemon) => void all.push(await metricsOf(daemon, signal)))
-    return all
+    return await this.#fleet.metrics(signal)
   }
 
   /** Names of the images that are mounted. */
@@ -268,7 +230,7 @@ export class Images {
 
   /** The configuration that a daemon's only image, or one image of it, is served with; undefined when there is none. It has logins in it. */
   configOf(daemonId: string, key?: string): string | undefined {
-    const daemon = this.#daemons.get(daemonId)
+    const daemon = this.#fleet.get(daemonId)
     const [first] = daemon?.images.keys() ?? []
     const wanted = key ?? first
     return daemon !== undefined && wanted !== undefined && daemon.images.has(wanted)
@@ -278,7 +240,7 @@ export class Images {
 
   /** Replaces the program of all daemons while they serve. The first failure ends it; what was not replaced goes on as it was. Throws SnapshotterError. */
   async upgrade({ nydusdPath }: { readonly nydusdPath: string }): Promise<void> {
-    await upgradeAll([...this.#daemons.values()], nydusdPath, this.#parts.settings.daemon.nydusdPath)
+    await this.#fleet.upgrade(nydusdPath)
   }
 
   /** What a blob takes in the cache. */
@@ -315,51 +277,26 @@ export class Images {
 
   /** Resolves when no daemon is being started, brought back or replaced. */
   async settled(): Promise<void> {
-    for (const daemon of this.#daemons.values()) await daemon.turns.settled()
+    await this.#fleet.settled()
   }
 
   /** Daemons go on without us, unless the configuration has them end. No call may follow. */
   async stop(): Promise<void> {
     this.#isStopping = true
-    this.#watchdog?.stop()
+    this.#fleet.unwatch()
     await Promise.race([
       Promise.allSettled([...this.#pending.values(), this.settled()]),
       sleep(STOP_MS, undefined, { ref: false }),
     ])
-    const { cleanupOnClose } = this.#parts.settings
-    await inParallel([...this.#daemons.values()], async (daemon) => {
-      if (cleanupOnClose || (daemon.isShared && daemon.images.size === 0)) {
-        for (const key of daemon.images.keys()) this.#instances.remove(key)
-        await daemon.destroy()
-      } else daemon.release()
-    })
-    this.#daemons.clear()
-    this.#parts.cgroup?.remove()
+    await this.#fleet.leave((key) => this.#instances.remove(key))
   }
 
-  #all(): Array<{ readonly image: DaemonImage; readonly daemon: Nydusd | undefined }> {
-    const served = [...this.#daemons.values()].flatMap((daemon) =>
-      [...daemon.images.values()].map((image) => ({ image, daemon })),
-    )
-    return [...served, ...[...this.#mounter.undaemoned.values()].map((image) => ({ image, daemon: undefined }))]
+  #all(): ReadonlyArray<ServedImage | UnservedImage> {
+    const unserved = [...this.#mounter.undaemoned.values()].map((image) => ({ image, daemon: undefined }))
+    return [...this.#fleet.images, ...unserved]
   }
 
   #keys(wanted: (image: DaemonImage) => boolean): string[] {
     return this.#all().flatMap(({ image }) => (wanted(image) ? [image.record.SnapshotID] : []))
-  }
-
-  #shared(): Nydusd {
-    const there = [...this.#daemons.values()].find(({ isShared }) => isShared)
-    return there ?? this.#add('shared', join(this.#parts.settings.root, 'mnt'))
-  }
-
-  #dedicated({ directory, idMapping }: ImageRequest): Nydusd {
-    return this.#add('dedicated', join(directory, idMapping === undefined ? 'mnt' : `mnt-${idMapping.host}`))
-  }
-
-  #add(mode: 'shared' | 'dedicated', mountpoint: string): Nydusd {
-    const daemon = new Nydusd(this.#parts, newDaemon(this.#parts.settings, { id: newDaemonId(), mode, mountpoint }))
-    this.#daemons.set(daemon.id, daemon)
-    return daemon
   }
 }
