@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process'
 import { createOutput, runTool } from '../src/cli/output.ts'
 import { whyNoFuse } from '../src/kernel/index.ts'
+import { ScriptArguments } from '../test/script-arguments.ts'
 import { benchBuilder } from './builder.ts'
 import { benchCold, benchColdLink, benchColdScans, benchColdStarts } from './cold.ts'
 import { benchDaemon } from './daemon.ts'
@@ -42,21 +43,33 @@ const PARTS: Readonly<Record<string, Part>> = {
 }
 
 const output = createOutput('none')
+const commandLine = new ScriptArguments(
+  'bench',
+  `npm run bench -- [PART…] [--json]
 
-/** Throws for a name that is no part. No name means all of them but excerpts. */
+Prints ratios against the original tools of NYDUS_PEER_DIR, or against bounds where there are none; medians of interleaved runs. See bench/README.md.
+
+  PART      ${namesOf(false).join(', ')} (default: all of these);
+            or an excerpt of one: ${namesOf(true).join(', ')}
+  --json    prints all figures as one JSON object instead
+  --help    this text`,
+)
+
+function namesOf(isExcerpt: boolean): string[] {
+  return Object.keys(PARTS).filter((name) => (PARTS[name]?.isExcerpt ?? false) === isExcerpt)
+}
+
+/** Exits with 2 for a name that is no part. No name means all of them but excerpts. */
 function chosenParts(names: readonly string[]): Array<[string, Part]> {
   const unknown = names.find((name) => PARTS[name] === undefined)
-  const usage = `npm run bench -- [--json] [${Object.keys(PARTS).join('] [')}]`
-  if (unknown !== undefined) throw new Error(`there is no benchmark "${unknown}"; write ${usage}`)
+  if (unknown !== undefined) commandLine.refuse(`there is no benchmark ${JSON.stringify(unknown)}`)
   return Object.entries(PARTS).filter(([name, { isExcerpt = false }]) =>
     names.length === 0 ? !isExcerpt : names.includes(name),
   )
 }
 
-async function bench(args: readonly string[], signal: AbortSignal): Promise<void> {
-  const isJson = args.includes('--json')
+async function bench(chosen: ReadonlyArray<[string, Part]>, isJson: boolean, signal: AbortSignal): Promise<void> {
   const line = (text: string): void => (isJson ? output.note(text) : output.line(text))
-  const parts = chosenParts(args.filter((arg) => arg !== '--json'))
   const report = new Report(line)
   const peer = peerTools()
   const before = conditions()
@@ -68,7 +81,7 @@ async function bench(args: readonly string[], signal: AbortSignal): Promise<void
       : `peer: ${versionOf(peer.nydusImage)}`,
   )
   const hindrance = whyNoFuse()
-  for (const [name, part] of parts) {
+  for (const [name, part] of chosen) {
     signal.throwIfAborted()
     if (part.mounts && hindrance !== undefined) line(`\n${name}: left out, ${hindrance}`)
     else await part.run(report, signal)
@@ -88,4 +101,6 @@ function versionOf(tool: string): string {
     .join(', ')
 }
 
-await runTool(output, (signal) => bench(process.argv.slice(2), signal))
+const { values, positionals } = commandLine.read({ json: { type: 'boolean', default: false } })
+const parts = chosenParts(positionals)
+await runTool(output, (signal) => bench(parts, values.json, signal))

@@ -179,14 +179,14 @@ test('who is not root gets the image converted and checked, and is told why noth
 })
 
 test('a wrong flag, a wrong number or a missing image costs one line', async () => {
-  for (const [args, words] of [
-    [['--bandwidth', 'fast'], /--bandwidth must be a number/],
-    [['--nope'], /--nope/],
-    [[`127.0.0.1:${registry.port}/no/such:1`], /no\/such/],
+  for (const [args, words, code] of [
+    [['--bandwidth', 'fast'], /--bandwidth must be a number/, 2],
+    [['--nope'], /--nope/, 2],
+    [[`127.0.0.1:${registry.port}/no/such:1`], /no\/such/, 1],
   ] as const) {
     const { child, temporary, output, errors } = start(args)
     await output
-    assert.equal(child.exitCode, 1)
+    assert.equal(child.exitCode, code)
     assert.match(errors(), words)
     assert.deepEqual(leftIn(temporary), [])
   }

@@ -168,13 +168,26 @@ function interruptions(): { readonly signal: AbortSignal; exitCode: number } {
   return interrupted
 }
 
+/** Undefined when nothing is to be run: the usage was asked for, or is told with what cannot be meant. */
+function chosenOptions(output: Output): DemoOptions | undefined {
+  try {
+    const options = parseOptions(process.argv.slice(2))
+    if (options !== 'help') return options
+    output.line(HELP)
+  } catch (error) {
+    console.error(`demo: ${(error as Error).message}; --help tells how it is used`)
+    process.exitCode = 2
+  }
+  return undefined
+}
+
 async function main(): Promise<void> {
   const output = createOutput('auto')
+  const options = chosenOptions(output)
+  if (options === undefined) return
   const interrupted = interruptions()
   const undo = new Undo()
   try {
-    const options = parseOptions(process.argv.slice(2))
-    if (options === 'help') return output.line(HELP)
     const result = await demo(options, output, undo, interrupted.signal)
     await undo.run()
     if (options.json) output.json(result)

@@ -1,11 +1,23 @@
-/**
- * The bar for failover: `npm run kill-test [KILLS [UPGRADES [READERS [WRITERS]]]]`, 200 kills and 50 upgrades under 8 readers without more; with writers the image has an overlay, and they change it. Prints what readers and writers saw, and ends with 1 for a wrong byte or an error; pauses above
- * a second, and above 300 ms in one of a hundred reads, are for a machine that does nothing else.
- */
+/** The bar for failover. Prints what readers and writers saw, and ends with 1 for a wrong byte or an error; the bar for pauses is for a machine that does nothing else. */
 import { join } from 'node:path'
 import { runStorm, type StormReport } from '../test/kill/storm.ts'
+import { ScriptArguments } from '../test/script-arguments.ts'
 
-const [kills = 200, upgrades = 50, readers = 8, writers = 0] = process.argv.slice(2).map(countOf)
+const line = new ScriptArguments(
+  'kill-test',
+  `npm run kill-test -- [KILLS [UPGRADES [READERS [WRITERS]]]]
+
+Kills and upgrades nydusd under readers that check every byte; with writers the image has an overlay, and they change it.
+
+  KILLS     of a daemon that its keeper brings back (default 200)
+  UPGRADES  to another process, by a supervisor (default 50)
+  READERS   processes (default 8)
+  WRITERS   processes (default none)
+  --help    this text`,
+)
+const counts = line.read({}).positionals
+if (counts.length > 4) line.refuse(`${JSON.stringify(counts[4])} is one number too many`)
+const [kills = 200, upgrades = 50, readers = 8, writers = 0] = counts.map(countOf)
 const MOST_MS = 1_000
 const MOST_P99_MS = 300
 const bin = (tool: string): string[] => [join(import.meta.dirname, '../bin', tool)]
@@ -13,10 +25,7 @@ const bin = (tool: string): string[] => [join(import.meta.dirname, '../bin', too
 function countOf(text: string): number {
   const count = Number(text)
   if (Number.isInteger(count) && count > 0) return count
-  console.error(
-    `kill-test: ${JSON.stringify(text)} is no number above 0; npm run kill-test [KILLS [UPGRADES [READERS [WRITERS]]]]`,
-  )
-  return process.exit(2)
+  return line.refuse(`${JSON.stringify(text)} is no number above 0`)
 }
 
 function percentile(sorted: readonly number[], part: number): number {

@@ -1,18 +1,29 @@
-/** `npm run package [-- deb|oci|push IMAGE]`: a `.deb` and an OCI layout of this checkout in `out/`; `push` gives the image to a registry. */
+/** A `.deb` and an OCI layout of this checkout in `out/`; `push` gives the image to a registry. */
 import { mkdirSync } from 'node:fs'
 import { join, relative } from 'node:path'
+import { ScriptArguments } from '../test/script-arguments.ts'
 import { writeDeb } from './package/deb.ts'
 import { writeLayout } from './package/oci.ts'
 import { pushLayout } from './package/push.ts'
 import { readManifest } from './package/tree.ts'
 
 const root = join(import.meta.dirname, '..')
-const [what = 'all', image, ...more] = process.argv.slice(2)
-const isKnown = ['all', 'deb', 'oci', 'push'].includes(what)
-if (!isKnown || (what === 'push') !== (image !== undefined) || more.length > 0) {
-  console.error('usage: npm run package [-- deb | oci | push HOST/NAME:TAG]')
-  process.exit(2)
-}
+const line = new ScriptArguments(
+  'package',
+  `npm run package [-- deb | oci | push HOST/NAME:TAG]
+
+Writes a Debian package and an OCI layout of this checkout to out/ (default: both).
+
+  deb     the package alone
+  oci     the layout alone
+  push    the layout, and gives the image to a registry
+  --help  this text`,
+)
+const [what = 'all', image, ...more] = line.read({}).positionals
+if (!['all', 'deb', 'oci', 'push'].includes(what)) line.refuse(`there is no package ${JSON.stringify(what)}`)
+if (what === 'push' && image === undefined) line.refuse('where is it to be pushed? Give HOST/NAME:TAG')
+const extra = what === 'push' ? more[0] : image
+if (extra !== undefined) line.refuse(`what is ${JSON.stringify(extra)}?`)
 const out = join(root, 'out')
 mkdirSync(out, { recursive: true })
 const shown = (path: string): string => relative(process.cwd(), path) || path

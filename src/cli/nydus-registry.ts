@@ -136,7 +136,7 @@ async function main(): Promise<void> {
     await program().parseAsync()
   } catch (error) {
     if (error instanceof CommanderError) {
-      process.exitCode = error.exitCode
+      process.exitCode = error.exitCode === 0 ? 0 : 2
       return
     }
     if (!(error instanceof RegistryError)) throw error

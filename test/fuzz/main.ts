@@ -1,8 +1,8 @@
-/** `npm run fuzz -- [TARGET…] [--seconds S] [--runs N] [--seed N]`: see CONTRIBUTING.md, "Damaged input". */
+/** Damaged input for each parser: see CONTRIBUTING.md, "Damaged input". */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
+import { ScriptArguments } from '../script-arguments.ts'
 import { judged } from './run.ts'
 import { TARGETS } from './targets.ts'
 import { type FoundInput, fuzzInThread } from './thread.ts'
@@ -10,33 +10,42 @@ import { type FoundInput, fuzzInThread } from './thread.ts'
 const AT_ONCE = 2
 const DEFAULT_SECONDS = 60
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    seconds: { type: 'string' },
-    runs: { type: 'string' },
-    seed: { type: 'string', default: '1' },
-    input: { type: 'string' },
-  },
+const line = new ScriptArguments(
+  'fuzz',
+  `npm run fuzz -- [TARGET…] [options]
+
+Damages a small corpus and gives it to parsers; a find is kept as a file. See CONTRIBUTING.md, "Damaged input".
+
+  TARGET        ${Object.keys(TARGETS).join(', ')} (default: all)
+  --seconds S   for each target (default ${DEFAULT_SECONDS}, or FUZZ_SECONDS; no limit with --runs)
+  --runs N      inputs for each target (default: no limit)
+  --seed N      the same one gives the same first inputs (default 1)
+  --input FILE  reads a find again, in this thread
+  --help        this text`,
+)
+const { values, positionals } = line.read({
+  seconds: { type: 'string' },
+  runs: { type: 'string' },
+  seed: { type: 'string', default: '1' },
+  input: { type: 'string' },
 })
 const targets = positionals.length > 0 ? positionals : Object.keys(TARGETS)
-for (const name of targets)
-  if (TARGETS[name] === undefined) fail(`no target ${name}; there are ${Object.keys(TARGETS).join(', ')}`)
+for (const name of targets) if (TARGETS[name] === undefined) line.refuse(`there is no target ${JSON.stringify(name)}`)
 
 if (values.input === undefined) await fuzzAll()
 else await readOne(values.input)
 
 /** Two at a time; the next begins when one is done. */
 async function fuzzAll(): Promise<void> {
-  const runs = numberOf('--runs', values.runs, Number.POSITIVE_INFINITY)
+  const runs = line.number('--runs', values.runs, Number.POSITIVE_INFINITY)
   const limits = {
     runs,
-    seconds: numberOf(
+    seconds: line.number(
       '--seconds',
       values.seconds ?? process.env['FUZZ_SECONDS'],
       Number.isFinite(runs) ? Number.POSITIVE_INFINITY : DEFAULT_SECONDS,
     ),
-    seed: numberOf('--seed', values.seed, 1),
+    seed: line.number('--seed', values.seed, 1),
     module: new URL('targets.ts', import.meta.url).href,
   }
   const waiting = [...targets]
@@ -72,16 +81,4 @@ async function readOne(path: string): Promise<void> {
     const target = TARGETS[name]
     if (target !== undefined) console.log(name, await judged(target, readFileSync(path)))
   }
-}
-
-function numberOf(flag: string, text: string | undefined, fallback: number): number {
-  if (text === undefined) return fallback
-  const value = Number(text)
-  if (!(value > 0)) fail(`${flag} ${JSON.stringify(text)} is no number above 0`)
-  return value
-}
-
-function fail(why: string): never {
-  console.error(`fuzz: ${why}`)
-  process.exit(2)
 }

@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { parseArgs } from 'node:util'
+import { ScriptArguments } from '../script-arguments.ts'
 import { CASES } from './cases.ts'
 import type { NodeCase } from './case.ts'
 import { DebianPackages } from './debian.ts'
@@ -13,7 +13,21 @@ import { findRuntime, type Runtime, RUNTIMES } from './runtimes.ts'
 import { whyNoNode } from './why-no-node.ts'
 
 const root = join(import.meta.dirname, '../..')
-const USAGE = `npm run node-test -- [--only NAME[,NAME]] [--containerd system|trixie|sid|FOLDER[,…]] [--short] [--snapshotter PROGRAM] [--nydusd PROGRAM] [--logs FOLDER] [--list]`
+const line = new ScriptArguments(
+  'node-test',
+  `npm run node-test -- [options]
+
+Runs containers from our images on private nodes, by what the kubelet, ctr and Docker do. See test/node/README.md.
+
+  --only NAME[,NAME]    the cases whose names begin so (default: all)
+  --containerd NAME[,…] ${RUNTIMES.join(', ')}, or the absolute path of a folder with containerd and runc (default: all but folders)
+  --short               the quick cases, with the machine's containerd
+  --snapshotter PROGRAM instead of bin/containerd-nydus-grpc
+  --nydusd PROGRAM      instead of bin/nydusd
+  --logs FOLDER         where logs of failures go
+  --list                prints the cases and ends
+  --help                this text`,
+)
 
 interface Chosen {
   readonly cases: readonly NodeCase[]
@@ -25,42 +39,37 @@ interface Chosen {
 
 /** Exits with 2 for what cannot be meant. */
 function chosen(): Chosen {
-  try {
-    const { values } = parseArgs({
-      options: {
-        only: { type: 'string' },
-        containerd: { type: 'string' },
-        short: { type: 'boolean', default: false },
-        snapshotter: { type: 'string', default: join(root, 'bin/containerd-nydus-grpc') },
-        nydusd: { type: 'string', default: join(root, 'bin/nydusd') },
-        logs: { type: 'string', default: join(tmpdir(), 'nydus-node-test') },
-        list: { type: 'boolean', default: false },
-      },
-    })
-    if (values.list) {
-      for (const { name, title } of CASES) console.log(`${name.padEnd(16)} ${title}`)
-      process.exit(0)
-    }
-    const programs = { snapshotter: resolve(values.snapshotter), nydusd: resolve(values.nydusd) }
-    const odd = values.containerd?.split(',').find((name) => !name.startsWith('/') && !RUNTIMES.includes(name))
-    if (odd !== undefined) throw new Error(`--containerd ${odd} is none of ${RUNTIMES.join(', ')} and no absolute path`)
-    for (const program of Object.values(programs)) if (!existsSync(program)) throw new Error(`there is no ${program}`)
-    return {
-      cases: casesNamed(values.only?.split(','), values.short),
-      runtimes: values.containerd?.split(',') ?? (values.short ? ['system'] : RUNTIMES),
-      programs,
-      logs: resolve(values.logs),
-    }
-  } catch (error) {
-    console.error(`node-test: ${(error as Error).message}\n${USAGE}`)
-    return process.exit(2)
+  const { values, positionals } = line.read({
+    only: { type: 'string' },
+    containerd: { type: 'string' },
+    short: { type: 'boolean', default: false },
+    snapshotter: { type: 'string', default: join(root, 'bin/containerd-nydus-grpc') },
+    nydusd: { type: 'string', default: join(root, 'bin/nydusd') },
+    logs: { type: 'string', default: join(tmpdir(), 'nydus-node-test') },
+    list: { type: 'boolean', default: false },
+  })
+  const [extra] = positionals
+  if (extra !== undefined) line.refuse(`what is ${JSON.stringify(extra)}? Cases are named by --only`)
+  if (values.list) {
+    for (const { name, title } of CASES) console.log(`${name.padEnd(16)} ${title}`)
+    process.exit(0)
+  }
+  const programs = { snapshotter: resolve(values.snapshotter), nydusd: resolve(values.nydusd) }
+  const odd = values.containerd?.split(',').find((name) => !name.startsWith('/') && !RUNTIMES.includes(name))
+  if (odd !== undefined) line.refuse(`--containerd ${odd} is none of ${RUNTIMES.join(', ')} and no absolute path`)
+  for (const program of Object.values(programs)) if (!existsSync(program)) line.refuse(`there is no ${program}`)
+  return {
+    cases: casesNamed(values.only?.split(','), values.short),
+    runtimes: values.containerd?.split(',') ?? (values.short ? ['system'] : RUNTIMES),
+    programs,
+    logs: resolve(values.logs),
   }
 }
 
 /** Each name stands for all cases that it begins. */
 function casesNamed(names: readonly string[] | undefined, isShort: boolean): readonly NodeCase[] {
   const unknown = names?.find((name) => !CASES.some((one) => one.name.startsWith(name)))
-  if (unknown !== undefined) throw new Error(`there is no case ${JSON.stringify(unknown)}; --list shows them`)
+  if (unknown !== undefined) line.refuse(`there is no case ${JSON.stringify(unknown)}; --list shows them`)
   return CASES.filter((one) =>
     names === undefined ? !isShort || one.isShort === true : names.some((name) => one.name.startsWith(name)),
   )

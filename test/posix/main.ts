@@ -1,9 +1,6 @@
-/**
- * Runs suites of others for POSIX file systems against nydusd:
- * `sh scripts/node.sh test/posix/main.ts [--pjdfstest CHECKOUT] [--xfstests CHECKOUT] [--mode MODE]… [--nydusd PROGRAM]`. See CONTRIBUTING.md, "Suites of others".
- */
+/** Runs suites of others for POSIX file systems against nydusd. See CONTRIBUTING.md, "Suites of others". */
 import { rmSync } from 'node:fs'
-import { parseArgs } from 'node:util'
+import { ScriptArguments } from '../script-arguments.ts'
 import { type Mode, MODES, prepare } from './places.ts'
 import { runPjdfstest } from './pjdfstest.ts'
 import { runXfstests } from './xfstests.ts'
@@ -16,20 +13,31 @@ export interface Outcome {
   readonly failed: readonly string[]
 }
 
-const { values } = parseArgs({
-  options: {
-    pjdfstest: { type: 'string' },
-    xfstests: { type: 'string' },
-    mode: { type: 'string', multiple: true },
-    nydusd: { type: 'string' },
-  },
+const line = new ScriptArguments(
+  'posix',
+  `sh scripts/node.sh test/posix/main.ts [options]
+
+Runs suites of others for POSIX file systems against nydusd, as root. See CONTRIBUTING.md, "Suites of others".
+
+  --pjdfstest CHECKOUT  runs all of it
+  --xfstests CHECKOUT   a built one: runs the cases of test/posix/xfstests-cases.txt
+  --mode MODE           ${MODES.join(', ')}; may be given more than once (default: all)
+  --nydusd PROGRAM      instead of the sources
+  --help                this text`,
+)
+const { values, positionals } = line.read({
+  pjdfstest: { type: 'string' },
+  xfstests: { type: 'string' },
+  mode: { type: 'string', multiple: true },
+  nydusd: { type: 'string' },
 })
+const [extra] = positionals
+if (extra !== undefined) line.refuse(`what is ${JSON.stringify(extra)}?`)
 const modes = (values.mode ?? MODES) as Mode[]
 const unknown = modes.find((mode) => !MODES.includes(mode))
-if (unknown !== undefined || (values.pjdfstest === undefined && values.xfstests === undefined)) {
-  console.error(`give --pjdfstest or --xfstests with the path of a checkout; --mode is one of ${MODES.join(', ')}`)
-  process.exit(2)
-}
+if (unknown !== undefined) line.refuse(`there is no mode ${JSON.stringify(unknown)}`)
+if (values.pjdfstest === undefined && values.xfstests === undefined)
+  line.refuse('give --pjdfstest or --xfstests with the path of a checkout')
 let failures = 0
 for (const mode of modes) {
   if (values.pjdfstest !== undefined) await run('pjdfstest', mode, values.pjdfstest, runPjdfstest)
