@@ -4,11 +4,17 @@ const ALLOWANCE_BYTES = 1 << 20
 const SHARE = 0.25
 /** One request takes at most half of what is left, so that one bad guess does not spend all. */
 const PART = 2
+/** What a round trip and the work of a request are worth, on links of today: a request takes so much along while of all bytes that came at most half are guesses that nobody read. */
+const FLOOR_BYTES = 384 * 1024
 /** The newest guesses may be on their way to their reader. Of so many before them, no more than that share may be unread where guesses are relied on. */
 const NEWEST_BYTES = 2 << 20
 const PROVEN_BYTES = 2 << 20
 const PROVEN_UNREAD = 0.05
-/** Guesses looked at in one go. */
+/** So many guesses, nearly all of them read, are what no start of a program makes: somebody reads all there is. */
+const FAR_BYTES = 16 << 20
+/** What is ahead of such a reader at most: a few seconds of a link, for readers who are now slower than it, now faster. */
+const MAX_AHEAD_BYTES = 48 << 20
+/** Guesses looked at in one go: of the newest so many, and of those before them, which take turns. */
 const SWEEP = 4096
 
 interface Guess {
@@ -21,11 +27,14 @@ interface Guess {
 
 /**
  * How much a request may take beyond what was asked for. Neighbours that are fetched and then read save a round trip each; those that nobody reads are waste, and waste stays below a
- * quarter of what was read (and a first MiB): so images whose files are read in the order of the blob get large requests, and those read here and there get small ones.
+ * quarter of what was read (and a first MiB): so images whose files are read in the order of the blob get large requests, and those read here and there get small ones. Not too small ones: a
+ * program that loads hundreds of small files would wait for as many round trips.
  */
 export class GrowBudget {
   readonly #maxBytes: number
   readonly #guesses: Guess[] = []
+  /** Of the guesses before the newest: those before it were looked at. */
+  #looked = 0
   #readBytes = 0
   #unreadBytes = 0
   #guessedBytes = 0
@@ -52,28 +61,49 @@ export class GrowBudget {
     // Of the guesses that nobody has read yet, as many will be read as of all before them: the rest is what will be waste.
     const wasted = this.#guessedBytes === 0 ? 1 : this.#unreadBytes / this.#guessedBytes
     const left = ALLOWANCE_BYTES + this.#readBytes * SHARE - this.#unreadBytes * wasted
-    return Math.min(this.#maxBytes, Math.max(0, Math.floor(left / PART)))
+    const floor = Math.min(FLOOR_BYTES, ALLOWANCE_BYTES + this.#readBytes - this.#unreadBytes)
+    return Math.min(this.#maxBytes, Math.max(0, floor, Math.floor(left / PART)))
   }
 
-  /** Nearly all guesses but the newest were read: those that come will be too. Asks after `next`. */
-  get isProven(): boolean {
-    const older = this.#guessedBytes - NEWEST_BYTES
+  /** Nearly all guesses but the newest were read: those that come will be too. `aheadBytes`: so many are known to be ahead of their reader. Asks after `next`. */
+  isProven(aheadBytes = 0): boolean {
+    const older = this.#guessedBytes - NEWEST_BYTES - aheadBytes
+    return older >= PROVEN_BYTES && this.#unreadBefore(older) <= older * PROVEN_UNREAD
+  }
+
+  /** Bytes that may be ahead of somebody who reads on, beyond the next request; 0 until it is plain that all will be read. Asks after `next`. */
+  farBytes(aheadBytes: number): number {
+    const older = this.#guessedBytes - NEWEST_BYTES - aheadBytes
+    if (older < FAR_BYTES || !this.isProven(aheadBytes)) return 0
+    return Math.min(MAX_AHEAD_BYTES, this.#readBytes * SHARE)
+  }
+
+  #unreadBefore(at: number): number {
     let unread = this.#unreadBytes
-    for (let index = this.#guesses.length - 1; index >= 0 && this.#guesses[index].at >= older; index--)
+    for (let index = this.#guesses.length - 1; index >= 0 && this.#guesses[index].at >= at; index--)
       unread -= this.#guesses[index].bytes
-    return older >= PROVEN_BYTES && unread <= older * PROVEN_UNREAD
+    return unread
   }
 
+  /** Counts what was read meanwhile. Also of old guesses: who reads small files in another order comes to them late. */
   #sweep(): void {
-    const from = Math.max(0, this.#guesses.length - SWEEP)
+    const newest = Math.max(0, this.#guesses.length - SWEEP)
+    this.#lookAt(newest, this.#guesses.length)
+    const from = this.#looked < newest ? this.#looked : 0
+    this.#looked = this.#lookAt(from, Math.min(newest, from + SWEEP))
+  }
+
+  /** Gives where the guesses behind these are now. */
+  #lookAt(from: number, to: number): number {
     let kept = from
-    for (let index = from; index < this.#guesses.length; index++) {
+    for (let index = from; index < to; index++) {
       const guess = this.#guesses[index]
       if (guess.touched[guess.chunk] === 1) {
         this.#unreadBytes -= guess.bytes
         this.#readBytes += guess.bytes
       } else this.#guesses[kept++] = guess
     }
-    this.#guesses.length = kept
+    if (kept < to) this.#guesses.splice(kept, to - kept)
+    return kept
   }
 }
