@@ -233,7 +233,7 @@ export class SnapshotStore {
 
   /** Makes snapshots quicker to create, until the signal is aborted; resolves when nothing is left of it. Once at a time. */
   async makeAhead(signal: AbortSignal): Promise<void> {
-    await Promise.all([this.#log.prepare(), this.#directories.makeAhead(signal)])
+    await Promise.all([this.#log.prepare(signal), this.#directories.makeAhead(signal)])
   }
 
   /** How often changes were lost that a full disk had not refused at once: for `flush`. */

@@ -79,7 +79,8 @@ test('the log has room to grow, which is made again only when that is used up, a
   const size = (): number => statSync(`${path}-wal`).size
   const [room, filled] = [4 * 2 ** 20, Buffer.alloc(2 ** 20, 1)]
   const small = size()
-  await log.prepare()
+  log.change(() => undefined)
+  await log.flush()
   assert.equal(size(), small + room)
   const insert = database.prepare('INSERT INTO t VALUES (?)')
   const write = async (rows: number): Promise<void> => {
@@ -100,10 +101,30 @@ test('the log has room to grow, which is made again only when that is used up, a
   again.exec('PRAGMA locking_mode = EXCLUSIVE')
   assert.deepEqual({ ...again.prepare('SELECT count(*) AS rows FROM t').get() }, { rows: 5 })
   const next = new WriteAheadLog(again, left)
-  await next.prepare()
+  next.change(() => undefined)
+  await next.flush()
   assert.equal(statSync(`${left}-wal`).size, grown)
   next.close()
   again.close()
+})
+
+test('room that is made ahead is enough for thousands of calls: the log does not grow in their midst', async () => {
+  const { database, log, path, syncs } = opened()
+  const size = (): number => statSync(`${path}-wal`).size
+  await log.prepare(new AbortController().signal)
+  const [made, before] = [size(), syncs()]
+  assert.ok(made >= 16 * 2 ** 20 && made < 17 * 2 ** 20)
+  const insert = database.prepare('INSERT INTO t VALUES (?)')
+  for (let i = 0; i < 15; i += 1) {
+    log.change(() => insert.run(Buffer.alloc(2 ** 20, 1)))
+    await log.flush()
+  }
+  assert.deepEqual([size(), syncs()], [made, before + 15])
+  // There is no more than that, whoever asks again.
+  await log.prepare(new AbortController().signal)
+  assert.equal(size(), made)
+  log.close()
+  database.close()
 })
 
 test('changes that come together are one transaction, which writes a page once', async () => {
@@ -130,7 +151,7 @@ test('who shares a group that is lost is told, whoever had it written; later one
   const rows = (): unknown => database.prepare('SELECT count(*) AS n FROM t').get()?.['n']
   let reloads = 0
   log.whenLost(() => (reloads += 1))
-  await log.prepare()
+  await log.prepare(AbortSignal.abort())
   const insert = database.prepare('INSERT INTO t VALUES (?)')
   const orphan = database.prepare('INSERT INTO c VALUES (1)')
   const isLost = { code: 'INTERNAL', message: /came together: .*FOREIGN KEY/ }

@@ -1,5 +1,5 @@
 /** When changes are on the disk. Source: docs/formats/snapshot-store.md, "Database". */
-import { closeSync, fdatasync, fstatSync, ftruncateSync, openSync, writeSync } from 'node:fs'
+import { closeSync, fdatasync, fstatSync, ftruncateSync, openSync, statfsSync, writeSync } from 'node:fs'
 import type { DatabaseSync } from 'node:sqlite'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -13,6 +13,12 @@ const MAX_PAGES = 16_384
 
 /** Bytes of zeros that the log gets whenever it has grown: a sync of a file that grows waits for the file system's journal too, with all that others changed. */
 const ROOM = Buffer.alloc(4 * 2 ** 20)
+/** Bytes of the log with the room that `prepare` makes: it is written while nobody waits, where more room in the midst of calls holds up the thread for some ten milliseconds. Enough for 15,000 calls without a pause of `IDLE_MS`. */
+const PREPARED_BYTES = 16 * 2 ** 20
+/** Bytes that it makes at once; between two of them calls are answered. */
+const PREPARED_STEP = 2 ** 19
+/** It takes no more than this part of what a disk has left. */
+const PREPARED_SHARE = 1 / 64
 
 const syncData = promisify(fdatasync)
 
@@ -108,10 +114,12 @@ export class WriteAheadLog {
     await (this.#planned ?? this.#running)
   }
 
-  /** Makes room, which the first flush would have to wait for. Throws what `flush` does. */
-  async prepare(): Promise<void> {
-    this.#isDirty = true
-    await this.flush()
+  /** Makes room, which calls would have to wait for, until the signal is aborted. Throws what `flush` does. */
+  async prepare(signal: AbortSignal): Promise<void> {
+    do {
+      this.#isDirty = true
+      await this.flush()
+    } while (!signal.aborted && this.#enlargeAhead())
   }
 
   /** The database is closed next, which writes everything. */
@@ -192,16 +200,24 @@ export class WriteAheadLog {
     this.#hasRoom = !this.#isFull
   }
 
-  #enlarge(size: number): boolean {
-    this.#roomEnd = size + ROOM.length
+  /** False when there is enough, or when it would be too much of the disk. */
+  #enlargeAhead(): boolean {
+    const { size } = fstatSync(this.#fd)
+    if (this.#isFull || size > this.#roomEnd || size >= PREPARED_BYTES) return false
+    const { bavail, bsize } = statfsSync(this.#path)
+    return PREPARED_BYTES <= bavail * bsize * PREPARED_SHARE && this.#enlarge(size, PREPARED_STEP)
+  }
+
+  #enlarge(size: number, bytes = ROOM.length): boolean {
+    this.#roomEnd = size + bytes
     let written = 0
     try {
-      written = writeSync(this.#fd, ROOM, 0, ROOM.length, size)
+      written = writeSync(this.#fd, ROOM, 0, bytes, size)
     } catch {
       // There is no room at all; as much as fits is no error.
     }
-    if (written < ROOM.length) ftruncateSync(this.#fd, size)
-    return written === ROOM.length
+    if (written < bytes) ftruncateSync(this.#fd, size)
+    return written === bytes
   }
 
   /** A full disk loses nothing: all is in the log, and is written when there is room. */
