@@ -10,10 +10,6 @@ const FLOOR_BYTES = 384 * 1024
 const NEWEST_BYTES = 2 << 20
 const PROVEN_BYTES = 2 << 20
 const PROVEN_UNREAD = 0.05
-/** So many guesses, nearly all of them read, are what no start of a program makes: somebody reads all there is. */
-const FAR_BYTES = 16 << 20
-/** What is ahead of such a reader at most: a few seconds of a link, for readers who are now slower than it, now faster. */
-const MAX_AHEAD_BYTES = 48 << 20
 /** Guesses looked at in one go: of the newest so many, and of those before them, which take turns. */
 const SWEEP = 4096
 
@@ -65,24 +61,13 @@ export class GrowBudget {
     return Math.min(this.#maxBytes, Math.max(0, floor, Math.floor(left / PART)))
   }
 
-  /** Nearly all guesses but the newest were read: those that come will be too. `aheadBytes`: so many are known to be ahead of their reader. Asks after `next`. */
-  isProven(aheadBytes = 0): boolean {
-    const older = this.#guessedBytes - NEWEST_BYTES - aheadBytes
-    return older >= PROVEN_BYTES && this.#unreadBefore(older) <= older * PROVEN_UNREAD
-  }
-
-  /** Bytes that may be ahead of somebody who reads on, beyond the next request; 0 until it is plain that all will be read. Asks after `next`. */
-  farBytes(aheadBytes: number): number {
-    const older = this.#guessedBytes - NEWEST_BYTES - aheadBytes
-    if (older < FAR_BYTES || !this.isProven(aheadBytes)) return 0
-    return Math.min(MAX_AHEAD_BYTES, this.#readBytes * SHARE)
-  }
-
-  #unreadBefore(at: number): number {
+  /** Nearly all guesses but the newest were read: those that come will be too. Asks after `next`. */
+  get isProven(): boolean {
+    const older = this.#guessedBytes - NEWEST_BYTES
     let unread = this.#unreadBytes
-    for (let index = this.#guesses.length - 1; index >= 0 && this.#guesses[index].at >= at; index--)
+    for (let index = this.#guesses.length - 1; index >= 0 && this.#guesses[index].at >= older; index--)
       unread -= this.#guesses[index].bytes
-    return unread
+    return older >= PROVEN_BYTES && unread <= older * PROVEN_UNREAD
   }
 
   /** Counts what was read meanwhile. Also of old guesses: who reads small files in another order comes to them late. */

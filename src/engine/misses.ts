@@ -11,9 +11,9 @@ import { GrowBudget } from './grow-budget.ts'
 import type { ImageBlob } from './image-blob.ts'
 import type { EngineCounters, EngineLimits, ImageParts } from './image-reader.ts'
 import { InFlightChunk } from './in-flight.ts'
-import { LookAhead } from './look-ahead.ts'
-import { ChunkPlace, type FetchLimits, type FetchRange, planFetch } from './plan.ts'
+import { ChunkPlace, type FetchLimits, type FetchRange, planFetch, planFollowing } from './plan.ts'
 import { readCopy } from './read-copy.ts'
+import { ReadOn } from './read-on.ts'
 import { type PrefetchPlace, Schedule } from './schedule.ts'
 import { SharedBuffers } from './shared-buffers.ts'
 import { storedSize } from './stored-size.ts'
@@ -23,6 +23,8 @@ const JOIN_GAP_BYTES = 128 * 1024
 const MAX_STORED_BYTES = 2 << 20
 const MAX_PLAIN_BYTES = 8 << 20
 const KEEP_BUFFER_BYTES = 32 << 20
+/** Less is not worth a request of its own. */
+const READ_ON_BYTES = 256 * 1024
 /** Claims verified at a time. */
 const CLAIMS = 8
 
@@ -55,7 +57,7 @@ export class Misses {
   readonly #claims = pLimit(CLAIMS)
   readonly #work = new Set<Promise<void>>()
   readonly #failed = new FailedChunks()
-  readonly #lookAhead: LookAhead
+  readonly #followers: ReadOn
   #isFlushPlanned = false
 
   constructor({ parts, blobs, clock, counters, closing, onUncached }: MissesParts) {
@@ -74,16 +76,8 @@ export class Misses {
         ? undefined
         : new CacheLimit({ directory, limitBytes: cacheBytes, dedup }, blobs, onEvicted)
     this.#grow = new GrowBudget(parts.limits.amplifyBytes)
+    this.#followers = new ReadOn(() => clock.now())
     this.schedule = new Schedule(parts.limits, clock, () => this.#planFlush())
-    this.#lookAhead = new LookAhead({
-      blobs,
-      grow: this.#grow,
-      now: () => clock.now(),
-      limits: () => this.#fetchLimits(),
-      underWay: () => this.schedule.demandUnderWay,
-      fetch: ({ blob, range }) => this.#demand(blob, range),
-    })
-    if (cacheBytes > 0) this.#lookAhead.stayNear()
   }
 
   get #isClosed(): boolean {
@@ -92,7 +86,7 @@ export class Misses {
 
   /** Ends all waits for chunks, and resolves when nothing is under way. After `closing` only. */
   async end(): Promise<void> {
-    this.#lookAhead.close()
+    this.#followers.close()
     for (const blob of this.#blobs) {
       blob.wanted.clear()
       for (const chunk of blob.inFlight.values()) chunk.fail(closed())
@@ -151,21 +145,28 @@ export class Misses {
     const limits = this.#fetchLimits()
     const place = new ChunkPlace()
     for (const index of blob.wanted) if (!blob.place(index, place)) this.#fail(blob, index, blob.unknown(index))
-    for (const range of this.#plan(blob, limits)) {
-      const coming = this.#demand(blob, range)
-      if (coming === undefined) return
-      void coming.then(() => this.#lookAhead.onFree())
+    const planned = this.#plan(blob, limits)
+    for (const range of planned) {
+      const memoryBytes = range.length + range.plainLength
+      if (!this.schedule.tryDemand(memoryBytes)) return
+      const wanted = range.chunks.filter((index) => blob.wanted.delete(index))
+      this.#account(blob, range, new Set(wanted))
+      this.track(this.#demandRange(blob, range, false).finally(() => this.schedule.endDemand(memoryBytes)))
     }
   }
 
-  /** Begins a request whose chunks are wanted or guessed; false when it failed, undefined when there is no place for it. */
-  #demand(blob: ImageBlob, range: FetchRange): Promise<boolean> | undefined {
-    const memoryBytes = range.length + range.plainLength
-    if (this.#isClosed || !this.schedule.tryDemand(memoryBytes)) return undefined
-    this.#account(blob, range, new Set(range.chunks.filter((index) => blob.wanted.delete(index))))
-    const coming = this.#demandRange(blob, range, false).finally(() => this.schedule.endDemand(memoryBytes))
-    this.track(coming)
-    return coming
+  /**
+   * A reader has come to what was guessed before that was there: it reads on. Where guesses were good so far, what follows is asked for now, so that the link is not idle while the next answer is awaited.
+   */
+  #readOn(blob: ImageBlob, range: FetchRange): void {
+    const limits = this.#fetchLimits()
+    if (this.#isClosed || !this.#grow.isProven || limits.growBytes < READ_ON_BYTES) return
+    const following = planFollowing(range, blob, limits)
+    if (following === undefined) return
+    const memoryBytes = following.length + following.plainLength
+    if (!this.schedule.tryDemand(memoryBytes)) return
+    this.#account(blob, following, new Set())
+    this.track(this.#demandRange(blob, following, false).finally(() => this.schedule.endDemand(memoryBytes)))
   }
 
   #plan(blob: ImageBlob, limits: FetchLimits): FetchRange[] {
@@ -181,10 +182,10 @@ export class Misses {
     }
   }
 
-  async #demandRange(blob: ImageBlob, range: FetchRange, isSecondTry: boolean): Promise<boolean> {
+  async #demandRange(blob: ImageBlob, range: FetchRange, isSecondTry: boolean): Promise<void> {
     this.#counters.demandRequests++
     this.#counters.demandBytes += range.length
-    return await this.#fetch(blob, range, isSecondTry)
+    await this.#fetch(blob, range, isSecondTry)
   }
 
   /** Fetches ahead; false when it failed. The place in the schedule is the caller's, who learns what came and ends it. */
@@ -204,11 +205,12 @@ export class Misses {
   /** Never throws: who waits for the chunks is told. */
   async #fetch(blob: ImageBlob, range: FetchRange, isSecondTry: boolean, ahead?: PrefetchPlace): Promise<boolean> {
     const waits = { onWait: (): void => undefined }
-    const readOn = ahead === undefined && blob.zran === undefined ? this.#lookAhead.follow({ blob, range }) : undefined
+    const readOn = ahead === undefined && blob.zran === undefined ? once(() => this.#readOn(blob, range)) : undefined
     const onWait = (): void => {
       waits.onWait()
       readOn?.()
     }
+    if (readOn !== undefined && this.#grow.isProven) this.#followers.watch(range, blob.touched, readOn)
     for (const index of range.chunks)
       if (!blob.inFlight.has(index)) blob.inFlight.set(index, new InFlightChunk(index, onWait))
     const left = new Set(range.chunks)
@@ -291,7 +293,6 @@ export class Misses {
     chunk?.arrived(bytes)
     if ((await blob.keep(info, bytes, stored, chunk?.isAwaited === true, twin)) === 'in memory') {
       this.#counters.chunksUncached++
-      this.#lookAhead.stayNear()
       this.#onUncached()
     }
     blob.inFlight.delete(info.index)
@@ -361,5 +362,13 @@ export class Misses {
     )
     this.#work.add(tracked)
     void tracked.then(() => this.#work.delete(tracked))
+  }
+}
+
+function once(act: () => void): () => void {
+  let isDone = false
+  return () => {
+    if (!isDone) act()
+    isDone = true
   }
 }

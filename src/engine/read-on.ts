@@ -3,17 +3,14 @@ import type { FetchRange } from './plan.ts'
 /** How often it is looked whether somebody reads what was guessed: a request of the usual size takes longer on all but the fastest links. */
 const LOOK_MS = 4
 /** Who has not come by then reads elsewhere. */
-const PATIENCE_MS = 10_000
-/** Requests watched at a time: what may be ahead of readers who go on and on. */
-const MOST = 64
-/** Chunks of a request that are looked at, evenly spread: who reads on comes to one of them soon. */
-const SAMPLE = 16
+const PATIENCE_MS = 1000
+/** Requests watched at a time: of so many readers who go on and on. */
+const MOST = 4
 
 interface Guess {
   readonly chunks: readonly number[]
   readonly touched: Uint8Array
   readonly onRead: () => void
-  readonly onGone: () => void
   readonly untilMs: number
 }
 
@@ -30,18 +27,13 @@ export class ReadOn {
     this.#now = now
   }
 
-  /** Calls `onRead` once, soon after one of the chunks that nobody had asked for is read; `onGone` instead when that takes long. `touched[chunk]` becomes 1 then. */
-  watch({ chunks }: FetchRange, touched: Uint8Array, onRead: () => void, onGone: () => void): void {
+  /** Calls `onRead` once, soon after one of the chunks that nobody had asked for is read; not at all when that takes long. `touched[chunk]` becomes 1 then. */
+  watch({ chunks }: FetchRange, touched: Uint8Array, onRead: () => void): void {
     const guessed = chunks.filter((chunk) => touched[chunk] !== 1)
-    if (guessed.length === 0) return onGone()
-    const step = Math.ceil(guessed.length / SAMPLE)
-    const sample = guessed.filter((_chunk, index) => index % step === 0)
-    this.#guesses.add({ chunks: sample, touched, onRead, onGone, untilMs: this.#now() + PATIENCE_MS })
+    if (guessed.length === 0) return
+    this.#guesses.add({ chunks: guessed, touched, onRead, untilMs: this.#now() + PATIENCE_MS })
     const [oldest] = this.#guesses
-    if (this.#guesses.size > MOST && oldest !== undefined) {
-      this.#guesses.delete(oldest)
-      oldest.onGone()
-    }
+    if (this.#guesses.size > MOST && oldest !== undefined) this.#guesses.delete(oldest)
     this.#schedule()
   }
 
@@ -62,7 +54,6 @@ export class ReadOn {
       if (!isRead && now < guess.untilMs) continue
       this.#guesses.delete(guess)
       if (isRead) guess.onRead()
-      else guess.onGone()
     }
     this.#schedule()
   }

@@ -84,11 +84,6 @@ export class Schedule {
     this.#wake()
   }
 
-  /** Requests that took a place and have not ended. */
-  get demandUnderWay(): number {
-    return this.#demand
-  }
-
   /** How large the next prefetch request should be, bytes as stored. */
   get pieceBytes(): number {
     const fitting = this.#speed.bytesPerMs * PIECE_MS
