@@ -21,8 +21,9 @@ export function openVolatileMap(
     if (directory === undefined) return undefined
     if (!areLeftOnesGone) removeLeftMemory(directory, SUFFIX)
     areLeftOnesGone = true
-    const { dev, ino } = fstatSync(dataFd, { bigint: true })
-    return new ChunkMap(join(directory, `${dev}-${ino}${SUFFIX}`), chunkCount, lock, discard)
+    // Numbers of files are given again: what a killed process left of a file that is gone says nothing of the next one.
+    const { dev, ino, birthtimeNs } = fstatSync(dataFd, { bigint: true })
+    return new ChunkMap(join(directory, `${dev}-${ino}-${birthtimeNs}${SUFFIX}`), chunkCount, lock, discard)
   } catch (error) {
     if (error instanceof CacheError || errnoName(error) !== undefined) return undefined // full, or not for us
     throw error
