@@ -1,15 +1,17 @@
 import { spawnSync } from 'node:child_process'
-import { realpathSync } from 'node:fs'
+import { realpathSync, statSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { createInterface } from 'node:readline/promises'
 import {
   applyPlan,
+  hasReadConfiguration,
   planSetup,
   planUndo,
   RECORD,
   SERVICE,
   type SetupOptions,
   type SetupPlan,
+  START_PROPERTIES,
   unifiedDiff,
 } from '../../snapshotter/node-setup/index.ts'
 import { ExitError, type Output } from '../output.ts'
@@ -26,7 +28,9 @@ export interface SetupFlags {
 }
 
 const BIN = resolve(import.meta.dirname, import.meta.url.endsWith('.ts') ? '../../../bin' : '../bin')
+const CONTAINERD_CONFIG = '/etc/containerd/config.toml'
 const RUN_MS = 120_000
+const ASK_MS = 20_000
 
 /** Shows what is changed, asks on a terminal, changes it. Throws ExitError, and what planning throws. */
 export async function setup(flags: SetupFlags, output: Output): Promise<void> {
@@ -44,7 +48,12 @@ export async function setup(flags: SetupFlags, output: Output): Promise<void> {
     write(plan)
     output.line(`${plan.changes.length} files ${flags.undo === true ? 'restored' : 'written'}`)
   }
+  const config = join(prefix, flags.containerdConfig ?? CONTAINERD_CONFIG)
   const commands = commandsOf(flags.undo === true)
+  if (flags.restart === true && isRead(config)) {
+    commands.pop()
+    output.note('containerd has read its configuration since that was changed: it is not restarted')
+  }
   if (flags.restart === true) for (const command of commands) run(command, output)
   else if (plan.changes.length > 0)
     output.line(`Now, or with --restart:\n${commands.map((command) => `  ${command.join(' ')}`).join('\n')}`)
@@ -53,7 +62,7 @@ export async function setup(flags: SetupFlags, output: Output): Promise<void> {
 function optionsOf(flags: SetupFlags, prefix: string): SetupOptions {
   return {
     prefix,
-    containerdConfig: flags.containerdConfig ?? '/etc/containerd/config.toml',
+    containerdConfig: flags.containerdConfig ?? CONTAINERD_CONFIG,
     containerd: flags.containerdVersion ?? installedVersion(),
     docker: flags.docker === true,
     program: prefix === '/' ? realpathOf(join(BIN, 'containerd-nydus-grpc')) : '/usr/bin/containerd-nydus-grpc',
@@ -70,7 +79,7 @@ function realpathOf(path: string): string {
 }
 
 function installedVersion(): SetupOptions['containerd'] {
-  const { stdout } = spawnSync('containerd', ['--version'], { encoding: 'utf8', timeout: 20_000 })
+  const { stdout } = spawnSync('containerd', ['--version'], { encoding: 'utf8', timeout: ASK_MS })
   const parts = /v?(\d+)\.(\d+)\.\d+/.exec(stdout ?? '')
   if (parts === null)
     throw new ExitError(1, 'cannot ask containerd for its version: install it, or give --containerd-version 1.7')
@@ -97,6 +106,19 @@ function write(plan: SetupPlan): void {
   }
 }
 
+/** By the containerd that runs. */
+function isRead(config: string): boolean {
+  const changed = statSync(config, { throwIfNoEntry: false })
+  const shown = spawnSync('systemctl', ['show', 'containerd', `--property=${START_PROPERTIES}`], {
+    encoding: 'utf8',
+    timeout: ASK_MS,
+  })
+  if (changed === undefined || shown.status !== 0) return false
+  const clocks = { wallMs: Date.now(), monotonicMs: Number(process.hrtime.bigint() / 1_000_000n) }
+  return hasReadConfiguration(shown.stdout, changed.mtimeMs, clocks)
+}
+
+/** What follows the change of files; containerd comes last. */
 function commandsOf(isUndo: boolean): string[][] {
   const containerd = ['systemctl', 'restart', 'containerd']
   if (isUndo) return [['systemctl', 'stop', SERVICE], ['systemctl', 'daemon-reload'], containerd]

@@ -8,3 +8,4 @@ export {
   snapshotterConfig,
 } from './templates.ts'
 export { unifiedDiff } from './unified-diff.ts'
+export { hasReadConfiguration, START_PROPERTIES } from './containerd-start.ts'
