@@ -9,6 +9,8 @@ import type { LateRead, ServedImage } from '../transports/fuse-handler.ts'
 import type { FilesNews, FilesWorkerData, FilesWorkerMessage, OverlayFiles, SharedFiles } from './messages.ts'
 
 const END_DEADLINE_MS = 2_000
+/** A host that does not answer holds up the thread, but not who mounts and unmounts. */
+const ANSWER_DEADLINE_MS = 30_000
 
 export interface FilesThreadOptions {
   readonly log: Log
@@ -18,6 +20,8 @@ export interface FilesThreadOptions {
   readonly readImage: (slot: number, ino: number, offset: number, count: number) => Promise<Uint8Array>
   /** The thread ended, and with it all that it served. Not called for one that never served. */
   readonly onFailure: (error: Error) => void
+  /** For {@link FilesThread.attach}, {@link FilesThread.attachOverlay} and {@link FilesThread.detach}. */
+  readonly answerDeadlineMs?: number
 }
 
 /** The thread for shared directories and overlays, seen from the main thread. It starts when it is made: a session that only has images never does. */
@@ -63,7 +67,7 @@ export class FilesThread {
   /** Serves a directory of the host in a slot. Throws DaemonError 'IO'. */
   async attach(slot: number, what: Omit<SharedFiles, 'kind'>): Promise<void> {
     try {
-      await this.#ask((id) => ({ kind: 'attach', id, slot, what: { kind: 'directory', ...what } }))
+      await this.#attach(slot, { kind: 'directory', ...what })
     } catch (error) {
       throw new DaemonError('IO', `cannot share ${what.directory}: ${messageOf(error)}`, {
         cause: error,
@@ -81,7 +85,7 @@ export class FilesThread {
     const { bytes, inlinedBlobId, hot } = image
     const what = { kind: 'overlay', image: { bytes, inlinedBlobId, hot }, upper, work, journal, isRestored } as const
     try {
-      await this.#ask((id) => ({ kind: 'attach', id, slot, what }))
+      await this.#attach(slot, what)
     } catch (error) {
       throw new DaemonError(
         'IO',
@@ -94,9 +98,15 @@ export class FilesThread {
     }
   }
 
-  /** Ends a slot: its files are closed, and what is asked of it from now on is ESTALE. */
+  /** Ends a slot: its files are closed, and what is asked of it from now on is ESTALE. Where the host does not answer in time, as soon as it does. */
   async detach(slot: number): Promise<void> {
-    if (!this.#ended) await this.#ask((id) => ({ kind: 'detach', id, slot }))
+    if (this.#ended) return
+    try {
+      await this.#ask((id) => ({ kind: 'detach', id, slot }))
+    } catch (error) {
+      if (!(error instanceof LateAnswer)) throw error
+      this.#options.log.warn(`files of what was unmounted stay open for now: ${error.message}`)
+    }
   }
 
   /** `isLeft`: another process goes on with what is in hand. Resolves when the thread uses no descriptors any more, its own or those of the session and the caches; or after {@link END_DEADLINE_MS}, when the host does not answer it. */
@@ -110,13 +120,32 @@ export class FilesThread {
     this.#worker.unref()
   }
 
+  async #attach(slot: number, what: SharedFiles | OverlayFiles): Promise<void> {
+    try {
+      await this.#ask((id) => ({ kind: 'attach', id, slot, what }))
+    } catch (error) {
+      // What comes late is nobody's: the slot goes to others.
+      if (error instanceof LateAnswer) this.#post({ kind: 'detach', id: ++this.#lastId, slot })
+      throw error
+    }
+  }
+
   async #ask(message: (id: number) => FilesNews): Promise<void> {
     if (this.#ended) throw this.#ended
     const id = ++this.#lastId
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     this.#waiting.set(id, { resolve, reject })
     this.#post(message(id))
-    await promise
+    const ms = this.#options.answerDeadlineMs ?? ANSWER_DEADLINE_MS
+    const deadline = setTimeout(() => {
+      this.#waiting.delete(id)
+      reject(new LateAnswer(ms))
+    }, ms)
+    try {
+      await promise
+    } finally {
+      clearTimeout(deadline)
+    }
   }
 
   #post(message: FilesNews, transfer: MessagePort[] = []): void {
@@ -169,6 +198,15 @@ export class FilesThread {
     this.#ended = error
     if (this.#isReady) this.#options.onFailure(error)
     else this.#options.log.error(error.message)
+  }
+}
+
+/** The thread waits for the host, whose disk or network does not answer. */
+class LateAnswer extends Error {
+  constructor(ms: number) {
+    super(
+      `the host did not answer in ${ms / 1000} s; look for a network file system that hangs, of this directory or another shared one`,
+    )
   }
 }
 
