@@ -4,20 +4,15 @@ import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { ScriptArguments } from '../test/script-arguments.ts'
 
 const root = join(import.meta.dirname, '..')
-const wanted = process.argv.slice(2)
-if (wanted.includes('--help')) {
-  console.log(
-    'npm test [-- PART…]: every test file, or those whose path contains one of the parts; see CONTRIBUTING.md',
-  )
-  process.exit(0)
-}
-const option = wanted.find((part) => part.startsWith('-'))
-if (option !== undefined) {
-  console.error(`test.ts: unknown option ${option}; npm test [-- PART…]`)
-  process.exit(2)
-}
+const wanted = new ScriptArguments(
+  'test.ts',
+  `npm test [-- PART…]
+
+Runs every test file, or those whose path contains one of the parts; see CONTRIBUTING.md.`,
+).read({}).positionals
 const files = ['src', 'test', 'bench', 'demo']
   .filter((folder) => existsSync(join(root, folder)))
   .flatMap((folder) =>

@@ -2,12 +2,12 @@
 import assert from 'node:assert/strict'
 import {
   cpSync,
-  rmSync,
   fdatasyncSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   rmdirSync,
+  rmSync,
   statSync,
   unlinkSync,
   writeFileSync,

@@ -22,9 +22,9 @@ interface Guess {
 }
 
 /**
- * How much a request may take beyond what was asked for. Neighbours that are fetched and then read save a round trip each; those that nobody reads are waste, and waste stays below a
- * quarter of what was read (and a first MiB): so images whose files are read in the order of the blob get large requests, and those read here and there get small ones. Not too small ones: a
- * program that loads hundreds of small files would wait for as many round trips.
+ * How much a request may take beyond what was asked for. Neighbours that are fetched and then read save a round trip each; those that nobody reads are waste. Up to a quarter of what was read (and a
+ * first MiB) may be waste for large requests: so images whose files are read in the order of the blob get them, and those read here and there get small ones. Not too small ones: a program that
+ * loads hundreds of small files would wait for as many round trips. So much as a round trip is worth a request takes along until there is as much waste as was read (and a first MiB).
  */
 export class GrowBudget {
   readonly #maxBytes: number

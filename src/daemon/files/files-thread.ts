@@ -89,7 +89,7 @@ export class FilesThread {
     } catch (error) {
       throw new DaemonError(
         'IO',
-        `cannot put an overlay over the image: ${messageOf(error)}; see "overlay" in docs/configuration.md`,
+        `cannot put an overlay over the image, with upper directory ${upper}: ${messageOf(error)}; see "overlay" in docs/configuration.md`,
         {
           cause: error,
           wire: `invalid configuration, ${messageOf(error)}`,
