@@ -106,6 +106,36 @@ for (const name of ['', '.', '..', 'a/b', 'a\0', 'x'.repeat(256)])
     assert.throws(() => files.put(root, name, DIRECTORY), RafsError)
   })
 
+test('entries of many trees, each moved over those of the one before, are there once', () => {
+  const files = new FileTree()
+  const root = files.addRoot(DIRECTORY)
+  const names = Array.from({ length: 2_000 }, (_unused, at) => `file ${at}`)
+  const rounds = 8
+  for (let round = 1; round <= rounds; round++) {
+    const upper = files.addRoot(DIRECTORY)
+    for (const name of names) files.put(upper, name, values(0o100644, { uid: round }))
+    for (const id of files.children(upper)) files.move(id, root)
+  }
+  assert.deepEqual(
+    listed(files, root).map((line) => line.replace(/ #.*/, '')),
+    ['/ 40755 0', ...names.toSorted().map((name) => `/${name} 100644 ${rounds}`)],
+  )
+})
+
+test('a directory with a name twice is not written', () => {
+  const tree = (...names: readonly string[]): FileTree => {
+    const files = new FileTree()
+    const root = files.addRoot(DIRECTORY)
+    for (const name of names) files.put(root, name, values(0o100644))
+    files.closeIndex() // now names that are there are not found
+    files.put(root, 'm', values(0o100644))
+    return files
+  }
+  assert.throws(() => tree('m'), { name: 'RafsError', code: 'BAD_DIRECTORY', message: /would hold "m" twice/ })
+  const unsorted = tree('m', 'z')
+  assert.throws(() => [...unsorted.hybridOrder(1)], { code: 'BAD_DIRECTORY' })
+})
+
 /** The same tree as objects, the plain way. */
 class Model {
   readonly children = new Map<string, Model>()

@@ -117,7 +117,7 @@ export class FileTree extends EntryTable {
   /** Puts all children of a directory into bytewise order of their names, the order of the format. */
   sort(directory: NodeId): void {
     if (!this.flag(directory, FLAGS.UNSORTED)) return
-    const children = this.children(directory).sort((a, b) => this.compare(a, b))
+    const children = this.children(directory).sort((a, b) => this.compare(a, b) || this.#twice(a))
     this.setFlag(directory, FLAGS.UNSORTED, false)
     this.rows.set(directory, WORD.first, children[0] ?? 0)
     this.rows.set(directory, WORD.last, children.at(-1) ?? 0)
@@ -147,9 +147,17 @@ export class FileTree extends EntryTable {
     if (last === 0) rows.set(directory, WORD.first, id)
     else {
       rows.set(last, WORD.next, id)
-      if (this.compareText(last, name) > 0) this.setFlag(directory, FLAGS.UNSORTED, true)
+      const order = this.compareText(last, name)
+      if (order > 0) this.setFlag(directory, FLAGS.UNSORTED, true)
+      else if (order === 0 && !this.flag(last, FLAGS.GONE)) this.#twice(id)
     }
     rows.set(directory, WORD.last, id)
+  }
+
+  /** Nobody could read an image with such a directory. Whoever orders names meets equal ones next to each other. */
+  #twice(id: NodeId): never {
+    const name = JSON.stringify(Buffer.from(this.text(id), 'latin1').toString())
+    throw new RafsError('BAD_DIRECTORY', `a directory would hold ${name} twice; nothing is written, please report this`)
   }
 
   #present(id: NodeId): NodeId {

@@ -30,3 +30,13 @@ test('rows of one hash are told apart; one takes the place of another', () => {
   index.clear()
   assert.equal(find(1000), 0)
 })
+
+test('a row takes the place of another under the hash that is named, wherever else that one is', () => {
+  const index = new HashIndex()
+  const find = (hash: number, wanted: number): number => index.find(hash, (row) => row === wanted)
+  index.add(4, 9)
+  index.add(5, 1)
+  index.add(4, 1) // behind the one of another hash
+  index.replace(4, 1, 2)
+  assert.deepEqual([find(4, 2), find(4, 1), find(5, 1), find(4, 9)], [2, 0, 1, 9])
+})

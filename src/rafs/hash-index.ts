@@ -31,12 +31,14 @@ export class HashIndex {
     this.#insert(hash, row)
   }
 
-  /** Puts a row in the place of another with the same key. */
+  /** Puts a row in the place of another with the same key, which is here under this hash. Under others it may be here too: an owner leaves behind what no key leads to any more. */
   replace(hash: number, old: number, row: number): void {
+    const slots = this.#slots
     const mask = this.#mask
     let slot = hash & mask
-    while (this.#slots[slot * SLOT_WORDS + SLOT.row] !== old) slot = (slot + 1) & mask
-    this.#slots[slot * SLOT_WORDS + SLOT.row] = row
+    while (slots[slot * SLOT_WORDS + SLOT.row] !== old || slots[slot * SLOT_WORDS + SLOT.hash] !== hash)
+      slot = (slot + 1) & mask
+    slots[slot * SLOT_WORDS + SLOT.row] = row
   }
 
   /** Nothing is to be found any more: lets go of the memory. */
