@@ -1,6 +1,6 @@
 /** Logins that are renewed while daemons serve. */
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -13,7 +13,7 @@ import {
   type RegistryServer,
   startRegistry,
 } from '../src/registry/index.ts'
-import { Field, FILE, IMAGE, PEER, skip, skipPeer, until } from './daemons/field.ts'
+import { Field, FILE, IMAGE, OURS, PEER, skip, skipPeer, until } from './daemons/field.ts'
 
 const REPO = 'test/image'
 const AUTH = btoa('ann:secret')
@@ -106,14 +106,49 @@ for (const mode of ['shared', 'dedicated'] as const)
     })
     process.kill(images.list()[0]?.pid ?? 0, 'SIGKILL')
     await renewed
-    await until(`another daemon with the login\n${field.lines.join('\n')}`, async () => {
-      const socketPath = images.list()[0]?.apiSocket ?? ''
-      const at = `/api/v1/config?id=${mode === 'shared' ? `/${key}` : '/'}`
-      const answer = await callApi(socketPath, 'GET', at).catch(() => undefined)
-      return answer?.text.includes(AUTH) === true ? true : undefined
-    })
+    await until(
+      () => `another daemon with the login\n${field.lines.join('\n')}\n`,
+      async () => {
+        const socketPath = images.list()[0]?.apiSocket ?? ''
+        const at = `/api/v1/config?id=${mode === 'shared' ? `/${key}` : '/'}`
+        const answer = await callApi(socketPath, 'GET', at).catch(() => undefined)
+        return answer?.text.includes(AUTH) === true ? true : undefined
+      },
+    )
     assert.ok(field.lines.some((line) => /was brought back by its keeper/.test(line)))
   })
+
+test('a login that is renewed after a daemon has read the old one, and before it serves, is told to it', {
+  skip,
+  timeout: 120_000,
+}, async () => {
+  await using field = new Field({ mode: 'dedicated', template: TEMPLATE })
+  const [hasRead, goOn] = [join(field.path, 'has-read'), join(field.path, 'go-on')]
+  // Reads the configuration as nydusd does, and is slow afterwards.
+  field.script(
+    'nydusd',
+    `test "$1" = --version && exec '${OURS}' --version
+for word; do
+  shift
+  test "$last" = --config && { cp "$word" '${field.path}/read.json'; word='${field.path}/read.json'; }
+  last=$word
+  set -- "$@" "$word"
+done
+touch '${hasRead}'
+until test -e '${goOn}'; do sleep 0.02; done
+exec '${OURS}' "$@" --rlimit-nofile 0`,
+  )
+  const reference = '127.0.0.1:1/test/image'
+  field.credentials = { find: async () => ({ username: 'ann', password: 'old' }) }
+  const images = await field.start()
+  const mounting = field.ensure(field.layer(IMAGE), { reference })
+  await until('a daemon that has read its configuration', () => (existsSync(hasRead) ? true : undefined))
+  await images.renewed(reference, { username: 'ann', password: 'secret' })
+  writeFileSync(goOn, '')
+  await mounting
+  const { text } = await callApi(images.list()[0]?.apiSocket ?? '', 'GET', '/api/v1/config?id=/')
+  assert.deepEqual(JSON.parse(text), { registry_auth: AUTH })
+})
 
 test('a renewed token is kept for the next start of the original, which takes none while it runs', {
   skip: skipPeer,

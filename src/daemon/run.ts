@@ -76,16 +76,17 @@ export async function runDaemon(options: RunOptions): Promise<never> {
   limitFiles(options.fileLimit, log)
   const end = Promise.withResolvers<End>()
   let giveUpStart: NodeJS.Timeout | undefined
+  let keeper: Keeper | undefined
   const onSignal = (signal: NodeJS.Signals): void => {
     end.resolve({ kind: 'stop', why: signal })
     giveUpStart ??= setTimeout(() => {
       log.error(`nydusd stops: ${signal}, before it had started`)
+      keeper?.end()
       if (kept !== undefined) endKeeper(kept.keeper)
       exitNow(1)
     }, START_GRACE_MS)
   }
   process.once('SIGINT', onSignal).once('SIGTERM', onSignal)
-  let keeper: Keeper | undefined
   const daemon = await start(options, kept, {
     log,
     onChange: () => keeper?.update(),
@@ -98,9 +99,10 @@ export async function runDaemon(options: RunOptions): Promise<never> {
   })
   process.on('uncaughtException', (error) => end.resolve({ kind: 'failure', error }))
   process.on('unhandledRejection', (error) => end.resolve({ kind: 'failure', error }))
-  const api = await listen(options, daemon, kept, () => end.resolve({ kind: 'exit' }))
+  // Before the API: whoever is told that this daemon runs may rely on its coming back.
   keeper = keeperOf(options, daemon, kept)
-  void keeper?.start()
+  await keeper?.start()
+  const api = await listen(options, { daemon, keeper, kept }, () => end.resolve({ kind: 'exit' }))
   // Compiled code is kept for the next start; the process will not end in the way that would do it by itself.
   setTimeout(flushCompileCache, KEEP_CODE_MS).unref()
   for (const ms of RELEASE_MS) setTimeout(releaseProgramPages, ms).unref()
@@ -168,10 +170,15 @@ async function hasCrashed(mountPoint: string, apiSocket: string): Promise<boolea
   return await isMounted(await mountPointName(mountPoint))
 }
 
+interface Started {
+  readonly daemon: Daemon
+  readonly keeper: Keeper | undefined
+  readonly kept: Kept | undefined
+}
+
 async function listen(
   options: RunOptions,
-  daemon: Daemon,
-  kept: Kept | undefined,
+  { daemon, keeper, kept }: Started,
   onExit: () => void,
 ): Promise<ApiServer | undefined> {
   if (options.apiSocket === undefined) return undefined
@@ -185,6 +192,7 @@ async function listen(
       daemon.options.log.error(`there is no API from now on, and reads go on: ${messageOf(error)}`)
       return undefined
     }
+    keeper?.end()
     await daemon.stop()
     throw error
   }

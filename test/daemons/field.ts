@@ -55,15 +55,18 @@ export interface FieldOptions {
   readonly template?: object
 }
 
-/** Asks until there is an answer; throws with `what` after the deadline. */
-export async function until<T>(what: string, ask: () => Promise<T | undefined> | T | undefined): Promise<T> {
+/** Asks until there is an answer; throws with `what`, which may tell how things are then, after the deadline. */
+export async function until<T>(
+  what: string | (() => string),
+  ask: () => Promise<T | undefined> | T | undefined,
+): Promise<T> {
   const deadline = performance.now() + PLENTY_MS
   while (performance.now() < deadline) {
     const answer = await ask()
     if (answer !== undefined) return answer
     await sleep(20)
   }
-  throw new Error(`${what} did not come to be`)
+  throw new Error(`${typeof what === 'string' ? what : what()} did not come to be`)
 }
 
 export class Field implements AsyncDisposable {

@@ -48,6 +48,26 @@ test('a killed daemon comes back on the same socket, with its mounts and setting
   assert.equal(first.log.match(/its keeper started this one/g)?.length, 2)
 })
 
+test('whoever is told that a daemon runs may rely on its keeper', { skip, timeout: 90_000 }, async () => {
+  await using kept = new Kept()
+  for (let time = 0; time < 3; time++) {
+    rmSync(kept.socket, { force: true })
+    const starting = kept.start()
+    let keepers: number[] | undefined
+    while (keepers === undefined) {
+      await sleep(1)
+      keepers = await callApi(kept.socket, 'GET', '/api/v1/daemon').then(
+        () => kept.pids('sh'),
+        () => undefined,
+      )
+    }
+    const { child } = await starting
+    assert.equal(keepers.length, 1)
+    child.kill('SIGTERM')
+    await kept.isGone()
+  }
+})
+
 test('a keeper that is killed is replaced, by the first daemon and by those that were brought back; without both, the next start cleans up', {
   skip,
   timeout: 90_000,

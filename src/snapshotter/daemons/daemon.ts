@@ -1,5 +1,4 @@
 import { mkdirSync, rmSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { SnapshotterError } from '../errors.ts'
 import type { RecordTable } from '../store/index.ts'
@@ -14,6 +13,7 @@ import { configPath, detach, isMountPoint, newDaemon, nextSocket, removeFiles, s
 import { servesSocket, processesServing, processorSeconds, signalProcess, waitUntil } from './processes.ts'
 import type { DaemonRecord, InstanceRecord } from './records.ts'
 import { recover, remount } from './recover.ts'
+import { configText, tellRenewed } from './relogin.ts'
 import type { DaemonLog, DaemonSettings } from './settings.ts'
 import { SessionKeeper } from './session-keeper.ts'
 import { Turns } from './turns.ts'
@@ -155,7 +155,7 @@ export class Nydusd {
   async mountNow(image: DaemonImage): Promise<void> {
     const { SnapshotID: key } = image.record
     const at = sessionPath(this.record, key)
-    const config = await readFile(configPath(this.record, key), 'utf8')
+    const config = await configText(this, image)
     try {
       await this.api.mount(at, { source: image.bootstrap, config, prefetchFiles: image.prefetch })
     } catch (error) {
@@ -167,6 +167,7 @@ export class Nydusd {
     }
     image.isMounted = true
     image.prefetch = []
+    await tellRenewed(this, image, config)
   }
 
   /** Takes an image out of a shared daemon. */
@@ -201,6 +202,8 @@ export class Nydusd {
     mkdirSync(record.Mountpoint, { recursive: true, mode: 0o755 })
     for (const image of this.images.values()) image.isMounted = false
     this.persist()
+    const [image] = this.isShared ? [] : this.images.values()
+    const config = image && (await configText(this, image))
     const launched = await this.launch(this.parts.settings.daemon.nydusdPath, false)
     try {
       await launched.waitFor(['RUNNING'], this.parts.settings.daemon.startupTimeoutMs)
@@ -208,8 +211,9 @@ export class Nydusd {
       await this.#clear()
       throw error
     }
-    for (const image of this.images.values()) image.isMounted = !this.isShared
+    if (image !== undefined) image.isMounted = true
     await this.attach()
+    if (image !== undefined && config !== undefined) await tellRenewed(this, image, config)
   }
 
   /** A new session follows the configuration of today; where things are stays as it was. */

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { SnapshotterError } from '../errors.ts'
 import {
   ConfigTemplate,
@@ -29,19 +30,36 @@ async function push(daemon: Nydusd, image: DaemonImage, credential: Credential):
 
 /** A state may have been saved with a login that is out of date: what configurations have is told again after each takeover. Never throws. */
 export async function tellLogins(daemon: Nydusd): Promise<void> {
-  await daemon.loginTurns.take(async () => await tellAll(daemon))
+  await daemon.loginTurns.take(async () => {
+    for (const image of daemon.images.values()) await tellAgain(daemon, image)
+  })
 }
 
-async function tellAll(daemon: Nydusd): Promise<void> {
-  for (const image of daemon.images.values())
-    try {
-      const login = ConfigTemplate.loginIn(await readConfig(configPath(daemon.record, image.record.SnapshotID)))
-      if (image.isMounted && login !== undefined) await tell(daemon, image, login)
-    } catch (error) {
-      daemon.parts.log.warn(
-        `the login of ${image.record.ImageID} is not told to nydusd ${daemon.id}: ${messageOf(error)}`,
-      )
-    }
+/** An image's configuration, whose text is to be given to {@link tellRenewed} once a daemon that read it serves the image. */
+export async function configText(daemon: Nydusd, image: DaemonImage): Promise<string> {
+  return await readFile(configPath(daemon.record, image.record.SnapshotID), 'utf8')
+}
+
+/** A login that is renewed while nobody serves the image is only written down: who had read the configuration before is told now. Never throws. */
+export async function tellRenewed(daemon: Nydusd, image: DaemonImage, before: string): Promise<void> {
+  await daemon.loginTurns.take(async () => {
+    const isRenewed = await configText(daemon, image).then(
+      (now) => now !== before,
+      () => true, // told by name then
+    )
+    if (isRenewed) await tellAgain(daemon, image)
+  })
+}
+
+async function tellAgain(daemon: Nydusd, image: DaemonImage): Promise<void> {
+  try {
+    const login = ConfigTemplate.loginIn(await readConfig(configPath(daemon.record, image.record.SnapshotID)))
+    if (image.isMounted && login !== undefined) await tell(daemon, image, login)
+  } catch (error) {
+    daemon.parts.log.warn(
+      `the login of ${image.record.ImageID} is not told to nydusd ${daemon.id}: ${messageOf(error)}`,
+    )
+  }
 }
 
 /** The original's nydusd takes no tokens while it serves: they reach it when it starts the next time. */
