@@ -1,15 +1,16 @@
-import { closeSync, fstatSync, ftruncateSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import type { ChunkInfo, VerifiedChunk } from '../blob/index.ts'
-import { copyFileRange, KernelError, lockFile, tryLockFile } from '../kernel/index.ts'
+import { lockFile, tryLockFile } from '../kernel/index.ts'
 import { cachePath } from './cache-files.ts'
 import type { ChunkCache, ChunkToStore, FileTwin } from './chunk-cache.ts'
 import { type CacheForm, ChunkPages, pagesOf, type StoredUnit } from './chunk-form.ts'
 import { ChunkMap, type MapLock } from './chunk-map.ts'
+import { DataBytes } from './data-bytes.ts'
 import { type DataFile, openDataFile } from './data-file.ts'
 import { placeOf, type Run, runsOf } from './chunk-runs.ts'
-import { DataWatch, type Lost, lostChunks } from './data-watch.ts'
+import { type Lost, lostChunks } from './data-watch.ts'
 import { CacheError, cacheError, errnoName } from './errors.ts'
-import { readSome, writeSome } from './file-io.ts'
+import { writeSome } from './file-io.ts'
 import { OpenCache } from './open-caches.ts'
 import { pinsIdentity, unpin, WriteTurns } from './pinned-blocks.ts'
 import { evictChunks, EvictionHand } from './evict-chunks.ts'
@@ -94,28 +95,22 @@ class DiskChunkCache implements ChunkCache {
   readonly trusts: boolean
   readonly ways: number
   readonly path: string
-  /** Of the data file, and of the plain blob. */
-  readonly #fileSize: number
+  readonly #data: DataBytes
+  /** Of the plain blob. */
   readonly #size: number
   readonly #pages: ChunkPages | undefined
   readonly #isWritable: boolean
   readonly #map: ChunkMap
   readonly #unsynced: UnsyncedMarks
-  readonly #write: typeof writeSome
   readonly #writeTurns: WriteTurns
   readonly #directory: string
   /** Stores under way, by chunk: a second store of one waits for the first. */
   readonly #stores = new Map<number, Promise<void>>()
-  /** Writes of stored bytes under way: a batch or slice is written once for all its chunks that came together. */
-  readonly #units = new Map<string, Promise<void>>()
   readonly #open: OpenCache
   /** Writes of others when a chunk's bytes were read to be verified. */
   readonly #readAt = new Map<number, number>()
   readonly #hand = new EvictionHand()
-  #watch: DataWatch | undefined
-  #reads = 0
   #closed: Promise<void> | undefined
-  #readsDone: (() => void) | undefined
 
   constructor(
     options: ChunkCacheOptions,
@@ -133,7 +128,13 @@ class DiskChunkCache implements ChunkCache {
     this.ways = pages?.ways ?? 1
     this.#pages = pages
     this.path = path
-    this.#fileSize = size
+    this.#data = new DataBytes({
+      fd: data.fd,
+      path,
+      size,
+      write: options.write ?? writeSome,
+      onLost: (lost) => this.#lost(lost),
+    })
     this.#size = options.uncompressedSize
     this.#isWritable = data.isWritable
     this.#map = map
@@ -145,7 +146,6 @@ class DiskChunkCache implements ChunkCache {
       sync: options.sync ?? syncFile,
       pauseMs: options.syncPauseMs,
     })
-    this.#write = options.write ?? writeSome
     this.#writeTurns = new WriteTurns(data.fd, options.directory, options.blobId)
     this.#directory = options.directory
   }
@@ -165,21 +165,7 @@ class DiskChunkCache implements ChunkCache {
 
   async readUnverified(offset: number, into: Uint8Array): Promise<boolean> {
     this.#checkOpen()
-    if (offset < 0 || offset + into.length > this.#fileSize) return false
-    this.#reads++
-    try {
-      for (let done = 0; done < into.length; ) {
-        const count = await readSome(this.dataFd, into, done, offset + done)
-        if (count === 0) return false
-        done += count
-      }
-      return true
-    } catch (error) {
-      throw cacheError(error, `cannot read ${this.path} at ${offset}`)
-    } finally {
-      this.#reads--
-      if (this.#reads === 0) this.#readsDone?.()
-    }
+    return await this.#data.read(offset, into)
   }
 
   async readPlain(chunk: ChunkInfo, into: Uint8Array, way: number): Promise<boolean> {
@@ -222,7 +208,7 @@ class DiskChunkCache implements ChunkCache {
     }
     try {
       const freed = evictChunks(from, choose)
-      this.#watch?.expect()
+      this.#data.expect()
       return freed
     } catch (error) {
       if (errnoName(error) === undefined) throw error // what cannot be freed stays
@@ -274,9 +260,10 @@ class DiskChunkCache implements ChunkCache {
   #placed(chunk: ChunkInfo, bytes: VerifiedChunk, stored: StoredUnit | undefined): StoredUnit {
     const plain = this.kind === 'plain' ? { offset: chunk.uncompressedOffset, bytes } : undefined
     const unit = plain ?? this.#pages?.encrypt(chunk, bytes) ?? stored
-    if (unit !== undefined && unit.offset >= 0 && unit.offset + unit.bytes.length <= this.#fileSize) return unit
+    const { size } = this.#data
+    if (unit !== undefined && unit.offset >= 0 && unit.offset + unit.bytes.length <= size) return unit
     const facts = `what is to be kept of chunk ${chunk.index} of blob ${this.blobId}`
-    throw new CacheError('OUT_OF_RANGE', `${facts} is not in the ${this.#fileSize} bytes of ${this.path}`)
+    throw new CacheError('OUT_OF_RANGE', `${facts} is not in the ${size} bytes of ${this.path}`)
   }
 
   async #store(chunk: ChunkPlace, { offset, bytes }: StoredUnit, twin: FileTwin | undefined): Promise<void> {
@@ -284,7 +271,7 @@ class DiskChunkCache implements ChunkCache {
     // A claim that is being withdrawn must be gone before new bytes go in: a crash between them would leave it standing on half a chunk.
     if (this.#map.isClearing(index)) await this.#map.settled()
     try {
-      if (this.kind === 'stored') await this.#writeUnit(offset, bytes)
+      if (this.kind === 'stored') await this.#data.putOnce(offset, bytes)
       else await this.#writeInTurn([chunk], { offset, bytes }, twin)
     } catch (error) {
       throw cacheError(error, `cannot write chunk ${index} to ${this.path}`)
@@ -324,12 +311,11 @@ class DiskChunkCache implements ChunkCache {
   ): Promise<void> {
     const range = { offset, length: bytes.length }
     const isWritten = await this.#open.write(range, async () => {
-      await this.#put(offset, bytes, twin)
+      await this.#data.put(offset, bytes, twin)
       if (this.trusts) for (const chunk of chunks) this.#trust(chunk)
     })
     if (isWritten) return
-    const found = new Uint8Array(bytes.length)
-    if (!(await this.readUnverified(offset, found)) || Buffer.compare(found, bytes) !== 0)
+    if (!(await this.#data.has(offset, bytes)))
       throw new CacheError(
         'IN_USE',
         `${this.path} has other bytes at ${offset}, which another mount shows; two images disagree on blob ${this.blobId}, or their caches on encryption`,
@@ -337,35 +323,8 @@ class DiskChunkCache implements ChunkCache {
     if (this.trusts) for (const chunk of chunks) this.#trust(chunk)
   }
 
-  /** Stored bytes of one place are the same, however many chunks come from them. */
-  async #writeUnit(offset: number, bytes: Uint8Array): Promise<void> {
-    const unit = `${offset}+${bytes.length}`
-    const underWay = this.#units.get(unit)
-    if (underWay !== undefined) return await underWay
-    const write = this.#writeAll(offset, bytes).finally(() => this.#units.delete(unit))
-    this.#units.set(unit, write)
-    await write
-  }
-
-  async #put(offset: number, bytes: Uint8Array, twin: FileTwin | undefined): Promise<void> {
-    if (twin !== undefined && (await this.#copied(offset, bytes, twin))) return
-    await this.#writeAll(offset, bytes)
-  }
-
-  /** The twin may have changed since its bytes were verified: what was copied is compared with them. */
-  async #copied(offset: number, bytes: Uint8Array, twin: FileTwin): Promise<boolean> {
-    try {
-      if (copyFileRange(twin.fd, twin.offset, this.dataFd, offset, bytes.length) !== bytes.length) return false
-    } catch (error) {
-      if (error instanceof KernelError) return false // not between these file systems
-      throw error
-    }
-    const found = new Uint8Array(bytes.length)
-    return (await this.readUnverified(offset, found)) && Buffer.compare(found, bytes) === 0
-  }
-
   #trust(chunk: ChunkPlace): void {
-    this.#watch ??= new DataWatch(this.path, this.dataFd, this.#fileSize, (lost) => this.#lost(lost))
+    this.#data.watch()
     trustChunk(this.chunks, chunk)
     this.#open.shows(chunk.index)
   }
@@ -378,24 +337,9 @@ class DiskChunkCache implements ChunkCache {
     this.#unsynced.withdraw(gone)
   }
 
-  async #writeAll(offset: number, bytes: Uint8Array): Promise<void> {
-    // Writing would make a file that somebody cut long again, with zeros where chunks were.
-    if (fstatSync(this.dataFd).size < this.#fileSize) {
-      this.#lost('all')
-      ftruncateSync(this.dataFd, this.#fileSize)
-      this.#watch?.expect()
-    }
-    for (let done = 0; done < bytes.length; ) {
-      const count = await this.#write(this.dataFd, bytes, done, offset + done)
-      if (count <= 0) throw new CacheError('IO', `cannot write ${this.path}: the file system took no bytes`)
-      done += count
-    }
-  }
-
   async #close(): Promise<void> {
     await Promise.allSettled(this.#stores.values()) // who asked for a store has its error
-    if (this.#reads > 0) await new Promise<void>((resolve) => (this.#readsDone = resolve))
-    this.#watch?.close()
+    await this.#data.close()
     this.#open.leave()
     await this.#unsynced.close()
     await this.#map.close()
