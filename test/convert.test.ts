@@ -226,7 +226,7 @@ async function debianRegistry(): Promise<{ readonly host: string } & AsyncDispos
   await writeFile(join(root, 'config.yml'), `${lines.join('\n')}\n`)
   const child = spawn(DOCKER_REGISTRY, ['serve', join(root, 'config.yml')], { stdio: 'ignore' })
   const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()))
-  for (let tries = 0; tries < 200; tries += 1) {
+  for (let tries = 0; tries < 1200; tries += 1) {
     const up = await fetch(`http://127.0.0.1:${port}/v2/`).then(
       (answer) => answer.arrayBuffer().then(() => true),
       () => false,

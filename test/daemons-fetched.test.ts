@@ -19,7 +19,7 @@ for (const { side, program, mode, why } of [
 ] as const)
   test(`${side}, ${mode}: an image's fetched bytes are those of its own reads`, {
     skip: why,
-    timeout: 120_000,
+    timeout: 180_000,
   }, async () => {
     await using field = new Field({ mode })
     if (program !== undefined) field.program('nydusd', program)

@@ -21,6 +21,8 @@ import {
 
 /** A daemon that hangs is brought back after some seconds. No multiple of the questions that are asked in it. */
 const HANG = { hangTimeoutMs: 1_000 } as const
+/** Where one of the two answers: each question has half a second, for the answer to come also on a busy machine. */
+const HALF = { hangTimeoutMs: 3_000 } as const
 
 function statusOf(field: Field) {
   const [status] = field.images?.list() ?? []
@@ -38,6 +40,11 @@ async function replaced(field: Field, before: number): Promise<void> {
 
 function said(field: Field, pattern: RegExp): boolean {
   return field.lines.some((line) => pattern.test(line))
+}
+
+/** What is missing, with what was said instead. */
+function verdict(field: Field): () => string {
+  return () => `a verdict\n${field.lines.join('\n')}`
 }
 
 interface Hung {
@@ -64,7 +71,7 @@ for (const { side, program, recover, mode, why } of [
 ] as const)
   test(`${recover}, ${mode}, ${side}: readers of a daemon that is stopped wait until another one is there, and read what they should`, {
     skip: why,
-    timeout: 120_000,
+    timeout: 180_000,
   }, async () => {
     const { field, at, pid, events } = await mounted({ mode, recover }, program)
     await using _field = field
@@ -83,7 +90,7 @@ for (const { side, program, recover, mode, why } of [
 
 test('none: a daemon that is stopped is told, and left alone; it goes on when somebody lets it', {
   skip,
-  timeout: 120_000,
+  timeout: 180_000,
 }, async () => {
   const { field, at, pid, events } = await mounted({ mode: 'shared', recover: 'none' })
   await using _field = field
@@ -101,9 +108,9 @@ test('none: a daemon that is stopped is told, and left alone; it goes on when so
 
 test('restart, the original: one that is silent while files can be read is left to its containers, and one that is silent altogether is not', {
   skip: skipPeer,
-  timeout: 120_000,
+  timeout: 180_000,
 }, async () => {
-  const { field, at, pid } = await mounted({ mode: 'dedicated', recover: 'restart' }, PEER)
+  const { field, at, pid } = await mounted({ ...HALF, mode: 'dedicated', recover: 'restart' }, PEER)
   await using _field = field
   const { apiSocket } = statusOf(field)
   rmSync(apiSocket)
@@ -118,8 +125,8 @@ test('restart, the original: one that is silent while files can be read is left 
   assert.ok(said(field, /its API and its mount do not answer .*it is killed/))
 })
 
-test('an API that accepts and never answers is one that hangs', { skip, timeout: 120_000 }, async () => {
-  const { field, at, pid } = await mounted({ mode: 'shared', recover: 'restart' })
+test('an API that accepts and never answers is one that hangs', { skip, timeout: 180_000 }, async () => {
+  const { field, at, pid } = await mounted({ ...HALF, mode: 'shared', recover: 'restart' })
   await using _field = field
   const { apiSocket } = statusOf(field)
   renameSync(apiSocket, `${apiSocket}.away`)
@@ -127,7 +134,7 @@ test('an API that accepts and never answers is one that hangs', { skip, timeout:
   const dumb = createServer((socket) => void asked.push(socket))
   await new Promise<void>((resolve) => dumb.listen(apiSocket, resolve))
   const reader = field.slowReader(300, join(at, FILE)) // a busy daemon is excused where processors are rare
-  await until('a verdict', () => said(field, /hangs: its API does not answer for \d+ s; it is killed/) || undefined)
+  await until(verdict(field), () => said(field, /hangs: its API does not answer for \d+ s; it is killed/) || undefined)
   dumb.close()
   for (const socket of asked) socket.destroy()
   await replaced(field, pid)
@@ -138,13 +145,16 @@ test('an API that accepts and never answers is one that hangs', { skip, timeout:
 
 test('a mount that answers nothing is noticed while the API answers, though later', {
   skip,
-  timeout: 120_000,
+  timeout: 180_000,
 }, async () => {
-  const { field, pid } = await mounted({ mode: 'shared', recover: 'restart' })
+  const { field, pid } = await mounted({ ...HALF, mode: 'shared', recover: 'restart' })
   await using _field = field
   const { mountpoint } = statusOf(field)
   const device = mountFuse(mountpoint, { source: 'silent', readOnly: true, maxReadBytes: 131_072 })
-  await until('a verdict', () => said(field, /hangs: its mount does not answer for \d+ s; it is killed/) || undefined)
+  await until(
+    verdict(field),
+    () => said(field, /hangs: its mount does not answer for \d+ s; it is killed/) || undefined,
+  )
   closeSync(device)
   await unmount(mountpoint, true)
   await replaced(field, pid)
@@ -152,7 +162,7 @@ test('a mount that answers nothing is noticed while the API answers, though late
 
 test('an upgrade that takes long and fails is no fault of the daemon that goes on', {
   skip,
-  timeout: 120_000,
+  timeout: 180_000,
 }, async () => {
   const { field, pid, events } = await mounted({ mode: 'shared', recover: 'failover' })
   await using _field = field
@@ -166,7 +176,7 @@ test('an upgrade that takes long and fails is no fault of the daemon that goes o
   assert.deepEqual([statusOf(field).pid, events], [pid, []], field.lines.join('\n'))
 })
 
-test('daemons that answer are left alone', { skip, timeout: 120_000 }, async () => {
+test('daemons that answer are left alone', { skip, timeout: 180_000 }, async () => {
   const { field, pid, events } = await mounted({ mode: 'dedicated', hangTimeoutMs: 5_000 })
   await using _field = field
   const reader = field.reader(join(statusOf(field).mountpoint, FILE))

@@ -9,7 +9,7 @@ import { Field, FILE, IMAGE, OTHER_IMAGE, skip, until } from './daemons/field.ts
 for (const mode of ['shared', 'dedicated'] as const)
   test(`${mode}: images are mounted once, survive a restart of the snapshotter, and leave nothing behind`, {
     skip,
-    timeout: 120_000,
+    timeout: 180_000,
   }, async () => {
     await using field = new Field({ mode })
     const images = await field.start()
@@ -55,7 +55,7 @@ for (const mode of ['shared', 'dedicated'] as const)
 for (const mode of ['shared', 'dedicated'] as const) {
   test(`${mode}: an image with shifted ids is a second mount of the same layer, and ends alone`, {
     skip,
-    timeout: 60_000,
+    timeout: 180_000,
   }, async () => {
     await using field = new Field({ mode })
     const images = await field.start()
@@ -82,7 +82,7 @@ for (const mode of ['shared', 'dedicated'] as const) {
 
   test(`${mode}: a mount that somebody detached is made anew, and who used it goes on`, {
     skip,
-    timeout: 60_000,
+    timeout: 180_000,
   }, async () => {
     await using field = new Field({ mode, recover: 'failover' })
     await field.start()
@@ -107,7 +107,7 @@ for (const mode of ['shared', 'dedicated'] as const) {
 
 test('a renewed login reaches the daemon and its configuration, and is kept over a takeover', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   const [old, renewed] = [
     { username: 'me', password: 'old' },

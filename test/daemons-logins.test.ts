@@ -54,7 +54,7 @@ const TEMPLATE = {
 for (const mode of ['shared', 'dedicated'] as const)
   test(`a renewed token reaches a running daemon, ${mode}, and outlives it; then a login takes its place`, {
     skip,
-    timeout: 120_000,
+    timeout: 180_000,
   }, async () => {
     await using field = new Field({ mode, recover: 'failover', template: TEMPLATE })
     await using server = await registryIn(field)
@@ -92,7 +92,7 @@ for (const mode of ['shared', 'dedicated'] as const)
 for (const mode of ['shared', 'dedicated'] as const)
   test(`a login that is renewed while nobody serves, ${mode}, reaches a daemon that its keeper brings back`, {
     skip,
-    timeout: 120_000,
+    timeout: 180_000,
   }, async () => {
     await using field = new Field({ mode, recover: 'restart', template: TEMPLATE })
     const reference = '127.0.0.1:1/test/image'
@@ -120,7 +120,7 @@ for (const mode of ['shared', 'dedicated'] as const)
 
 test('a login that is renewed after a daemon has read the old one, and before it serves, is told to it', {
   skip,
-  timeout: 120_000,
+  timeout: 180_000,
 }, async () => {
   await using field = new Field({ mode: 'dedicated', template: TEMPLATE })
   const [hasRead, goOn] = [join(field.path, 'has-read'), join(field.path, 'go-on')]
@@ -152,7 +152,7 @@ exec '${OURS}' "$@" --rlimit-nofile 0`,
 
 test('a renewed token is kept for the next start of the original, which takes none while it runs', {
   skip: skipPeer,
-  timeout: 120_000,
+  timeout: 180_000,
 }, async () => {
   await using field = new Field({ mode: 'dedicated', recover: 'restart', template: TEMPLATE })
   field.program('nydusd', PEER)

@@ -93,7 +93,7 @@ for (const { side, skip: reason } of SIDES)
 
 test('restart, ours: its keeper is quicker than a new session, and readers only wait', {
   skip,
-  timeout: 120_000,
+  timeout: 180_000,
 }, async () => {
   await using field = new Field({ mode: 'shared', recover: 'restart' })
   const { at, snapshot } = await mounted(field)
@@ -114,7 +114,7 @@ for (const { side, skip: reason } of SIDES)
   for (const mode of ['shared', 'dedicated'] as const)
     test(`restart, ${mode}, ${side}: when nothing is left of a daemon, all its images are mounted anew`, {
       skip: reason,
-      timeout: 120_000,
+      timeout: 180_000,
     }, async () => {
       await using field = fieldOf(side, { mode, recover: 'restart' })
       const { at, snapshot } = await mounted(field)
@@ -138,7 +138,7 @@ for (const { side, skip: reason } of SIDES)
 
 test('none, original: a dead daemon stays dead until somebody needs the image', {
   skip: skipPeer,
-  timeout: 120_000,
+  timeout: 180_000,
 }, async () => {
   await using field = fieldOf('original', { mode: 'dedicated', recover: 'none' })
   const { at, snapshot } = await mounted(field)

@@ -31,7 +31,7 @@ function isClean(field: Field): void {
   assert.deepEqual(field.store?.records('daemons').all(), [])
 }
 
-for (const { what, body, wanted } of [
+for (const { what, body, startupTimeoutMs = 60_000, wanted } of [
   {
     what: 'dies at once',
     body: 'echo out of luck >&2; exit 7',
@@ -40,13 +40,17 @@ for (const { what, body, wanted } of [
   },
   {
     what: 'never gets ready',
-    body: 'echo I think >&2; exec sleep 600',
-    wanted: /it is not RUNNING after 1 s: .*; its last words: I think/,
+    body: 'echo I think >&2; while :; do sleep 1; done',
+    startupTimeoutMs: 5_000,
+    wanted: /it is not RUNNING after 5 s: .*; its last words: I think/,
   },
   { what: 'kills itself', body: 'kill -9 $$', wanted: /it was ended by SIGKILL/ },
 ])
-  test(`a nydusd that ${what} is told with its last words, and leaves nothing`, { skip, timeout: 60_000 }, async () => {
-    await using field = new Field({ mode: 'dedicated', startupTimeoutMs: 1_000 })
+  test(`a nydusd that ${what} is told with its last words, and leaves nothing`, {
+    skip,
+    timeout: 180_000,
+  }, async () => {
+    await using field = new Field({ mode: 'dedicated', startupTimeoutMs })
     field.script('nydusd', body)
     await field.start()
     const layer = field.layer(IMAGE)
@@ -59,7 +63,7 @@ for (const { what, body, wanted } of [
 
 test('a program that is not there is named, with what to set; other programs fail alike', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using field = new Field({ mode: 'dedicated', nydusd: '/nowhere/nydusd' })
   await field.start()
@@ -72,7 +76,7 @@ test('a program that is not there is named, with what to set; other programs fai
 
 test('an image that cannot be mounted hinders no other, in one daemon as in many', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using field = new Field({ mode: 'shared' })
   await field.start()
@@ -90,7 +94,7 @@ test('an image that cannot be mounted hinders no other, in one daemon as in many
 
 test('a bootstrap is waited for until it is whole, and one that leads out of its layer is not used', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using field = new Field({ mode: 'shared' })
   await field.start()
@@ -114,7 +118,7 @@ test('a bootstrap is waited for until it is whole, and one that leads out of its
   await assert.rejects(field.ensure(none), { code: 'UNAVAILABLE', message: /there is none of/ })
 })
 
-test('a full disk is told as one, and nothing half-written is left', { skip, timeout: 60_000 }, async () => {
+test('a full disk is told as one, and nothing half-written is left', { skip, timeout: 180_000 }, async () => {
   await using field = new Field({ mode: 'dedicated', template: { ...LARGE } })
   await field.start()
   const layer = field.layer(IMAGE)
@@ -141,7 +145,7 @@ const LARGE = {
   remark: 'x'.repeat(100_000),
 }
 
-test('fifty images at once are fifty mounts, in one daemon', { skip, timeout: 120_000 }, async () => {
+test('fifty images at once are fifty mounts, in one daemon', { skip, timeout: 180_000 }, async () => {
   await using field = new Field({ mode: 'shared', recover: 'failover' })
   await field.start()
   const layers = Array.from({ length: 50 }, (_, index) =>
@@ -161,7 +165,7 @@ test('fifty images at once are fifty mounts, in one daemon', { skip, timeout: 12
   assert.deepEqual(field.mounts(), [])
 })
 
-test('what others left is cleared away, and what they use is not', { skip, timeout: 60_000 }, async () => {
+test('what others left is cleared away, and what they use is not', { skip, timeout: 180_000 }, async () => {
   await using field = new Field({ mode: 'dedicated' })
   await field.start()
   const layer = field.layer(IMAGE)
@@ -197,7 +201,7 @@ test('what others left is cleared away, and what they use is not', { skip, timeo
 
 test('the modes of the configuration may change: what is there stays, what comes follows', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using field = new Field({ mode: 'dedicated' })
   await field.start()
@@ -214,7 +218,7 @@ test('the modes of the configuration may change: what is there stays, what comes
   assert.equal(field.pids().length, 2)
 })
 
-test('without daemons an image is described for others to serve', { skip, timeout: 60_000 }, async () => {
+test('without daemons an image is described for others to serve', { skip, timeout: 180_000 }, async () => {
   await using field = new Field({ mode: 'none' })
   await field.start()
   const layer = field.layer(IMAGE)
@@ -231,7 +235,7 @@ test('without daemons an image is described for others to serve', { skip, timeou
   assert.equal(existsSync(image.configPath), false)
 })
 
-test('only bootstraps that are signed are mounted, where that is wanted', { skip, timeout: 60_000 }, async () => {
+test('only bootstraps that are signed are mounted, where that is wanted', { skip, timeout: 180_000 }, async () => {
   await using field = new Field({ mode: 'shared' })
   const { publicKey, privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
   const publicKeyFile = join(field.path, 'key.pem')
@@ -256,7 +260,7 @@ test('only bootstraps that are signed are mounted, where that is wanted', { skip
   })
 })
 
-test('the cache loses what nobody needs, and nothing else', { skip, timeout: 60_000 }, async () => {
+test('the cache loses what nobody needs, and nothing else', { skip, timeout: 180_000 }, async () => {
   await using field = new Field({ mode: 'shared' })
   const images = await field.start()
   const [layer, other] = [field.layer(IMAGE), field.layer(OTHER_IMAGE)]
@@ -274,12 +278,12 @@ test('the cache loses what nobody needs, and nothing else', { skip, timeout: 60_
   for (const name of ['notes.txt', 'c'.repeat(63), `${'d'.repeat(64)}.blob.data.123.tmp`])
     writeFileSync(join(dir, name), 'x')
   const before = readdirSync(dir).length
-  const first = await images.collectCache([`sha256:${pulled}`], AbortSignal.timeout(10_000))
+  const first = await images.collectCache([`sha256:${pulled}`], AbortSignal.timeout(60_000))
   assert.deepEqual([first.removed, first.failed, first.skipped], [1, 0, undefined])
   assert.equal(readdirSync(dir).length, before - 5)
   assert.ok(!readdirSync(dir).some((name) => name.startsWith(nobodys)))
   await images.release(other.id)
-  assert.equal((await images.collectCache([pulled], AbortSignal.timeout(10_000))).removed, 1)
+  assert.equal((await images.collectCache([pulled], AbortSignal.timeout(60_000))).removed, 1)
   const names = readdirSync(dir)
   assert.deepEqual(
     [used, released, pulled].map((id) => names.some((name) => name.startsWith(id))),
@@ -289,13 +293,13 @@ test('the cache loses what nobody needs, and nothing else', { skip, timeout: 60_
   // while an image is mounted nothing is removed, and the mount sees no file go
   const [mounting, during] = await Promise.all([
     field.ensure(other),
-    images.collectCache([], AbortSignal.timeout(10_000)),
+    images.collectCache([], AbortSignal.timeout(60_000)),
   ])
   assert.equal(during.skipped, 'an image is being mounted')
   assert.equal(readFileSync(join(mounting.mountpoint, FILE)).length, 65_536)
 })
 
-test('files that are wanted first are fetched before anybody reads, once', { skip, timeout: 60_000 }, async () => {
+test('files that are wanted first are fetched before anybody reads, once', { skip, timeout: 180_000 }, async () => {
   for (const mode of ['shared', 'dedicated'] as const) {
     await using field = new Field({ mode, template: PREFETCHING })
     const images = await field.start()
@@ -303,7 +307,7 @@ test('files that are wanted first are fetched before anybody reads, once', { ski
     assert.throws(() => images.prefetchLists.put('x', 'relative'), { code: 'INVALID_ARGUMENT' })
     await field.ensure(field.layer(IMAGE), { reference: 'example.com/app:1' })
     await until('prefetched data', async () => {
-      const [metrics] = await images.metrics(AbortSignal.timeout(10_000))
+      const [metrics] = await images.metrics(AbortSignal.timeout(60_000))
       const cache = metrics?.images[0]?.cache as { prefetch_data_amount?: number } | undefined
       return (cache?.prefetch_data_amount ?? 0) >= 65_536 ? true : undefined
     })
@@ -320,7 +324,7 @@ const PREFETCHING = {
   fs_prefetch: { enable: true, threads_count: 2, prefetch_all: false },
 }
 
-test('a daemon that hangs is ended by the next start, and its readers go on', { skip, timeout: 120_000 }, async () => {
+test('a daemon that hangs is ended by the next start, and its readers go on', { skip, timeout: 180_000 }, async () => {
   await using field = new Field({ mode: 'shared', recover: 'failover', startupTimeoutMs: 16_000 })
   await field.start()
   const { mountpoint } = await field.ensure(field.layer(IMAGE))
@@ -336,7 +340,7 @@ test('a daemon that hangs is ended by the next start, and its readers go on', { 
 
 test('images that come at the same moment as the end of the snapshotter are refused or mounted, never half', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using field = new Field({ mode: 'dedicated' })
   const images = await field.start()
@@ -351,7 +355,7 @@ test('images that come at the same moment as the end of the snapshotter are refu
 
 test('an image with v5 and its empty neighbour are read as the original wrote them', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using field = new Field({ mode: 'shared' })
   const images = await field.start()
@@ -359,5 +363,5 @@ test('an image with v5 and its empty neighbour are read as the original wrote th
   const { mountpoint } = await field.ensure(field.layer(empty))
   assert.deepEqual(await differencesSeenApart(mountpoint, empty.tree), [])
   // an image without blobs hinders no collection
-  assert.equal((await images.collectCache([], AbortSignal.timeout(10_000))).skipped, undefined)
+  assert.equal((await images.collectCache([], AbortSignal.timeout(60_000))).skipped, undefined)
 })

@@ -26,7 +26,7 @@ for (const { to, from, why } of [
   for (const mode of ['shared', 'dedicated'] as const)
     test(`${mode}: ${to === OURS ? 'ours' : 'the original'} takes over from ${from === OURS ? 'ours' : 'the original'} under readers, again and again`, {
       skip: why,
-      timeout: 120_000,
+      timeout: 180_000,
     }, async () => {
       await using field = new Field({ mode, recover: 'failover' })
       field.program('nydusd', from)
@@ -62,8 +62,8 @@ for (const { to, from, why } of [
       assert.deepEqual(await reader.stop(), [], field.lines.join('\n'))
     })
 
-test('a program that does not come up leaves the old daemon in its place', { skip, timeout: 120_000 }, async () => {
-  await using field = new Field({ mode: 'dedicated', recover: 'failover', startupTimeoutMs: 20_000 })
+test('a program that does not come up leaves the old daemon in its place', { skip, timeout: 180_000 }, async () => {
+  await using field = new Field({ mode: 'dedicated', recover: 'failover', startupTimeoutMs: 60_000 })
   await field.start()
   const reader = await reading(field)
   const [pids, mounts] = [field.pids(), field.mounts()]
@@ -97,7 +97,7 @@ test('a program that does not come up leaves the old daemon in its place', { ski
 
 test('without a supervisor nothing is replaced, and the answer says what to do', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using field = new Field({ mode: 'shared', recover: 'restart' })
   await field.start()
@@ -110,7 +110,7 @@ test('without a supervisor nothing is replaced, and the answer says what to do',
 
 test('a start finds another version installed, and replaces the daemons that serve', {
   skip: skipPeer,
-  timeout: 120_000,
+  timeout: 180_000,
 }, async () => {
   await using field = new Field({ mode: 'shared', recover: 'failover' })
   field.program('nydusd', PEER)
@@ -130,7 +130,7 @@ test('a start finds another version installed, and replaces the daemons that ser
 
 test('a takeover that stopped half-way when the snapshotter was killed is ended by the next one', {
   skip,
-  timeout: 120_000,
+  timeout: 180_000,
 }, async () => {
   await using field = new Field({ mode: 'shared', recover: 'failover' })
   await field.start()

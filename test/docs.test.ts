@@ -134,7 +134,7 @@ test('the floors of ARCHITECTURE.md are those that scripts/layers.ts enforces', 
 
 function help(tool: string): string {
   const source = [`src/cli/${tool}/index.ts`, `src/cli/${tool}.ts`].find((path) => existsSync(join(root, path)))
-  const options = { cwd: root, encoding: 'utf8', timeout: 30_000 } as const
+  const options = { cwd: root, encoding: 'utf8', timeout: 120_000 } as const
   // what is not written in TypeScript is in `bin/` itself
   if (source === undefined) return spawnSync(join(root, 'bin', tool), ['--help'], options).stdout
   return spawnSync(process.execPath, ['--disable-warning=ExperimentalWarning', source, '--help'], options).stdout

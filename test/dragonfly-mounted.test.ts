@@ -273,9 +273,14 @@ async function outcome(
   await using scratch = new Scratch()
   for (const proxy of site.proxies) proxy.interfere = () => undefined
   await using _daemon = await start(scratch)
-  // What belongs to the mount is fetched until nothing comes any more.
-  do await sleep(QUIET_MS)
-  while (site.asked().length > 0)
+  // What belongs to the mount, something of each blob, is fetched until nothing comes any more.
+  const blobs = new Set<string | undefined>()
+  for (let isQuiet = false; !isQuiet || blobs.size < LAYERS; ) {
+    await sleep(QUIET_MS)
+    const asked = site.asked()
+    isQuiet = asked.length === 0
+    for (const line of asked) blobs.add(/sha256:\w+/.exec(line)?.[0])
+  }
   refuse()
   const readable = await readFile(join(scratch.mnt, 'file-3')).then(
     (bytes) => bytes.equals(readFileSync(join(site.tree, 'file-3'))) || assert.fail('wrong bytes'),

@@ -50,7 +50,7 @@ const ARGS = ['--config', 'config.json', '--log-level', 'error', '--bootstrap']
 
 test('external data is read from where the configuration says, and from the cache after that', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const { bootstrap, blob } = build(scratch)
@@ -73,7 +73,7 @@ test('external data is read from where the configuration says, and from the cach
 
 test('external data is read from the image’s own backend too, also a folder of alternatives', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const { bootstrap, blob } = build(scratch)
@@ -85,7 +85,7 @@ test('external data is read from the image’s own backend too, also a folder of
 
 test('data that is nowhere, or in a place of an unknown kind, is an error of the mount that names it', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const { bootstrap } = build(scratch)
@@ -102,7 +102,7 @@ test('data that is nowhere, or in a place of an unknown kind, is an error of the
   await rejected([{ type: 'registry', config: { repo: 'a/b' }, patch: {} }], /external_backends\[0\]": "host"/)
 })
 
-test('data that has changed gives EIO, and is read when it is right again', { skip, timeout: 60_000 }, async () => {
+test('data that has changed gives EIO, and is read when it is right again', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const { bootstrap, blob } = build(scratch)
   const at = join(scratch.path, ID)
@@ -119,7 +119,7 @@ test('data that has changed gives EIO, and is read when it is right again', { sk
 
 test('the original reads the same image, and goes on with our cache', {
   skip: skip === false ? (noPeer ?? false) : skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   // With chunks of another size than the image's its threads die.

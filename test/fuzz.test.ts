@@ -9,7 +9,7 @@ const module = new URL('fuzz/targets.ts', import.meta.url).href
 const odd = new URL('fuzz/odd-targets.ts', import.meta.url).href
 
 for (const target of Object.keys(TARGETS))
-  test(`a second of damaged input: ${target}`, { timeout: 30_000 }, async () => {
+  test(`a second of damaged input: ${target}`, { timeout: 180_000 }, async () => {
     const answer = await fuzzInThread({ ...LIMITS, target, module })
     assert.ok('result' in answer, 'find' in answer ? `${answer.find.what}\n${answer.find.stack}` : '')
     assert.ok(answer.result.runs > 0)
@@ -32,7 +32,7 @@ for (const [target, what] of [
   ['greedy', /^took \d+ MiB of memory$/],
   ['moody', /^answers call \d+, then call \d+$/],
 ] as const)
-  test(`the fuzzer finds a reader that is ${target}`, { timeout: 60_000 }, async () => {
+  test(`the fuzzer finds a reader that is ${target}`, { timeout: 180_000 }, async () => {
     // The others may be slow on a busy machine, and are not to be taken for one that hangs.
     const answer = await runOdd(target, target === 'hangs' ? { hangMs: 1500 } : {})
     assert.ok('find' in answer)

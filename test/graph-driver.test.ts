@@ -252,7 +252,7 @@ test('a Nydus image of any registry is mounted lazily, outlives the driver, and 
   await driver.put('d')
   await driver.call('GraphDriver.Cleanup')
   assert.deepEqual(await driver.mounts(), [])
-  for (let tries = 0; tries < 200 && driver.processes().length > 0; tries += 1) await sleep(100)
+  for (let tries = 0; tries < 600 && driver.processes().length > 0; tries += 1) await sleep(100)
   assert.deepEqual(driver.processes(), [], 'its keeper ends with nydusd')
 })
 

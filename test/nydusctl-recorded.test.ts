@@ -60,7 +60,7 @@ function layout(text: string): string {
 
 test('command lines recorded from the original end as they did', {
   skip: whyNoFuse() ?? noShared,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   for (const name of ['images', 'blobs', 'sources']) symlinkSync(sharedPath(name), join(scratch.path, name))

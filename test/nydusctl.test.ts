@@ -26,7 +26,7 @@ async function mounted(scratch: Scratch, paths: readonly string[] = ['/one']): P
   return daemon
 }
 
-test('nydusctl mounts, looks and unmounts', { skip, timeout: 60_000 }, async () => {
+test('nydusctl mounts, looks and unmounts', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const daemon = await mounted(scratch, [])
   writeFileSync(join(scratch.path, 'config.json'), localConfig(CARRIED_BLOBS, scratch.cache))
@@ -58,7 +58,7 @@ test('nydusctl mounts, looks and unmounts', { skip, timeout: 60_000 }, async () 
   assert.match(ran[5]?.stderr ?? '', /^Error: Request failed\. Object \{"code": String\("UNDEFINED"\)/)
 })
 
-test('top counts what was read, once without a terminal', { skip, timeout: 60_000 }, async () => {
+test('top counts what was read, once without a terminal', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const daemon = await mounted(scratch, ['/one', '/two'])
   for (let times = 0; times < 2; times++) readFileSync(join(scratch.mnt, 'one/sizes/65536'))
@@ -85,7 +85,7 @@ test('top counts what was read, once without a terminal', { skip, timeout: 60_00
 test('top on a terminal draws again and again, waits for a daemon that is gone, ends with q, and gives the terminal back', {
   skip:
     skip || (spawnSync('script', ['--version']).status === 0 ? false : 'there is no script(1), which makes terminals'),
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const daemon = await mounted(scratch)
@@ -115,7 +115,7 @@ test('top on a terminal draws again and again, waits for a daemon that is gone, 
   assert.ok(seen.startsWith('\u001b[?1049h') && seen.trimEnd().endsWith(leave), JSON.stringify(seen.slice(-80)))
 })
 
-test('a socket that is dead, absent, not ours or mute is told as such', { timeout: 60_000 }, async () => {
+test('a socket that is dead, absent, not ours or mute is told as such', { timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const at = (name: string): string => join(scratch.path, name)
   const dead = spawnSync(process.execPath, [
@@ -153,7 +153,7 @@ test('a socket that is dead, absent, not ours or mute is told as such', { timeou
   }
 })
 
-test('a refusal that is no JSON is told on one line, and moves no cursor', { timeout: 60_000 }, async () => {
+test('a refusal that is no JSON is told on one line, and moves no cursor', { timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const socket = join(scratch.path, 'odd')
   const server = createHttpServer((_request, response) =>

@@ -67,7 +67,7 @@ describe('starts that failed when they were recorded', { skip: whyNoFuse() ?? no
       const { status, stdout, stderr } = spawnSync(process.execPath, [QUIET, TOOL, ...args], {
         cwd: folder,
         encoding: 'utf8',
-        timeout: 30_000,
+        timeout: 120_000,
       })
       assert.equal(status, 1, stderr)
       assert.equal(stdout, '')

@@ -50,7 +50,7 @@ class Field extends Scratch {
     this.#all.push(child)
     for (const stream of [child.stdout, child.stderr])
       stream.on('data', (part: Buffer) => (this.log += part.toString()))
-    for (let tries = 0; tries < 2000; tries++) {
+    for (let tries = 0; tries < 6000; tries++) {
       assert.equal(child.exitCode, null, this.log)
       try {
         await callApi(socket, 'GET', '/api/v1/daemon')
@@ -106,7 +106,7 @@ for (const [from, to] of [
 ] as const)
   test(`${to} takes over from ${from}, and ${from} back from ${to}: upgrade, then kill`, {
     skip,
-    timeout: 120_000,
+    timeout: 180_000,
   }, async () => {
     await using field = new Field()
     const first = await field.daemon(from, 'first')

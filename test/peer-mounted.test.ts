@@ -35,7 +35,7 @@ function source(scratch: Scratch, name: string): string {
 }
 
 for (const args of CASES) {
-  test(`the original mounts and checks what is built with ${args.join(' ')}`, { skip, timeout: 60_000 }, async () => {
+  test(`the original mounts and checks what is built with ${args.join(' ')}`, { skip, timeout: 180_000 }, async () => {
     await using scratch = new Scratch()
     const blobs = scratch.folder('blobs')
     const bootstrap = join(scratch.path, 'bootstrap')
@@ -60,7 +60,7 @@ for (const args of CASES) {
 
 test('the original reads encrypted batches that are smaller than AES-XTS takes', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const [blobs, tree] = [scratch.folder('blobs'), scratch.folder('tree')]
@@ -79,7 +79,7 @@ test('the original reads encrypted batches that are smaller than AES-XTS takes',
 
 test('the original mounts an image of which there is nothing but the cache that was built', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const bootstrap = join(scratch.path, 'bootstrap')
@@ -99,7 +99,7 @@ test('the original mounts an image of which there is nothing but the cache that 
   )
 })
 
-test('the original mounts an image over an eStargz layer', { skip, timeout: 60_000 }, async () => {
+test('the original mounts an image over an eStargz layer', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const [blobs, bootstrap] = [scratch.folder('blobs'), join(scratch.path, 'bootstrap')]
   const layer = readFileSync(join(SHARED_FIXTURES, 'sources/lower.estargz.tar.gz'))

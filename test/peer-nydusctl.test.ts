@@ -52,7 +52,7 @@ async function compare(scratch: Scratch, socket: string): Promise<void> {
   }
 }
 
-test('they print the same about our daemon', { skip, timeout: 120_000 }, async () => {
+test('they print the same about our daemon', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   writeFileSync(join(scratch.path, 'config.json'), localConfig(CARRIED_BLOBS, scratch.cache))
   const daemon = await scratch.nydusd(['--bootstrap', IMAGE.bootstrap, '--config', 'config.json'])
@@ -60,7 +60,7 @@ test('they print the same about our daemon', { skip, timeout: 120_000 }, async (
   await compare(scratch, daemon.socket)
 })
 
-test("they print the same about the original's daemon", { skip, timeout: 120_000 }, async () => {
+test("they print the same about the original's daemon", { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const config = join(scratch.path, 'config.json')
   const prefetch = { enable: true, threads_count: 2, prefetch_all: true }

@@ -245,7 +245,7 @@ test('the proxy is told who waits, and gets the headers of the environment; the 
     'NYDUS_HEADER_a b': 'no',
   }
   const daemon = await scratch.nydusd(args(scratch, server, { registry: proxied, rafs }), env)
-  for (let tries = 0; tries < 400 && !proxy.passed.some(isPrefetch); tries += 1) await sleep(25)
+  for (let tries = 0; tries < 2400 && !proxy.passed.some(isPrefetch); tries += 1) await sleep(25)
   assert.ok(proxy.passed.some(isPrefetch), 'what is fetched ahead has priority 3')
   await isRight(scratch)
   assert.equal(server.counters().blob.requests, proxy.passed.length)

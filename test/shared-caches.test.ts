@@ -34,7 +34,7 @@ async function untilEqual(path: string, wanted: Buffer): Promise<void> {
 for (const options of [[], ['--batch-size', '0x10000']])
   test(`a cache that prefetch filled has the bytes of one that was built, ${options.join(' ')}`, {
     skip,
-    timeout: 60_000,
+    timeout: 180_000,
   }, async () => {
     await using scratch = new Scratch()
     const tree = makeTree(scratch.folder('tree'))
@@ -70,7 +70,7 @@ async function requestsOf(peer: PeerDaemon): Promise<number> {
 function compare(scratch: Scratch, tree: string, only = '.'): void {
   const { status, stdout, stderr } = spawnSync('diff', ['-r', join(tree, only), join(scratch.mnt, only)], {
     encoding: 'utf8',
-    timeout: 30_000,
+    timeout: 120_000,
   })
   assert.equal(status, 0, `${stdout}${stderr}`)
 }
@@ -99,7 +99,7 @@ const SHARED: ReadonlyArray<readonly [name: string, options: readonly string[], 
 for (const [name, options, cache, files] of SHARED)
   test(`a cache is used by the original and by ours in turn: ${name}`, {
     skip: skipPeer,
-    timeout: 60_000,
+    timeout: 180_000,
   }, async () => {
     await using scratch = new Scratch()
     const tree = makeTree(scratch.folder('tree'))
@@ -146,7 +146,7 @@ for (const [name, options, cache, files] of SHARED)
 
 test('chunks are taken over from caches of the original, and by the original from ours, through one database', {
   skip: skipPeer,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const tree = makeTree(scratch.folder('tree'))

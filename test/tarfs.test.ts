@@ -32,7 +32,7 @@ const peer = join(process.env['NYDUS_PEER_DIR'] ?? '', 'nydus-image')
 
 /** The answer of the API may be here before the line of the log. */
 async function logged(daemon: TestDaemon, line: RegExp): Promise<void> {
-  for (let tries = 0; tries < 500 && !line.test(daemon.log); tries += 1) await sleep(20)
+  for (let tries = 0; tries < 3000 && !line.test(daemon.log); tries += 1) await sleep(20)
   assert.match(daemon.log, line)
 }
 

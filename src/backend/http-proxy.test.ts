@@ -17,8 +17,8 @@ const OPTIONS: HttpProxyOptions = {
   path: '',
   skipVerify: false,
   ca: '',
-  timeoutMs: 5000,
-  connectTimeoutMs: 5000,
+  timeoutMs: 60_000,
+  connectTimeoutMs: 60_000,
 }
 
 async function listening(listener: RequestListener, at: string | number): Promise<Server> {
@@ -123,9 +123,9 @@ test('a connection that does not come about ends after its own time, at a server
 test('a connection that is there has its time, also for requests that waited for it', async () => {
   await using proxy = await behindSocket(
     (_request, response) => {
-      setTimeout(() => response.writeHead(200, { 'Content-Length': 5 }).end(), 150)
+      setTimeout(() => response.writeHead(200, { 'Content-Length': 5 }).end(), 1_500)
     },
-    { connectTimeoutMs: 100 },
+    { connectTimeoutMs: 1_000 },
   )
   const reader = await proxy.backend.open('any')
   const sizes = Array.from({ length: 3 }, () => reader.size(patience().signal))

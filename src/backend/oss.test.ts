@@ -18,8 +18,8 @@ const OPTIONS: OssOptions = {
   ...KEYS,
   skipVerify: false,
   ca: '',
-  timeoutMs: 5000,
-  connectTimeoutMs: 5000,
+  timeoutMs: 60_000,
+  connectTimeoutMs: 60_000,
 }
 const BLOB = pattern(100_000)
 const ID = sha256(BLOB)

@@ -225,7 +225,7 @@ test('a cut body is resumed: no byte is asked for twice', async () => {
 })
 
 test('a stalled body ends after the time without a byte, and is resumed', async () => {
-  await using parts = await setup({}, { timeoutMs: 300 })
+  await using parts = await setup({}, { timeoutMs: 2_000 })
   const id = await push(parts.server, BLOB)
   parts.server.fail({ match: { route: 'blob' }, fault: { kind: 'stall', afterBytes: 100_000 } })
   await readAndCompare(parts.backend, id)

@@ -16,8 +16,8 @@ const OPTIONS: S3Options = {
   ...KEYS,
   skipVerify: false,
   ca: '',
-  timeoutMs: 5000,
-  connectTimeoutMs: 5000,
+  timeoutMs: 60_000,
+  connectTimeoutMs: 60_000,
 }
 const BLOB = pattern(300_000)
 const ID = sha256(BLOB)

@@ -78,7 +78,7 @@ test('fsck.erofs finds nothing, with data and without', { skip: noFsck }, async 
     const { status, stderr } = spawnSync(
       'fsck.erofs',
       [`--device=${device(folder, built)}`, '--extract', join(folder, 'image')],
-      { encoding: 'utf8', timeout: 30_000 },
+      { encoding: 'utf8', timeout: 120_000 },
     )
     assert.equal(status, 0, stderr)
   }

@@ -104,7 +104,7 @@ async function startWriter(t: TestContext, directory: string, args: readonly str
   return child
 }
 
-test('two processes that mark neighbouring chunks at the same time lose none', { timeout: 60_000 }, async (t) => {
+test('two processes that mark neighbouring chunks at the same time lose none', { timeout: 180_000 }, async (t) => {
   const directory = temporary(t)
   const children = await Promise.all([
     startWriter(t, directory, ['4000', '0', '2']),
@@ -119,7 +119,7 @@ test('two processes that mark neighbouring chunks at the same time lose none', {
   assert.equal(bitmap(directory), 'ff'.repeat(500))
 })
 
-test('a process killed at any moment leaves no marked chunk without its data', { timeout: 60_000 }, async (t) => {
+test('a process killed at any moment leaves no marked chunk without its data', { timeout: 180_000 }, async (t) => {
   const directory = temporary(t)
   for (let round = 0; round < 6; round++) {
     const child = await startWriter(t, directory, ['4000', '0', '1'])

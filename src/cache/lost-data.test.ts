@@ -39,7 +39,7 @@ const trusted = (cache: ChunkCache): number[] =>
   Array.from({ length: COUNT }, (_, index) => index).filter((index) => cache.isTrusted(index))
 
 async function until(isTrue: () => boolean): Promise<void> {
-  for (let tries = 0; tries < 300 && !isTrue(); tries += 1) await sleep(10)
+  for (let tries = 0; tries < 6000 && !isTrue(); tries += 1) await sleep(10)
   assert.ok(isTrue())
 }
 

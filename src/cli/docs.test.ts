@@ -69,7 +69,7 @@ function help(source: string, ...command: string[]): string {
   const { stdout, stderr } = spawnSync(
     process.execPath,
     ['--disable-warning=ExperimentalWarning', source, ...command, '--help'],
-    { encoding: 'utf8', timeout: 30_000 },
+    { encoding: 'utf8', timeout: 120_000 },
   )
   assert.match(stdout, /--help/, stderr)
   return stdout

@@ -107,7 +107,7 @@ class Rig extends Scratch {
 
 test('an image is read from a registry, each chunk once however many readers wait', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using rig = await Rig.mounted()
   // three: the fourth thread of the pool is needed by the registry, which runs in this process
@@ -126,7 +126,7 @@ const FAULTS: ReadonlyArray<readonly [string, Fault]> = [
   ['answers 503', { kind: 'status', status: 503 }],
   ['asks to come again', { kind: 'status', status: 429, headers: { 'retry-after': '0' } }],
 ]
-test('a registry that fails once costs a retry', { skip, timeout: 60_000 }, async (t) => {
+test('a registry that fails once costs a retry', { skip, timeout: 180_000 }, async (t) => {
   await using rig = await Rig.mounted()
   for (const [name, fault] of FAULTS)
     await t.test(`it ${name}`, async () => {
@@ -147,7 +147,7 @@ const LIES: ReadonlyArray<readonly [string, Fault]> = [
 ]
 test('a registry that goes wrong again and again gives EIO, and afterwards the right bytes', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async (t) => {
   await using rig = await Rig.mounted({ retry_limit: 1 })
   for (const [name, fault] of LIES)
@@ -163,7 +163,7 @@ test('a registry that goes wrong again and again gives EIO, and afterwards the r
   assert.ok(Number((await rig.daemon.json('/api/v1/daemon/events'))['total_errors']) > 0)
 })
 
-test('a dead registry gives EIO, and what was read before is still there', { skip, timeout: 60_000 }, async () => {
+test('a dead registry gives EIO, and what was read before is still there', { skip, timeout: 180_000 }, async () => {
   await using rig = await Rig.mounted({ retry_limit: 1 })
   const before = await rig.read()
   await rig.server.close()
@@ -172,7 +172,7 @@ test('a dead registry gives EIO, and what was read before is still there', { ski
   assert.equal(await rig.daemon.stop(), 0)
 })
 
-test('a cache that somebody damaged is fetched again, never shown', { skip, timeout: 60_000 }, async () => {
+test('a cache that somebody damaged is fetched again, never shown', { skip, timeout: 180_000 }, async () => {
   await using rig = await Rig.mounted()
   const before = await rig.read()
   assert.equal(await rig.daemon.stop(), 0)

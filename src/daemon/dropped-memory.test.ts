@@ -11,7 +11,7 @@ const GROWTH_BYTES = 160 << 20
 
 test('metadata of unmounted images is let go of, also by a mount that nobody uses', {
   skip: whyNoFuse() ?? false,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const source = join(scratch.path, 'large.boot')

@@ -80,7 +80,7 @@ test('nothing is recorded that was not asked for', () => {
   )
 })
 
-test('a mount tells of each file what was done with it', { skip: whyNoFuse() ?? false, timeout: 60_000 }, async () => {
+test('a mount tells of each file what was done with it', { skip: whyNoFuse() ?? false, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const image = carriedImage('v6-tar-none-c64k')
   const wanted = { iostats_files: true, access_pattern: true, latest_read_files: true }

@@ -71,9 +71,6 @@ export async function runDaemon(options: RunOptions): Promise<never> {
   startServingThread()
   if (options.apiSocket !== undefined) process.getBuiltinModule('node:http') // while the thread starts
   const log = openLog(options)
-  const { package_ver: version, git_commit: commit, rustc: runtime } = versionInfo()
-  log.info(`Program Version: ${version}, Git Commit: "${commit}", Runtime: "${runtime}"`)
-  limitFiles(options.fileLimit, log)
   const end = Promise.withResolvers<End>()
   let giveUpStart: NodeJS.Timeout | undefined
   let keeper: Keeper | undefined
@@ -87,6 +84,10 @@ export async function runDaemon(options: RunOptions): Promise<never> {
     }, START_GRACE_MS)
   }
   process.once('SIGINT', onSignal).once('SIGTERM', onSignal)
+  // Whoever reads this line may send signals.
+  const { package_ver: version, git_commit: commit, rustc: runtime } = versionInfo()
+  log.info(`Program Version: ${version}, Git Commit: "${commit}", Runtime: "${runtime}"`)
+  limitFiles(options.fileLimit, log)
   const daemon = await start(options, kept, {
     log,
     onChange: () => keeper?.update(),

@@ -28,7 +28,7 @@ async function ownersOf(mapping: readonly number[] | undefined, version: 1 | 2):
 for (const version of [1, 2] as const) {
   test(`id_mapping of a document of version ${version} shifts the owners in its range, and no others`, {
     skip,
-    timeout: 60_000,
+    timeout: 180_000,
   }, async () => {
     const plain = await ownersOf(undefined, version)
     const shifted = await ownersOf([0, 100_000, 1000], version)
@@ -46,7 +46,7 @@ for (const version of [1, 2] as const) {
   })
 }
 
-test('an id_mapping that cannot be used is refused by its key', { skip, timeout: 60_000 }, async () => {
+test('an id_mapping that cannot be used is refused by its key', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const daemon = await scratch.nydusd([])
   const image = carriedImages()[0] ?? assert.fail()

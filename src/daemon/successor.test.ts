@@ -7,7 +7,7 @@ import { CARRIED_BLOBS, carriedImage, localConfig, Scratch } from './testing.ts'
 
 test('a daemon whose mount was detached leaves the mount and the socket of the next one alone', {
   skip: whyNoFuse() ?? false,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const config = join(scratch.path, 'config.json')

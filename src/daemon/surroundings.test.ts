@@ -23,7 +23,7 @@ async function mounted(cache: Record<string, unknown> = {}): Promise<[Scratch, T
 
 test('the kernel aborts the connection: the daemon ends, and the next one mounts at the same place', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   const [made, daemon] = await mounted()
   await using scratch = made
@@ -43,7 +43,7 @@ test('the kernel aborts the connection: the daemon ends, and the next one mounts
   assert.deepEqual(await readFile(join(scratch.mnt, FILE)), right)
 })
 
-test('somebody unmounts the mount point: the daemon ends', { skip, timeout: 60_000 }, async () => {
+test('somebody unmounts the mount point: the daemon ends', { skip, timeout: 180_000 }, async () => {
   const [made, daemon] = await mounted()
   await using scratch = made
   await unmount(scratch.mnt, false)
@@ -53,7 +53,7 @@ test('somebody unmounts the mount point: the daemon ends', { skip, timeout: 60_0
 
 test('bits of the cache turn under the mount: with "validate" no reader sees them', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   const [made] = await mounted({ validate: true })
   await using scratch = made
@@ -74,7 +74,7 @@ test('bits of the cache turn under the mount: with "validate" no reader sees the
 
 test('two daemons fill one cache at the same time: both have every byte, and so has the next', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   const [made, first] = await mounted()
   await using scratch = made

@@ -12,7 +12,7 @@ import { listXattrs, unmount } from '../kernel/index.ts'
 import { compareNames, escapePath } from '../rafs/index.ts'
 
 const root = join(import.meta.dirname, '../..')
-const START_DEADLINE_MS = 20_000
+const START_DEADLINE_MS = 60_000
 
 /** The large set of fixtures beside the repository. */
 export const SHARED_FIXTURES = join(root, '../shared/fixtures')

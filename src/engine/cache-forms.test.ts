@@ -141,7 +141,7 @@ const STORED = new Set([
 
 test('slices, batches and encrypted chunks are kept as they are stored, and come from there', {
   skip: !existsSync(join(fixtures, 'manifest.json')) && 'no ../shared/fixtures beside the repository',
-  timeout: 120_000,
+  timeout: 180_000,
 }, async () => {
   const { images } = JSON.parse(readFileSync(join(fixtures, 'manifest.json'), 'utf8')) as {
     images: ReadonlyArray<{ readonly id: string; readonly exit: number }>

@@ -196,7 +196,7 @@ test('a backend that fails gives an error with its cause; the next read gets the
 })
 
 test('a backend that never answers costs the deadline, not more; nothing is written to the buffer afterwards', async () => {
-  const { reader, backend } = await open(image, { readDeadlineMs: 100 })
+  const { reader, backend } = await open(image, { readDeadlineMs: 2_000 }) // also what the reads below have
   const { promise: later, resolve } = Promise.withResolvers<void>()
   backend.before = () => later
   await assert.rejects(readFile(image.bootstrap, reader, 'a.bin', 0, 100), { code: 'TIMEOUT' })
@@ -321,7 +321,7 @@ test('prefetch brings everything, once; then nothing is asked for any more', asy
   const { reader, backend } = await open()
   reader.prefetch({ table: false, paths: [], everything: true })
   const total = Math.ceil(300 / 64) + 1 + 2 + 4
-  for (let turns = 0; reader.counters.chunksVerified < total && turns < 500; turns++) await sleep(10)
+  for (let turns = 0; reader.counters.chunksVerified < total && turns < 6000; turns++) await sleep(10)
   assert.equal(reader.counters.chunksVerified, total)
   const requests = backend.asked.length
   await readAll(image, reader)
@@ -333,7 +333,7 @@ test('prefetch brings everything, once; then nothing is asked for any more', asy
 test('prefetch of a path brings that file only', async () => {
   const { reader } = await open()
   reader.prefetch({ table: false, paths: [Buffer.from('/c.bin'), Buffer.from('/not/there')], everything: false })
-  for (let turns = 0; reader.counters.chunksVerified < 2 && turns < 500; turns++) await sleep(5)
+  for (let turns = 0; reader.counters.chunksVerified < 2 && turns < 12_000; turns++) await sleep(5)
   await sleep(20)
   assert.equal(reader.counters.chunksVerified, 2)
   await reader.close()
@@ -352,7 +352,7 @@ test('prefetch waits while a reader waits, and joins nothing to what he gets', a
   assert.equal(backend.asked.length, 1, 'no prefetch while a reader waits')
   resolve()
   await read
-  for (let turns = 0; backend.asked.length < 2 && turns < 500; turns++) await sleep(10)
+  for (let turns = 0; backend.asked.length < 2 && turns < 6000; turns++) await sleep(10)
   assert.ok(backend.asked.length >= 2, 'then it goes on')
   await reader.close()
 })

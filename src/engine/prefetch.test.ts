@@ -61,7 +61,7 @@ async function open(limits: Partial<EngineLimits> = {}, of = image.bootstrap, bl
 }
 
 async function until(isTrue: () => boolean): Promise<void> {
-  for (let tries = 0; tries < 500 && !isTrue(); tries += 1) await sleep(10)
+  for (let tries = 0; tries < 6000 && !isTrue(); tries += 1) await sleep(10)
   assert.ok(isTrue())
 }
 

@@ -82,11 +82,11 @@ test('prefetch takes over too', async () => {
   await readAll(one, first.reader)
   // Records are written when their data is on the disk.
   const all = one.bootstrap.blobs[0]?.chunkCount
-  for (let tries = 0; tries < 1000 && counts(path).chunks !== all; tries += 1) await sleep(10)
+  for (let tries = 0; tries < 6000 && counts(path).chunks !== all; tries += 1) await sleep(10)
   const second = await open(other, dedup)
   second.reader.prefetch({ table: false, paths: [], everything: true })
   const wanted = other.bootstrap.blobs[0]?.chunkCount
-  for (let tries = 0; tries < 500 && second.reader.counters.chunksVerified !== wanted; tries += 1) await sleep(10)
+  for (let tries = 0; tries < 6000 && second.reader.counters.chunksVerified !== wanted; tries += 1) await sleep(10)
   assert.equal(second.reader.counters.chunksShared, 6)
   await first.reader.close()
   await second.reader.close()
@@ -160,7 +160,7 @@ test('a database in the hands of others is waited for without stopping readers; 
   assert.equal(counts(path).chunks, 0)
   holder.exec('ROLLBACK')
   holder.close()
-  for (let tries = 0; tries < 200 && counts(path).chunks === 0; tries += 1) await sleep(10)
+  for (let tries = 0; tries < 6000 && counts(path).chunks === 0; tries += 1) await sleep(10)
   assert.equal(counts(path).chunks, one.bootstrap.blobs[0]?.chunkCount)
   await first.reader.close()
   const dropper = new DatabaseSync(path)
@@ -172,7 +172,7 @@ test('a database in the hands of others is waited for without stopping readers; 
   dedup.close()
 })
 
-test('several processes make and fill one database at once', { timeout: 60_000 }, async () => {
+test('several processes make and fill one database at once', { timeout: 180_000 }, async () => {
   const path = join(newFolder(), 'cas.db')
   const script = `
     const { ChunkDedup } = await import(${JSON.stringify(new URL('../cache/index.ts', import.meta.url).href)})

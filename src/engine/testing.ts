@@ -9,7 +9,7 @@ import { TarWriter } from '../tar/index.ts'
 import type { EngineLimits, ImageReader } from './index.ts'
 
 export const LIMITS: EngineLimits = {
-  readDeadlineMs: 5000,
+  readDeadlineMs: 60_000,
   amplifyBytes: 0,
   demandRequests: 8,
   prefetchRequests: 2,

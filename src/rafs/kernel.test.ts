@@ -125,7 +125,7 @@ async function mounted(tree: RafsTree, chunkSize: number, directory: string, isT
   }
 }
 
-test('the kernel mounts what is written and shows the same tree', { skip, timeout: 60_000 }, async (t) => {
+test('the kernel mounts what is written and shows the same tree', { skip, timeout: 180_000 }, async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'nydus-rafs-mount-'))
   t.after(() => rmSync(directory, { recursive: true, force: true }))
   await fc.assert(
@@ -134,7 +134,7 @@ test('the kernel mounts what is written and shows the same tree', { skip, timeou
   )
 })
 
-test('the kernel mounts images of plain tars, whose blocks have 512 bytes', { skip, timeout: 60_000 }, async (t) => {
+test('the kernel mounts images of plain tars, whose blocks have 512 bytes', { skip, timeout: 180_000 }, async (t) => {
   const directory = mkdtempSync(join(tmpdir(), 'nydus-rafs-mount-'))
   t.after(() => rmSync(directory, { recursive: true, force: true }))
   await fc.assert(

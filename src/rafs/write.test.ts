@@ -187,7 +187,7 @@ function check(directory: string, bytes: Uint8Array, blobs: RafsTree['blobs']): 
   truncateSync(device, Math.max(4096, ...blobs.map((blob) => blob.uncompressedSize)))
   const run = spawnSync('fsck.erofs', [...blobs.map(() => `--device=${device}`), image], {
     encoding: 'utf8',
-    timeout: 20_000,
+    timeout: 120_000,
   })
   return run.status === 0 ? '' : `status ${run.status}: ${run.stderr}`
 }

@@ -43,7 +43,7 @@ async function dockerRegistry(auth: boolean): Promise<{ host: string; [Symbol.as
   await writeFile(join(folder, 'config.yml'), `${lines.join('\n')}\n`)
   const child = spawn(BINARY, ['serve', join(folder, 'config.yml')], { stdio: 'ignore' })
   const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()))
-  for (let tries = 0; tries < 200; tries += 1) {
+  for (let tries = 0; tries < 1200; tries += 1) {
     const up = await fetch(`http://127.0.0.1:${port}/v2/`).then(
       (answer) => answer.arrayBuffer().then(() => true),
       () => false,

@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { RegistryClient, RegistryError, anonymous, parseReference, sha256Digest } from './index.ts'
 
 test('a caller who gives up while the first request to a registry hangs is told, and the process goes on', {
-  timeout: 20_000,
+  timeout: 180_000,
 }, async () => {
   const silent = createServer(() => {})
   silent.listen(0, '127.0.0.1')
@@ -33,7 +33,7 @@ test('a caller who gives up while the first request to a registry hangs is told,
 })
 
 test('who waits for the first request to a registry waits for its answer, not for its body', {
-  timeout: 20_000,
+  timeout: 180_000,
 }, async () => {
   const head = 'HTTP/1.1 206 OK\r\nContent-Range: bytes 0-7/99\r\nContent-Length: 8\r\n\r\n'
   let asked = 0

@@ -9,7 +9,7 @@ import { callsOf, clientOf, startSnapshotter, whyNoMounts } from './testing.ts'
 const skip = whyNoMounts()
 
 for (const [name, check] of Object.entries(CHECKS))
-  test(name, { skip, timeout: 120_000 }, async () => {
+  test(name, { skip, timeout: 180_000 }, async () => {
     const snapshotter = await startSnapshotter()
     try {
       await check({ calls: callsOf(snapshotter.client), work: snapshotter.work, prefix: '' })

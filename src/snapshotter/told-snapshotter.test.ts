@@ -51,7 +51,7 @@ const IMAGES: ServedImages = {
   stop: async () => await Promise.resolve(),
 }
 
-test('a pull and a start are a line each, with bytes and times', { timeout: 60_000 }, async () => {
+test('a pull and a start are a line each, with bytes and times', { timeout: 180_000 }, async () => {
   const root = mkdtempSync(join(tmpdir(), 'told-'))
   const log = new LinesLog()
   const store = SnapshotStore.open(root)

@@ -34,7 +34,7 @@ const project = join(import.meta.dirname, '../..')
 /** Why tests with daemons cannot run, or false. */
 export const skip: string | false =
   whyNoFuse() ?? (existsSync(join(project, 'dist/nydusd.cjs')) ? false : 'dist/ is not built (npm run build)')
-export const PLENTY_MS = 60_000
+export const PLENTY_MS = 120_000
 const peers = process.env['NYDUS_PEER_DIR'] ?? ''
 /** nydusd of this project, and the original. */
 export const OURS = join(project, 'bin/nydusd')

@@ -26,8 +26,8 @@ export const KEYS = { accessKeyId: 'AKIDEXAMPLE', accessKeySecret: 'secret', ses
 export const NETWORK = {
   skipVerify: false,
   ca: '',
-  timeoutMs: 5000,
-  connectTimeoutMs: 2000,
+  timeoutMs: 60_000,
+  connectTimeoutMs: 60_000,
   headers: { 'x-own': 'mine' },
 }
 const FOUR_TRIES = { attempts: 4, baseDelayMs: 1, maxDelayMs: 1 }
@@ -47,7 +47,7 @@ export function through(url: string | (() => string), more: Partial<ProxyOptions
     fallback: true,
     checkIntervalMs: 5000,
     checkPauseMs: 300_000,
-    pingTimeoutMs: 1000,
+    pingTimeoutMs: 60_000,
     useHttp: false,
     onNotice: () => undefined,
     ...more,

@@ -109,7 +109,7 @@ async function waitsForInput(tool: ChildProcess): Promise<void> {
     await new Promise((resolve) => tool.stdin?.write(Buffer.alloc(4 << 20), resolve))
     return
   }
-  for (let tries = 0; tries < 1000; tries += 1) {
+  for (let tries = 0; tries < 6000; tries += 1) {
     if (readdirSync(join(folder, 'stuck')).length > 0) return
     await new Promise((resolve) => setTimeout(resolve, 10))
   }

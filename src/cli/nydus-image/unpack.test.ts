@@ -332,7 +332,7 @@ describe('unpack on bad days', () => {
     )
     const exited = once(tool, 'exit')
     try {
-      for (let tries = 0; !existsSync(join(folder, 'started')) && tries < 1000; tries += 1)
+      for (let tries = 0; !existsSync(join(folder, 'started')) && tries < 6000; tries += 1)
         await new Promise((resolve) => setTimeout(resolve, 10))
       tool.kill('SIGINT')
       assert.deepEqual(await exited, [130, null])

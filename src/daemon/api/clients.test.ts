@@ -84,7 +84,7 @@ const OTHERWISE: ReadonlyMap<string, RegExp> = new Map([
 
 test('bytes that were recorded with the original get its answers', {
   skip: skip || noSharedFixtures,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const daemon = await scratch.nydusd([])
@@ -120,7 +120,7 @@ function withoutLength(text: string): string {
   return text.replace(/Content-Length: \w+/, 'Content-Length: N')
 }
 
-test('a hundred clients at once, three calls each on one connection', { skip, timeout: 60_000 }, async () => {
+test('a hundred clients at once, three calls each on one connection', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const daemon = await scratch.nydusd([])
   const clients = await Promise.all(Array.from({ length: 100 }, () => RawClient.connect(daemon.socket)))
@@ -139,7 +139,7 @@ test('a hundred clients at once, three calls each on one connection', { skip, ti
   for (const { socket } of [...clients, ...more]) socket.destroy()
 })
 
-test('what is sent in one go is done in order', { skip, timeout: 60_000 }, async () => {
+test('what is sent in one go is done in order', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const daemon = await scratch.nydusd([])
   const config = localConfig(CARRIED_BLOBS, scratch.cache)
@@ -158,7 +158,7 @@ test('what is sent in one go is done in order', { skip, timeout: 60_000 }, async
   client.socket.destroy()
 })
 
-test('slow, endless and broken requests hold up nobody', { skip, timeout: 60_000 }, async () => {
+test('slow, endless and broken requests hold up nobody', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const daemon = await scratch.nydusd([])
   const slow = await RawClient.connect(daemon.socket)
@@ -199,7 +199,7 @@ test('slow, endless and broken requests hold up nobody', { skip, timeout: 60_000
   await isWell(daemon)
 })
 
-test('a client that asks for the end and hangs up gets it all the same', { skip, timeout: 60_000 }, async () => {
+test('a client that asks for the end and hangs up gets it all the same', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const daemon = await scratch.nydusd([])
   const client = await RawClient.connect(daemon.socket)
@@ -207,7 +207,7 @@ test('a client that asks for the end and hangs up gets it all the same', { skip,
   assert.equal(await daemon.ended(), 0)
 })
 
-test('the socket is its owner’s, and its path may have 107 bytes', { skip, timeout: 60_000 }, async () => {
+test('the socket is its owner’s, and its path may have 107 bytes', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const longest = join(scratch.path, 's'.repeat(107 - Buffer.byteLength(scratch.path) - 1))
   const daemon = await scratch.nydusd(['--log-level', 'error'], {}, longest)

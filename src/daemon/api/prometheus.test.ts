@@ -31,7 +31,7 @@ function samples(text: string): ReadonlyMap<string, number> {
 
 test('Prometheus gets what was read, from where, and how long it took', {
   skip: whyNoFuse() ?? false,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const daemon = await scratch.nydusd([])

@@ -69,7 +69,7 @@ function comparable(at: string): unknown[] {
 
 test('a copied file is what it was: owner, mode, times, xattrs, links, devices, bytes, number', {
   skip,
-  timeout: 120_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const daemon = await start(scratch)
@@ -110,7 +110,7 @@ function capability(entries: readonly unknown[], path: string): Uint8Array {
 
 test('what is written, removed and moved is seen, also by the next daemon and by overlayfs of the kernel', {
   skip: skip || (knowsFileSystem('overlay') ? false : 'this kernel has no overlayfs'),
-  timeout: 120_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const daemon = await start(scratch)
@@ -180,7 +180,7 @@ function withoutMarks(entries: readonly unknown[]): unknown[] {
   })
 }
 
-test('files that are open go on when they are copied, removed or replaced', { skip, timeout: 60_000 }, async () => {
+test('files that are open go on when they are copied, removed or replaced', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   await start(scratch)
   const at = (path: string): string => join(scratch.mnt, path)
@@ -210,7 +210,7 @@ test('files that are open go on when they are copied, removed or replaced', { sk
   assert.equal(readFileSync(at('sizes/4097'), 'utf8'), 'shorter')
 })
 
-test('a full upper directory is told, and leaves the file as it was', { skip, timeout: 60_000 }, async () => {
+test('a full upper directory is told, and leaves the file as it was', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const small = scratch.folder('small')
   await mountTmpfs(small, 32 << 10)
@@ -237,7 +237,7 @@ test('a full upper directory is told, and leaves the file as it was', { skip, ti
 
 test('an upper directory without inodes is told, and what was begun leaves nothing behind', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const small = scratch.folder('small')
@@ -282,7 +282,7 @@ test('an upper directory without inodes is told, and what was begun leaves nothi
 
 test('an overlay of the API, beside others; what does not go together is refused', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const daemon = await scratch.nydusd(['--writable'])

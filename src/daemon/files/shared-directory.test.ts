@@ -35,7 +35,7 @@ import { codeOf } from './testing.ts'
 const skip = whyNoFuse() ?? false
 const IMAGE = carriedImage('v6-tar-none-c64k')
 
-test('a shared directory is read and written as the host has it', { skip, timeout: 60_000 }, async () => {
+test('a shared directory is read and written as the host has it', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const [host, mnt] = [scratch.folder('host'), scratch.mnt]
   writeFileSync(join(host, 'old'), 'from the host')
@@ -82,7 +82,7 @@ test('a shared directory is read and written as the host has it', { skip, timeou
   assert.doesNotMatch(daemon.log, /WARN|ERROR/)
 })
 
-test('what a user makes belongs to him, and what the host changes is seen', { skip, timeout: 60_000 }, async () => {
+test('what a user makes belongs to him, and what the host changes is seen', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const [host, mnt] = [scratch.folder('host'), scratch.mnt]
   chmodSync(scratch.path, 0o755)
@@ -110,7 +110,7 @@ test('what a user makes belongs to him, and what the host changes is seen', { sk
 
 test('open files outlive their names, holes stay holes, copies are made by the host', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const [host, mnt] = [scratch.folder('host'), scratch.mnt]
@@ -143,7 +143,7 @@ test('open files outlive their names, holes stay holes, copies are made by the h
 
 test('every name of a large directory is listed once, also while it is emptied', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const [host, mnt] = [scratch.folder('host'), scratch.mnt]
@@ -158,7 +158,7 @@ test('every name of a large directory is listed once, also while it is emptied',
   assert.ok(descriptors < 200, `${descriptors} descriptors for files that are gone`)
 })
 
-test('a mount of the API, beside an image; an unmount while files are open', { skip, timeout: 60_000 }, async () => {
+test('a mount of the API, beside an image; an unmount while files are open', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const [host, mnt] = [scratch.folder('host'), scratch.mnt]
   const daemon = await scratch.nydusd(['--writable'])
@@ -200,7 +200,7 @@ test('a mount of the API, beside an image; an unmount while files are open', { s
 
 test('a session that is read-only shares a directory read-only, and never enters its own mount', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   writeFileSync(join(scratch.path, 'file'), 'text')

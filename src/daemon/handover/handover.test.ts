@@ -75,7 +75,7 @@ async function state(daemon: TestDaemon): Promise<unknown> {
 
 test('a new daemon takes over before the old one leaves; open files, inode numbers and mounts stay', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using relay = new Relay()
   const old = await relay.daemon('old')
@@ -124,7 +124,7 @@ test('a new daemon takes over before the old one leaves; open files, inode numbe
 
 test('the order of the smoke test: mounted twice, exit first, state fetched before the start', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using relay = new Relay()
   const old = await relay.daemon('old')
@@ -147,7 +147,7 @@ test('the order of the smoke test: mounted twice, exit first, state fetched befo
 
 test('a killed daemon is known by its mount and socket; a takeover that failed may be tried again', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using relay = new Relay()
   const killed = await relay.daemon('api')
@@ -190,7 +190,7 @@ test('a killed daemon is known by its mount and socket; a takeover that failed m
 for (const end of ['exit', 'kill'] as const)
   test(`a read that waits for data is answered by the next daemon, after ${end}`, {
     skip,
-    timeout: 60_000,
+    timeout: 180_000,
   }, async () => {
     await using relay = new Relay()
     const server = await startRegistry({ root: join(relay.path, 'registry'), host: '127.0.0.1', port: 0 })
@@ -246,7 +246,7 @@ async function push(host: string): Promise<void> {
 
 test('ends: a signal unmounts what was taken over, exit leaves it; without a supervisor there is nobody to send to', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using relay = new Relay()
   const old = await relay.daemon('old')

@@ -21,7 +21,7 @@ async function read(path: string): Promise<Buffer> {
 
 test('a killed daemon comes back on the same socket, with its mounts and settings; nothing is left at the end', {
   skip,
-  timeout: 90_000,
+  timeout: 180_000,
 }, async () => {
   await using kept = new Kept()
   const first = await kept.start()
@@ -48,7 +48,7 @@ test('a killed daemon comes back on the same socket, with its mounts and setting
   assert.equal(first.log.match(/its keeper started this one/g)?.length, 2)
 })
 
-test('whoever is told that a daemon runs may rely on its keeper', { skip, timeout: 90_000 }, async () => {
+test('whoever is told that a daemon runs may rely on its keeper', { skip, timeout: 180_000 }, async () => {
   await using kept = new Kept()
   for (let time = 0; time < 3; time++) {
     rmSync(kept.socket, { force: true })
@@ -70,7 +70,7 @@ test('whoever is told that a daemon runs may rely on its keeper', { skip, timeou
 
 test('a keeper that is killed is replaced, by the first daemon and by those that were brought back; without both, the next start cleans up', {
   skip,
-  timeout: 90_000,
+  timeout: 180_000,
 }, async () => {
   await using kept = new Kept()
   const first = await kept.start()
@@ -95,7 +95,7 @@ test('a keeper that is killed is replaced, by the first daemon and by those that
 })
 
 for (const end of ['exit by the API', 'an unmount from outside'] as const)
-  test(`${end} ends the keeper too`, { skip, timeout: 60_000 }, async () => {
+  test(`${end} ends the keeper too`, { skip, timeout: 180_000 }, async () => {
     await using kept = new Kept()
     await kept.start()
     await kept.keeper()
@@ -107,7 +107,7 @@ for (const end of ['exit by the API', 'an unmount from outside'] as const)
 
 test('a deduplication database that is damaged when the daemon dies does not keep it from coming back', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using kept = new Kept()
   const database = join(kept.path, 'cas.db')
@@ -124,7 +124,7 @@ test('a deduplication database that is damaged when the daemon dies does not kee
 
 test('an image that cannot be opened again gives errors, never an empty directory; the others are served', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Kept()
   const daemon = await scratch.start()
@@ -153,7 +153,7 @@ test('an image that cannot be opened again gives errors, never an empty director
 
 test('a directory that is shared in the place of a lost image has it for good: the next daemon finds the directory alone', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using kept = new Kept()
   const first = await kept.start()

@@ -34,7 +34,7 @@ async function outputOf(child: ChildProcess): Promise<string> {
 
 test('a daemon whose keeper is gone leaves the process alone that is its parent since', {
   skip,
-  timeout: 30_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const device = mountFuse(scratch.mnt, { source: 'rafs', readOnly: true, maxReadBytes: 1 << 20 })
@@ -58,7 +58,7 @@ test('a daemon whose keeper is gone leaves the process alone that is its parent 
 
 test('who gives up detaches the mount, also when there is nothing to go on with', {
   skip,
-  timeout: 30_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const device = mountFuse(scratch.mnt, { source: 'rafs', readOnly: true, maxReadBytes: 1 << 20 })
@@ -71,12 +71,12 @@ test('who gives up detaches the mount, also when there is nothing to go on with'
 
 test('a daemon that comes back when another one has mounted there leaves at once', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const image = ['--bootstrap', IMAGE.bootstrap, '--localfs-dir', CARRIED_BLOBS]
   const first = await scratch.nydusd(image, { NYDUSD_KEEPER: 'on' })
-  for (let tries = 0; processesIn(scratch.path, 'keeper').length === 0 && tries < 500; tries++) await sleep(10)
+  for (let tries = 0; processesIn(scratch.path, 'keeper').length === 0 && tries < 6000; tries++) await sleep(10)
   await sleep(100) // the state is in its file before the keeper starts
   const [keeper = 0] = processesIn(scratch.path, 'keeper')
   process.kill(keeper, 'SIGSTOP')
@@ -85,7 +85,7 @@ test('a daemon that comes back when another one has mounted there leaves at once
   const socket = join(scratch.path, 'other.sock')
   const other = await scratch.nydusd([...image, '--no-keeper'], {}, socket)
   process.kill(keeper, 'SIGCONT')
-  for (let tries = 0; processesIn(scratch.path, 'keeper').length > 0 && tries < 1000; tries++) await sleep(10)
+  for (let tries = 0; processesIn(scratch.path, 'keeper').length > 0 && tries < 6000; tries++) await sleep(10)
   assert.deepEqual(processesIn(scratch.path, 'daemon'), [other.child.pid])
   assert.match(first.log, /was unmounted or aborted meanwhile/)
   assert.doesNotMatch(first.log, /took over/)
@@ -113,7 +113,7 @@ test('a state that comes after the end is written nowhere', async () => {
 
 test('a daemon that was unmounted while it slept leaves the mount alone that another one has made there', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const image = ['--bootstrap', IMAGE.bootstrap, '--localfs-dir', CARRIED_BLOBS]

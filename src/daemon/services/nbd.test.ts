@@ -59,7 +59,7 @@ class Driver {
   }
 
   async answer(cookie: bigint): Promise<{ error: number; data: Buffer }> {
-    for (let tries = 0; tries < 500; tries++) {
+    for (let tries = 0; tries < 6000; tries++) {
       const found = this.answers.get(cookie)
       if (found !== undefined) return found
       await new Promise((resolve) => setTimeout(resolve, 10))
@@ -108,7 +108,9 @@ async function serve(scratch: Scratch) {
   }
 }
 
-test('every block is read over the protocol, requests of any order and size at once', { timeout: 60_000 }, async () => {
+test('every block is read over the protocol, requests of any order and size at once', {
+  timeout: 180_000,
+}, async () => {
   await using scratch = new Scratch()
   await using served = await serve(scratch)
   const { disk, driver } = served
@@ -127,7 +129,7 @@ test('every block is read over the protocol, requests of any order and size at o
   assert.equal(wanted.readUInt32LE(1024), 0xe0f5e1e2)
 })
 
-test('what is no read of the disk is refused, and the next request understood', { timeout: 60_000 }, async () => {
+test('what is no read of the disk is refused, and the next request understood', { timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   await using served = await serve(scratch)
   const { disk, driver } = served
@@ -152,11 +154,11 @@ test('what is no read of the disk is refused, and the next request understood', 
   assert.equal((await driver.answer(78n)).error, 0)
 })
 
-test('a disconnect ends the connection', { timeout: 60_000 }, async () => {
+test('a disconnect ends the connection', { timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   await using served = await serve(scratch)
   served.driver.send(2, 1n, 0, 0)
-  for (let tries = 0; !served.driver.isOver && tries < 500; tries++)
+  for (let tries = 0; !served.driver.isOver && tries < 6000; tries++)
     await new Promise((resolve) => setTimeout(resolve, 10))
   assert.ok(served.driver.isOver && served.isEnded())
 })
@@ -224,7 +226,7 @@ test('blob cache entries in both forms, and what is wrong with others', () => {
   assert.throws(() => parseBlobEntry([]), { name: 'BodyError' })
 })
 
-test('without a device, or without the driver, the program says what is missing', { timeout: 60_000 }, async () => {
+test('without a device, or without the driver, the program says what is missing', { timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const file = join(scratch.path, 'entry.json')
   writeFileSync(file, '{"type":"bootstrap"}')

@@ -32,9 +32,6 @@ const RELEASE_MS = [500, 2_500]
 /** Runs a service until a signal, the API or a failure ends it; ends the process. Rejects only when it does not start. */
 export async function runService<D extends Running>(options: ServiceOptions, parts: ServiceParts<D>): Promise<never> {
   const log = openLog(options)
-  const { package_ver: version, git_commit: commit, rustc: runtime } = versionInfo()
-  log.info(`Program Version: ${version}, Git Commit: "${commit}", Runtime: "${runtime}"`)
-  if (options.fileLimit !== 0) limitFiles(options.fileLimit, log)
   const end = Promise.withResolvers<string | Error>()
   let giveUpStart: NodeJS.Timeout | undefined
   const onSignal = (signal: NodeJS.Signals): void => {
@@ -42,6 +39,10 @@ export async function runService<D extends Running>(options: ServiceOptions, par
     giveUpStart ??= setTimeout(() => exitNow(1), START_GRACE_MS)
   }
   process.once('SIGINT', onSignal).once('SIGTERM', onSignal)
+  // Whoever reads this line may send signals.
+  const { package_ver: version, git_commit: commit, rustc: runtime } = versionInfo()
+  log.info(`Program Version: ${version}, Git Commit: "${commit}", Runtime: "${runtime}"`)
+  if (options.fileLimit !== 0) limitFiles(options.fileLimit, log)
   if (options.apiSocket !== undefined) await checkSocket(options.apiSocket)
   const daemon = await parts.start(log, end.resolve)
   process.on('uncaughtException', end.resolve).on('unhandledRejection', (error) => end.resolve(asError(error)))

@@ -46,7 +46,7 @@ test('blobs are there as long as a bootstrap of their domain is', async () => {
   assert.deepEqual(registry.keys, [])
 })
 
-test('the API registers and removes, with the texts that clients read', { timeout: 60_000 }, async () => {
+test('the API registers and removes, with the texts that clients read', { timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const api = join(scratch.path, 'api.sock')
   const config = join(scratch.path, 'blobs.json')
@@ -95,7 +95,7 @@ test('the API registers and removes, with the texts that clients read', { timeou
   assert.equal(await daemon.stop(), 0)
 })
 
-test('what it does not serve, it says', { timeout: 60_000 }, async () => {
+test('what it does not serve, it says', { timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const config = join(scratch.path, 'blobs.json')
   writeFileSync(config, JSON.stringify({ blobs: [entryOf('x', '/no/where')] }))
@@ -111,7 +111,7 @@ test('what it does not serve, it says', { timeout: 60_000 }, async () => {
   }
 })
 
-test('without a socket it stays until a signal ends it', { timeout: 60_000 }, async () => {
+test('without a socket it stays until a signal ends it', { timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const daemon = scratch.own(new TestDaemon(['singleton', '--rlimit-nofile', '0'], '', { cwd: scratch.path, env: {} }))
   while (!daemon.log.includes('serving')) await once(daemon.child.stderr ?? daemon.child, 'data')

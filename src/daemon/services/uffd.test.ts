@@ -71,7 +71,7 @@ for (const [name, policy, pageSize] of [
   ['copies of 64 KiB', 1, 65536],
   ['mapped files of 64 KiB', 0, 65536],
 ] as const) {
-  test(`every byte arrives by faults: ${name}`, { skip, timeout: 60_000 }, async () => {
+  test(`every byte arrives by faults: ${name}`, { skip, timeout: 180_000 }, async () => {
     await using scratch = new Scratch()
     await using served = await serve(scratch)
     const { wanted, connect } = served
@@ -100,7 +100,7 @@ function padded(disk: Buffer): Buffer {
 
 test('Firecracker’s handshake, a region from the middle of the disk, one that goes beyond its end', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   await using served = await serve(scratch)
@@ -112,7 +112,7 @@ test('Firecracker’s handshake, a region from the middle of the disk, one that 
   assert.ok(got.equals(Buffer.concat([wanted.subarray(4096), Buffer.alloc(8192)])))
 })
 
-test('what is at hand is told of before anybody faults', { skip, timeout: 60_000 }, async () => {
+test('what is at hand is told of before anybody faults', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   await using served = await serve(scratch)
   const { disk, wanted, connect } = served
@@ -122,13 +122,13 @@ test('what is at hand is told of before anybody faults', { skip, timeout: 60_000
   const told = (): number => client.answers.flatMap(({ ranges }) => ranges).reduce((sum, { len }) => sum + len, 0)
   const { files } = disk.piecesNow({ offset: 0, length: wanted.length })
   const atHand = files.reduce((sum, { length }) => sum + length, 0)
-  for (let tries = 0; told() < atHand && tries < 500; tries++) await sleep(10)
+  for (let tries = 0; told() < atHand && tries < 6000; tries++) await sleep(10)
   assert.equal(told(), atHand)
   assert.ok((await client.touch(0, wanted.length)).equals(wanted))
   assert.equal(told(), atHand)
 })
 
-test('what cannot be told beforehand ends nobody', { skip, timeout: 60_000 }, async () => {
+test('what cannot be told beforehand ends nobody', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   await using served = await serve(scratch)
   const { disk, wanted, connect, closeImage } = served
@@ -146,7 +146,7 @@ test('what cannot be told beforehand ends nobody', { skip, timeout: 60_000 }, as
   assert.ok(!client.isOver)
 })
 
-test('a page whose data cannot be had waits until it can be', { skip, timeout: 60_000 }, async () => {
+test('a page whose data cannot be had waits until it can be', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   await using served = await serve(scratch)
   const { blobs, wanted, connect } = served
@@ -163,7 +163,7 @@ test('a page whose data cannot be had waits until it can be', { skip, timeout: 6
 
 test('pages that are at hand do not wait for those of a backend that does not answer', {
   skip,
-  timeout: 20_000,
+  timeout: 180_000,
 }, async (t) => {
   await using scratch = new Scratch()
   const silent = createServer().listen(join(scratch.path, 'blobs.sock'))
@@ -195,7 +195,7 @@ test('pages that are at hand do not wait for those of a backend that does not an
   }
 })
 
-test('messages come joined, cut, or wrong', { skip, timeout: 60_000 }, async () => {
+test('messages come joined, cut, or wrong', { skip, timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   await using served = await serve(scratch)
   const { connect } = served
@@ -220,7 +220,7 @@ test('messages come joined, cut, or wrong', { skip, timeout: 60_000 }, async () 
 
 test('what is no userfaultfd ends its own connection, leaves nothing open, and hurts nobody else', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   await using served = await serve(scratch)
@@ -243,7 +243,7 @@ test('what is no userfaultfd ends its own connection, leaves nothing open, and h
     assert.equal((await alive.stat()).type, 3)
   }
   // The other end of a connection is closed a little later.
-  const deadline = Date.now() + 5_000
+  const deadline = Date.now() + 60_000
   while (readdirSync('/proc/self/fd').length !== before && Date.now() < deadline) await sleep(10)
   assert.equal(readdirSync('/proc/self/fd').length, before)
 })
@@ -271,7 +271,7 @@ test('regions that cannot be are refused', () => {
 
 test('the program serves, tells its state, takes a stale socket and ends at SIGTERM', {
   skip,
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const blobs = scratch.folder('blobs')
@@ -312,7 +312,7 @@ test('the program serves, tells its state, takes a stale socket and ends at SIGT
 })
 
 test('a bootstrap that is not there, or of version 5, or a wrong command line, ends with 1 or 2', {
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const config = join(scratch.path, 'config.json')

@@ -72,7 +72,7 @@ for (const [name, options] of [
   ['indirect descriptors, event indexes, two regions', { indirect: true, eventIndex: true, regions: 2 }],
   ['a small queue in two regions', { queueSize: 16, regions: 2 }],
 ] as ReadonlyArray<readonly [string, DriverOptions]>) {
-  test(`a machine reads every file: ${name}`, { timeout: 60_000 }, async () => {
+  test(`a machine reads every file: ${name}`, { timeout: 180_000 }, async () => {
     await using scratch = new Scratch()
     const { daemon, socket } = await start(scratch)
     await using driver = new VirtioFsDriver(socket, options)
@@ -104,7 +104,7 @@ for (const [name, options] of [
   })
 }
 
-test('features, names that are not there, FORGET, OPEN and a queue that stops', { timeout: 60_000 }, async () => {
+test('features, names that are not there, FORGET, OPEN and a queue that stops', { timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const { daemon, socket } = await start(scratch)
   await using driver = new VirtioFsDriver(socket)
@@ -129,7 +129,7 @@ test('features, names that are not there, FORGET, OPEN and a queue that stops', 
   await daemon.kill()
 })
 
-test('a queue that is full of requests is answered to its end', { timeout: 60_000 }, async () => {
+test('a queue that is full of requests is answered to its end', { timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const { daemon, socket } = await start(scratch)
   await using driver = new VirtioFsDriver(socket, { queueSize: 1024 })
@@ -145,7 +145,7 @@ test('a queue that is full of requests is answered to its end', { timeout: 60_00
 })
 
 test('what no driver or monitor sends ends the session, and the next machine is served', {
-  timeout: 60_000,
+  timeout: 180_000,
 }, async (t) => {
   await using scratch = new Scratch()
   const { daemon, socket } = await start(scratch)
@@ -216,20 +216,20 @@ test('what no driver or monitor sends ends the session, and the next machine is 
   for (const [what, act] of cases) {
     await using driver = new VirtioFsDriver(socket)
     await act(driver)
-    for (let tries = 0; !driver.isOver && tries < 500; tries++) await sleep(10)
+    for (let tries = 0; !driver.isOver && tries < 6000; tries++) await sleep(10)
     assert.ok(driver.isOver, what)
   }
   await using driver = new VirtioFsDriver(socket)
   await init(driver)
   await using second = new VirtioFsDriver(socket)
-  for (let tries = 0; !second.isOver && tries < 500; tries++) await sleep(10)
+  for (let tries = 0; !second.isOver && tries < 6000; tries++) await sleep(10)
   assert.ok(second.isOver)
   assert.equal((await walk(driver, FILES[0]?.path ?? '')).size, FILES[0]?.size)
   assert.equal(await daemon.stop(), 0)
 })
 
 test('a daemon that ends leaves the socket alone that another one has put in the place of its own', {
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   await using scratch = new Scratch()
   const { daemon, socket } = await start(scratch)
@@ -246,7 +246,7 @@ test('a daemon that ends leaves the socket alone that another one has put in the
   }
 })
 
-test('damaged FUSE requests get an error or nothing, and the next one its answer', { timeout: 60_000 }, async () => {
+test('damaged FUSE requests get an error or nothing, and the next one its answer', { timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const { daemon, socket } = await start(scratch)
   await using driver = new VirtioFsDriver(socket)
@@ -265,7 +265,7 @@ test('damaged FUSE requests get an error or nothing, and the next one its answer
   await daemon.kill()
 })
 
-test('the API mounts images for a machine, and refuses directories', { timeout: 60_000 }, async () => {
+test('the API mounts images for a machine, and refuses directories', { timeout: 180_000 }, async () => {
   await using scratch = new Scratch()
   const [socket, api] = [join(scratch.path, 'v.sock'), join(scratch.path, 'api.sock')]
   const daemon = scratch.own(

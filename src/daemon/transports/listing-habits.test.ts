@@ -62,7 +62,7 @@ async function find(scratch: Scratch, daemon: Awaited<ReturnType<Scratch['nydusd
   return { files: stdout.length, lookups: (await count()) - before }
 }
 
-test('find by name asks for no file, find by size for few', { skip, timeout: 60_000 }, async () => {
+test('find by name asks for no file, find by size for few', { skip, timeout: 180_000 }, async () => {
   const image = carriedImage('v6-tar-none-c64k')
   const files = readFileSync(image.tree, 'utf8')
     .split('\n')

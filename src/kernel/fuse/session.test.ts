@@ -66,7 +66,7 @@ async function serve(threads: number) {
   }
 }
 
-test('a mounted session answers lookups, listings, reads, xattrs and statfs', { skip, timeout: 30_000 }, async () => {
+test('a mounted session answers lookups, listings, reads, xattrs and statfs', { skip, timeout: 180_000 }, async () => {
   const session = await serve(2)
   const info = await stat(join(session.at, 'hello'), { bigint: true })
   assert.equal(info.size, 300_000n)
@@ -90,7 +90,7 @@ test('a mounted session answers lookups, listings, reads, xattrs and statfs', { 
 
 test('a request may be answered later by another thread, and a handler that throws gives EIO', {
   skip,
-  timeout: 30_000,
+  timeout: 180_000,
 }, async () => {
   const session = await serve(1)
   const [first, second] = await Promise.all([readFile(join(session.at, 'late')), readFile(join(session.at, 'late'))])
@@ -103,7 +103,7 @@ test('a request may be answered later by another thread, and a handler that thro
 
 test('serving threads stop without an unmount, and others go on where they were', {
   skip,
-  timeout: 30_000,
+  timeout: 180_000,
 }, async () => {
   const session = await serve(2)
   await stat(join(session.at, 'hello'))
@@ -122,7 +122,7 @@ test('serving threads stop without an unmount, and others go on where they were'
   await gone
 })
 
-test('the mount table shows a session, and read-ahead can be raised', { skip, timeout: 30_000 }, async () => {
+test('the mount table shows a session, and read-ahead can be raised', { skip, timeout: 180_000 }, async () => {
   const session = await serve(1)
   const entry = (await readMountInfo()).find((mount) => mount.at === session.at)
   assert.equal(entry?.type, 'fuse')

@@ -113,7 +113,7 @@ const imagesOf = (client: ContainerdClient) => client.service(ImageService)
 
 test('containerd pulls a private image through our socket: the login is known, and forgotten with the image', {
   skip,
-  timeout: 120_000,
+  timeout: 180_000,
 }, async () => {
   await using folder = await temporaryFolder()
   const [front, back] = [join(folder.path, 'f.sock'), join(folder.path, 'c.sock')]

@@ -122,7 +122,7 @@ test('a group that a full disk refuses is refused to its calls, and nothing of i
 })
 
 test('a process that is killed in the middle of groups leaves what each call said, or one step more of it', {
-  timeout: 120_000,
+  timeout: 180_000,
 }, async (t) => {
   const root = mkdtempSync(join(tmpdir(), 'groups-'))
   t.after(() => rmSync(root, { recursive: true }))

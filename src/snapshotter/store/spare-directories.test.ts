@@ -53,7 +53,7 @@ test('an active snapshot gets a directory that was made ahead, of the same form 
 })
 
 test('a snapshot is made without a look at what is known: modes that a mask took are mended ahead, the owner of a layer is looked up once', {
-  timeout: 60_000,
+  timeout: 180_000,
 }, async (t) => {
   const mask = process.umask(0o077)
   t.after(() => process.umask(mask))

@@ -75,7 +75,7 @@ test('a store does what a simple model says, whatever is asked and whenever it i
   )
 })
 
-test('a process that is killed at any point leaves what it said, or one step more', { timeout: 120_000 }, async () => {
+test('a process that is killed at any point leaves what it said, or one step more', { timeout: 180_000 }, async () => {
   const root = temporary()
   const program = join(import.meta.dirname, 'testdata/operating-process.ts')
   let model = new Model()

@@ -118,7 +118,7 @@ const layers = async (): Promise<[Uint8Array, Uint8Array]> => [gzipSync(await ta
 
 test('layers are fetched once and run from their tars, without a daemon; a lost mount comes back, a restart changes nothing', {
   skip,
-  timeout: 120_000,
+  timeout: 180_000,
 }, async (t) => {
   const { world, snapshotter, push, unpack: pull } = await start(t, HOST)
   const { client, store, work, root } = snapshotter
@@ -159,7 +159,7 @@ test('layers are fetched once and run from their tars, without a daemon; a lost 
 
 test('a second image with the same layer does not fetch it; what nobody has any more goes', {
   skip,
-  timeout: 120_000,
+  timeout: 180_000,
 }, async (t) => {
   const { world, snapshotter, push, unpack: pull } = await start(t, HOST)
   const { client, root } = snapshotter
@@ -183,7 +183,7 @@ test('a second image with the same layer does not fetch it; what nobody has any 
 
 test('a layer that cannot be had, or is no tar, is unpacked, and so are those on it', {
   skip,
-  timeout: 120_000,
+  timeout: 180_000,
 }, async (t) => {
   const { snapshotter, push, unpack: pull } = await start(t, HOST)
   const [low] = await layers()
@@ -201,7 +201,7 @@ test('a layer that cannot be had, or is no tar, is unpacked, and so are those on
   )
 })
 
-test('with tarfs_hint only images that ask for it run from their tars', { skip, timeout: 120_000 }, async (t) => {
+test('with tarfs_hint only images that ask for it run from their tars', { skip, timeout: 180_000 }, async (t) => {
   const { push, unpack: pull } = await start(t, `${HOST}tarfs_hint = true\n`)
   const [low, top] = await layers()
   assert.deepEqual(await pull(await push([low])), [false])
@@ -217,7 +217,7 @@ for (const [mode, kind, hasVerity, hasDisk] of [
 ] as const)
   test(`export_mode ${mode} gives a virtual machine ${kind} disks, which the kernel mounts`, {
     skip,
-    timeout: 120_000,
+    timeout: 180_000,
   }, async (t) => {
     const { snapshotter, push, unpack: pull } = await start(t, `${KATA}export_mode = "${mode}"\n`)
     const { client, store, work } = snapshotter
@@ -256,7 +256,7 @@ async function mountErofsAt(image: string, at: string, check: () => void): Promi
   await withMounts([{ type: 'erofs', source: image, options: ['ro'] } as never], at, check)
 }
 
-test("containerd maps a container's ids on such an image", { skip, timeout: 120_000 }, async (t) => {
+test("containerd maps a container's ids on such an image", { skip, timeout: 180_000 }, async (t) => {
   const { snapshotter, push, unpack: pull } = await start(t, HOST)
   const [low] = await layers()
   const pulled = await push([low])
@@ -268,7 +268,7 @@ test("containerd maps a container's ids on such an image", { skip, timeout: 120_
 
 test('where the kernel wants block devices, files become some, and go with the mount', {
   skip,
-  timeout: 120_000,
+  timeout: 180_000,
 }, async (t) => {
   const { snapshotter, push, unpack: pull } = await start(t, HOST)
   const pulled = await push(await layers())

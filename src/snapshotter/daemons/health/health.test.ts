@@ -59,7 +59,7 @@ async function seen(pid: number, state: string): Promise<ProcessSigns> {
 }
 
 test('signs are those that the kernel gives, with any name; of a process that is gone there are none', {
-  timeout: 60_000,
+  timeout: 180_000,
 }, async () => {
   using stopped = running('sh', '-c', 'kill -STOP $$')
   using busy = running('sh', '-c', 'while :; do :; done')
