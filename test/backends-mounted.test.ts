@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import { promisify } from 'node:util'
 import { diskOf, split } from '../src/backend/testing/disk-image.ts'
 import { ossVerifier, s3Verifier, startObjectStore } from '../src/backend/testing/object-store.ts'
-import { CARRIED_BLOBS, carriedImage, differencesSeenApart, Scratch } from '../src/daemon/testing.ts'
+import { CARRIED_BLOBS, carriedImage, contextsIn, differencesSeenApart, Scratch } from '../src/daemon/testing.ts'
 import { whyNoFuse } from '../src/kernel/index.ts'
 
 const skip = whyNoFuse() ?? false
@@ -55,6 +55,7 @@ for (const kind of ['s3', 'oss'] as const)
       store.failures.push({ status: 503, code: 'SlowDown' })
       const daemon = await scratch.nydusd(args, env)
       assert.deepEqual(await differencesSeenApart(scratch.mnt, IMAGE.tree), [])
+      await contextsIn(scratch.cache)
       const metrics = await daemon.json('/api/v1/metrics/backend')
       assert.equal(metrics['backend_type'], 'oss')
       assert.equal(metrics['read_errors'], 1)

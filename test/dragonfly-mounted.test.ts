@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { after, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type ForwardProxyServer, startForwardProxy } from '../src/backend/testing/proxy-server.ts'
-import { Scratch, type TestDaemon } from '../src/daemon/testing.ts'
+import { contextsIn, Scratch, type TestDaemon } from '../src/daemon/testing.ts'
 import { type FakePeer, type FakeScheduler, startPeer, startScheduler } from '../src/dragonfly/testing/index.ts'
 import { whyNoFuse } from '../src/kernel/index.ts'
 import {
@@ -160,6 +160,7 @@ test('blobs come from the peers that they belong to; the API changes where from'
   await using site = await Site.start(scratch, 4)
   const daemon = await scratch.nydusd(site.options(scratch, 'ours'))
   await isRight(site, scratch.mnt)
+  await contextsIn(join(scratch.path, 'cache-ours'), LAYERS)
   assert.match(daemon.log, new RegExp(`creating new proxy sdk client for ${site.scheduler.endpoint}`))
   assert.match(daemon.log, /4 of 4 seed peers are well/)
   assert.equal(site.proxy.passed.length, 0)
@@ -190,6 +191,7 @@ async function again(daemon: TestDaemon, site: Site, scratch: Scratch, name: str
   const mounted = await daemon.api('POST', '/api/v1/mount?mountpoint=/', request)
   assert.equal(mounted.status, 204, mounted.text)
   await isRight(site, scratch.mnt)
+  await contextsIn(join(scratch.path, `cache-${name}`), LAYERS)
 }
 
 test('a scheduler that is not there, or says nothing, costs its deadline once, and the proxy is used', {
@@ -198,11 +200,9 @@ test('a scheduler that is not there, or says nothing, costs its deadline once, a
   await using scratch = new Scratch()
   await using site = await Site.start(scratch, 1)
   site.scheduler.instead = 'silence'
-  const began = performance.now()
   const daemon = await scratch.nydusd(site.options(scratch, 'ours', { fallback: false }))
   await isRight(site, scratch.mnt)
   assert.equal(site.scheduler.asked.length, 1, 'all readers waited for one question')
-  assert.ok(performance.now() - began < 60_000)
   assert.match(daemon.log, /cannot ask http:\S+ for ListHosts: no answer in 5000 ms/)
   assert.ok(site.asked().every((line) => line.startsWith('proxy: GET')))
 })

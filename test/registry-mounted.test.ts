@@ -11,6 +11,7 @@ import {
   CARRIED_BLOBS,
   type CarriedImage,
   carriedImage,
+  contextsIn,
   differencesSeenApart,
   Scratch,
   type TestDaemon,
@@ -159,6 +160,7 @@ test('a login that changes counts from the next request on, though the registry 
   )
   const { path = '' } = treeOf(IMAGE).find(({ type, size = 0 }) => type === 'file' && size > 0) ?? {}
   assert.equal(await run('cat', join(scratch.mnt, 'first', path)), 0)
+  await contextsIn(scratch.cache)
   await set(daemon, 'first', { registry_auth: loginOf('bob') })
   server.resetCounters()
   proxy.passed.length = 0
@@ -199,6 +201,7 @@ test('own certificates, directly and through a tunnel', { skip: skip === false ?
   const trusted = { scheme: 'https', ca_cert_files: [cert], proxy: { url: proxy.url, fallback: false } }
   const daemon = await scratch.nydusd(args(scratch, server, { registry: trusted }))
   await isRight(scratch)
+  await contextsIn(scratch.cache)
   assert.ok(proxy.passed.length > 0)
   assert.deepEqual(
     new Set(proxy.passed.map(({ method, url }) => `${method} ${url}`)),
@@ -248,6 +251,7 @@ test('the proxy is told who waits, and gets the headers of the environment; the 
   for (let tries = 0; tries < 2400 && !proxy.passed.some(isPrefetch); tries += 1) await sleep(25)
   assert.ok(proxy.passed.some(isPrefetch), 'what is fetched ahead has priority 3')
   await isRight(scratch)
+  await contextsIn(scratch.cache)
   assert.equal(server.counters().blob.requests, proxy.passed.length)
   for (const { headers } of proxy.passed)
     assert.deepEqual(

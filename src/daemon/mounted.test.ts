@@ -22,6 +22,7 @@ import {
   CARRIED_BLOBS,
   carriedImage,
   carriedImages,
+  contextsIn,
   localConfig,
   runNydusd,
   Scratch,
@@ -141,9 +142,9 @@ for (const [what, list, chunks] of LISTS)
     const prefetch = { enable: true, prefetch_all: list === undefined, threads_count: 2 }
     const listed = list === undefined ? [] : ['--prefetch-files', paths]
     const daemon = await scratch.nydusd([...args(scratch, { fs_prefetch: prefetch }), ...listed])
-    const context = join(scratch.cache, `${IMAGE.blobs[0]}.blob.meta`) // it is fetched beside the chunks
     const fetched = async (): Promise<unknown> => (await daemon.json('/api/v1/metrics/blobcache'))['entries_count']
-    while ((await fetched()) !== chunks || !existsSync(context)) await sleep(20)
+    while ((await fetched()) !== chunks) await sleep(20)
+    await contextsIn(scratch.cache)
     const requests = async (): Promise<unknown> => (await daemon.json('/api/v1/metrics/backend'))['read_count']
     const after = await requests()
     assert.equal(readFileSync(join(scratch.mnt, 'sizes/65536')).length, 65_536)

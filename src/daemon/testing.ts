@@ -209,6 +209,11 @@ export class TestDaemon {
   }
 }
 
+/** Waits until the contexts of so many blobs are kept in a cache: they are fetched beside what is read, so that requests may come until then. */
+export async function contextsIn(cache: string, blobs = 1): Promise<void> {
+  while (readdirSync(cache).filter((name) => name.endsWith('.blob.meta')).length < blobs) await sleep(20)
+}
+
 /** A configuration document of version 1: blobs in a folder, cache in another. */
 export function localConfig(blobs: string, cache: string, more: Record<string, unknown> = {}): string {
   return JSON.stringify({

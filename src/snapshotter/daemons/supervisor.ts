@@ -60,6 +60,7 @@ async function once<T>(path: string, ask: () => Promise<void>, act: (socket: num
     connected.reject(error) // it will not come
     throw error
   })
+  asked.catch(() => undefined) // it may fail while nobody waits for it yet: it is told below
   try {
     const socket = await connected.promise
     try {
