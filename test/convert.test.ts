@@ -352,8 +352,8 @@ test('the original nydusify check and nydus-image check accept our image', {
   }
 })
 
-/** Nothing that is run here takes a tenth of this. */
-const RUN_MS = 20_000
+/** Nothing that is run here takes a hundredth of this. */
+const RUN_MS = 120_000
 
 /** The server runs in this process: nothing here may block it. */
 async function run(

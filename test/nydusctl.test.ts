@@ -95,7 +95,7 @@ test('top on a terminal draws again and again, waits for a daemon that is gone, 
   const child = spawn('script', ['-qec', command, '/dev/null'], { stdio: ['pipe', 'pipe', 'inherit'] })
   let seen = ''
   const until = async (words: string): Promise<void> => {
-    const signal = AbortSignal.timeout(50_000)
+    const signal = AbortSignal.timeout(100_000)
     while (!seen.includes(words)) await once(child.stdout, 'data', { signal })
   }
   child.stdout.on('data', (part: Buffer) => (seen += part.toString()))

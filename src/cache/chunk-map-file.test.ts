@@ -100,7 +100,7 @@ test('a map of version 0 is used', async (t) => {
 async function startWriter(t: TestContext, directory: string, args: readonly string[]): Promise<ChildProcess> {
   const child = fork(writer, [directory, ID, ...args], { execArgv: process.execArgv.filter((it) => it !== '--test') })
   t.after(() => child.kill('SIGKILL'))
-  await once(child, 'message', { signal: AbortSignal.timeout(20_000) })
+  await once(child, 'message', { signal: AbortSignal.timeout(100_000) })
   return child
 }
 

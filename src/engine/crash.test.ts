@@ -31,7 +31,7 @@ async function readInChild(cache: string, request: number, turns: number): Promi
   const script = join(import.meta.dirname, 'killed-child.ts')
   const args = [script, bootstrapPath, blobPath, cache, String(request), String(turns)]
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'inherit'] })
-  const [code, signal] = (await once(child, 'exit', { signal: AbortSignal.timeout(20_000) })) as [
+  const [code, signal] = (await once(child, 'exit', { signal: AbortSignal.timeout(100_000) })) as [
     number | null,
     NodeJS.Signals | null,
   ]

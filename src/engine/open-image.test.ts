@@ -258,7 +258,8 @@ test('close ends reads under way; later ones are refused; no descriptor stays', 
   await sleep(5)
   await Promise.all([assert.rejects(read, { code: 'CLOSED' }), reader.close()])
   await assert.rejects(readFile(image.bootstrap, reader, 'a.bin'), { code: 'CLOSED' })
-  assert.equal(readdirSync('/proc/self/fd').length, before)
+  // What earlier tests left may still be closed meanwhile.
+  assert.ok(readdirSync('/proc/self/fd').length <= before)
 })
 
 test('a foreign or torn cache file is never shown: its claims are withdrawn and the chunks fetched', async () => {

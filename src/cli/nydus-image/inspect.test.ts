@@ -42,7 +42,7 @@ test('on a terminal, Tab completes names and the arrow key brings lines back', {
   terminal.stdout.on('data', (text: Buffer) => (shown += text.toString()))
   /** Waits until this is shown, forgets it, and types. Keys that come before their time are taken for pasted text. */
   const type = async (after: string, keys: string): Promise<void> => {
-    while (!shown.includes(after)) await once(terminal.stdout, 'data', { signal: AbortSignal.timeout(20_000) })
+    while (!shown.includes(after)) await once(terminal.stdout, 'data', { signal: AbortSignal.timeout(100_000) })
     shown = ''
     terminal.stdin.write(keys)
   }

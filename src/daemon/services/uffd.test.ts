@@ -244,8 +244,8 @@ test('what is no userfaultfd ends its own connection, leaves nothing open, and h
   }
   // The other end of a connection is closed a little later.
   const deadline = Date.now() + 60_000
-  while (readdirSync('/proc/self/fd').length !== before && Date.now() < deadline) await sleep(10)
-  assert.equal(readdirSync('/proc/self/fd').length, before)
+  while (readdirSync('/proc/self/fd').length > before && Date.now() < deadline) await sleep(10)
+  assert.ok(readdirSync('/proc/self/fd').length <= before)
 })
 
 test('documents are cut where they end', () => {
