@@ -242,7 +242,7 @@ const ANSWERS: ReadonlyArray<readonly [status: number, type: string | undefined]
 
 test('the original takes what peers answer for the same, and turns to the same others', {
   skip: skip === false ? noPeer : skip,
-  timeout: 300_000,
+  timeout: 400_000,
 }, async () => {
   await using scratch = new Scratch()
   await using site = await Site.start(scratch, 2)

@@ -15,6 +15,11 @@ for (const target of Object.keys(TARGETS))
     assert.ok(answer.result.runs > 0)
   })
 
+test('a batch is read, however little time there is', async () => {
+  const answer = await fuzzInThread({ ...LIMITS, seconds: 0, target: 'sound', module: odd })
+  assert.ok('result' in answer && answer.result.runs > 0)
+})
+
 async function runOdd(target: string, more: { readonly hangMs?: number } = {}): Promise<Answer> {
   return await fuzzInThread({ ...LIMITS, seconds: 60, runs: 2000, target, module: odd, ...more })
 }

@@ -35,14 +35,14 @@ async function storm(users: Pick<Storm, 'kills' | 'upgrades' | 'readers' | 'writ
 
 test('daemons that are killed or replaced under readers cost no byte and no error', {
   skip,
-  timeout: 200_000,
+  timeout: 400_000,
 }, async () => {
   await storm({ kills: 8, upgrades: 2, readers: 3, writers: 0 })
 })
 
 test('overlays whose daemons are killed or replaced under writers lose no change, and make none twice', {
   skip: skip || (process.getuid?.() === 0 ? false : 'needs root to find files by their handles'),
-  timeout: 200_000,
+  timeout: 400_000,
 }, async () => {
   const reports = await storm({ kills: 6, upgrades: 2, readers: 1, writers: 2 })
   for (const { writers } of reports)

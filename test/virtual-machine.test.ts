@@ -55,7 +55,7 @@ function initramfs(folder: string): string {
 
 test('Linux under QEMU mounts an image by virtio-fs and reads every file', {
   skip: lacking(),
-  timeout: 200_000,
+  timeout: 400_000,
 }, async () => {
   await using scratch = new Scratch()
   const blobs = scratch.folder('blobs')

@@ -230,7 +230,7 @@ test('a dead mount whose root the kernel remembers is known to be dead', { skip,
 
 test('what keeps it from starting is one line that says what to do, and leaves nothing', {
   skip,
-  timeout: 200_000,
+  timeout: 400_000,
 }, async () => {
   await using scratch = new Scratch()
   const [bootstrap, config] = [IMAGE.bootstrap, join(scratch.path, 'config.json')]

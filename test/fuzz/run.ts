@@ -46,7 +46,7 @@ export interface FuzzResult {
   readonly unreachedBlocks: number
 }
 
-/** Reads damaged inputs until the time is over or so many were read. Throws a Find for the first that gets through. */
+/** Reads damaged inputs until the time is over or so many were read; a batch in any case. Throws a Find for the first that gets through. */
 export async function fuzz(fuzzed: Target, limits: FuzzLimits): Promise<FuzzResult> {
   const target = announced(fuzzed, limits.onInput)
   const started = performance.now()
@@ -63,7 +63,7 @@ export async function fuzz(fuzzed: Target, limits: FuzzLimits): Promise<FuzzResu
   guide.start()
   let [runs, refused] = [0, 0]
   try {
-    for (let seed = limits.seed; runs < limits.runs && elapsed() < limits.seconds; seed++) {
+    for (let seed = limits.seed; runs === 0 || (runs < limits.runs && elapsed() < limits.seconds); seed++) {
       const random = randomOf(seed)
       // What was learned is mostly refused early, and would soon be all there is.
       const inputs = batchOf(target, random(3) === 0 ? seeds : seeds.slice(0, known), random)
