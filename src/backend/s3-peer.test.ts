@@ -44,7 +44,7 @@ async function startMoto(): Promise<Moto> {
       await ended
     },
   }
-  const deadline = Date.now() + 30_000
+  const deadline = Date.now() + 100_000
   for (;;) {
     const up = await fetch(`http://${endpoint}/moto-api/`).then(
       () => true,

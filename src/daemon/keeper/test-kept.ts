@@ -7,7 +7,7 @@ import { CARRIED_BLOBS, callApi, carriedImage, journalsOf, localConfig, Scratch,
 import { processesIn } from './test-processes.ts'
 
 export const IMAGE = carriedImage('v6-tar-none-c64k')
-const DEADLINE_MS = 30_000
+const DEADLINE_MS = 120_000
 
 /** A daemon with its keeper; all their processes have this folder as their own. */
 export class Kept extends Scratch {
@@ -49,11 +49,19 @@ export class Kept extends Scratch {
   override async [Symbol.asyncDispose](): Promise<void> {
     const journals = this.pids('node').flatMap((pid) => journalsOf(pid))
     for (let tries = 0; tries < 5; tries++) {
-      for (const pid of [...this.pids('sh'), ...this.pids('node')]) process.kill(pid, 'SIGKILL')
+      for (const pid of [...this.pids('sh'), ...this.pids('node')]) end(pid)
       await sleep(20)
     }
     await super[Symbol.asyncDispose]()
     for (const path of journals) rmSync(path, { force: true })
+  }
+}
+
+function end(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error // it has ended meanwhile
   }
 }
 
