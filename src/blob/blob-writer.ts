@@ -84,7 +84,7 @@ export interface FinishedBlob {
 export class BlobWriter {
   readonly #options: BlobWriterOptions
   readonly #out: HashedSink
-  #infos = new GrowingBytes()
+  readonly #infos = new GrowingBytes()
   readonly #digests = new GrowingBytes()
   readonly #contexts = new GrowingBytes()
   #batchCount = 0
@@ -347,7 +347,7 @@ export class BlobWriter {
     await this.#out.write(stored)
     await this.#writeMetaHeader(header, storedHeader, compressedSize)
     // The bootstrap that is written next wants the memory.
-    this.#infos = new GrowingBytes()
+    this.#infos.clear()
   }
 
   async #writeMetaHeader(header: Uint8Array, stored: Uint8Array, infosSize: number): Promise<void> {

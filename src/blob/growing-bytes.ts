@@ -1,6 +1,8 @@
-/** Bytes that grow by doubling. */
+const FIRST_BYTES = 4096
+
+/** Bytes that grow by doubling. What is left behind then is free at once: views of them end with the next that are added. */
 export class GrowingBytes {
-  #bytes = Buffer.alloc(4096)
+  #bytes: Buffer<ArrayBuffer> = Buffer.alloc(FIRST_BYTES)
   #view = viewOf(this.#bytes)
   #length = 0
 
@@ -9,10 +11,8 @@ export class GrowingBytes {
     const start = this.#length
     const end = start + size
     if (end > this.#bytes.length) {
-      const larger = Buffer.alloc(Math.max(end, this.#bytes.length * 2))
-      larger.set(this.#bytes)
-      this.#bytes = larger
-      this.#view = viewOf(larger)
+      this.#bytes = Buffer.from(this.#bytes.buffer.transfer(Math.max(end, this.#bytes.length * 2)))
+      this.#view = viewOf(this.#bytes)
     }
     this.#length = end
     return start
@@ -21,6 +21,14 @@ export class GrowingBytes {
   append(bytes: Uint8Array): void {
     const start = this.extend(bytes.length)
     this.#bytes.set(bytes, start)
+  }
+
+  /** Lets go of all of them: nothing may have a view any more. */
+  clear(): void {
+    this.#bytes.buffer.transfer(0)
+    this.#bytes = Buffer.alloc(FIRST_BYTES)
+    this.#view = viewOf(this.#bytes)
+    this.#length = 0
   }
 
   /** Of all of them; another one after the next that are added. */

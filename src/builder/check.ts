@@ -230,8 +230,9 @@ class TreeCheck {
       if (hasXattrs && isNew) this.#image.xattrs(ino)
       if (isType(mode, MODE.DIRECTORY))
         this.#links.set(ino, { path, claimed: nlink, found: 2 + this.#subdirectories(ino) })
-      else {
-        const links = this.#links.get(ino) ?? { path, claimed: nlink, found: 0 }
+      else if (nlink !== 1 || !isNew) {
+        // Of the one name of one there is nothing to remember, and nearly all files are so.
+        const links = this.#links.get(ino) ?? { path, claimed: nlink, found: nlink === 1 ? 1 : 0 }
         links.found += 1
         this.#links.set(ino, links)
       }

@@ -144,6 +144,13 @@ for (const version of [5, 6] as const) {
   })
 }
 
+test('of the bootstraps of layers nothing is held once their trees were read', async () => {
+  const layers = [layer(await smallImage(EMPTY)), layer(await smallImage(EMPTY))]
+  const left: number[] = []
+  mergeImages(layers, { ...PLAIN, onLayer: () => left.push(layers.length) })
+  assert.deepEqual(left, [1, 0])
+})
+
 test('nothing to merge is an error', () => {
   assert.throws(
     () => mergeImages([], PLAIN),

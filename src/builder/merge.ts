@@ -1,6 +1,6 @@
 import { BLOB_FEATURES, type BlobInfo } from '../blob/index.ts'
 import type { CompressionName, DigestName } from '../codec/index.ts'
-import { type Bootstrap, FileTree, loadFiles, type NodeId } from '../rafs/index.ts'
+import { type Bootstrap, FileTree, loadFiles, type NodeId, type RafsFiles } from '../rafs/index.ts'
 import { BuilderError } from './errors.ts'
 import { emptyRoot, overlay } from './overlay.ts'
 import { prefetchNodes, usedChunks } from './file-order.ts'
@@ -44,17 +44,51 @@ export interface MergedImage {
 /**
  * Lays layers over each other, lowest first, into one image that shows what overlayfs would: deletion markers act on what lies below and are gone, also
  * those of the lowest layer, which delete nothing. Hard links stay within their layer. Throws BuilderError 'INCONSISTENT' when layers disagree in what an image has once,
- * 'BAD_LAYER' for a layer with more than one blob of its own.
+ * 'BAD_LAYER' for a layer with more than one blob of its own. It empties `layers`: the memory of a bootstrap is free once its tree was read, unless the caller holds it.
  */
-export function mergeImages(layers: readonly MergeLayer[], options: MergeOptions): MergedImage {
+export function mergeImages(layers: MergeLayer[], options: MergeOptions): MergedImage {
+  const [of, last] = checkLayers(layers, options)
+  const { files, root, blobs } = mergedTree(layers, options)
+  const prefetch = prefetchNodes(files, root, options.prefetchPaths)
+  files.closeIndex()
+  const bootstrap = writeTree(
+    { files, root, blobs },
+    {
+      version: of.version,
+      chunkSize: of.chunkSize,
+      compression: compressionOf(last, blobs),
+      digest: digestOf(last, blobs),
+      explicitOwners: last.explicitOwners,
+      alwaysXattrs: true,
+      prefetch,
+      source: 'archive',
+      isTarfs: of.isTarfs,
+    },
+  )
+  return { bootstrap, blobs }
+}
+
+/** What is asked of a layer's image once its tree was read. */
+type ImageFacts = Pick<Bootstrap, 'version' | 'chunkSize' | 'explicitOwners' | 'isTarfs' | 'blobs'>
+
+/** All layers before anything else: who merges forgets a cache then, and tries again. Gives what is to be known of the first and the last. */
+function checkLayers(layers: readonly MergeLayer[], options: MergeOptions): readonly [ImageFacts, ImageFacts] {
   const [first] = layers
   if (first === undefined)
     throw new BuilderError('BAD_OPTION', 'source bootstrap list is empty , at least one bootstrap is required')
   const reference = options.dictionary ?? first.image
-  const table = new MergeTable(new Set(options.dictionary?.blobs.map(({ id }) => id)))
-  // All of them before anything else: who merges forgets a cache then, and tries again.
   for (const { image } of layers) checkConsistent(reference, image)
   if (first.image.isTarfs) checkTarfs(options)
+  return [factsOf(first.image), factsOf((layers.at(-1) ?? first).image)]
+}
+
+function factsOf({ version, chunkSize, explicitOwners, isTarfs, blobs }: Bootstrap): ImageFacts {
+  return { version, chunkSize, explicitOwners, isTarfs, blobs }
+}
+
+/** Takes the layers one by one, so that of their bootstraps nothing is held while the next is read or the whole written. */
+function mergedTree(layers: MergeLayer[], options: MergeOptions): RafsFiles {
+  const table = new MergeTable(new Set(options.dictionary?.blobs.map(({ id }) => id)))
   const { files } = table
   let root: NodeId | undefined
   if (options.parent !== undefined) {
@@ -62,41 +96,23 @@ export function mergeImages(layers: readonly MergeLayer[], options: MergeOptions
       throw new BuilderError('BAD_OPTION', 'the parent bootstrap is over plain tars, which no other layers can lie on')
     root = table.load(options.parent, undefined)
   }
-  for (const layer of layers) {
+  for (let layer = layers.shift(); layer !== undefined; layer = layers.shift()) {
     const upper = table.load(layer.image, layer)
     root ??= emptyRoot(files, upper)
     overlay(files, root, upper, options.whiteoutSpec)
     options.onLayer?.()
   }
   if (root === undefined) throw new BuilderError('BAD_OPTION', 'there is nothing to merge')
-  const blobs = usedBlobs(files, root, table.blobs)
-  const prefetch = prefetchNodes(files, root, options.prefetchPaths)
-  files.closeIndex()
-  const last = layers.at(-1)?.image ?? first.image
-  const bootstrap = writeTree(
-    { files, root, blobs },
-    {
-      version: first.image.version,
-      chunkSize: first.image.chunkSize,
-      compression: compressionOf(last, blobs),
-      digest: digestOf(last, blobs),
-      explicitOwners: last.explicitOwners,
-      alwaysXattrs: true,
-      prefetch,
-      source: 'archive',
-      isTarfs: first.image.isTarfs,
-    },
-  )
-  return { bootstrap, blobs }
+  return { files, root, blobs: usedBlobs(files, root, table.blobs) }
 }
 
 /** The algorithms of an image as a whole are those of its last layer, as its blobs tell them. */
-function compressionOf(image: Bootstrap, blobs: readonly BlobInfo[]): CompressionName {
+function compressionOf(image: ImageFacts, blobs: readonly BlobInfo[]): CompressionName {
   if (image.isTarfs) return 'none'
   return image.blobs[0]?.compression ?? blobs[0]?.compression ?? 'zstd'
 }
 
-function digestOf(image: Bootstrap, blobs: readonly BlobInfo[]): DigestName {
+function digestOf(image: ImageFacts, blobs: readonly BlobInfo[]): DigestName {
   if (image.isTarfs) return 'sha256'
   return image.blobs[0]?.digest ?? blobs[0]?.digest ?? 'blake3'
 }

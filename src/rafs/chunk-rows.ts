@@ -2,18 +2,19 @@ import { type BlobInfo, type BlobLayout, ChunkInfo } from '../blob/index.ts'
 import type { ByteReader } from './byte-reader.ts'
 import { CHUNK_RECORD, readChunkRecord } from './chunk-record.ts'
 import { RafsError } from './errors.ts'
+import { PlaceList } from './place-list.ts'
 
 /** Collects where the records of each blob's chunks lie; many records of one chunk (deduplicated files of v5) count once. */
 export class ChunkRows {
   readonly #from: ByteReader
   readonly #blobs: readonly BlobInfo[]
   /** Places of records, by blob. */
-  readonly #places: number[][]
+  readonly #places: readonly PlaceList[]
 
   constructor(from: ByteReader, blobs: readonly BlobInfo[]) {
     this.#from = from
     this.#blobs = blobs
-    this.#places = blobs.map(() => [])
+    this.#places = blobs.map(() => new PlaceList())
   }
 
   /** Notes the record at `at`. Throws 'BAD_CHUNK' when it names no blob of the image. */
@@ -28,8 +29,13 @@ export class ChunkRows {
     places.push(at)
   }
 
+  /** To be asked once. */
   layouts(): BlobLayout[] {
-    return this.#blobs.map((blob, index) => new RowLayout(this.#from, blob, this.#places[index] ?? []))
+    return this.#places.map((places, index) => {
+      const layout = new RowLayout(this.#from, this.#blobs[index], places.all)
+      places.clear()
+      return layout
+    })
   }
 }
 
@@ -44,7 +50,7 @@ class RowLayout implements BlobLayout {
   /** Where each one's record lies; 0 where there is none. */
   readonly #places: Uint32Array
 
-  constructor(from: ByteReader, blob: BlobInfo, places: readonly number[]) {
+  constructor(from: ByteReader, blob: BlobInfo, places: Uint32Array) {
     this.#from = from
     this.#blob = blob
     let last = -1

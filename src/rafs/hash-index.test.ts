@@ -40,3 +40,20 @@ test('a row takes the place of another under the hash that is named, wherever el
   index.replace(4, 1, 2)
   assert.deepEqual([find(4, 2), find(4, 1), find(5, 1), find(4, 9)], [2, 0, 1, 9])
 })
+
+test('a table that grew leaves no smaller ones behind, and one that was cleared nothing', () => {
+  const before = process.memoryUsage().arrayBuffers
+  const index = new HashIndex()
+  const rows = 1 << 18
+  for (let row = 1; row <= rows; row++) index.add(mix(0, row), row)
+  const held = process.memoryUsage().arrayBuffers - before
+  // Twice the rows or four times, two words each.
+  assert.ok(held <= rows * 32 + 64 * 1024, `${held} bytes for ${rows} rows`)
+  index.clear()
+  const left = process.memoryUsage().arrayBuffers - before
+  assert.ok(left <= 64 * 1024, `${left} bytes are left`)
+  assert.equal(
+    index.find(mix(0, 1), () => true),
+    0,
+  )
+})

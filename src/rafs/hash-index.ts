@@ -43,6 +43,7 @@ export class HashIndex {
 
   /** Nothing is to be found any more: lets go of the memory. */
   clear(): void {
+    this.#slots.buffer.transfer(0)
     this.#slots = newSlots(FIRST_SLOTS)
     this.#mask = FIRST_SLOTS - 1
     this.#used = 0
@@ -63,10 +64,11 @@ export class HashIndex {
     this.#slots = newSlots(this.#mask + 1)
     for (let at = 0; at < old.length; at += SLOT_WORDS)
       if (old[at + SLOT.row] !== 0) this.#insert(old[at + SLOT.hash], old[at + SLOT.row])
+    old.buffer.transfer(0) // free now, not with the next collection of garbage
   }
 }
 
-function newSlots(count: number): Uint32Array {
+function newSlots(count: number): Uint32Array<ArrayBuffer> {
   return new Uint32Array(count * SLOT_WORDS)
 }
 

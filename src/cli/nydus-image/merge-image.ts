@@ -56,6 +56,8 @@ async function merge(
     signal.throwIfAborted()
     layers.push(layerOf(path, await openBootstrapFile(path), facts[i], flags.config !== undefined))
   }
+  const { version } = layers[0]?.image ?? {}
+  const compressor = compressorOf(layers[0]?.image)
   const { bootstrap, blobs } = mergeImages(layers, {
     parent: await openOptional(flags.parentBootstrap),
     dictionary: await openOptional(dictionaryPath),
@@ -71,9 +73,9 @@ async function merge(
   await writeResult(flags.outputJson, {
     bootstrapPath,
     blobs: ids,
-    fsVersion: layers[0]?.image.version,
+    fsVersion: version,
     trace,
-    compressor: compressorOf(layers[0]?.image),
+    compressor,
   })
 }
 

@@ -61,12 +61,13 @@ export class ChunkTable {
       keys[at++] = chunks.prefix(id)
     }
     new BigUint64Array(keys.buffer).sort()
-    const ids = keys.filter((_key, at) => at % 2 === 0)
     for (let from = 0, to = 0; from < used; from = to) {
-      for (to = from + 1; to < used && keys[2 * to + 1] === keys[2 * from + 1]; to++);
-      if (to - from > 1) ids.subarray(from, to).sort((a, b) => this.#compare(a, b) || this.#order[b] - this.#order[a])
+      const prefix = keys[2 * from + 1]
+      // In the place of the keys: a chunk moves to where none is looked at any more.
+      for (to = from; to < used && keys[2 * to + 1] === prefix; to++) keys[to] = keys[2 * to]
+      if (to - from > 1) keys.subarray(from, to).sort((a, b) => this.#compare(a, b) || this.#order[b] - this.#order[a])
     }
-    return ids
+    return new Uint32Array(keys.buffer.transfer(used * 4))
   }
 
   /** Of equal rows the first stays; gives how many are left. */
