@@ -12,6 +12,7 @@ import { CodecError, type CompressionName, compressor, digester, type DigestName
 import { type Bootstrap, ChunkSpan, type RafsChunk } from '../rafs/index.ts'
 import { storedForm } from './chunk-work.ts'
 import { BuilderError } from './errors.ts'
+import { toKey } from './image-path.ts'
 import type { ImageData } from './image-data.ts'
 
 /** Chunks that are stored near each other are read in one go of up to this, gaps of up to the second included. */
@@ -42,6 +43,13 @@ export interface CopyTarget {
   readonly cipher: BlobCipher | undefined
 }
 
+/** A chunk's content and digest; and its bytes as they are stored, where they may stay so. Valid until the next one is taken. */
+interface Taken {
+  readonly plain: Uint8Array
+  readonly digest: Uint8Array
+  readonly stored: Uint8Array | undefined
+}
+
 /**
  * Copies chunks of an image into a blob that is written: as they are stored where the new blob stores them alike, else decoded and stored anew. Each one's digest is compared on the way. Memory is that of one run and one chunk.
  * Throws BuilderError 'BAD_SOURCE' for a blob that is missing, cut or damaged.
@@ -61,15 +69,20 @@ export class ChunkCopier {
     this.#plain = new Uint8Array(from.image.chunkSize)
   }
 
-  /** Appends the chunks in their order; gives them as the new image names them. */
+  /**
+   * Appends the chunks in their order; gives them as the new image names them. One that several blobs have is stored once: v6 has a single record for all chunks of a blob that have one digest, and what has none cannot be read.
+   */
   async copy(chunks: readonly RafsChunk[], target: CopyTarget): Promise<RafsChunk[]> {
     const copied: RafsChunk[] = []
+    const stored = new Map<string, RafsChunk>()
     for (const [at, chunk] of chunks.entries()) {
       this.#from.signal.throwIfAborted()
       const blob = this.#blob(chunk.blobIndex)
       const taken = await this.#take(chunks, at, blob, chunk, target)
-      const stored = taken.stored === undefined ? encoded(taken.plain, target) : { ...chunk, stored: taken.stored }
-      copied.push(await append({ ...chunk, ...stored, digest: taken.digest }, target))
+      const key = toKey(taken.digest)
+      const known = stored.get(key) ?? (await append(chunk, taken, target))
+      stored.set(key, known)
+      copied.push(known)
       this.#from.onBytes(chunk.uncompressedSize)
     }
     return copied
@@ -95,7 +108,7 @@ export class ChunkCopier {
     blob: BlobInfo,
     chunk: RafsChunk,
     target: CopyTarget,
-  ): Promise<{ readonly plain: Uint8Array; readonly digest: Uint8Array; readonly stored: Uint8Array | undefined }> {
+  ): Promise<Taken> {
     try {
       const stored = isAlike(blob, target) ? await this.#read(chunks, at, chunk) : undefined
       const plain = stored === undefined ? await this.#readPlain(chunk) : this.#decode(blob, chunk, stored)
@@ -195,11 +208,11 @@ function encoded(plain: Uint8Array, { compression, cipher }: CopyTarget): Stored
 
 type StoredForm = Pick<RafsChunk, 'compressed' | 'encrypted'> & { readonly stored: Uint8Array }
 
-async function append(
-  { stored, ...chunk }: RafsChunk & StoredForm,
-  { writer, blobIndex }: CopyTarget,
-): Promise<RafsChunk> {
-  const appended = { ...chunk, blobIndex, index: 0, compressedOffset: 0, compressedSize: 0, uncompressedOffset: 0 }
+async function append(of: RafsChunk, taken: Taken, target: CopyTarget): Promise<RafsChunk> {
+  const { writer, blobIndex } = target
+  const { stored, ...form } = taken.stored === undefined ? encoded(taken.plain, target) : { stored: taken.stored }
+  const place = { blobIndex, index: 0, compressedOffset: 0, compressedSize: 0, uncompressedOffset: 0 }
+  const appended = { ...of, ...form, ...place, digest: taken.digest }
   await writer.append(appended, stored)
   return appended
 }

@@ -151,6 +151,21 @@ test('of the bootstraps of layers nothing is held once their trees were read', a
   assert.deepEqual(left, [1, 0])
 })
 
+test('blobs that differ and have one id are not taken for one', async () => {
+  const image = async (content: string, digest: 'blake3' | 'sha256' = 'blake3'): Promise<Bootstrap> =>
+    await smallImage(await tarOf([{ path: content, content: Buffer.from(content) }]), { digest })
+  const [a, b, sameAsA] = [await image('a'), await image('b'), await image('a', 'sha256')]
+  const blobId = '1'.repeat(64)
+  const refused = (message: RegExp, ...layers: MergeLayer[]): void =>
+    assert.throws(() => mergeImages(layers, PLAIN), { name: 'BuilderError', code: 'BAD_LAYER', message })
+  const large = await smallImage(await tarOf([{ path: 'c', content: Buffer.alloc(5000, 'c') }]))
+  refused(/two layers have the blob id 1{64}/, layer(a, 'a', { blobId }), layer(large, 'c', { blobId }))
+  // What is stored is the same, and so is the name.
+  assert.equal(a.blobs[0]?.id, sameAsA.blobs[0]?.id)
+  refused(/digested with blake3 in one layer and with sha256 in another/, layer(a), layer(sameAsA))
+  assert.equal(mergeImages([layer(a), layer(b), layer(a)], PLAIN).blobs.length, 2)
+})
+
 test('nothing to merge is an error', () => {
   assert.throws(
     () => mergeImages([], PLAIN),

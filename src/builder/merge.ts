@@ -191,9 +191,14 @@ class MergeTable {
     return loadFiles(image, this.files, indexes)
   }
 
-  /** Ids of plain tars may be chosen freely, and then be those of others. */
-  #same(index: number, { id, features, compressedSize, chunkCount }: BlobInfo): number {
+  /** Ids of plain tars may be chosen freely, and then be those of others. Layers with other digests may be stored alike. */
+  #same(index: number, { id, features, compressedSize, chunkCount, digest }: BlobInfo): number {
     const known = this.blobs[index]
+    if (known?.digest !== digest)
+      throw new BuilderError(
+        'BAD_LAYER',
+        `blob ${id} is digested with ${known?.digest} in one layer and with ${digest} in another: build both with the same --digester`,
+      )
     const isSame = known?.compressedSize === compressedSize && known.chunkCount === chunkCount
     if (isSame || (features & BLOB_FEATURES.TARFS) === 0) return index
     throw new BuilderError(
@@ -222,6 +227,12 @@ class MergeTable {
   }
 }
 
+/** Whoever merges names blobs, and may give several layers one name. */
+function checkSame(known: BlobInfo | undefined, { id, digest, chunkCount, uncompressedSize }: BlobInfo): void {
+  if (known?.digest === digest && known.chunkCount === chunkCount && known.uncompressedSize === uncompressedSize) return
+  throw new BuilderError('BAD_LAYER', `two layers have the blob id ${id}, and different blobs: give each its own`)
+}
+
 /** Renumbers chunks so that blobs come in the order in which the tree uses them; blobs that it does not use fall away. */
 function usedBlobs(files: FileTree, root: NodeId, blobs: readonly BlobInfo[]): BlobInfo[] {
   const used: BlobInfo[] = []
@@ -236,7 +247,7 @@ function usedBlobs(files: FileTree, root: NodeId, blobs: readonly BlobInfo[]): B
       index = used.length
       byId.set(blob.id, index)
       used.push({ ...blob, index })
-    }
+    } else checkSame(used[index], blob)
     chunk.blobIndex = index
   }
   return used

@@ -210,6 +210,46 @@ test('data of a reference to a gzip layer is copied too', { skip: noShared }, as
   assert.ok(damaged.stderr.includes(copied?.id ?? 'no blob'), damaged.stderr)
 })
 
+for (const flags of [[], ['--digester', 'sha256']])
+  test(`what several layers have is copied once, and all of their files are read from there: ${flags.at(-1) ?? 'all alike'}`, async () => {
+    const layers = ['lower', 'upper'].map((name) => `${name}${flags.length}`)
+    for (const name of layers) {
+      mkdirSync(join(folder, name))
+      writeFileSync(join(folder, name, `of ${name}`), Buffer.alloc(0x5000, 'in both layers '))
+      writeFileSync(join(folder, name, 'own'), name)
+    }
+    const [lower = '', upper = ''] = layers
+    const create = (name: string, more: readonly string[]): string[] => [
+      'create',
+      '-l',
+      'error',
+      '--chunk-size',
+      '0x4000',
+      ...more,
+      '-D',
+      'blobs',
+      '-B',
+      `${name}.boot`,
+      name,
+    ]
+    await ours(create(lower, []), create(upper, flags))
+    const ids = layers.map((name) => open(`${name}.boot`).blobs[0]?.id).join()
+    const both = `both${flags.length}`
+    writeFileSync(
+      join(folder, 'both.json'),
+      JSON.stringify({ version: 'v1', files: layers.map((name) => ({ path: `/of ${name}` })) }),
+    )
+    await ours(['merge', '-B', `${both}.boot`, '--original-blob-ids', ids, `${lower}.boot`, `${upper}.boot`])
+    await ours(optimize(both).map((word) => (word === 'list.json' ? 'both.json' : word)))
+    const image = open(`${both}.opt`)
+    for (const name of layers) assert.deepEqual(chunksOf(image, `/of ${name}`), ['2:0', '2:1'])
+    assert.equal(image.blobs[2]?.chunkCount, 2)
+    await ours(['check', '-D', 'blobs', `${both}.opt`])
+    const unpack = (name: string): string[] => ['unpack', '-D', 'blobs', '--output', `${name}.tar`, name]
+    await ours(unpack(`${both}.boot`), unpack(`${both}.opt`))
+    assert.ok(readFileSync(join(folder, `${both}.opt.tar`)).equals(readFileSync(join(folder, `${both}.boot.tar`))))
+  })
+
 test('the prefetch table of an image stays', async () => {
   const { status } = spawnSync(
     process.execPath,
