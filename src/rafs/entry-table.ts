@@ -324,7 +324,7 @@ export class EntryTable {
   protected nameInode(id: NodeId, inode: NodeId): void {
     for (let word: number = FIRST_INODE_WORD; word < ROW_WORDS; word++) this.rows.set(id, word, 0)
     this.rows.set(id, WORD.inode, inode)
-    this.setFlag(id, FLAGS.PLACEHOLDER, false)
+    this.setFlag(id, FLAGS.IMPLIED | FLAGS.PLACEHOLDER, false)
     this.setFlag(inode, FLAGS.SHARED, true)
   }
 }

@@ -54,6 +54,15 @@ test('a link over a directory, and a directory over that again, is empty', () =>
   assert.deepEqual(listed(files, root), ['/ 40755 0 #0', '/d 40755 0 #1', '/target 100644 0 #2'])
 })
 
+test('a link over a directory that was only implied is nothing that was implied', () => {
+  const files = new FileTree()
+  const root = files.addRoot(DIRECTORY)
+  const target = files.put(root, 'target', values(0o100644))
+  const implied = files.put(root, 'd', DIRECTORY)
+  files.setImplied(implied)
+  assert.equal(files.isImplied(files.link(root, 'd', target)), false)
+})
+
 test('a child of the same name is listed again, whatever stood between two directories of one name', () => {
   const between: ReadonlyArray<(files: FileTree, root: NodeId) => void> = [
     (files, root) => void files.put(root, 'd', values(0o100600)),
