@@ -3,14 +3,31 @@ import { once, oneOf, type Random } from './random.ts'
 import { newTreeNode, pathsOf, randomTree, type TreeNode, type TreeShape } from './random-tree.ts'
 
 const NAMES = ['a', 'b', 'c', 'd', 'e', 'f.g', '\xff\xfe', 'long'.repeat(30)] as const
+
+/** What stacks are like. */
+export interface StackShape {
+  /** Layers: from two to this. */
+  readonly layers: number
+  /** Entries that a layer may have. */
+  readonly nodes: number
+  readonly name: (random: Random) => string
+}
+
+export const FEW_NAMES: StackShape = { layers: 5, nodes: 25, name: (random) => oneOf(random, NAMES) }
+
+/** So many that all layers together crowd the tables by which entries are found; names differ in a byte or two. */
+export function manyNames(count: number): StackShape {
+  const name = (random: Random): string => `name ${String.fromCharCode(0x21 + random(2))}${String(random(count))}`
+  return { layers: 8, nodes: count, name: (random) => (once(random, 4) ? oneOf(random, NAMES) : name(random)) }
+}
 const TYPES: TreeShape['types'] = ['directory', 'directory', 'directory', 'file', 'file', 'symlink', 'char', 'fifo']
 
 /** Lowest first. Directories that an archive implies have the attributes of what they lie over, as containerd unpacks them. */
-export function randomLayers(random: Random): TreeNode[] {
+export function randomLayers(random: Random, shape: StackShape = FEW_NAMES): TreeNode[] {
   const layers: TreeNode[] = []
   let below: TreeNode | undefined
-  for (let count = 2 + random(4); count > 0; count--) {
-    const layer = randomLayer(random, below !== undefined || once(random, 3))
+  for (let count = 2 + random(shape.layers - 1); count > 0; count--) {
+    const layer = randomLayer(random, shape, below !== undefined || once(random, 3))
     settleImplied(layer, below)
     layers.push(layer)
     below = laidOver(below, layer)
@@ -18,11 +35,11 @@ export function randomLayers(random: Random): TreeNode[] {
   return layers
 }
 
-function randomLayer(random: Random, deletes: boolean): TreeNode {
+function randomLayer(random: Random, shape: StackShape, deletes: boolean): TreeNode {
   const root = randomTree(random, {
-    nodes: 1 + random(25),
+    nodes: 1 + random(shape.nodes),
     types: deletes ? [...TYPES, 'whiteout', 'whiteout'] : TYPES,
-    name: () => oneOf(random, NAMES),
+    name: shape.name,
     linked: new Set(['file']),
     xattrs: true,
   })
