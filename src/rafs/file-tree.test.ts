@@ -172,10 +172,10 @@ function modelListed(root: Model): string[] {
   return lines
 }
 
-test('any run of puts, links and removals gives the tree that objects give', () => {
+test('any run of puts, links, moves and removals gives the tree that objects give', () => {
   const name = fc.constantFrom('a', 'b', 'c', 'é', '!', 'a!')
   const step = fc.record({
-    what: fc.constantFrom('directory', 'file', 'link', 'remove', 'clear'),
+    what: fc.constantFrom('directory', 'file', 'link', 'move', 'remove', 'clear'),
     at: fc.array(name, { minLength: 1, maxLength: 3 }),
     to: fc.array(name, { minLength: 1, maxLength: 3 }),
     uid: fc.nat(99),
@@ -205,6 +205,11 @@ test('any run of puts, links and removals gives the tree that objects give', () 
         } else if (what === 'clear') {
           files.removeChildren(there)
           node?.children.clear()
+        } else if (what === 'move') {
+          // From another tree, as layers are laid over each other.
+          const put = values(0o100644, { uid })
+          files.move(files.put(files.addRoot(DIRECTORY), last, put), parent)
+          above.children.set(last, Object.assign(new Model(), { values: put }))
         } else if (what === 'link') {
           const [target, other] = find(to)
           if (other === undefined || other.isDirectory || other === node) continue

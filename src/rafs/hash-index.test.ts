@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import * as fc from 'fast-check'
 import { HashIndex, mix } from './hash-index.ts'
 
 test('rows are found by their hash, and those of other keys are not looked at', () => {
@@ -55,5 +56,36 @@ test('a table that grew leaves no smaller ones behind, and one that was cleared 
   assert.equal(
     index.find(mix(0, 1), () => true),
     0,
+  )
+})
+
+test('rows are found under the hashes that they were added with, however these crowd, and whatever is left behind under others', () => {
+  const step = fc.record({
+    hash: fc.constantFrom(0, 1, 2, 255, 256, 511, 0xffff_ffff),
+    row: fc.integer({ min: 1, max: 40 }),
+  })
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 400 }), (steps) => {
+      const index = new HashIndex()
+      // By hash, the rows that are there; an owner has each once under a hash.
+      const model = new Map<number, Set<number>>()
+      const find = (hash: number, wanted: number): number => index.find(hash, (row) => row === wanted)
+      for (const { hash, row } of steps) {
+        const rows = model.get(hash) ?? new Set()
+        model.set(hash, rows)
+        if (rows.has(row)) continue
+        const [old] = rows
+        if (old === undefined || row % 2 === 0) index.add(hash, row)
+        else {
+          index.replace(hash, old, row)
+          rows.delete(old)
+        }
+        rows.add(row)
+      }
+      for (const [hash, rows] of model)
+        for (let row = 1; row <= 40; row++) assert.equal(find(hash, row), rows.has(row) ? row : 0)
+      assert.equal(find(3, 1), 0)
+    }),
+    { numRuns: 500 },
   )
 })
