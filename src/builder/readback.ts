@@ -112,8 +112,11 @@ class Comparison {
       if (this.#checkedChunks[chunkId] === 1) continue
       this.#checkedChunks[chunkId] = 1
       const layout = this.#image.layout(chunk.blobIndex)
-      // Two chunks of one blob with one digest but other sizes share a record: the format has no better.
-      if (!layout.has(chunk.index)) continue
+      if (!layout.has(chunk.index)) {
+        // Plain tars have none. Elsewhere two chunks of one blob have one digest: the one without a record cannot be read.
+        if (!this.#image.isTarfs) this.#same(`record of chunk ${i}`, id, 'none', 'one')
+        continue
+      }
       const info = this.#info
       layout.chunk(chunk.index, info)
       if (info.compressedOffset === chunk.compressedOffset && Buffer.compare(info.digest, chunk.digest) === 0) continue

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import * as fc from 'fast-check'
-import { openBootstrap } from '../rafs/index.ts'
+import { FileTree, loadFiles, openBootstrap } from '../rafs/index.ts'
 import { BuilderError, type LayerOptions, mergeImages, type MergeLayer } from './index.ts'
 import { buildTar, shownLines, tarOf } from './testing.ts'
+import { writeTree } from './write-tree.ts'
 
 const isInconsistent = (error: unknown): boolean => error instanceof BuilderError && error.code === 'INCONSISTENT'
 
@@ -43,6 +44,32 @@ test('layers with two digests do not become one v5 image', async () => {
 test('layers of v5 and v6 do not become one image', async () => {
   const layers = [await layer('a', {}), await layer('b', { version: 6 })]
   assert.throws(() => mergeImages(layers, MERGE), isInconsistent)
+})
+
+test('an image of v6 in which two chunks of a blob have one digest is not written: one of them has no record', async () => {
+  const archive = await tarOf(['a', 'b'].map((path) => ({ path, content: Buffer.alloc(5000, path) })))
+  const { bootstrap } = await buildTar(archive, {})
+  const image = openBootstrap(bootstrap)
+  const files = new FileTree()
+  const root = loadFiles(image, files, [0])
+  const write = (): Uint8Array =>
+    writeTree(
+      { files, root, blobs: image.blobs },
+      {
+        version: 6,
+        chunkSize: image.chunkSize,
+        compression: 'zstd',
+        digest: 'blake3',
+        explicitOwners: true,
+        alwaysXattrs: false,
+        prefetch: [],
+        source: 'archive',
+      },
+    )
+  assert.ok(Buffer.from(write()).equals(bootstrap))
+  const [first, second] = [files.chunks.at(1), files.chunks.at(2)]
+  second.digest.set(first.digest)
+  assert.throws(write, { name: 'BuilderError', code: 'READBACK', message: /record of chunk 0 of "?\/[ab]/ })
 })
 
 test('a v5 blob has no table of contents', async () => {
