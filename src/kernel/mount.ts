@@ -67,7 +67,10 @@ export async function mountOverlay(
   await mount('overlay', 'overlay', at, writable === '' ? MS.RDONLY : 0, data)
 }
 
-/** Mounts an EROFS image file (Linux ≥ 6.12) with the files of its extra devices, in device-slot order. */
+/**
+ * Mounts an EROFS image file (Linux ≥ 6.12) with the files of its extra devices, in device-slot order. A disk that holds its devices itself must be a block device: of a file, Linux (6.18 at least) compares a chunk's offset
+ * in its device with where the chunk before ends on the disk, and takes equal ones for neighbours.
+ */
 export async function mountErofs(image: string, at: string, devices: readonly string[]): Promise<void> {
   await mount(
     'erofs',
