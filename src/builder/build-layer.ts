@@ -1,5 +1,6 @@
 import { type BlobInfo, BlobWriter, type FinishedBlob, type OwnBlob } from '../blob/index.ts'
 import type { CompressionName } from '../codec/index.ts'
+import { releaseProgramPages } from '../kernel/index.ts'
 import { type ChunkList, FileTree, INLINED_BLOB_ID, type NodeId, type RafsFiles } from '../rafs/index.ts'
 import type { BuiltLayer, ExternalTree } from './built-layer.ts'
 import { ChunkPipeline, type PackStore } from './chunk-pipeline.ts'
@@ -94,6 +95,9 @@ interface Threads {
   /** Nothing is to be done by threads any more. */
   readonly release: () => Promise<void>
 }
+
+/** Trees from here on are worth the milliseconds in which what only the start of the program needed is let go before the bootstrap takes its memory. */
+const MANY_ENTRIES = 100_000
 
 type AddContent = (content: Content) => Promise<ChunkList> | ChunkList
 
@@ -242,6 +246,7 @@ class LayerBuild {
     this.#pipeline.close()
     this.#dictionary.close()
     await this.#releaseWorkers()
+    if (this.#files.end > MANY_ENTRIES) releaseProgramPages()
     const treeSeconds = (performance.now() - this.#started) / 1000
     const blob = this.#blob
     await blob.finishData()
