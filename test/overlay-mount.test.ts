@@ -15,7 +15,7 @@ import { DEFAULTS, temporary } from '../src/builder/testing.ts'
 import { knowsFileSystem, mountOverlay, unmount } from '../src/kernel/index.ts'
 import { type Bootstrap, openBootstrap } from '../src/rafs/index.ts'
 import { forSeeds, once, oneOf, PROPERTY_LIMITS, type Random } from './random.ts'
-import { type BuiltFiles, buildInto, shownByKernel, shownImage } from './random-images.ts'
+import { type BuiltFiles, buildInto, kernelShowsImages, shownByKernel, shownImage } from './random-images.ts'
 import { FEW_NAMES, manyNames, randomLayers, type StackShape } from './random-layers.ts'
 import { archiveOf, plant, type TreeNode } from './random-tree.ts'
 import { assertSamePaths, linesOf, type ShownPath, shownFolder, withoutRootTime } from './shown-paths.ts'
@@ -26,7 +26,6 @@ const skip =
       ? false
       : 'this kernel has no overlayfs'
     : 'needs root to mount overlayfs'
-const hasErofs = knowsFileSystem('erofs')
 
 /** The layers as folders, in overlayfs's own form; gives what a mount of them shows. */
 async function shownByOverlay(layers: readonly TreeNode[], folder: string): Promise<ShownPath[]> {
@@ -142,7 +141,7 @@ async function assertStack(random: Random, shape: StackShape, folder: string): P
   const stack = { layers, folder, options, random }
   const merged = await mergedArchives(stack)
   assertSamePaths(linesOfImage(merged), wanted, 'merge of archives')
-  if (hasErofs && options.version === 6 && merged.blobs.length > 0)
+  if (kernelShowsImages && options.version === 6 && merged.blobs.length > 0)
     assertSamePaths(linesOf(await shownByKernel(merged, folder)), wanted, 'merge of archives, mounted by the kernel')
   assertSamePaths(linesOfImage(await mergedDirectories(stack)), wantedOfDirectories, 'merge of directories')
   assertSamePaths(linesOfImage(await builtOverParents(stack, 'tar')), wanted, 'archives over a parent')

@@ -7,15 +7,21 @@ import { BLOB_FEATURES } from '../src/blob/index.ts'
 import { localfsBackend } from '../src/backend/index.ts'
 import { checkBlobs, checkBootstrap } from '../src/builder/index.ts'
 import { DEFAULTS, filesIn, temporary } from '../src/builder/testing.ts'
-import { knowsFileSystem } from '../src/kernel/index.ts'
 import { forSeeds, PROPERTY_LIMITS, type Random } from './random.ts'
-import { type BuiltFiles, buildInto, randomOptions, shownByKernel, shownImage, unpacked } from './random-images.ts'
+import {
+  type BuiltFiles,
+  buildInto,
+  kernelShowsImages,
+  randomOptions,
+  shownByKernel,
+  shownImage,
+  unpacked,
+} from './random-images.ts'
 import { anyName, archiveOf, plant, randomTree, type TreeNode, type TreeShape, type TreeType } from './random-tree.ts'
 import { assertSamePaths, linesOf, type ShownPath, shownTree, withoutRootTime } from './shown-paths.ts'
 
 const isRoot = process.getuid?.() === 0
 const UNPLAIN = BLOB_FEATURES.BATCH | BLOB_FEATURES.ENCRYPTED
-const hasErofs = isRoot && knowsFileSystem('erofs')
 const FILES: TreeShape['types'] = ['directory', 'directory', 'file', 'file', 'file', 'symlink', 'char', 'block', 'fifo']
 
 function treeOf(random: Random, types: TreeShape['types'], linked: readonly TreeType[]): TreeNode {
@@ -43,7 +49,7 @@ async function assertShows(built: BuiltFiles, folder: string, wanted: readonly s
   }
   // A disk holds plain chunks at their places.
   const isPlain = built.image.blobs.every(({ features }) => (features & UNPLAIN) === 0)
-  if (!hasErofs || built.image.version !== 6 || built.path.includes('/blobs/') || !isPlain) return
+  if (!kernelShowsImages || built.image.version !== 6 || built.path.includes('/blobs/') || !isPlain) return
   assertSamePaths(linesOf(await shownByKernel(built, folder)), wanted, 'kernel')
 }
 

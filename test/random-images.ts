@@ -1,6 +1,6 @@
 /** Random trees built into images by the builder's door, and what these images show. */
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { localfsBackend } from '../src/backend/index.ts'
@@ -16,7 +16,7 @@ import { DEFAULTS, inodeContent } from '../src/builder/testing.ts'
 import { Attributes, type Bootstrap, dumpEntries, walkBootstrap } from '../src/rafs/index.ts'
 import { withImageData } from '../src/cli/nydus-image/image-content.ts'
 import { openNamedImage } from '../src/cli/nydus-image/bootstrap-file.ts'
-import { mountErofs, unmount } from '../src/kernel/index.ts'
+import { knowsFileSystem, mountErofs, unmount } from '../src/kernel/index.ts'
 import { once, oneOf, type Random, randomBytes } from './random.ts'
 import { pathsOf, type TreeNode, type TreeType } from './random-tree.ts'
 import { digestOf, shownFolder, type ShownPath, xattrText } from './shown-paths.ts'
@@ -120,6 +120,10 @@ export async function unpacked({ image }: BuiltFiles, folder: string): Promise<s
   return path
 }
 
+/** Whether {@link shownByKernel} can be asked: by root, where the kernel has EROFS and loop devices. */
+export const kernelShowsImages =
+  process.getuid?.() === 0 && knowsFileSystem('erofs') && spawnSync('losetup', ['--find']).status === 0
+
 /** Mounts an image through the kernel's EROFS, by the disk that `export` makes of it, and gives what it shows. */
 export async function shownByKernel({ path, image }: BuiltFiles, folder: string): Promise<ShownPath[]> {
   const disk = join(folder, 'disk')
@@ -141,9 +145,12 @@ export async function shownByKernel({ path, image }: BuiltFiles, folder: string)
   const device = execFileSync('losetup', ['--find', '--show', '--read-only', disk], { encoding: 'utf8' }).trim()
   try {
     await mountErofs(device, at, [])
-    return [...shownFolder(at)]
+    try {
+      return [...shownFolder(at)]
+    } finally {
+      await unmount(at)
+    }
   } finally {
-    await unmount(at)
     execFileSync('losetup', ['--detach', device])
   }
 }
