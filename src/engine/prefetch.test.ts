@@ -9,6 +9,10 @@ import { buildLayer } from '../builder/index.ts'
 import { openBootstrap } from '../rafs/index.ts'
 import type { Clock } from './clock.ts'
 import { DecodePool, type EngineLimits, type ImageReader, openImage, type PrefetchPlan } from './index.ts'
+import { ImageBlob } from './image-blob.ts'
+import { MemoryStore } from './memory-store.ts'
+import { Prefetcher } from './prefetch.ts'
+import { Schedule } from './schedule.ts'
 import { buildTestImage, LIMITS, pattern, readFile, ToldBackend } from './testing.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'nydus-prefetch-'))
@@ -102,6 +106,35 @@ test('what could not be had is asked for again, with pauses that grow, and not f
   assert.ok(dead.backend.asked.length <= 32 + pieces, `${dead.backend.asked.length} requests`)
   await dead.reader.close()
 })
+
+for (const when of ['before its bytes come', 'after its bytes came'])
+  test(`a request that rejects, ${when}, ends the plan with its error, and nothing waits for ever`, async () => {
+    const { bootstrap, blob: bytes } = image
+    const [info] = bootstrap.blobs
+    assert.ok(info !== undefined)
+    const [backend, clock, memory] = [new ToldBackend(bytes), new QuickClock(), new MemoryStore(1 << 20)]
+    const blob = await ImageBlob.open({ bootstrap, info, backend, cacheDirectory: undefined, memory })
+    const schedule = new Schedule(LIMITS, clock, () => undefined)
+    let ends = 0
+    const prefetcher = new Prefetcher(bootstrap, [blob], schedule, {
+      requests: 2,
+      clock,
+      verify: async () => undefined,
+      fetch: async (_blob, range, place) => {
+        if (when.startsWith('after')) place.arrived(range.length)
+        await sleep(1)
+        ends += 1
+        throw new Error('out of luck')
+      },
+    })
+    await assert.rejects(prefetcher.start(EVERYTHING), /out of luck/)
+    assert.ok(ends > 0)
+    const before = ends
+    await prefetcher.stop()
+    await sleep(20)
+    assert.equal(ends, before, 'a request was under way when the plan had ended')
+    await blob.close()
+  })
 
 test('a bandwidth keeps prefetch, and no reader, to so many bytes a second', async () => {
   const { reader, clock, backend } = await open({ prefetchBandwidth: 100_000 })

@@ -21,7 +21,7 @@ export interface PrefetchWork {
   readonly clock: Clock
   /** Makes a claimed chunk trusted, or missing; a missing one may come from another cache. */
   readonly verify: (blob: ImageBlob, chunk: number) => Promise<void>
-  /** False when it failed. Tells the place what comes; ending it is the caller's. */
+  /** False when it failed in a way that may pass; a rejection ends the plan. Tells the place what comes; ending it is the caller's. */
   readonly fetch: (blob: ImageBlob, range: FetchRange, place: PrefetchPlace) => Promise<boolean>
 }
 
@@ -76,34 +76,39 @@ export class Prefetcher {
     const pieces = new Pieces(chunks, this.#schedule, this.#work)
     const requests = Math.max(1, Math.min(MAX_REQUESTS, this.#work.requests))
     const retries: Retries = { left: MAX_RETRIES }
-    try {
-      await Promise.all(Array.from({ length: requests }, () => this.#loop(pieces, retries, signal)))
-    } catch (error) {
-      if (!signal.aborted) throw error
-    }
+    const loops = Array.from({ length: requests }, () => this.#loop(pieces, retries, signal))
+    const ends = await Promise.allSettled(loops) // who stops this waits for all of them
+    const failed = ends.find((end) => end.status === 'rejected')
+    if (failed !== undefined && !signal.aborted) throw failed.reason
   }
 
   /** One request after the other: the next one goes out while the chunks of the one before are decoded. */
   async #loop(pieces: Pieces, retries: Retries, signal: AbortSignal): Promise<void> {
     let pauseMs = FIRST_PAUSE_MS
     let decoding: Promise<unknown> = Promise.resolve()
-    for (;;) {
-      signal.throwIfAborted()
-      const piece = (await pieces.next()) ?? (await decoding.then(() => pieces.next()))
-      if (piece === undefined) return
-      const { came, ended } = await this.#begin(piece, pieces, retries, signal)
-      const hasCome = await came
-      await decoding
-      decoding = ended
-      if (hasCome) pauseMs = FIRST_PAUSE_MS
-      else {
-        await this.#work.clock.sleep(pauseMs, signal)
-        pauseMs = Math.min(LONGEST_PAUSE_MS, pauseMs * 2)
+    try {
+      for (;;) {
+        signal.throwIfAborted()
+        const piece = (await pieces.next()) ?? (await decoding.then(() => pieces.next()))
+        if (piece === undefined) return
+        const before = decoding
+        const { came, ended } = await this.#begin(piece, pieces, retries, signal)
+        decoding = Promise.allSettled([before, ended])
+        const hasCome = await came
+        await before
+        decoding = ended
+        if (hasCome) pauseMs = FIRST_PAUSE_MS
+        else {
+          await this.#work.clock.sleep(pauseMs, signal)
+          pauseMs = Math.min(LONGEST_PAUSE_MS, pauseMs * 2)
+        }
       }
+    } finally {
+      await decoding.catch(() => undefined) // whoever stops this may close what a request still uses
     }
   }
 
-  /** Makes the request when it may go out. `came`: its bytes are there, or it failed; `ended`: they are decoded too. */
+  /** Makes the request when it may go out. `came`: its bytes are there, or it failed; `ended`: they are decoded too. A rejection of the request is one of both. */
   async #begin(
     { blob, range }: Piece,
     pieces: Pieces,
@@ -117,17 +122,17 @@ export class Prefetcher {
       pieces.again(blob, range.chunks)
       return { came: Promise.resolve(true), ended: Promise.resolve() }
     }
-    const { promise: came, resolve } = Promise.withResolvers<boolean>()
+    const { promise: hasArrived, resolve } = Promise.withResolvers<boolean>()
     const arrived = (bytes: number): void => {
       place.arrived(bytes)
       resolve(true)
     }
     const fetching = this.#work.fetch(blob, range, { ...place, arrived }).finally(() => place.end())
     const ended = fetching.then((isDone) => {
-      resolve(isDone)
       if (!isDone && retries.left-- > 0) pieces.again(blob, range.chunks)
     })
-    return { came, ended }
+    ended.catch(() => undefined) // told by `came`, or by the next wait for `ended`; until then nobody waits
+    return { came: Promise.race([hasArrived, fetching]), ended }
   }
 
   /** All chunks of a plan in its order; some may come more than once. */

@@ -107,6 +107,18 @@ test('only time without an excuse counts; a mount alone has twice the time', () 
   assert.equal(slow.text, 'its mount does not answer for 120 s')
 })
 
+test('one answer of the API that does not come takes no patience from a mount that was silent alone', () => {
+  const silence = new Silence(60_000)
+  for (let i = 0; i < 7; i++) silence.add(asked({ api: 'answered' }))
+  silence.add(asked())
+  assert.equal(silence.verdict, 'none') // 70 s of 120, and 10 of 60
+  silence.add(asked({ api: 'answered' }))
+  silence.add(asked({ api: 'answered' }))
+  assert.equal(silence.verdict, 'none')
+  silence.add(asked())
+  assert.equal(silence.verdict, 'mount')
+})
+
 test('questions have whole milliseconds, and less time than a call may take', () => {
   assert.deepEqual(
     [60_000, 5_000, 61_000, 5_000.5, 600_000, 86_400_000].map(questionMs),

@@ -8,7 +8,7 @@ export interface Asked {
   readonly excuse: string | undefined
 }
 
-/** A mount alone is waited for so much longer: threads that serve it may all wait for a slow registry. */
+/** A mount alone is waited for so much longer, that is, time in which only it was silent counts for so much less: threads that serve it may all wait for a slow registry. */
 const MOUNT_PATIENCE = 2
 
 /** How long a daemon has not answered, and whether that is long enough. Time in which it could not have answered does not count. */
@@ -28,13 +28,13 @@ export class Silence {
     this.#totalMs += asked.elapsedMs
     for (const part of ['api', 'mount'] as const)
       if (asked[part] !== 'silent') this.#countedMs[part] = 0
-      else if (asked.excuse === undefined) this.#countedMs[part] += asked.elapsedMs
+      else if (asked.excuse === undefined) this.#countedMs[part] += asked.elapsedMs / patienceWith(part, asked)
   }
 
   /** What hangs: whoever waits for it would wait for ever. */
   get verdict(): 'none' | 'api' | 'mount' | 'both' {
     const isApi = this.#countedMs.api >= this.#limitMs
-    const isMount = this.#countedMs.mount >= this.#limitMs * (this.#last?.api === 'silent' ? 1 : MOUNT_PATIENCE)
+    const isMount = this.#countedMs.mount >= this.#limitMs
     return isApi && isMount ? 'both' : isApi ? 'api' : isMount ? 'mount' : 'none'
   }
 
@@ -51,4 +51,8 @@ export class Silence {
     const why = excuse === undefined ? '' : `; ${excuse}`
     return `${who.join(' and ')} ${verb} not answer for ${Math.round(this.#totalMs / 1000)} s${why}`
   }
+}
+
+function patienceWith(part: 'api' | 'mount', { api }: Asked): number {
+  return part === 'mount' && api !== 'silent' ? MOUNT_PATIENCE : 1
 }
