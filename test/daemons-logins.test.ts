@@ -13,6 +13,7 @@ import {
   type RegistryServer,
   startRegistry,
 } from '../src/registry/index.ts'
+import { DaemonApi } from '../src/snapshotter/daemons/api-client.ts'
 import { Field, FILE, IMAGE, OURS, PEER, skip, skipPeer, until } from './daemons/field.ts'
 
 const REPO = 'test/image'
@@ -147,6 +148,29 @@ exec '${OURS}' "$@" --rlimit-nofile 0`,
   writeFileSync(goOn, '')
   await mounting
   const { text } = await callApi(images.list()[0]?.apiSocket ?? '', 'GET', '/api/v1/config?id=/')
+  assert.deepEqual(JSON.parse(text), { registry_auth: AUTH })
+})
+
+type Call = Parameters<DaemonApi['mount']>
+
+test('a login that is renewed after a shared daemon was sent the old one, and before the image is mounted, is told to it', {
+  skip,
+  timeout: 180_000,
+}, async (t) => {
+  await using field = new Field({ mode: 'shared', template: TEMPLATE })
+  const reference = '127.0.0.1:1/test/image'
+  field.credentials = { find: async () => ({ username: 'ann', password: 'old' }) }
+  const images = await field.start()
+  const mount = Reflect.get(DaemonApi.prototype, 'mount')
+  let sent = ''
+  t.mock.method(DaemonApi.prototype, 'mount', async function (this: DaemonApi, ...call: Call) {
+    sent = call[1].config
+    await images.renewed(reference, { username: 'ann', password: 'secret' })
+    await mount.apply(this, call)
+  })
+  const { key } = await field.ensure(field.layer(IMAGE), { reference })
+  assert.ok(sent.includes(btoa('ann:old')) && !sent.includes(AUTH))
+  const { text } = await callApi(images.list()[0]?.apiSocket ?? '', 'GET', `/api/v1/config?id=/${key}`)
   assert.deepEqual(JSON.parse(text), { registry_auth: AUTH })
 })
 

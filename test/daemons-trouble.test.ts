@@ -20,6 +20,15 @@ import { closeSync } from 'node:fs'
 import { CARRIED_BLOBS, carriedImage, differencesSeenApart } from '../src/daemon/testing.ts'
 import { Field, FILE, IMAGE, OTHER_IMAGE, OURS, skip, until } from './daemons/field.ts'
 
+/** Also of a process that nobody has asked how it ended. */
+function isOver(pid: string): boolean {
+  try {
+    return / Z /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
+  } catch {
+    return true
+  }
+}
+
 /** What is left of images that could not be mounted: nothing. */
 function isClean(field: Field): void {
   assert.deepEqual(field.mounts(), [])
@@ -44,6 +53,12 @@ for (const { what, body, startupTimeoutMs = 60_000, wanted } of [
     startupTimeoutMs: 5_000,
     wanted: /it is not RUNNING after 5 s: .*; its last words: I think/,
   },
+  {
+    what: 'is another program that never gets ready, and is known by no word of its command line',
+    body: 'sleep 1000 & echo $! $$ > "$(dirname "$0")/pids"; exec sleep 1000',
+    startupTimeoutMs: 5_000,
+    wanted: /it is not RUNNING after 5 s/,
+  },
   { what: 'kills itself', body: 'kill -9 $$', wanted: /it was ended by SIGKILL/ },
 ])
   test(`a nydusd that ${what} is told with its last words, and leaves nothing`, {
@@ -56,6 +71,9 @@ for (const { what, body, startupTimeoutMs = 60_000, wanted } of [
     const layer = field.layer(IMAGE)
     await assert.rejects(field.ensure(layer), { code: 'UNAVAILABLE', message: wanted })
     isClean(field)
+    const written = join(field.path, 'pids')
+    for (const pid of existsSync(written) ? readFileSync(written, 'utf8').trim().split(' ') : [])
+      await until(`the end of process ${pid}`, () => (isOver(pid) ? true : undefined))
     field.program('nydusd', OURS)
     await field.restart({ daemon: { ...field.settings.daemon, startupTimeoutMs: 60_000 } })
     assert.equal(readFileSync(join((await field.ensure(layer)).mountpoint, FILE)).length, 65_536)

@@ -13,6 +13,7 @@ const SCRIPTS = [
   ['test/fuzz/main.ts', /--seconds S/, ['no-target']],
   ['test/posix/main.ts', /--pjdfstest CHECKOUT/, ['--mode', 'no-mode', '--xfstests', '.']],
   ['scripts/package.ts', /push HOST/, ['no-package']],
+  ['scripts/build.ts', /FOLDER/, ['one', 'two']],
   ['scripts/test.ts', /PART/, ['--no-option']],
   ['demo/main.ts', /--bandwidth MBIT/, ['--rtt', 'no-number']],
 ] as const

@@ -208,6 +208,7 @@ export class Nydusd {
     try {
       await launched.waitFor(['RUNNING'], this.parts.settings.daemon.startupTimeoutMs)
     } catch (error) {
+      await this.abandon(launched)
       await this.#clear()
       throw error
     }
@@ -232,6 +233,13 @@ export class Nydusd {
     if (image !== undefined) image.prefetchList = undefined
     this.#measure(launched.pid)
     return launched
+  }
+
+  /** Ends a process that does not do what it was started for. By SIGKILL: in order, it would unmount. */
+  async abandon(launched: Launched | undefined): Promise<void> {
+    if ((await launched?.kill()) === false)
+      this.parts.log.warn(`process ${launched?.pid} of nydusd ${this.id} does not end, though it is killed`)
+    await this.killAll(this.record.APISocket)
   }
 
   /** Watches a daemon that serves, and keeps what a successor needs. Throws when it is gone already. */

@@ -8,11 +8,13 @@ import { stripVTControlCharacters } from 'node:util'
 import { SnapshotterError } from '../errors.ts'
 import { DaemonApi, type DaemonInfo } from './api-client.ts'
 import { messageOf } from './message.ts'
+import { signalProcess, waitUntil } from './processes.ts'
 import type { DaemonRecord } from './records.ts'
 
 const TAIL_BYTES = 2_000
 const POLL_MS = 20
 const LONGEST_POLL_MS = 200
+const KILL_MS = 5_000
 
 /** What a command line has beside the record of its daemon. */
 export interface LaunchOptions {
@@ -124,6 +126,15 @@ export class Launched {
       await sleep(pauseMs)
     }
     throw this.#failure(`it is not ${states.join(' or ')} after ${Math.round(timeoutMs / 1000)} s: ${last}`)
+  }
+
+  /**
+   * Kills it, with all that it started in its process group, unless it has ended. A nydusd is known by its command line too, but a program that became another one, or a script that waits for one, is known by nothing else. False when it does
+   * not end.
+   */
+  async kill(): Promise<boolean> {
+    if (this.ended === undefined) signalProcess(-this.pid, 'SIGKILL')
+    return await waitUntil(() => this.ended !== undefined, KILL_MS)
   }
 
   #failure(why: string): SnapshotterError {

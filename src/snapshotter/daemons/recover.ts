@@ -72,8 +72,7 @@ async function goesOn(daemon: Nydusd, session: Session): Promise<boolean> {
       await launched.waitFor(['RUNNING'], settings.daemon.startupTimeoutMs)
       await daemon.attach()
     } catch (error) {
-      // by SIGKILL: in order, it would unmount
-      await daemon.killAll(daemon.record.APISocket)
+      await daemon.abandon(launched)
       log.error(`nydusd ${daemon.id} is not taken over (try ${tries} of ${TAKEOVER_TRIES}): ${messageOf(error)}`)
       if (isFuseOver(session.device)) return false
       continue

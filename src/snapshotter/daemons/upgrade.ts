@@ -4,11 +4,13 @@ import { link, lstat, realpath, rename, rm, symlink } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { SnapshotterError } from '../errors.ts'
 import type { DaemonParts, Nydusd } from './daemon.ts'
+import type { Launched } from './launch.ts'
 import { messageOf } from './message.ts'
 import { tellLogins } from './relogin.ts'
 import { nextSocket } from './places.ts'
 import { servesSocket, waitUntil } from './processes.ts'
 import { reconcile, recover } from './recover.ts'
+import type { Session } from './supervisor.ts'
 
 const VERSION_MS = 15_000
 const EXIT_MS = 15_000
@@ -42,10 +44,13 @@ async function upgrade(daemon: Nydusd, program: string): Promise<void> {
     await daemon.sessions.save()
     const oldApi = daemon.api
     daemon.record = { ...old, APISocket: nextSocket(old.APISocket) }
+    let launched: Launched | undefined
     try {
-      await takeOver(daemon, program)
+      const session = savedSession(daemon)
+      launched = await daemon.launch(program, true)
+      await takeOver(daemon, launched, session)
     } catch (error) {
-      await daemon.killAll(daemon.record.APISocket) // by SIGKILL: in order, it would unmount
+      await daemon.abandon(launched)
       rmSync(daemon.record.APISocket, { force: true })
       daemon.record = old
       throw new SnapshotterError(
@@ -98,14 +103,16 @@ export async function upgradeOutdated(daemons: readonly Nydusd[], { settings, lo
 }
 
 /** Up to the point from which on the new daemon has the session. */
-async function takeOver(daemon: Nydusd, program: string): Promise<void> {
-  const { session } = daemon.sessions
-  if (session === undefined) throw new SnapshotterError('UNAVAILABLE', 'its state could not be saved')
+async function takeOver(daemon: Nydusd, launched: Launched, session: Session): Promise<void> {
   const timeoutMs = daemon.parts.settings.daemon.startupTimeoutMs
-  const launched = await daemon.launch(program, true)
   await launched.waitFor(['INIT'], timeoutMs)
   await daemon.sessions.offer(session, daemon.api)
   await launched.waitFor(['READY'], timeoutMs)
+}
+
+function savedSession({ sessions: { session } }: Nydusd): Session {
+  if (session === undefined) throw new SnapshotterError('UNAVAILABLE', 'its state could not be saved')
+  return session
 }
 
 /** Makes a path lead to another program, for all starts that follow. A program that was there stays beside it as `<path>.old`. */
