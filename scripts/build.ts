@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto'
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
-import { build } from 'esbuild'
+import { build, type Plugin } from 'esbuild'
 import { ScriptArguments } from '../test/script-arguments.ts'
 
 const root = join(import.meta.dirname, '..')
@@ -31,12 +31,36 @@ const workers = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf
 /** What a FUSE mount never loads. */
 const services = { out: 'nydusd-services', in: join(root, 'src/daemon/services/index.ts') }
 
+/** What is used of undici: all of it would be a hundred files to read, before the first request of a start. */
+const UNDICI = `
+  const { assign } = Object
+  assign(require('undici/lib/dispatcher/dispatcher.js').prototype, require('undici/lib/api/index.js'))
+  exports.Agent = require('undici/lib/dispatcher/agent.js')
+  exports.Pool = require('undici/lib/dispatcher/pool.js')
+  exports.ProxyAgent = require('undici/lib/dispatcher/proxy-agent.js')
+`
+const undici: Plugin = {
+  name: 'undici',
+  setup(building) {
+    building.onResolve({ filter: /^undici$/ }, ({ kind }) =>
+      kind === 'entry-point' ? { path: 'undici', namespace: 'parts' } : { path: './undici.cjs', external: true },
+    )
+    // It is never offered (`allowH2` in src/registry/agents.ts), and Node's part of it loads for a long time.
+    building.onResolve({ filter: /\/client-h2(?:\.js)?$/ }, () => ({ path: 'http2', namespace: 'parts' }))
+    building.onLoad({ filter: /^http2$/, namespace: 'parts' }, () => ({
+      contents: "module.exports = () => { throw new Error('a server speaks HTTP/2, which it was not offered') }",
+    }))
+    building.onLoad({ filter: /^undici$/, namespace: 'parts' }, () => ({ contents: UNDICI, resolveDir: root }))
+  },
+}
+
 /** Stands for the build's name until all files of it are known. */
 const UNNAMED_BUILD = '@nydus-build@'
 
 const { outputFiles } = await build({
   write: false,
-  entryPoints: [...tools, ...workers, services],
+  entryPoints: [...tools, ...workers, services, { out: 'undici', in: 'undici' }],
+  plugins: [undici],
   outdir: dist,
   outExtension: { '.js': '.cjs' },
   bundle: true,
@@ -45,7 +69,7 @@ const { outputFiles } = await build({
   platform: 'node',
   target: 'node24',
   format: 'cjs',
-  external: ['koffi', '@napi-rs/blake-hash', '@node-rs/crc32', 'undici'],
+  external: ['koffi', '@napi-rs/blake-hash', '@node-rs/crc32'],
   define: {
     'import.meta.url': 'bundleUrl',
     'import.meta.dirname': '__dirname',
@@ -65,8 +89,9 @@ for (const { contents } of outputFiles) name.update(contents)
 const buildId = name.digest('hex').slice(0, 16)
 mkdirSync(dist, { recursive: true })
 const files = outputFiles.map(({ path, text }) => {
-  const code = text.replace(LAZY, 'lazyBuiltin("$1")').replaceAll(UNNAMED_BUILD, buildId)
-  if (/require\("node:(?:crypto|zlib|child_process|sqlite)"\)/.test(code))
+  const isOwn = basename(path) !== 'undici.cjs' // which loads with its first use what it seldom needs
+  const code = (isOwn ? text.replace(LAZY, 'lazyBuiltin("$1")') : text).replaceAll(UNNAMED_BUILD, buildId)
+  if (isOwn && /require\("node:(?:crypto|zlib|child_process|sqlite)"\)/.test(code))
     throw new Error(
       `${path} loads a part of Node at once that should wait for its first use: LAZY no longer fits what esbuild writes`,
     )

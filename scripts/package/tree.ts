@@ -19,7 +19,7 @@ export interface Manifest {
 
 export const HOME = '/usr/lib/nydus-node'
 /** What bundles load by name. */
-const MODULES = ['koffi', 'undici', '@napi-rs/blake-hash', '@node-rs/crc32'] as const
+const MODULES = ['koffi', '@napi-rs/blake-hash', '@node-rs/crc32'] as const
 /** Parts of them for this machine, and the runtime. */
 const NATIVE: Readonly<Record<string, readonly string[]>> = {
   x64: ['@koromix/koffi-linux-x64', '@napi-rs/blake-hash-linux-x64-gnu', '@node-rs/crc32-linux-x64-gnu'],

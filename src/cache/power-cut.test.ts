@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import {
   cpSync,
+  existsSync,
   fdatasyncSync,
   mkdirSync,
   readdirSync,
@@ -10,6 +11,7 @@ import {
   rmSync,
   statSync,
   unlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
@@ -40,6 +42,21 @@ function volatile(directory: string): string {
   const { dev, ino, birthtimeNs } = statSync(data(directory), { bigint: true })
   return `/dev/shm/nydus-${process.geteuid?.()}/${dev}-${ino}-${birthtimeNs}.marks`
 }
+
+test('what killed processes left in memory is looked through when the start is over, not by the first reader', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const folder = `/dev/shm/nydus-${process.geteuid?.()}`
+  mkdirSync(folder, { mode: 0o700, recursive: true })
+  const left = join(folder, `0-${process.pid}-0.marks`)
+  writeFileSync(left, '')
+  utimesSync(left, 0, 0)
+  t.after(() => rmSync(left, { force: true }))
+  const cache = await open(t, temporary(t))
+  await store(cache, 0)
+  assert.ok(existsSync(left))
+  t.mock.timers.tick(30_000)
+  assert.ok(!existsSync(left))
+})
 
 test('at no moment the map has a mark of a chunk that was not on the disk before', async (t) => {
   const directory = temporary(t)

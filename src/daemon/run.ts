@@ -1,7 +1,7 @@
 import { createReadStream, existsSync } from 'node:fs'
 import { flushCompileCache } from 'node:module'
 import { ChunkDedup } from '../cache/index.ts'
-import { exitNow, releaseProgramPages, raiseFileLimit } from '../kernel/index.ts'
+import { exitNow, raiseFileLimit } from '../kernel/index.ts'
 import { ROUTES } from './api/routes.ts'
 import { ApiServer, checkSocket, isAnswered } from './api/server.ts'
 import { Daemon } from './daemon.ts'
@@ -13,6 +13,7 @@ import type { FailoverPolicy } from './handover/drain.ts'
 import { endKeeper, type Kept, Keeper, keepersAreOn, takeKept } from './keeper/keeper.ts'
 import { resumeDaemon } from './keeper/resume.ts'
 import { isMounted, mountPointName, prepareMountPoint } from './mount-point.ts'
+import { releaseWhenIdle } from './release-pages.ts'
 import { startServingThread } from './serving-thread/index.ts'
 import { versionInfo } from './version/index.ts'
 
@@ -106,7 +107,7 @@ export async function runDaemon(options: RunOptions): Promise<never> {
   const api = await listen(options, { daemon, keeper, kept }, () => end.resolve({ kind: 'exit' }))
   // Compiled code is kept for the next start; the process will not end in the way that would do it by itself.
   setTimeout(flushCompileCache, KEEP_CODE_MS).unref()
-  for (const ms of RELEASE_MS) setTimeout(releaseProgramPages, ms).unref()
+  for (const ms of RELEASE_MS) releaseWhenIdle(ms)
   const doing = daemon.state === 'INIT' ? 'waiting for a takeover of' : 'serving at'
   log.info(`${doing} ${daemon.options.at}${options.apiSocket === undefined ? '' : `, API at ${options.apiSocket}`}`)
   const why = await end.promise

@@ -66,9 +66,8 @@ export function openPeerAgent(url: string, options: HttpOptions): Promise<Dispat
 }
 
 async function trustOf({ ca, skipVerify, clientCertificate }: HttpOptions): Promise<ConnectionOptions> {
-  const tls = await import('node:tls')
   return {
-    ...(ca === undefined ? {} : { ca: [...tls.getCACertificates('default'), ca] }),
+    ...(ca === undefined ? {} : { ca: [...(await import('node:tls')).getCACertificates('default'), ca] }),
     ...clientCertificate,
     rejectUnauthorized: !skipVerify,
   }

@@ -1,11 +1,12 @@
 import { flushCompileCache } from 'node:module'
-import { exitNow, releaseProgramPages } from '../../kernel/index.ts'
+import { exitNow } from '../../kernel/index.ts'
 import type { Route } from '../api/routes.ts'
 import { ApiServer, checkSocket, type Served } from '../api/server.ts'
 import { messageOf } from '../errors.ts'
 import type { Log } from '../log.ts'
 import { limitFiles, openLog, type RunOptions } from '../run.ts'
 import { versionInfo } from '../version/index.ts'
+import { releaseWhenIdle } from '../release-pages.ts'
 
 /** What every service is told. */
 export type ServiceOptions = Pick<RunOptions, 'apiSocket' | 'id' | 'supervisor' | 'fileLimit' | 'log'>
@@ -48,7 +49,7 @@ export async function runService<D extends Running>(options: ServiceOptions, par
   process.on('uncaughtException', end.resolve).on('unhandledRejection', (error) => end.resolve(asError(error)))
   const api = await listen(options, daemon, parts.routes, () => end.resolve('the API asks to exit'))
   setTimeout(flushCompileCache, KEEP_CODE_MS).unref()
-  for (const ms of RELEASE_MS) setTimeout(releaseProgramPages, ms).unref()
+  for (const ms of RELEASE_MS) releaseWhenIdle(ms)
   setInterval(() => undefined, ALIVE_MS) // a service without any socket waits for signals
   log.info(placesOf(parts.at, options.apiSocket))
   const why = await end.promise
