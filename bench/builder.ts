@@ -43,15 +43,26 @@ export async function benchBuilder(report: Report): Promise<void> {
   }
 }
 
-/** A layer of a million small files, once by each tool: what counts is the memory, a fixed amount and so much a file. */
+/** A layer of a million small files, built once by each tool, and unpacked by ours: what counts is the memory, a fixed amount and so much a file. */
 async function benchMillion(report: Report, work: string): Promise<void> {
   const tar = join(work, 'million.tar')
+  const out = join(work, 'out')
   await writeManyFiles(tar, MILLION)
   const peer = peerTools()
-  const ours = await build(OURS, tar, join(work, 'out'))
-  const theirs = peer === undefined ? undefined : await build(peer, tar, join(work, 'out'))
-  rmSync(tar)
-  const what = '1,000,000 files'
+  const theirs = peer === undefined ? undefined : await build(peer, tar, out)
+  try {
+    const ours = await buildInto(OURS, tar, out)
+    rmSync(tar)
+    reportMillion(report, '1,000,000 files', ours, theirs)
+    const unpack = ['unpack', '--log-level', 'error', '-D', out, '--output', tar, join(out, 'bootstrap')]
+    reportMillion(report, '1,000,000 files, unpack', await runTool(OURS.nydusImage, unpack), undefined)
+  } finally {
+    rmSync(out, { recursive: true, force: true })
+    rmSync(tar, { force: true })
+  }
+}
+
+function reportMillion(report: Report, what: string, ours: ToolRun, theirs: ToolRun | undefined): void {
   report.figure({ what, unit: 's', ours: ours.seconds, peer: theirs?.seconds })
   report.figure({
     what: `${what}, memory`,
@@ -105,13 +116,17 @@ async function benchSource(report: Report, name: string, tar: string, work: stri
   })
 }
 
-/** One build by a process of its own. */
+/** One build by a process of its own; nothing of it stays. */
 async function build(tool: Tools, tar: string, out: string): Promise<ToolRun> {
-  mkdirSync(out)
   try {
-    const place = ['-D', out, '-B', join(out, 'bootstrap')]
-    return await runTool(tool.nydusImage, ['create', '--log-level', 'error', '-t', 'tar-rafs', ...place, tar])
+    return await buildInto(tool, tar, out)
   } finally {
     rmSync(out, { recursive: true, force: true })
   }
+}
+
+async function buildInto(tool: Tools, tar: string, out: string): Promise<ToolRun> {
+  mkdirSync(out)
+  const place = ['-D', out, '-B', join(out, 'bootstrap')]
+  return await runTool(tool.nydusImage, ['create', '--log-level', 'error', '-t', 'tar-rafs', ...place, tar])
 }

@@ -8,6 +8,8 @@ export interface ImageData {
 
 /** Bytes asked for in one go: enough to join what lies together into few requests. */
 const WINDOW_BYTES = 4 * 1024 * 1024
+/** Files, or parts of them, asked for in one go. Each costs some KiB until it was read, and there may be a million of a few bytes. */
+const WINDOW_PIECES = 2048
 /** Windows under way: one is written while the next one comes. */
 const WINDOWS_AHEAD = 2
 
@@ -92,7 +94,7 @@ export class ContentStream {
     const pieces: Piece[] = []
     let length = 0
     for (let piece = this.#next(); piece !== undefined; piece = this.#next()) {
-      if (length + piece.length > WINDOW_BYTES) {
+      if (length + piece.length > WINDOW_BYTES || pieces.length === WINDOW_PIECES) {
         this.#left = piece
         break
       }

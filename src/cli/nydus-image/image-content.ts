@@ -10,9 +10,12 @@ const LIMITS = {
   demandRequests: 4,
   prefetchRequests: 1,
   prefetchBandwidth: 0,
-  /** Holds four of the largest chunks: one may be read in several parts. */
-  memoryBytes: 64 * 1024 * 1024,
 }
+
+/** Keeps what came with other chunks until its own file is written. */
+const LEAST_MEMORY_BYTES = 16 * 1024 * 1024
+/** A large chunk may be read in several parts. */
+const LEAST_CHUNKS = 5
 
 /** Contents of an image's files, each chunk verified, with nothing kept on disk; gone after `action`. */
 export async function withImageData(
@@ -21,8 +24,10 @@ export async function withImageData(
   action: (data: ImageData) => Promise<void>,
 ): Promise<void> {
   const decoders = new DecodePool()
+  const memoryBytes = Math.max(LEAST_MEMORY_BYTES, LEAST_CHUNKS * image.chunkSize)
+  const limits = { ...LIMITS, memoryBytes }
   try {
-    const reader = await openImage({ bootstrap: image, backend, cacheDirectory: undefined, decoders, limits: LIMITS })
+    const reader = await openImage({ bootstrap: image, backend, cacheDirectory: undefined, decoders, limits })
     try {
       await action(reader)
     } finally {
