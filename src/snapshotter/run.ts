@@ -11,6 +11,7 @@ import { Mirrors } from './mirrors/index.ts'
 import type { ServedImages } from './parts.ts'
 import { readTemplate } from './registry-config.ts'
 import { snapshotsService } from './service.ts'
+import type { Snapshot } from './snapshot.ts'
 import { notifyManager, takeServiceManager } from './service-manager.ts'
 import { findProgram, type Settings } from './settings/index.ts'
 import { NydusSnapshotter, type Snapshotter } from './snapshotter.ts'
@@ -109,7 +110,8 @@ async function startSnapshotter(
   const directory = settings.remote.mirrorsDir
   const { nydusdPath } = settings.daemon
   const mirrors = directory === '' ? {} : { mirrors: new Mirrors({ directory, nydusdPath, template, log }) }
-  const images = await Images.start({ settings, records, credentials, ...mirrors, log })
+  const isThere = (snapshot: Snapshot): boolean => store.find(snapshot.key)?.id === snapshot.id
+  const images = await Images.start({ settings, records, credentials, ...mirrors, isThere, log })
   const wish = configuredWish(settings, template)
   const kernelImages = await KernelImages.start(
     {

@@ -114,6 +114,7 @@ export class Field implements AsyncDisposable {
       settings: { ...this.settings, ...changes },
       records,
       credentials: this.credentials,
+      isThere: (snapshot) => this.store?.find(snapshot.key)?.id === snapshot.id,
       log,
     })
     return this.images

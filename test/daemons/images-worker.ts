@@ -9,6 +9,7 @@ const images = await Images.start({
   settings,
   records: { daemons: store.records('daemons'), instances: store.records('instances') },
   credentials: { find: async () => undefined },
+  isThere: () => true,
   log: { error: console.error, warn: silent, info: silent, debug: silent },
 })
 for (const snapshot of store.list(['kind==committed'])) {

@@ -2,6 +2,9 @@ import { blobOf, blobUsage, cachedBlobs, removeBlob } from './cache.ts'
 import { messageOf } from './message.ts'
 import type { DaemonLog } from './settings.ts'
 
+/** Images are asked so often what they use before a round is left to the next one. */
+const MOST_TRIES = 5
+
 /** What a round did. `skipped` tells why nothing, or not all, was removed. */
 export interface CollectedCache {
   readonly removed: number
@@ -16,6 +19,8 @@ export class CacheCollector {
   readonly #directory: string
   readonly #log: DaemonLog
   #mounting = 0
+  /** Mounts that ever began: who has one more now than before may not know what images use. */
+  #begun = 0
   #removing: Promise<void> = Promise.resolve()
   #round: Promise<unknown> = Promise.resolve()
 
@@ -27,6 +32,7 @@ export class CacheCollector {
   /** While this runs no blob is removed. */
   async whileMounting<T>(mount: () => Promise<T>): Promise<T> {
     this.#mounting++
+    this.#begun++
     try {
       await this.#removing
       return await mount()
@@ -52,7 +58,8 @@ export class CacheCollector {
     signal: AbortSignal,
   ): Promise<CollectedCache> {
     const found = await cachedBlobs(this.#directory)
-    const inUse = await used()
+    const { inUse, begun } = await this.#inUse(used, signal)
+    const isMounting = (): boolean => this.#mounting > 0 || this.#begun !== begun
     let [removed, failed, freedBytes] = [0, 0, 0]
     const result = (skipped?: string): CollectedCache => ({
       removed,
@@ -66,9 +73,9 @@ export class CacheCollector {
     for (const id of found) {
       if (needed.has(id)) continue
       if (signal.aborted) return result('it was stopped')
-      if (this.#mounting > 0) return result('an image is being mounted')
+      if (isMounting()) return result('an image is being mounted')
       const { bytes } = await blobUsage(this.#directory, id)
-      if (this.#mounting > 0) return result('an image is being mounted')
+      if (isMounting()) return result('an image is being mounted')
       const removing = Promise.withResolvers<void>()
       this.#removing = removing.promise
       try {
@@ -83,5 +90,17 @@ export class CacheCollector {
       }
     }
     return result()
+  }
+
+  /** What images use, and how many mounts had begun when they were asked. One that was mounted meanwhile may not have been asked: then all are asked again. */
+  async #inUse(
+    used: () => Promise<ReadonlySet<string> | undefined>,
+    signal: AbortSignal,
+  ): Promise<{ readonly inUse: ReadonlySet<string> | undefined; readonly begun: number }> {
+    for (let tries = 1; ; tries++) {
+      const begun = this.#begun
+      const inUse = await used()
+      if (begun === this.#begun || tries === MOST_TRIES || signal.aborted) return { inUse, begun }
+    }
   }
 }

@@ -287,7 +287,7 @@ export class Nydusd {
     this.parts.records.put(this.id, JSON.stringify(this.record))
   }
 
-  /** Ends the process, unmounts, and removes all that it had. Never throws: what is left is told. */
+  /** Ends the process, unmounts, and removes all that it had; the record comes last, so that the next start goes on where this process ends. Never throws: what is left is told. */
   async destroy(): Promise<void> {
     await this.turns.take(async () => {
       if (this.state === 'destroyed') return
@@ -295,10 +295,10 @@ export class Nydusd {
       this.state = 'destroyed'
       this.unwatch()
       try {
-        records.remove(this.id)
         await this.#terminate()
         await this.#clear()
         await removeFiles(this.record)
+        records.remove(this.id)
       } catch (error) {
         log.error(`something is left of nydusd ${this.id}: ${messageOf(error)}`)
       }

@@ -48,7 +48,7 @@ export class Fleet {
   async #adoptAll(): Promise<void> {
     const { settings, log } = this.#parts
     await clearLeftovers(this.#parts, this.all)
-    const adopted = inParallel(this.all, (daemon) => daemon.turns.take(() => adopt(daemon)))
+    const adopted = inParallel(this.all, (daemon) => this.#adopt(daemon))
     if (settings.daemonMode === 'shared') {
       const shared = this.shared()
       if (shared.state === 'starting' && shared.record.ProcessID === 0)
@@ -59,6 +59,13 @@ export class Fleet {
     const timer = setTimeout(late.resolve, START_MS)
     await Promise.race([adopted, late.promise])
     clearTimeout(timer)
+  }
+
+  /** One whose only image was released, by a process that was killed before it had ended the daemon too, is ended. */
+  async #adopt(daemon: Nydusd): Promise<void> {
+    if (daemon.isShared || daemon.images.size > 0) return await daemon.turns.take(() => adopt(daemon))
+    this.#parts.log.info(`nydusd ${daemon.id} has nothing to serve, and is ended`)
+    await this.end(daemon)
   }
 
   get all(): readonly Nydusd[] {

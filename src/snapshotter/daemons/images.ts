@@ -5,13 +5,13 @@ import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { SnapshotterError } from '../errors.ts'
 import type { RecordTable } from '../store/index.ts'
-import type { Usage } from '../snapshot.ts'
+import type { Snapshot, Usage } from '../snapshot.ts'
 import { readPublicKey } from './bootstrap.ts'
 import { blobUsage } from './cache.ts'
 import { CacheCollector, type CollectedCache } from './cache-collector.ts'
 import { Cgroup } from './cgroup.ts'
 import { ConfigTemplate, type Credential } from './config-template.ts'
-import type { DaemonImage, DaemonParts } from './daemon.ts'
+import type { DaemonImage, DaemonParts, Nydusd } from './daemon.ts'
 import { DaemonEvents } from './events.ts'
 import { Fleet, type ServedImage } from './fleet.ts'
 import { findRecorded } from './found.ts'
@@ -54,6 +54,8 @@ export interface ImagesParts {
   readonly records: { readonly daemons: RecordTable; readonly instances: RecordTable }
   readonly credentials: CredentialLookup
   readonly mirrors?: MirrorLookup
+  /** Is the snapshot there still? Who asks for its image may be late. */
+  readonly isThere: (snapshot: Snapshot) => boolean
   readonly log: DaemonLog
 }
 
@@ -70,6 +72,7 @@ export class Images {
   readonly #mounter: Mounter
   readonly #collector: CacheCollector
   readonly #fleet: Fleet
+  readonly #isThere: (snapshot: Snapshot) => boolean
   /** Mounts that are under way; whoever asks for the same waits for the same. */
   readonly #pending = new Map<string, Promise<MountedImage>>()
   readonly #turns = new TurnsByKey()
@@ -83,6 +86,7 @@ export class Images {
     this.#parts = daemonParts
     this.events = daemonParts.events
     this.#instances = parts.records.instances
+    this.#isThere = parts.isThere
     this.#collector = new CacheCollector(daemonParts.settings.cache.dir, daemonParts.log)
     const { daemons, lastNumber } = findRecorded(daemonParts, this.#instances)
     this.#fleet = new Fleet(daemonParts, daemons)
@@ -138,6 +142,9 @@ export class Images {
 
   async #ensure(key: string, request: ImageRequest): Promise<MountedImage> {
     return await this.#collector.whileMounting(async () => {
+      // Whoever removes a snapshot releases its image afterwards, and waits for this; what begins later would be nobody's.
+      if (!this.#isThere(request.snapshot))
+        throw new SnapshotterError('NOT_FOUND', `the snapshot ${request.snapshot.key} was removed: not found`)
       const known = this.#find(key)
       if (known === undefined) return await this.#mountNew(key, request)
       const { daemon, image } = known
@@ -157,11 +164,19 @@ export class Images {
       return this.#mounter.described(image, daemon)
     } catch (error) {
       this.#parts.log.warn(messageOf(error)) // whoever asked may have gone
-      this.#instances.remove(key)
-      if (isShared) await daemon.unmount(key).catch((cause: unknown) => this.#parts.log.warn(messageOf(cause)))
-      else await this.#fleet.end(daemon)
+      await this.#undo(key, daemon).catch((cause: unknown) => this.#parts.log.warn(messageOf(cause)))
       throw error
     }
+  }
+
+  /** The record goes last: on a full disk it stays. */
+  async #undo(key: string, daemon: Nydusd): Promise<void> {
+    if (!daemon.isShared) await this.#fleet.end(daemon)
+    else {
+      await daemon.unmount(key).catch((error: unknown) => this.#parts.log.warn(messageOf(error)))
+      await removeConfig(daemon, key)
+    }
+    this.#instances.remove(key)
   }
 
   /** What is mounted, without waiting for anything. */
@@ -202,8 +217,11 @@ export class Images {
       await daemon
         .unmount(key)
         .catch((error: unknown) => this.#parts.log.warn(`${nameOf(found.image)} stays mounted: ${messageOf(error)}`))
-      await rm(dirname(configPath(daemon.record, key)), { recursive: true, force: true })
-    } else await this.#fleet.end(daemon)
+      await removeConfig(daemon, key)
+    } else {
+      daemon.images.delete(key)
+      await this.#fleet.end(daemon)
+    }
     this.#parts.log.info(`${nameOf(found.image)} is unmounted`)
   }
 
@@ -299,4 +317,9 @@ export class Images {
   #keys(wanted: (image: DaemonImage) => boolean): string[] {
     return this.#all().flatMap(({ image }) => (wanted(image) ? [image.record.SnapshotID] : []))
   }
+}
+
+/** Of an image of a shared daemon. It has logins in it. */
+async function removeConfig(daemon: Nydusd, key: string): Promise<void> {
+  await rm(dirname(configPath(daemon.record, key)), { recursive: true, force: true })
 }

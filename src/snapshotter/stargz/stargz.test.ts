@@ -57,7 +57,7 @@ async function start(
     config: `cleanup_on_close = true\n[daemon]\nnydusd_path = "${join(project, 'bin/nydusd')}"\nnydusd_config = "${template}"\n[experimental]\nenable_stargz = true\n`,
     images: async (settings, store) => {
       const records = { daemons: store.records('daemons'), instances: store.records('instances') }
-      return await Images.start({ settings: settings as never, records, credentials, log })
+      return await Images.start({ settings: settings as never, records, credentials, isThere: () => true, log })
     },
     stargz: ({ root }) =>
       new Stargz({ root, program, credentials, access: { skipVerify: false, plainHttp: 'localhost' }, log }),

@@ -1,0 +1,32 @@
+import assert from 'node:assert/strict'
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test } from 'node:test'
+import { CacheCollector } from './cache-collector.ts'
+
+const [OLD, USED] = ['1'.repeat(64), '2'.repeat(64)]
+const LOG = { error: () => {}, warn: () => {}, info: () => {}, debug: () => {} }
+
+test('what an image uses that is mounted while others are asked for their blobs stays in the cache', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'collector-'))
+  try {
+    for (const id of [OLD, USED]) writeFileSync(join(directory, `${id}.blob.data`), '')
+    const collector = new CacheCollector(directory, LOG)
+    const signal = AbortSignal.timeout(60_000)
+    const used = new Set<string>()
+    const collected = await collector.collect(
+      async () => {
+        const before = new Set(used)
+        if (used.size === 0) await collector.whileMounting(async () => void used.add(USED))
+        return before
+      },
+      [],
+      signal,
+    )
+    assert.deepEqual(readdirSync(directory), [`${USED}.blob.data`])
+    assert.deepEqual([collected.removed, collected.skipped], [1, undefined])
+  } finally {
+    rmSync(directory, { recursive: true })
+  }
+})
