@@ -7,6 +7,8 @@ export interface ReadOptions {
   readonly purpose?: 'demand' | 'prefetch'
   /** Past what a proxy distributes: the last resort of `withRetry`. */
   readonly fromSource?: boolean
+  /** What came of this range was wrong: it comes from the source, past mirrors and proxies, and a blob that is a file is looked for anew. */
+  readonly afterWrongBytes?: boolean
 }
 
 /**

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
+import { readdirSync } from 'node:fs'
 import { mkdir, mkdtemp, rename, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -71,6 +72,40 @@ test('a file cut while it is open is TRUNCATED, never zeros; a replaced one stay
   const cut = await backend.open('blob')
   await truncate(path, 1000)
   await assert.rejects(cut.read(0, into, patience()), { code: 'TRUNCATED', message: /cut from 5000 to 1000/ })
+  await backend.close()
+})
+
+test('a file that turned out to be wrong, or was cut, gives way to the one that was put in its place, under readers too', async () => {
+  await using place = await folder()
+  const path = join(place.path, 'blob')
+  const put = async (bytes: Uint8Array): Promise<void> => {
+    await writeFile(`${path}.new`, bytes)
+    await rename(`${path}.new`, path)
+  }
+  const backend = localfsBackend({ dir: place.path })
+  const into = Buffer.alloc(5000)
+  const open = (): number => readdirSync('/proc/self/fd').length
+  await put(pattern(5000, 9))
+  const before = open()
+  const reader = await backend.open('blob')
+  await put(pattern(5000))
+  const others = Array.from({ length: 20 }, async () => await reader.read(0, Buffer.alloc(5000), patience()))
+  await reader.read(0, into, { ...patience(), afterWrongBytes: true })
+  assert.ok(into.equals(pattern(5000)))
+  await Promise.all(others)
+  await reader.read(0, into, { ...patience(), afterWrongBytes: true }) // the same file still
+  await truncate(path, 0)
+  await put(pattern(5000, 7))
+  await reader.read(0, into, patience())
+  assert.ok(into.equals(pattern(5000, 7)))
+  await rm(path)
+  await reader.read(0, into, { ...patience(), afterWrongBytes: true }) // nothing is there: what is open is read
+  assert.ok(into.equals(pattern(5000, 7)))
+  assert.equal(open(), before + 1)
+  const last = assert.rejects(reader.read(0, into, { ...patience(), afterWrongBytes: true }), { code: 'CLOSED' })
+  await reader.close()
+  await last
+  assert.equal(open(), before)
   await backend.close()
 })
 

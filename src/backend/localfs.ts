@@ -1,9 +1,8 @@
-import { constants } from 'node:fs'
-import type { FileHandle } from 'node:fs/promises'
-import { open, stat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Backend, BlobReader, ReadOptions } from './backend.ts'
 import { abortedRead, BackendError, checkBlobId, checkRange, fileFailure } from './errors.ts'
+import { openFile, type OpenedFile } from './opened-file.ts'
 
 /** Where blobs lie. At least one of `blobFile` and `dir`. */
 export interface LocalfsOptions {
@@ -20,7 +19,7 @@ const PIECE_BYTES = 1 << 20
 
 /**
  * Blobs as files. A blob is found and opened by `open`, which is where a missing one is 'NOT_FOUND'; replaced by rename later, the reader keeps the old
- * file. Throws 'BAD_OPTION'.
+ * file, until that turns out to be wrong or cannot be read: then it takes the one that is there. Throws 'BAD_OPTION'.
  */
 export function localfsBackend(options: LocalfsOptions): Backend {
   const { blobFile = '', dir = '' } = options
@@ -41,7 +40,8 @@ class LocalfsBackend implements Backend {
 
   async open(blobId: string): Promise<BlobReader> {
     this.#check(blobId)
-    const reader = await openFile(await this.#locate(blobId), blobId, (ended) => this.#readers.delete(ended))
+    const find = async (): Promise<OpenedFile> => await openFile(await this.#locate(blobId), blobId)
+    const reader = new FileReader({ file: await find(), blobId, find, onClose: () => this.#readers.delete(reader) })
     if (this.#closed) await reader.close()
     this.#check(blobId)
     this.#readers.add(reader)
@@ -91,97 +91,114 @@ async function sizeOf(path: string, blobId: string): Promise<number | undefined>
   }
 }
 
-async function openFile(path: string, blobId: string, onClose: (reader: FileReader) => void): Promise<FileReader> {
-  let file: FileHandle | undefined
-  try {
-    // O_NONBLOCK: a FIFO in the blob's place would hang the open for ever.
-    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
-    const info = await file.stat()
-    if (!info.isFile()) throw new BackendError('IO', `cannot open blob ${blobId}: ${path} is no file`, NEVER)
-    return new FileReader({ file, path, blobId, openedSize: info.size, onClose })
-  } catch (error) {
-    await file?.close()
-    throw fileFailure(`open blob ${blobId}`, error)
-  }
-}
-
 const NEVER = { retryable: false } as const
 
+interface FileReaderParts {
+  readonly file: OpenedFile
+  readonly blobId: string
+  /** Opens what is in the blob's place now. Throws BackendError. */
+  readonly find: () => Promise<OpenedFile>
+  readonly onClose: () => void
+}
+
 class FileReader implements BlobReader {
-  readonly #openedSize: number
-  readonly #file: FileHandle
-  readonly #path: string
-  readonly #blobId: string
-  readonly #onClose: (reader: FileReader) => void
+  readonly #parts: FileReaderParts
+  #file: OpenedFile
+  #renewal: Promise<boolean> | undefined
   #closing: Promise<void> | undefined
 
-  constructor(parts: {
-    file: FileHandle
-    path: string
-    blobId: string
-    openedSize: number
-    onClose: (reader: FileReader) => void
-  }) {
+  constructor(parts: FileReaderParts) {
+    this.#parts = parts
     this.#file = parts.file
-    this.#path = parts.path
-    this.#blobId = parts.blobId
-    this.#openedSize = parts.openedSize
-    this.#onClose = parts.onClose
   }
 
   /** Asks anew: the file may still be growing. */
   async size(signal: AbortSignal): Promise<number> {
-    const what = `find the size of blob ${this.#blobId}`
+    const what = `find the size of blob ${this.#parts.blobId}`
     this.#check(what, signal)
     try {
-      return (await this.#file.stat()).size
+      return await this.#file.size()
     } catch (error) {
       throw this.#failure(what, error)
     }
   }
 
   async read(compressedOffset: number, into: Uint8Array, options: ReadOptions): Promise<void> {
-    const what = `read ${into.length} bytes at ${compressedOffset} of blob ${this.#blobId}`
+    const what = `read ${into.length} bytes at ${compressedOffset} of blob ${this.#parts.blobId}`
     checkRange(what, compressedOffset, into.length)
     this.#check(what, options.signal)
+    if (options.afterWrongBytes === true) await this.#renew()
     for (let filled = 0; filled < into.length; ) {
+      this.#check(what, options.signal)
       const wanted = Math.min(PIECE_BYTES, into.length - filled)
-      const got = await this.#readPiece(what, into, { at: filled, wanted, position: compressedOffset + filled })
-      if (got === 0) throw await this.#truncated(what, filled)
+      const file = this.#file
+      const got = await this.#readPiece(what, file, into, { at: filled, wanted, position: compressedOffset + filled })
+      if (got === 0) {
+        if ((await this.#renew()) && filled === 0) continue
+        throw await this.#truncated(what, file, filled)
+      }
       filled += got
       options.onFilled?.(filled)
-      if (filled < into.length) this.#check(what, options.signal)
     }
   }
 
   close(): Promise<void> {
-    // `FileHandle.close` waits for the reads that are under way.
-    this.#closing ??= this.#file.close().finally(() => this.#onClose(this))
+    this.#closing ??= this.#close()
     return this.#closing
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await this.#renewal // it closes one of its two files
+      await this.#file.close()
+    } finally {
+      this.#parts.onClose()
+    }
   }
 
   async #readPiece(
     what: string,
+    file: OpenedFile,
     into: Uint8Array,
     piece: { at: number; wanted: number; position: number },
   ): Promise<number> {
     try {
-      return (await this.#file.read(into, piece.at, piece.wanted, piece.position)).bytesRead
+      return await file.read(into, piece.at, piece.wanted, piece.position)
     } catch (error) {
+      await this.#renew() // on a network file system a replaced one is stale: the next try has the new one
       throw this.#failure(what, error)
     }
   }
 
-  async #truncated(what: string, filled: number): Promise<BackendError> {
-    const now = await this.#file.stat().then(
-      (info) => info.size,
-      () => undefined, // closed meanwhile: the message does without
-    )
-    const shrunk = now !== undefined && now < this.#openedSize
+  /** Goes on with the file that is in the blob's place now. False when that is the one that is open, or none can be opened. */
+  #renew(): Promise<boolean> {
+    this.#renewal ??= this.#replace().finally(() => (this.#renewal = undefined))
+    return this.#renewal
+  }
+
+  async #replace(): Promise<boolean> {
+    const before = this.#file
+    let found: OpenedFile
+    try {
+      found = await this.#parts.find()
+    } catch (error) {
+      if (!(error instanceof BackendError)) throw error
+      return false // what the read itself failed with is told
+    }
+    const isOther = !found.isSameAs(before) && this.#closing === undefined
+    if (isOther) this.#file = found
+    await (isOther ? before : found).close()
+    return isOther
+  }
+
+  async #truncated(what: string, file: OpenedFile, filled: number): Promise<BackendError> {
+    const { openedSize } = file
+    const now = await file.size().catch(() => undefined) // closed meanwhile: the message does without
+    const shrunk = now !== undefined && now < openedSize
     const hint = shrunk
-      ? `it was cut from ${this.#openedSize} to ${now} bytes while it was open; restore the blob`
-      : `it has ${now ?? this.#openedSize} bytes; the blob is incomplete, or the image belongs to another one`
-    return new BackendError('TRUNCATED', `cannot ${what}: ${this.#path} ended after ${filled}: ${hint}`, NEVER)
+      ? `it was cut from ${openedSize} to ${now} bytes while it was open; restore the blob`
+      : `it has ${now ?? openedSize} bytes; the blob is incomplete, or the image belongs to another one`
+    return new BackendError('TRUNCATED', `cannot ${what}: ${file.path} ended after ${filled}: ${hint}`, NEVER)
   }
 
   #check(what: string, signal: AbortSignal): void {
@@ -191,6 +208,6 @@ class FileReader implements BlobReader {
 
   #failure(what: string, error: unknown): BackendError {
     if (this.#closing !== undefined) return new BackendError('CLOSED', `cannot ${what}: it was closed`)
-    return new BackendError('IO', `cannot ${what} (${this.#path}): ${(error as Error).message}`, { cause: error })
+    return new BackendError('IO', `cannot ${what} (${this.#file.path}): ${(error as Error).message}`, { cause: error })
   }
 }

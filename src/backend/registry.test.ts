@@ -295,6 +295,22 @@ test('a mirror is asked first; without it the registry answers', async () => {
   assert.equal(parts.server.counters().blob.requests, 1)
 })
 
+test('after wrong bytes no mirror is asked', async () => {
+  await using mirror = await setup()
+  await using parts = await setup({}, { mirrors: [{ url: mirror.server.url }] })
+  const id = await push(parts.server, BLOB)
+  await push(mirror.server, BLOB)
+  mirror.server.fail({ match: { route: 'blob' }, times: 10, fault: { kind: 'wrong-bytes', at: 3 } })
+  const reader = await parts.backend.open(id)
+  const into = Buffer.alloc(100)
+  await reader.read(0, into, patience())
+  assert.notDeepEqual(into, BLOB.subarray(0, 100))
+  await reader.read(0, into, { ...patience(), afterWrongBytes: true })
+  assert.deepEqual(into, BLOB.subarray(0, 100))
+  assert.deepEqual([mirror.server.counters().blob.requests, parts.server.counters().blob.requests], [1, 1])
+  await reader.close()
+})
+
 test('HTTPS is asked for unless the scheme is http; without verification, or on this machine where no scheme is said, plain HTTP will do', async () => {
   await using parts = await setup()
   const id = await push(parts.server, BLOB)

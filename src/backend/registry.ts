@@ -250,8 +250,9 @@ class RegistryReader implements BlobReader {
         options.onFilled?.(filled)
       }
       const rest = from === 0 ? into : into.subarray(from)
-      const { purpose = 'demand' } = options
-      return repository.readRange(sha256Digest(blobId), compressedOffset + from, rest, { signal, onFilled, purpose })
+      const { purpose = 'demand', afterWrongBytes: fromSource = false } = options
+      const how = { signal, onFilled, purpose, fromSource }
+      return repository.readRange(sha256Digest(blobId), compressedOffset + from, rest, how)
     })
   }
 

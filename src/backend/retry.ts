@@ -96,9 +96,9 @@ class RetryReader implements BlobReader {
         options.onFilled?.(filled)
       }
       const rest = from === 0 ? into : into.subarray(from)
-      // The last try of a reader who waits, and the one after a proxy had too much to do, go past the proxy.
-      const fromSource =
-        purpose === 'demand' && before !== undefined && (before.isLast || isProxyThrottle(before.error))
+      // The last try of a reader who waits, the one after a proxy had too much to do, and all after wrong bytes, go past the proxy.
+      const isLast = before !== undefined && (before.isLast || isProxyThrottle(before.error))
+      const fromSource = purpose === 'demand' && (isLast || options.afterWrongBytes === true)
       await this.#inner.read(compressedOffset + from, rest, { ...options, fromSource, onFilled })
     }
     const isAhead = purpose === 'prefetch'

@@ -1,6 +1,6 @@
-/** Registries that are dead, slow or lie: a reader gets the right bytes or EIO, in bounded time, and things are well again by themselves. */
+/** Registries that are dead, slow or lie, and files that are damaged: a reader gets the right bytes or EIO, in bounded time, and things are well again by themselves. */
 import assert from 'node:assert/strict'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
@@ -14,7 +14,7 @@ import {
   type RegistryServer,
   startRegistry,
 } from '../registry/index.ts'
-import { CARRIED_BLOBS, carriedImage, differencesSeenApart, Scratch, type TestDaemon } from './testing.ts'
+import { CARRIED_BLOBS, carriedImage, differencesSeenApart, localConfig, Scratch, type TestDaemon } from './testing.ts'
 
 const skip = whyNoFuse() ?? false
 const IMAGE = carriedImage('v6-tar-none-c64k')
@@ -181,4 +181,27 @@ test('a cache that somebody damaged is fetched again, never shown', { skip, time
   await rig.nydusd(ARGS)
   assert.deepEqual(await rig.read(), before)
   assert.deepEqual(await differencesSeenApart(rig.image, IMAGE.tree), [])
+})
+
+test('a damaged blob in a folder gives EIO until the right file is put in its place', {
+  skip,
+  timeout: 180_000,
+}, async () => {
+  await using scratch = new Scratch()
+  const [blobs, id = ''] = [scratch.folder('blobs'), ...IMAGE.blobs]
+  const right = readFileSync(join(CARRIED_BLOBS, id))
+  const put = (bytes: Uint8Array): void => {
+    writeFileSync(join(blobs, 'new'), bytes)
+    renameSync(join(blobs, 'new'), join(blobs, id))
+  }
+  put(Buffer.alloc(right.length, 0x55))
+  writeFileSync(join(scratch.path, 'config.json'), localConfig(blobs, scratch.cache))
+  await scratch.nydusd(ARGS)
+  const path = join(scratch.mnt, 'image', FILE)
+  await assert.rejects(readFile(path), { code: 'EIO' })
+  put(right.subarray(0, 100))
+  await assert.rejects(readFile(path), { code: 'EIO' })
+  put(right)
+  assert.equal((await readFile(path)).length, 65_536)
+  assert.deepEqual(await differencesSeenApart(join(scratch.mnt, 'image'), IMAGE.tree), [])
 })

@@ -27,6 +27,8 @@ export interface FetchParts {
   readonly reader?: Pick<BlobReader, 'read'>
   /** Who waits; default `demand`. */
   readonly purpose?: 'demand' | 'prefetch'
+  /** What came of this range before was wrong. */
+  readonly afterWrongBytes?: boolean
   /** Told of what comes. */
   readonly ahead?: Pick<PrefetchPlace, 'filled' | 'arrived'>
   /** To be told when somebody comes to wait for one of the chunks. */
@@ -49,7 +51,7 @@ export async function fetchRange(
   parts: FetchParts,
   events: FetchEvents,
 ): Promise<void> {
-  const { decoders, buffers, signal, purpose = 'demand' } = parts
+  const { decoders, buffers, signal, purpose = 'demand', afterWrongBytes = false } = parts
   const chunks = arrivals(blob, range)
   const stored = buffers.take(range.length)
   const plain = buffers.take(range.plainLength)
@@ -79,7 +81,8 @@ export async function fetchRange(
   let failure: unknown
   try {
     const reader = parts.reader ?? (await blob.reader())
-    await reader.read(range.compressedOffset, stored.bytes.subarray(0, range.length), { signal, onFilled, purpose })
+    const how = { signal, onFilled, purpose, afterWrongBytes }
+    await reader.read(range.compressedOffset, stored.bytes.subarray(0, range.length), how)
     onFilled(range.length)
     parts.ahead?.arrived(range.length)
   } catch (error) {

@@ -223,6 +223,7 @@ export class Misses {
       buffers: this.#buffers,
       signal,
       purpose,
+      afterWrongBytes: isSecondTry,
       waits,
       ...(ahead && { ahead }),
     } as const
@@ -246,7 +247,7 @@ export class Misses {
       if (purpose === 'demand') this.noteFailure(blob.index, left, failure, beganAt)
       for (const index of left) this.#fail(blob, index, failure)
     }
-    // Perhaps a mirror, or a bit on the way: asked for once more, alone.
+    // Perhaps a mirror, a bit on the way, or a file that was replaced: asked for once more, alone, from the source.
     for (const info of bad) await this.#demandRange(blob, blob.zran?.rangeOf(info) ?? rangeOf(info), true)
     return failure === undefined
   }

@@ -116,6 +116,8 @@ export interface Asked {
 export class ToldBackend implements Backend {
   readonly name = 'told'
   readonly asked: Asked[] = []
+  /** Of each request: whether it was made because what came before was wrong. */
+  readonly afterWrongBytes: boolean[] = []
   /** Before a request is answered; may wait, or throw. `attempt` counts from 0. */
   before: (asked: Asked, attempt: number, signal: AbortSignal) => Promise<void> = async () => {}
   /** Changes what is sent. */
@@ -140,8 +142,10 @@ export class ToldBackend implements Backend {
 
   async close(): Promise<void> {}
 
-  async #read(from: number, into: Uint8Array, { signal, onFilled }: ReadOptions): Promise<void> {
+  async #read(from: number, into: Uint8Array, options: ReadOptions): Promise<void> {
+    const { signal, onFilled, afterWrongBytes = false } = options
     const attempt = this.asked.length
+    this.afterWrongBytes.push(afterWrongBytes)
     const asked = { from, length: into.length }
     this.asked.push(asked)
     await this.before(asked, attempt, signal)

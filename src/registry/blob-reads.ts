@@ -56,17 +56,19 @@ export class BlobReads {
     const fill = new RangeFill({ into, offset, what, onFilled: options.onFilled })
     const { purpose = 'demand' } = options
     const tries = this.#options.transport.tries(signal, purpose === 'prefetch' ? PREFETCH_TRIES : undefined)
-    let route: Route = { purpose, fromSource: false }
+    const { fromSource = false } = options
+    let route: Route = { purpose, fromSource }
     for (;;) {
       const before = fill.filled
       try {
-        await this.#fillOnce(digest, fill, { what, signal, route })
+        await this.#fillOnce(digest, fill, { what, signal, route, mirrors: fromSource ? [] : this.#options.mirrors })
         return
       } catch (error) {
         if (fill.filled - before >= PROGRESS_BYTES) tries.progressed()
         else if (isPeerFailure(error)) tries.leave(purpose === 'demand' ? 1 : 0)
         await tries.failed(error)
-        route = { purpose, fromSource: purpose === 'demand' && (tries.isLast || isProxyThrottle(error)) }
+        const isLast = tries.isLast || isProxyThrottle(error)
+        route = { purpose, fromSource: fromSource || (purpose === 'demand' && isLast) }
       }
     }
   }
@@ -147,8 +149,8 @@ export class BlobReads {
   }
 
   /** Healthy mirrors in their order, then the registry, whose failure is the one that counts. */
-  async #fromAny<T>(read: (endpoint: Endpoint) => Promise<T>): Promise<T> {
-    for (const mirror of this.#options.mirrors) {
+  async #fromAny<T>(read: (endpoint: Endpoint) => Promise<T>, mirrors = this.#options.mirrors): Promise<T> {
+    for (const mirror of mirrors) {
       if (!mirror.healthy) continue
       try {
         const result = await read(mirror.endpoint)
@@ -182,7 +184,7 @@ export class BlobReads {
   #fillOnce(
     digest: Digest,
     fill: RangeFill,
-    context: { what: string; signal: AbortSignal; route: Route },
+    context: { what: string; signal: AbortSignal; route: Route; mirrors: readonly MirrorState[] },
   ): Promise<void> {
     return this.#fromAny(async (endpoint) => {
       if (fill.done) return
@@ -201,7 +203,7 @@ export class BlobReads {
       )
       fill.ended()
       if (redirected && endpoint === this.#options.endpoint) this.#remember(digest, url)
-    })
+    }, context.mirrors)
   }
 
   /** True when the remembered object store gave the rest; false when there is none or it failed: the registry may know a fresh address. */

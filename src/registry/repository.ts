@@ -20,6 +20,8 @@ export interface RangeOptions extends RequestOptions {
   readonly onFilled?: (filled: number) => void
   /** Proxies are told; default `demand`. */
   readonly purpose?: 'demand' | 'prefetch'
+  /** Past mirrors and what proxies distribute, since what came was wrong. */
+  readonly fromSource?: boolean
 }
 export interface BlobStreamOptions extends RequestOptions {
   /** Where to start; from 0 the digest is verified at the end, from elsewhere only the length can be. */
