@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { ChunkInfo } from '../blob/index.ts'
 import { openBootstrap } from '../rafs/index.ts'
 import { checkBootstrap } from './index.ts'
 import { buildTar, tarOf } from './testing.ts'
@@ -7,6 +8,8 @@ import { buildTar, tarOf } from './testing.ts'
 /** Source: docs/formats/rafs-v6.md, superblock and extended inode. */
 const META_BLOCK_AT = 1024 + 40
 const NLINK_AT = 44
+/** In the 80-byte record. Source: docs/formats/rafs-v5.md, "Chunk record". */
+const RECORD_INDEX_AT = 72
 
 test('a check counts the names of a file, also of one that says it has one', async () => {
   const archive = await tarOf([
@@ -34,4 +37,25 @@ test('a check counts the names of a file, also of one that says it has one', asy
     )
     view.setUint32(nlinkOf(name), before, true)
   }
+})
+
+test('a check tells of a chunk that the image has no record of, which no reader could get', async () => {
+  const archive = await tarOf(['a', 'b'].map((path) => ({ path, content: Buffer.alloc(5000, path) })))
+  const { bootstrap } = await buildTar(archive)
+  const image = openBootstrap(bootstrap)
+  const info = new ChunkInfo()
+  image.layout(0).chunk(1, info)
+  const record = Buffer.from(bootstrap.buffer, bootstrap.byteOffset, bootstrap.length).indexOf(info.digest)
+  assert.ok(record > 0)
+  new DataView(bootstrap.buffer, bootstrap.byteOffset).setUint32(record + RECORD_INDEX_AT, 0, true)
+  const findings = [...checkBootstrap(openBootstrap(bootstrap))]
+  const about = findings.filter(({ message }) => message.includes('of which the image has no record'))
+  assert.deepEqual(
+    about.map(({ part, object }) => [part, object]),
+    [['chunks', '"/b"']],
+  )
+  assert.match(
+    about[0]?.message ?? '',
+    new RegExp(`^chunk 0 is number 1 of blob ${image.blobs[0]?.id}, .* build or optimize`),
+  )
 })
