@@ -229,7 +229,7 @@ describe('images over plain tars', { skip: noShared }, () => {
       )
     const same = run(['merge', '-B', 'm', 'one.boot', 'two.boot'], folder)
     assert.equal(same.exit, 1)
-    assert.match(same.stderr, /two layers have the blob id same, and different tars/)
+    assert.match(same.stderr, /two layers have the blob id same, and different blobs/)
     assert.ok(!existsSync(join(folder, 'm')))
   })
 })

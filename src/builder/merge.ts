@@ -191,25 +191,12 @@ class MergeTable {
     return loadFiles(image, this.files, indexes)
   }
 
-  /** Ids of plain tars may be chosen freely, and then be those of others. Layers with other digests may be stored alike. */
-  #same(index: number, { id, features, compressedSize, chunkCount, digest }: BlobInfo): number {
-    const known = this.blobs[index]
-    if (known?.digest !== digest)
-      throw new BuilderError(
-        'BAD_LAYER',
-        `blob ${id} is digested with ${known?.digest} in one layer and with ${digest} in another: build both with the same --digester`,
-      )
-    const isSame = known?.compressedSize === compressedSize && known.chunkCount === chunkCount
-    if (isSame || (features & BLOB_FEATURES.TARFS) === 0) return index
-    throw new BuilderError(
-      'BAD_LAYER',
-      `two layers have the blob id ${id}, and different tars: give each its own --blob-id`,
-    )
-  }
-
   #add(blob: BlobInfo, layer: MergeLayer | undefined): number {
     const known = this.#indexes.get(blob.id)
-    if (known !== undefined) return this.#same(known, blob)
+    if (known !== undefined) {
+      checkSame(this.blobs[known], blob)
+      return known
+    }
     const index = this.blobs.length
     this.#indexes.set(blob.id, index)
     const imported = importedBlob(blob, index)
@@ -227,9 +214,14 @@ class MergeTable {
   }
 }
 
-/** Whoever merges names blobs, and may give several layers one name. */
+/** Ids may be chosen freely, of plain tars by who builds and of all blobs by who merges: two that are called alike must be one. */
 function checkSame(known: BlobInfo | undefined, { id, digest, chunkCount, uncompressedSize }: BlobInfo): void {
-  if (known?.digest === digest && known.chunkCount === chunkCount && known.uncompressedSize === uncompressedSize) return
+  if (known?.digest !== digest)
+    throw new BuilderError(
+      'BAD_LAYER',
+      `blob ${id} is digested with ${known?.digest} in one layer and with ${digest} in another: build both with the same --digester`,
+    )
+  if (known.chunkCount === chunkCount && known.uncompressedSize === uncompressedSize) return
   throw new BuilderError('BAD_LAYER', `two layers have the blob id ${id}, and different blobs: give each its own`)
 }
 
