@@ -93,7 +93,14 @@ const SHARED: ReadonlyArray<readonly [name: string, options: readonly string[], 
     {},
     { ...FILES, enable_convergent_encryption: true },
   ],
+  ['encrypted by a constant, without digests in the blob', [], {}, { ...FILES, enable_convergent_encryption: true }],
   ['encrypted by a constant', ['--features', 'blob-toc'], {}, { ...FILES, enable_convergent_encryption: true }],
+  [
+    'encrypted by digests v6, which validation has loaded',
+    ['--features', 'blob-toc'],
+    { validate: true },
+    { ...FILES, enable_convergent_encryption: true },
+  ],
 ]
 
 for (const [name, options, cache, files] of SHARED)

@@ -18,15 +18,17 @@ export async function openCache(
   return await openChunkCache({ directory, blobId: info.id, chunkCount, uncompressedSize, form, isAlwaysVerified })
 }
 
-function formOf({ info, bootstrap, cacheForm }: ImageBlobParts): CacheForm {
+function formOf({ info, bootstrap, cacheForm, dedup }: ImageBlobParts): CacheForm {
   if (cacheForm?.compressed === true) {
     const size = storedDataSize(info)
     return { kind: 'stored', size: size > 0 ? size : endOfChunks(bootstrap.layout(info.index)) }
   }
   if (cacheForm?.encryption === undefined) return { kind: 'plain' }
   const { key, convergent } = cacheForm.encryption
-  // What upstream knows of digests: nothing of those that the blob has too, unless it validates.
-  const isDigestKnown = (info.features & BLOB_FEATURES.INLINED_CHUNK_DIGEST) === 0 || cacheForm.validate
+  // What upstream knows of digests: those of v5; of v6, where its chunks are those of the compression context, the ones in the blob, when it has a use for them.
+  const hasContext = info.metaCompressedSize > 0 && info.metaUncompressedSize > 0
+  const areInBlob = (info.features & BLOB_FEATURES.INLINED_CHUNK_DIGEST) !== 0
+  const isDigestKnown = !hasContext || (areInBlob && (cacheForm.validate || dedup !== undefined))
   return { kind: 'encrypted', key, convergent: convergent ? (isDigestKnown ? 'digest' : 'constant') : undefined }
 }
 

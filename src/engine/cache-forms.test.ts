@@ -6,6 +6,8 @@ import { basename, join } from 'node:path'
 import { after, test } from 'node:test'
 import { localfsBackend } from '../backend/index.ts'
 import { buildLayer } from '../builder/index.ts'
+import { BLOB_FEATURES } from '../blob/index.ts'
+import { PageCipher } from '../codec/index.ts'
 import { Attributes, type Bootstrap, ChunkSpan, isType, MODE, openBootstrap, walkBootstrap } from '../rafs/index.ts'
 import { DecodePool, type ImageCacheForm, type ImageReader, openImage } from './index.ts'
 import { addDerivedBlobs, buildTestImage, LIMITS, pattern, readFile, ToldBackend } from './testing.ts'
@@ -115,6 +117,19 @@ test('an encrypted cache shows nothing; with another key all is fetched again, a
   await readAll(other.reader)
   assert.ok(other.reader.counters.badChunks > 0 && other.backend.asked.length > 0)
   await other.reader.close()
+})
+
+test('convergent encryption of a v6 blob without digests inside has the key that the original takes there', async () => {
+  assert.equal((image.bootstrap.blobs[0]?.features ?? 0) & BLOB_FEATURES.INLINED_CHUNK_DIGEST, 0)
+  const constant = Buffer.from('aced146994231eca448ced2f6b400c00fdbb3facddc7d9ee83f65cd93caa287c', 'hex')
+  for (const validate of [false, true]) {
+    const cache = newCache()
+    const { reader } = await open(cache, { ...PLAIN, validate, encryption: { key, convergent: true } })
+    await readAll(reader)
+    await reader.close()
+    const page = readFileSync(filesOf(cache).data).subarray(0, 4096)
+    assert.ok(Buffer.from(new PageCipher(constant).decrypt(page)).equals(image.files['a.bin'].subarray(0, 4096)))
+  }
 })
 
 test('a directory that was used in one form and then in another gives right bytes in both', async () => {
