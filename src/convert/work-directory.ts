@@ -2,6 +2,9 @@ import { mkdir, mkdtemp, rm, rmdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ConvertError } from './errors.ts'
 
+/** Others that end at the same moment, one after another. */
+const MOST_TRIES = 100
+
 /** A folder of our own inside of the user's work directory; `dispose` removes it, and the work directory too when it was made for this. */
 export interface WorkDirectory extends AsyncDisposable {
   readonly path: string
@@ -10,14 +13,12 @@ export interface WorkDirectory extends AsyncDisposable {
 /** Makes the work directory when it is absent. Throws 'OUTPUT'. */
 export async function openWorkDirectory(base: string): Promise<WorkDirectory> {
   try {
-    // The first folder that had to be made, if any.
-    const made = await mkdir(base, { recursive: true })
-    const path = await mkdtemp(join(base, 'nydusify-'))
+    const { path, isOurs } = await makeFolder(base)
     return {
       path,
       async [Symbol.asyncDispose]() {
         await rm(path, { recursive: true, force: true })
-        if (made !== undefined) await removeWhenEmpty(base)
+        if (isOurs) await removeWhenEmpty(base)
       },
     }
   } catch (cause) {
@@ -27,6 +28,18 @@ export async function openWorkDirectory(base: string): Promise<WorkDirectory> {
       { cause },
     )
   }
+}
+
+/** `isOurs`: the work directory was made for it. Another process may have made it before, and remove it before there is something in it. */
+async function makeFolder(base: string): Promise<{ readonly path: string; readonly isOurs: boolean }> {
+  let isOurs = false
+  for (let tries = 1; ; tries++)
+    try {
+      if ((await mkdir(base, { recursive: true })) !== undefined) isOurs = true
+      return { path: await mkdtemp(join(base, 'nydusify-')), isOurs }
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || tries === MOST_TRIES) throw error
+    }
 }
 
 /** Another process may use the folder meanwhile: its files stay. */
