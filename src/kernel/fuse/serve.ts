@@ -4,6 +4,7 @@ import type { FuseControl } from './control.ts'
 import { answerInit, type FuseSessionFacts, type FuseWishes } from './init.ts'
 import { FuseReply } from './reply.ts'
 import { FuseRequest } from './request.ts'
+import { requestMemory } from './request-memory.ts'
 import { sendFuse } from './send.ts'
 import { ERRNO, MAX_READ_BYTES, OPCODE, PAGE } from './wire.ts'
 
@@ -44,8 +45,9 @@ const WAIT_MS = 1_000
 export function serveFuse(serving: FuseServing): 'unmounted' | 'stopped' {
   const { fd, control, worker } = serving
   const c = libc()
-  const requestBytes = Math.max(REQUEST_BYTES, serving.wishes.maxWriteBytes + WRITE_HEAD_BYTES)
-  let request = new FuseRequest(new ArrayBuffer(requestBytes))
+  const { maxWriteBytes } = serving.wishes
+  const requestBytes = Math.max(REQUEST_BYTES, maxWriteBytes + WRITE_HEAD_BYTES)
+  let request = new FuseRequest(requestMemory(requestBytes, maxWriteBytes > REQUEST_BYTES))
   let requestAddress = c.address(request.bytes)
   const reply = new FuseReply()
   control.announce(worker, c.gettid())
@@ -64,7 +66,7 @@ export function serveFuse(serving: FuseServing): 'unmounted' | 'stopped' {
           continue
         }
         if (errno === ERRNO.EINVAL && request.bytes.length < LARGE_REQUEST_BYTES) {
-          request = new FuseRequest(new ArrayBuffer(LARGE_REQUEST_BYTES))
+          request = new FuseRequest(requestMemory(LARGE_REQUEST_BYTES, maxWriteBytes > REQUEST_BYTES))
           requestAddress = c.address(request.bytes)
           continue
         }
