@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync }
 import { basename, join, resolve } from 'node:path'
 import { build, type Plugin } from 'esbuild'
 import { ScriptArguments } from '../test/script-arguments.ts'
+import { thirdPartyNotices } from './notices.ts'
 
 const root = join(import.meta.dirname, '..')
 const given = new ScriptArguments(
@@ -57,8 +58,10 @@ const undici: Plugin = {
 /** Stands for the build's name until all files of it are known. */
 const UNNAMED_BUILD = '@nydus-build@'
 
-const { outputFiles } = await build({
+const { outputFiles, metafile } = await build({
   write: false,
+  metafile: true,
+  absWorkingDir: root,
   entryPoints: [...tools, ...workers, services, { out: 'undici', in: 'undici' }],
   plugins: [undici],
   outdir: dist,
@@ -88,13 +91,17 @@ const name = createHash('sha256')
 for (const { contents } of outputFiles) name.update(contents)
 const buildId = name.digest('hex').slice(0, 16)
 mkdirSync(dist, { recursive: true })
-const files = outputFiles.map(({ path, text }) => {
+const bundles = outputFiles.map(({ path, text }) => {
   const isOwn = basename(path) !== 'undici.cjs' // which loads with its first use what it seldom needs
   const code = (isOwn ? text.replace(LAZY, 'lazyBuiltin("$1")') : text).replaceAll(UNNAMED_BUILD, buildId)
   if (isOwn && /require\("node:(?:crypto|zlib|child_process|sqlite)"\)/.test(code))
     throw new Error(
       `${path} loads a part of Node at once that should wait for its first use: LAZY no longer fits what esbuild writes`,
     )
+  return { path, code }
+})
+const notices = { path: join(dist, 'THIRD-PARTY-NOTICES'), code: thirdPartyNotices(root, Object.keys(metafile.inputs)) }
+const files = [...bundles, notices].map(({ path, code }) => {
   const beside = `${path}.${process.pid}`
   writeFileSync(beside, code)
   return { path, beside }

@@ -41,6 +41,11 @@ function packageTree(root: string): TreeEntry[] {
     text(CONFIGURATIONS[0] ?? '', snapshotterConfig()),
     text(CONFIGURATIONS[1] ?? '', NYDUSD_CONFIG),
     { path: '/usr/share/doc/nydus-node/copyright', mode: 0o644, content: { file: join(root, 'LICENSE') } },
+    {
+      path: '/usr/share/doc/nydus-node/THIRD-PARTY-NOTICES',
+      mode: 0o777,
+      content: { link: '../../../lib/nydus-node/dist/THIRD-PARTY-NOTICES' },
+    },
   ]
 }
 

@@ -46,8 +46,8 @@ export function installedTree(root: string): TreeEntry[] {
   for (const name of ['package.json', 'LICENSE', 'README.md', 'CHANGELOG.md'])
     entries.push(fileAt(join(root, name), `${HOME}/${name}`))
   entries.push(...below(join(root, 'bin'), `${HOME}/bin`))
-  const bundles = below(join(root, 'dist'), `${HOME}/dist`).filter(({ path }) => path.endsWith('.cjs'))
-  if (bundles.length === 0) throw new Error('dist/ is empty: npm run build')
+  const bundles = below(join(root, 'dist'), `${HOME}/dist`).filter(({ path }) => /\.cjs$|-NOTICES$/.test(path))
+  if (bundles.length < 2) throw new Error('dist/ is empty: npm run build')
   entries.push(...bundles)
   for (const name of [...MODULES, ...native])
     entries.push(
