@@ -9,7 +9,7 @@ import {
   ChunkInfo,
 } from '../blob/index.ts'
 import { CodecError, type CompressionName, compressor, digester, type DigestName } from '../codec/index.ts'
-import { type Bootstrap, ChunkSpan, type RafsChunk } from '../rafs/index.ts'
+import { type Bootstrap, chunkFrom, ChunkSpan, type RafsChunk } from '../rafs/index.ts'
 import { storedForm } from './chunk-work.ts'
 import { BuilderError } from './errors.ts'
 import { toKey } from './image-path.ts'
@@ -211,8 +211,8 @@ type StoredForm = Pick<RafsChunk, 'compressed' | 'encrypted'> & { readonly store
 async function append(of: RafsChunk, taken: Taken, target: CopyTarget): Promise<RafsChunk> {
   const { writer, blobIndex } = target
   const { stored, ...form } = taken.stored === undefined ? encoded(taken.plain, target) : { stored: taken.stored }
-  const place = { blobIndex, index: 0, compressedOffset: 0, compressedSize: 0, uncompressedOffset: 0 }
-  const appended = { ...of, ...form, ...place, digest: taken.digest }
+  const place = { index: 0, compressedOffset: 0, compressedSize: 0, uncompressedOffset: 0 }
+  const appended = { ...chunkFrom(of, blobIndex), ...form, ...place, digest: taken.digest }
   await writer.append(appended, stored)
   return appended
 }

@@ -1,5 +1,13 @@
 import { BLOB_FEATURES, type BlobInfo } from '../blob/index.ts'
-import { chunkFrom, hybridOrder, type RafsChunk, type RafsNode, readTree } from '../rafs/index.ts'
+import {
+  type ChunkId,
+  chunkFrom,
+  FileTree,
+  loadFiles,
+  type NodeId,
+  type RafsChunk,
+  type StoredChunk,
+} from '../rafs/index.ts'
 import { ChunkCopier, type CopiedImage } from './chunk-copier.ts'
 import { type BlobPlan, type BlobUse, type CompactLimits, planCompaction, usedRatio } from './compact-plan.ts'
 import type { ChunkDictionary } from './dictionary.ts'
@@ -50,11 +58,12 @@ export async function compactImage(
 class Compaction {
   readonly #from: CopiedImage
   readonly #options: CompactOptions
-  /** Chunks that nodes have, and what they name instead. */
-  readonly #instead = new Map<RafsChunk, RafsChunk>()
+  readonly #files = new FileTree()
+  /** By chunk that files have: what they name instead. */
+  #instead = new Uint32Array(0)
   /** Blobs of the image, then those of the dictionary that came to it. */
   readonly #blobs: BlobInfo[]
-  readonly #used: Array<Set<RafsChunk>>
+  readonly #used: Array<Set<ChunkId>>
 
   constructor(from: CopiedImage, options: CompactOptions) {
     this.#from = from
@@ -66,7 +75,7 @@ class Compaction {
   async run(): Promise<readonly BlobInfo[] | undefined> {
     const { image } = this.#from
     if (image.blobs.length < this.#options.minBlobs) return undefined
-    const { root } = readTree(image)
+    const root = loadFiles(image, this.#files, [...image.blobs.keys()])
     this.#collect(root)
     const uses = await this.#uses()
     const plans = planCompaction(uses, this.#options)
@@ -76,26 +85,30 @@ class Compaction {
   }
 
   /** Which chunks are used, each digest from one blob: the dictionary's, or the first that has it. */
-  #collect(root: RafsNode): void {
-    const known = new Map<string, RafsChunk>()
-    for (const { chunks } of hybridOrder(root)) {
-      for (const chunk of chunks) {
-        if (this.#instead.has(chunk)) continue
-        const chosen = this.#mayChange(chunk.blobIndex) ? this.#chosen(chunk, known) : chunk
-        this.#instead.set(chunk, chosen)
-        this.#used[chosen.blobIndex]?.add(chosen)
+  #collect(root: NodeId): void {
+    const files = this.#files
+    const known = new Map<string, ChunkId>()
+    this.#instead = new Uint32Array(files.chunks.end)
+    for (const id of files.hybridOrder(root)) {
+      const count = files.chunkCount(id)
+      for (let at = 0; at < count; at += 1) {
+        const chunk = files.chunks.at(files.chunk(id, at))
+        if (this.#instead[chunk.id] !== 0) continue
+        const chosen = this.#mayChange(chunk.blobIndex) ? this.#chosen(chunk, known) : chunk.id
+        this.#instead[chunk.id] = chosen
+        this.#used[files.chunks.at(chosen).blobIndex]?.add(chosen)
       }
     }
   }
 
-  #chosen(chunk: RafsChunk, known: Map<string, RafsChunk>): RafsChunk {
+  #chosen(chunk: StoredChunk, known: Map<string, ChunkId>): ChunkId {
     const key = `${this.#blobs[chunk.blobIndex]?.digest} ${chunk.uncompressedSize} ${toKey(chunk.digest)}`
-    const chosen = known.get(key) ?? this.#fromDictionary(chunk) ?? chunk
+    const chosen = known.get(key) ?? this.#fromDictionary(chunk) ?? chunk.id
     known.set(key, chosen)
     return chosen
   }
 
-  #fromDictionary(chunk: RafsChunk): RafsChunk | undefined {
+  #fromDictionary(chunk: RafsChunk): ChunkId | undefined {
     const { dictionary } = this.#options
     const found = dictionary?.get(toKey(chunk.digest))
     const blob = found === undefined ? undefined : dictionary?.blobs[found.blobIndex]
@@ -106,7 +119,7 @@ class Compaction {
       blobIndex = this.#blobs.push(importedBlob(blob, this.#blobs.length)) - 1
       this.#used.push(new Set())
     }
-    return chunkFrom(found, blobIndex)
+    return this.#files.chunks.add(chunkFrom(found, blobIndex))
   }
 
   #mayChange(blobIndex: number): boolean {
@@ -120,7 +133,7 @@ class Compaction {
     const uses: BlobUse[] = []
     for (const [index, blob] of this.#blobs.entries()) {
       let usedSize = 0
-      for (const { compressedSize } of this.#used[index] ?? []) usedSize += compressedSize
+      for (const id of this.#used[index] ?? []) usedSize += this.#files.chunks.at(id).compressedSize
       const mayChange = this.#mayChange(index)
       const storedSize =
         blob.compressedSize === 0 && mayChange && usedSize > 0 ? await this.#sizeOf(blob) : blob.compressedSize
@@ -159,31 +172,43 @@ class Compaction {
     }
   }
 
-  async #rebuild(root: RafsNode, plans: readonly BlobPlan[]): Promise<readonly BlobInfo[]> {
+  async #rebuild(root: NodeId, plans: readonly BlobPlan[]): Promise<readonly BlobInfo[]> {
     const { image, signal } = this.#from
     const copier = new ChunkCopier(this.#from)
     const made: NewBlob[] = []
     const blobs: BlobInfo[] = []
-    const moved = new Map<RafsChunk, RafsChunk>()
+    const { chunks } = this.#files
+    /** By chunk that is used: which one it is in the new image. */
+    const moved = new Uint32Array(chunks.end)
     try {
       for (const [index, plan] of plans.entries()) {
         const blob = this.#blobs[index]
         if (plan.kind === 'drop' || blob === undefined) continue
         const blobIndex = blobs.length
         if (plan.kind === 'keep') {
-          for (const chunk of this.#used[index] ?? []) moved.set(chunk, { ...chunk, blobIndex })
+          for (const id of this.#used[index] ?? []) {
+            chunks.at(id).blobIndex = blobIndex
+            moved[id] = id
+          }
           blobs.push({ ...blob, index: blobIndex })
           continue
         }
         const rebuilt = await this.#newBlob(blob, blobIndex, made)
-        const chunks = plan.from.flatMap((source) => [...(this.#used[source] ?? [])]).sort(byPlace)
-        for (const [at, chunk] of (await rebuilt.write(chunks, copier)).entries()) moved.set(chunks[at] ?? chunk, chunk)
+        const sources = plan.from.flatMap((source) => [...(this.#used[source] ?? [])].map((id) => chunks.at(id)))
+        const copies = await rebuilt.write(sources.sort(byPlace), copier)
+        const ids = new Map<RafsChunk, ChunkId>()
+        for (const [at, { id }] of sources.entries()) {
+          const copy = copies[at]
+          if (copy === undefined) continue
+          moved[id] = ids.get(copy) ?? chunks.add(copy)
+          ids.set(copy, moved[id])
+        }
         blobs.push(rebuilt.info)
         this.#options.onStep(`compactor: successfully rebuild blob ${rebuilt.info.id}`)
       }
-      for (const node of hybridOrder(root)) node.chunks = node.chunks.map((chunk) => this.#placeOf(chunk, moved))
+      this.#move(root, moved)
       const { bootstrapPath } = this.#options
-      await publishImage(made, rewriteImage(image, { root, blobs }), { bootstrapPath, signal })
+      await publishImage(made, rewriteImage(image, { files: this.#files, root, blobs }), { bootstrapPath, signal })
       return blobs
     } finally {
       await copier.close()
@@ -207,14 +232,22 @@ class Compaction {
     return blob
   }
 
-  #placeOf(chunk: RafsChunk, moved: ReadonlyMap<RafsChunk, RafsChunk>): RafsChunk {
-    const placed = moved.get(this.#instead.get(chunk) ?? chunk)
-    if (placed === undefined)
-      throw new BuilderError(
-        'READBACK',
-        `chunk ${chunk.index} of blob ${chunk.blobIndex} went nowhere; please report this`,
-      )
-    return placed
+  /** Lets all files name the chunks of the new image; names of one file have one list. */
+  #move(root: NodeId, moved: Uint32Array): void {
+    const files = this.#files
+    for (const node of files.hybridOrder(root)) {
+      if (files.inode(node) !== node) continue
+      const { start, count } = files.chunkList(node)
+      for (let place = start; place < start + count; place += 1) {
+        const chunk = files.chunks.use(place)
+        const placed = moved[this.#instead[chunk]]
+        if (placed === 0) {
+          const { index, blobIndex } = files.chunks.at(chunk)
+          throw new BuilderError('READBACK', `chunk ${index} of blob ${blobIndex} went nowhere; please report this`)
+        }
+        files.chunks.setUse(place, placed)
+      }
+    }
   }
 }
 

@@ -1,8 +1,7 @@
 import type { BlobInfo } from '../blob/index.ts'
-import { findChild, type RafsNode, readTree } from '../rafs/index.ts'
+import { type ChunkId, FileTree, loadFiles, type NodeId, type RafsChunk } from '../rafs/index.ts'
 import { ChunkCopier, type CopiedImage } from './chunk-copier.ts'
 import { BuilderError, coded } from './errors.ts'
-import { FILE_TYPES } from './layer-tree.ts'
 import { importedBlob } from './merge.ts'
 import { NewBlob, publishImage } from './new-blob.ts'
 import { type PrefetchFile, touches } from './prefetch-files.ts'
@@ -39,19 +38,17 @@ export async function optimizeImage(from: CopiedImage, options: OptimizeOptions)
 
 async function optimize(
   from: CopiedImage,
-  { files, bootstrapPath, blobFolder }: OptimizeOptions,
+  { files: wanted, bootstrapPath, blobFolder }: OptimizeOptions,
 ): Promise<OptimizedImage> {
   const { image, signal } = from
   if (image.isTarfs) throw new BuilderError('UNSUPPORTED', 'tarfs images have no chunks that could be copied')
-  const { root } = readTree(image)
+  const files = new FileTree()
+  const root = loadFiles(image, files, [...image.blobs.keys()])
   const known = image.blobs.map(importedBlob)
-  const groups = linkedNodes(root)
-  const { chosen, skipped } = choose(root, files, image.chunkSize)
-  const chunks = [
-    ...new Set([...chosen].flatMap(([node, numbers]) => [...numbers].map((at) => node.chunks[at]))),
-  ].filter((chunk) => chunk !== undefined)
+  const { chosen, skipped } = choose(files, root, wanted, image.chunkSize)
+  const chunks = [...new Set(chosen.map((place) => files.chunks.use(place)))]
   if (chunks.length === 0) {
-    await publishImage([], rewriteImage(image, { root, blobs: known }), { bootstrapPath, signal })
+    await publishImage([], rewriteImage(image, { files, root, blobs: known }), { bootstrapPath, signal })
     return { blobs: known, hasNewBlob: false, skipped }
   }
   const blobIndex = known.length
@@ -66,14 +63,11 @@ async function optimize(
   })
   const copier = new ChunkCopier(from)
   try {
-    const copied = await blob.write(chunks, copier)
-    const moved = new Map(chunks.map((chunk, at) => [chunk, copied[at] ?? chunk]))
-    for (const [node, numbers] of chosen) {
-      const own = node.chunks.map((chunk, at) => (numbers.has(at) ? (moved.get(chunk) ?? chunk) : chunk))
-      for (const name of groups.get(node) ?? [node]) name.chunks = own
-    }
+    const stored = chunks.map((id) => files.chunks.at(id))
+    const copied = await blob.write(stored, copier)
+    useCopies(files, chosen, new Map(chunks.map((id, at) => [id, copied[at]])))
     const blobs = [...known, blob.info]
-    await publishImage([blob], rewriteImage(image, { root, blobs }), { bootstrapPath, signal })
+    await publishImage([blob], rewriteImage(image, { files, root, blobs }), { bootstrapPath, signal })
     return { blobs, hasNewBlob: true, skipped }
   } finally {
     await copier.close()
@@ -81,45 +75,52 @@ async function optimize(
   }
 }
 
-/** Chunks to copy, by the first name of each file; in the order of the list. */
+/** Places in the list of chunks whose chunks are to be copied, each once, in the order of the list of files. Names of one file have their places together. */
 function choose(
-  root: RafsNode,
-  files: readonly PrefetchFile[],
+  files: FileTree,
+  root: NodeId,
+  wanted: readonly PrefetchFile[],
   chunkSize: number,
-): { readonly chosen: Map<RafsNode, Set<number>>; readonly skipped: string[] } {
-  const chosen = new Map<RafsNode, Set<number>>()
+): { readonly chosen: readonly number[]; readonly skipped: string[] } {
+  const chosen = new Map<NodeId, Set<number>>()
   const skipped: string[] = []
-  for (const { path, ranges } of files) {
-    const node = nodeAt(root, path)
-    if (node === undefined || (node.mode & FILE_TYPES.mask) !== FILE_TYPES.file) {
+  for (const { path, ranges } of wanted) {
+    const id = fileAt(files, root, path)
+    if (id === 0 || !files.isFile(id)) {
       skipped.push(path)
       continue
     }
-    const numbers = chosen.get(node) ?? new Set<number>()
-    chosen.set(node, numbers)
-    for (const [at, chunk] of node.chunks.entries())
-      if (ranges?.some((range) => touches(range, at * chunkSize, chunk.uncompressedSize)) !== false) numbers.add(at)
+    const places = chosen.get(files.inode(id)) ?? new Set<number>()
+    chosen.set(files.inode(id), places)
+    const { start, count } = files.chunkList(id)
+    for (let at = 0; at < count; at += 1) {
+      const { uncompressedSize } = files.chunks.at(files.chunk(id, at))
+      if (ranges?.some((range) => touches(range, at * chunkSize, uncompressedSize)) !== false) places.add(start + at)
+    }
   }
-  return { chosen, skipped }
+  return { chosen: [...chosen.values()].flatMap((places) => [...places]), skipped }
 }
 
-function nodeAt(root: RafsNode, path: string): RafsNode | undefined {
-  let node: RafsNode | undefined = root
+/** 0 when there is none. */
+function fileAt(files: FileTree, root: NodeId, path: string): NodeId {
+  let id = root
   for (const name of path.split('/').filter((part) => part !== '' && part !== '.'))
-    node = node && findChild(node, Buffer.from(name))
-  return node
+    if (id !== 0) id = files.find(id, Buffer.from(name).toString('latin1'))
+  return id
 }
 
-/** All names of nodes that have several. */
-function linkedNodes(root: RafsNode): Map<RafsNode, readonly RafsNode[]> {
-  const groups = new Map<object, RafsNode[]>()
-  const open = [root]
-  for (let node = open.pop(); node !== undefined; node = open.pop()) {
-    for (const child of node.children ?? []) open.push(child)
-    if (node.link === undefined) continue
-    const known = groups.get(node.link)
-    if (known === undefined) groups.set(node.link, [node])
-    else known.push(node)
+/** Puts the copies of chunks into the places that were chosen; chunks that became one copy are one. */
+function useCopies(
+  files: FileTree,
+  places: readonly number[],
+  copies: ReadonlyMap<ChunkId, RafsChunk | undefined>,
+): void {
+  const ids = new Map<RafsChunk, ChunkId>()
+  for (const place of places) {
+    const copy = copies.get(files.chunks.use(place))
+    if (copy === undefined) continue
+    const id = ids.get(copy) ?? files.chunks.add(copy)
+    ids.set(copy, id)
+    files.chunks.setUse(place, id)
   }
-  return new Map([...groups.values()].flatMap((nodes) => nodes.map((node) => [node, nodes] as const)))
 }

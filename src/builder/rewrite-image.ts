@@ -1,13 +1,15 @@
 import type { BlobCipher } from '../blob/index.ts'
 import type { CompressionName } from '../codec/index.ts'
-import { type Bootstrap, compactTree, FileTree, type RafsTree, walkBootstrap } from '../rafs/index.ts'
+import { type Bootstrap, type RafsFiles, walkBootstrap } from '../rafs/index.ts'
 import { prefetchNodes } from './file-order.ts'
 import { toKey } from './image-path.ts'
 import { writeTree } from './write-tree.ts'
 
-/** The image again, over other chunks and blobs. */
-export function rewriteImage(image: Bootstrap, changed: RafsTree): Uint8Array {
-  const tree = compactTree(changed, new FileTree())
+/** The image again, over other chunks and blobs; entries of the tree are not found by their names afterwards. */
+export function rewriteImage(image: Bootstrap, tree: RafsFiles): Uint8Array {
+  const { files, root } = tree
+  const prefetch = prefetchNodes(files, root, prefetchPathsOf(image))
+  files.closeIndex()
   return writeTree(tree, {
     version: image.version,
     chunkSize: image.chunkSize,
@@ -15,7 +17,7 @@ export function rewriteImage(image: Bootstrap, changed: RafsTree): Uint8Array {
     digest: image.blobs[0]?.digest ?? 'blake3',
     explicitOwners: image.explicitOwners,
     alwaysXattrs: image.hasXattrs,
-    prefetch: prefetchNodes(tree.files, tree.root, prefetchPathsOf(image)),
+    prefetch,
     source: 'archive',
   })
 }
