@@ -296,12 +296,12 @@ test('the cache loses what nobody needs, and nothing else', { skip, timeout: 180
   for (const name of ['notes.txt', 'c'.repeat(63), `${'d'.repeat(64)}.blob.data.123.tmp`])
     writeFileSync(join(dir, name), 'x')
   const before = readdirSync(dir).length
-  const first = await images.collectCache([`sha256:${pulled}`], AbortSignal.timeout(60_000))
+  const first = await images.collectCache(() => [`sha256:${pulled}`], AbortSignal.timeout(60_000))
   assert.deepEqual([first.removed, first.failed, first.skipped], [1, 0, undefined])
   assert.equal(readdirSync(dir).length, before - 5)
   assert.ok(!readdirSync(dir).some((name) => name.startsWith(nobodys)))
   await images.release(other.id)
-  assert.equal((await images.collectCache([pulled], AbortSignal.timeout(60_000))).removed, 1)
+  assert.equal((await images.collectCache(() => [pulled], AbortSignal.timeout(60_000))).removed, 1)
   const names = readdirSync(dir)
   assert.deepEqual(
     [used, released, pulled].map((id) => names.some((name) => name.startsWith(id))),
@@ -311,7 +311,7 @@ test('the cache loses what nobody needs, and nothing else', { skip, timeout: 180
   // while an image is mounted nothing is removed, and the mount sees no file go
   const [mounting, during] = await Promise.all([
     field.ensure(other),
-    images.collectCache([], AbortSignal.timeout(60_000)),
+    images.collectCache(() => [], AbortSignal.timeout(60_000)),
   ])
   assert.equal(during.skipped, 'an image is being mounted')
   assert.equal(readFileSync(join(mounting.mountpoint, FILE)).length, 65_536)
@@ -381,5 +381,5 @@ test('an image with v5 and its empty neighbour are read as the original wrote th
   const { mountpoint } = await field.ensure(field.layer(empty))
   assert.deepEqual(await differencesSeenApart(mountpoint, empty.tree), [])
   // an image without blobs hinders no collection
-  assert.equal((await images.collectCache([], AbortSignal.timeout(60_000))).skipped, undefined)
+  assert.equal((await images.collectCache(() => [], AbortSignal.timeout(60_000))).skipped, undefined)
 })

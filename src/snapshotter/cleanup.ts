@@ -24,9 +24,8 @@ export class Cleanup {
       await this.#directories(signal)
       const { images, settings, tarfs, log } = this.#parts
       if (!settings.cache.gc) return
-      const wanted = this.#wantedBlobs()
-      await tarfs?.collect(wanted)
-      const { removed, skipped } = await images.collectCache(wanted, signal)
+      tarfs?.collect(this.#wantedBlobs())
+      const { removed, skipped } = await images.collectCache(() => this.#wantedBlobs(), signal)
       if (removed > 0 || skipped !== undefined)
         log.info(`removed ${removed} blobs from the cache${skipped === undefined ? '' : `; stopped, since ${skipped}`}`)
     })

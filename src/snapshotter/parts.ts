@@ -24,9 +24,9 @@ export interface ServedImages {
   release(snapshotId: number, idMapping?: IdMapping): Promise<void>
   /** What a blob takes in the cache. */
   cacheUsage(blobId: string): Promise<Usage>
-  /** Removes cached blobs that no image uses and `roots`, digests, does not name. */
+  /** Removes cached blobs that no image uses and `roots`, digests, does not name when it is their turn. */
   collectCache(
-    roots: Iterable<string>,
+    roots: () => Iterable<string>,
     signal: AbortSignal,
   ): Promise<{ readonly removed: number; readonly skipped: string | undefined }>
   stop(): Promise<void>

@@ -133,7 +133,7 @@ async function startSnapshotter(
     images: counted(images, metrics),
     kernelImages,
     detector,
-    tarfs: await tarfsOf(settings, { credentials, template, log }),
+    tarfs: await tarfsOf(settings, { credentials, template, log }, async () => await images.noRemoval()),
     stargz: await stargzOf(settings, { credentials, template, log }),
     log,
     observe: (operation, elapsedMs) => metrics.operation(operation, elapsedMs),
@@ -241,10 +241,14 @@ interface RegistryUsers {
 }
 
 /** Images that run from the tars of their layers, where that is wanted. */
-async function tarfsOf(settings: Settings, of: RegistryUsers): Promise<Tarfs | undefined> {
+async function tarfsOf(
+  settings: Settings,
+  of: RegistryUsers,
+  noRemoval: () => Promise<void>,
+): Promise<Tarfs | undefined> {
   if (!settings.tarfs.enable) return undefined
   const { Tarfs } = await import('./tarfs/index.ts')
-  return new Tarfs({ settings, ...converterParts(settings, of) })
+  return new Tarfs({ settings, noRemoval, ...converterParts(settings, of) })
 }
 
 /** eStargz layers as they are, where that is wanted. */

@@ -76,7 +76,8 @@ class MemoryImages implements ServedImages {
     return { bytes: blobId.length, inodes: 1 }
   }
 
-  async collectCache(roots: Iterable<string>) {
+  async collectCache(given: () => Iterable<string>) {
+    const roots = given()
     return { removed: 0, skipped: [...roots].join() || undefined }
   }
 

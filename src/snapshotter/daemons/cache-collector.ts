@@ -41,10 +41,15 @@ export class CacheCollector {
     }
   }
 
-  /** `used` gives ids of blobs, or undefined when they are not known; `roots` are ids or digests. One round at a time. */
+  /** Resolves when no blob is being removed that was being removed now. */
+  async noRemoval(): Promise<void> {
+    await this.#removing
+  }
+
+  /** `used` gives ids of blobs, or undefined when they are not known; `roots`, ids or digests, are asked again right before a blob is removed. One round at a time. */
   async collect(
     used: () => Promise<ReadonlySet<string> | undefined>,
-    roots: Iterable<string>,
+    roots: () => Iterable<string>,
     signal: AbortSignal,
   ): Promise<CollectedCache> {
     const mine = this.#round.then(() => this.#collect(used, roots, signal))
@@ -54,7 +59,7 @@ export class CacheCollector {
 
   async #collect(
     used: () => Promise<ReadonlySet<string> | undefined>,
-    roots: Iterable<string>,
+    roots: () => Iterable<string>,
     signal: AbortSignal,
   ): Promise<CollectedCache> {
     const found = await cachedBlobs(this.#directory)
@@ -69,13 +74,14 @@ export class CacheCollector {
       skipped,
     })
     if (inUse === undefined) return result('the blobs of a mounted image are not known')
-    const needed = new Set([...inUse, ...[...roots].map((root) => blobOf(root.replace(/^sha256:/, '')) ?? root)])
+    const needed = new Set([...inUse, ...idsOf(roots)])
     for (const id of found) {
       if (needed.has(id)) continue
       if (signal.aborted) return result('it was stopped')
       if (isMounting()) return result('an image is being mounted')
       const { bytes } = await blobUsage(this.#directory, id)
       if (isMounting()) return result('an image is being mounted')
+      if (idsOf(roots).includes(id)) continue
       const removing = Promise.withResolvers<void>()
       this.#removing = removing.promise
       try {
@@ -103,4 +109,8 @@ export class CacheCollector {
       if (begun === this.#begun || tries === MOST_TRIES || signal.aborted) return { inUse, begun }
     }
   }
+}
+
+function idsOf(roots: () => Iterable<string>): string[] {
+  return [...roots()].map((root) => blobOf(root.replace(/^sha256:/, '')) ?? root)
 }

@@ -281,7 +281,7 @@ export class Images {
    * Removes what is cached of blobs that nobody needs. Needed is what mounted images use, and what `roots` names (digests or ids): blobs of images that are pulled and
    * not mounted, tars, disks. When an image's blobs are not known, nothing is removed.
    */
-  async collectCache(roots: Iterable<string>, signal: AbortSignal): Promise<CollectedCache> {
+  async collectCache(roots: () => Iterable<string>, signal: AbortSignal): Promise<CollectedCache> {
     return await this.#collector.collect(
       () =>
         usedBlobs(
@@ -291,6 +291,11 @@ export class Images {
       roots,
       signal,
     )
+  }
+
+  /** Resolves when nothing is being removed from the cache that was being removed now. */
+  async noRemoval(): Promise<void> {
+    await this.#collector.noRemoval()
   }
 
   /** Resolves when no daemon is being started, brought back or replaced. */

@@ -22,6 +22,8 @@ export interface LayerConversionsParts extends VisitParts {
   /** Only images whose manifest asks for it. */
   readonly hint: boolean
   readonly signal: AbortSignal
+  /** Resolves when nothing is being removed from the cache that was being removed now; what is under way here is not removed from then on. */
+  readonly noRemoval: () => Promise<void>
   readonly log: { debug(line: string): void }
 }
 
@@ -108,6 +110,7 @@ export class LayerConversions {
     const [tar, bootstrap] = [this.#tar(hex), this.#bootstrap(hex)]
     const { signal, program, cacheDir, log } = this.#parts
     const started = performance.now()
+    await this.#parts.noRemoval()
     if (!existsSync(tar)) await this.#fetch(digest, reference, labels, tar)
     if (existsSync(bootstrap)) return
     const unfinished = `${bootstrap}${UNFINISHED}`

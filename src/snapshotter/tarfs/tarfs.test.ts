@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type TestContext, test } from 'node:test'
 import { gzipSync } from 'node:zlib'
@@ -55,7 +56,11 @@ interface Started {
   readonly unpack: (pulled: Pulled) => Promise<boolean[]>
 }
 
-async function start(t: TestContext, config: string): Promise<Started> {
+async function start(
+  t: TestContext,
+  config: string,
+  noRemoval: () => Promise<void> = async () => {},
+): Promise<Started> {
   // Without challenges, so that requests can be counted.
   const world = await testWorld({ auth: undefined })
   // nydus-image as a program, from its sources.
@@ -71,6 +76,7 @@ async function start(t: TestContext, config: string): Promise<Started> {
       program,
       credentials: { find: async () => new PasswordCredential('me', 'secret') },
       access: { skipVerify: false, plainHttp: 'localhost' },
+      noRemoval: async () => await noRemoval(),
       log: { debug: () => {} },
     })
   const snapshotter = await startSnapshotter({ config, tarfs })
@@ -179,6 +185,33 @@ test('a second image with the same layer does not fetch it; what nobody has any 
     (await readMountInfo()).filter(({ at }) => at.startsWith(root)),
     [],
   )
+})
+
+test('a tar that is just being removed when its layer is pulled anew is fetched again', {
+  skip,
+  timeout: 180_000,
+}, async (t) => {
+  let noRemoval = async (): Promise<void> => {}
+  const { snapshotter, push, unpack: pull } = await start(t, HOST, async () => await noRemoval())
+  const [low] = await layers()
+  const first = await push([low])
+  await pull(first)
+  await callsOf(snapshotter.client).remove({ key: first.names[0] ?? '' })
+  // Another process does not know that it was converted.
+  const again = await snapshotter.restart()
+  t.after(() => again.close())
+  const tar = join(again.root, 'cache', first.digests[0]?.slice(-64) ?? '')
+  assert.ok(existsSync(tar))
+  const [asked, removed] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  noRemoval = async () => {
+    asked.resolve()
+    await removed.promise
+  }
+  const pulling = unpack(again, first)
+  await Promise.race([asked.promise, pulling])
+  await rm(tar)
+  removed.resolve()
+  assert.deepEqual([await pulling, existsSync(tar)], [[true], true])
 })
 
 test('a layer that cannot be had, or is no tar, is unpacked, and so are those on it', {

@@ -1,5 +1,5 @@
-import { existsSync } from 'node:fs'
-import { mkdir, readdir, readFile, rm } from 'node:fs/promises'
+import { existsSync, readdirSync, rmSync } from 'node:fs'
+import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { unmount } from '../../kernel/index.ts'
 import { openBootstrap } from '../../rafs/index.ts'
@@ -102,11 +102,13 @@ export class Tarfs {
   }
 
   /** Forgets metadata of layers that nobody has. */
-  async collect(wanted: ReadonlySet<string>): Promise<void> {
+  collect(wanted: ReadonlySet<string>): void {
+    if (!existsSync(this.#directory)) return
+    // At once: a layer that is taken in between would find metadata that goes.
     const recent = new Set(this.#conversions.recent())
-    for (const name of await readdir(this.#directory).catch(() => [])) {
+    for (const name of readdirSync(this.#directory)) {
       const hex = name.split('.')[0] ?? ''
-      if (!wanted.has(hex) && !recent.has(hex)) await rm(join(this.#directory, name), { force: true })
+      if (!wanted.has(hex) && !recent.has(hex)) rmSync(join(this.#directory, name), { force: true })
     }
   }
 
