@@ -92,7 +92,7 @@ export class ImageStatistics {
       this.base.own_uncomp_size += chunk.uncompressedSize
       if (!isKnown) continue
       const known = this.#known.get(digest)
-      if (known === undefined) this.#known.set(digest, { ...chunk, count: 1 })
+      if (known === undefined) this.#known.set(digest, chunk)
       else known.count += 1
     }
   }
@@ -199,7 +199,7 @@ async function figuresOf(
   image: Bootstrap,
   onPath: () => void,
   signal: AbortSignal,
-): Promise<{ figures: ImageFigures; chunks: Map<string, Omit<CountedChunk, 'count'>> }> {
+): Promise<{ figures: ImageFigures; chunks: Map<string, CountedChunk> }> {
   const figures = noFigures()
   const attributes = new Attributes()
   const linked = new Set<Ino>()
@@ -246,7 +246,8 @@ interface FileChunks {
 }
 
 class ChunkFigures {
-  readonly byDigest = new Map<string, Omit<CountedChunk, 'count'>>()
+  /** Each counts as one: it is of one image. */
+  readonly byDigest = new Map<string, CountedChunk>()
   readonly #image: Bootstrap
   readonly #info = new ChunkInfo()
   readonly #spans: ChunkSpan[] = []
@@ -264,7 +265,7 @@ class ChunkFigures {
       const { key, compressedSize, uncompressedSize } = this.#chunk(span)
       sums.compressedSize += compressedSize
       sums.uncompressedSize += uncompressedSize
-      if (!this.byDigest.has(key)) this.byDigest.set(key, { compressedSize, uncompressedSize })
+      if (!this.byDigest.has(key)) this.byDigest.set(key, { compressedSize, uncompressedSize, count: 1 })
     }
     return sums
   }

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, linkSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
@@ -32,11 +32,12 @@ let folder = ''
 before(async () => {
   folder = mkdtempSync(join(tmpdir(), 'compact-'))
   mkdirSync(join(folder, 'blobs'))
-  // Each layer hides half of the one below, and repeats one of its files.
+  // Each layer hides half of the one below, repeats one of its files, and has two names for another.
   for (let layer = 0; layer < 3; layer += 1) {
     mkdirSync(join(folder, `layer-${layer}`))
     for (let i = 0; i < 6; i += 1)
       writeFileSync(join(folder, `layer-${layer}/file-${layer * 3 + i}`), `${layer} ${i}\n`.repeat(3000 + i * 500))
+    linkSync(join(folder, `layer-${layer}/file-${layer * 3 + 5}`), join(folder, `layer-${layer}/hard-${layer}`))
     writeFileSync(join(folder, `layer-${layer}/same-${layer}`), 'the same in each layer\n'.repeat(1000))
   }
   const commands = Object.entries({ ...KINDS, ...FIXED }).flatMap(([kind, flags]) => [
