@@ -162,7 +162,7 @@ async function buildFrom(
   const run = { signal: options.signal, onBytes }
   const file = options.reference === true || source.path === '-' ? undefined : TarFile.open(source.path, run)
   try {
-    return await buildLayer(file ?? archiveOf(source.path, run), options)
+    return await buildLayer(file ?? archiveOf(source.path, run), { ...options, sourceBytes: file?.size })
   } finally {
     await file?.close()
   }

@@ -108,20 +108,20 @@ class LayerBuild {
   readonly #blob: BlobWriter
   readonly #files = new FileTree()
   readonly #parent: NodeId | undefined
-  readonly #releaseWorkers: () => Promise<void>
+  readonly #threads: Threads
   /** The layer that is referred to. */
   readonly #referred: ReferredLayer | undefined
   #source: 'archive' | 'directory' = 'archive'
   #prefetched: readonly NodeId[] = []
   readonly #started = performance.now()
 
-  constructor(options: LayerOptions & LayerRun, { workers, release }: Threads, referred: ReferredLayer | undefined) {
+  constructor(options: LayerOptions & LayerRun, threads: Threads, referred: ReferredLayer | undefined) {
     const { version, alignedChunks, chunkSize, compression, digest, inlineBootstrap, blobToc, sink, parent } = options
     const { batchSize, cipher } = options
     checkLayerOptions(options, referred !== undefined)
     this.#options = options
     this.#referred = referred
-    this.#releaseWorkers = release
+    this.#threads = threads
     this.#dictionary = new LayerDictionary(options.dictionary, this.#files.chunks)
     this.#parent = parent === undefined ? undefined : this.#loadParent(parent)
     this.#blob = new BlobWriter({
@@ -143,7 +143,7 @@ class LayerBuild {
       algorithms: { compression: referred === undefined ? compression : 'none', digest, cipher },
       chunks: this.#files.chunks,
       dictionary: this.#dictionary,
-      workers,
+      workers: threads.workers,
       store: (record, bytes, place) => {
         options.signal.throwIfAborted()
         if (place === undefined) return this.#blob.lend(record, bytes)
@@ -177,6 +177,7 @@ class LayerBuild {
 
   /** A tar is read once, so contents are stored in its order. */
   async fromTar(read: (files: FileTree, addContent: AddContent) => Promise<NodeId>): Promise<BuiltLayer> {
+    this.#threads.workers.expect(this.#options.sourceBytes ?? 0)
     const layer = await read(this.#files, (content) => this.#pipeline.add(content))
     await this.#pipeline.finish()
     return await this.#finish(this.#overParent(layer))
@@ -187,7 +188,8 @@ class LayerBuild {
     const { keepOwners, signal, onLost, whiteoutSpec, prefetch } = this.#options
     const dropWhiteouts = this.#parent === undefined ? whiteoutSpec : undefined
     const files = this.#files
-    const scan = scanDirectory(path, files, { keepOwners, dropWhiteouts, signal, onLost })
+    const onListed = (bytes: number): void => this.#threads.workers.expect(bytes)
+    const scan = scanDirectory(path, files, { keepOwners, dropWhiteouts, signal, onLost, onListed })
     this.#source = 'directory'
     const { attributes } = this.#options
     const external = attributes === undefined ? undefined : this.#external(scan.root, attributes)
@@ -245,7 +247,7 @@ class LayerBuild {
     // What only chunks needed is let go before the bootstrap takes its memory.
     this.#pipeline.close()
     this.#dictionary.close()
-    await this.#releaseWorkers()
+    await this.#threads.release()
     if (this.#files.end > MANY_ENTRIES) releaseProgramPages()
     const treeSeconds = (performance.now() - this.#started) / 1000
     const blob = this.#blob

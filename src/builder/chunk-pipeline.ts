@@ -10,14 +10,12 @@ import {
   type Step,
   storesPlain,
 } from './chunk-work.ts'
-import type { ChunkWorkers } from './chunk-workers.ts'
+import { type ChunkWorkers, INLINE_BYTES } from './chunk-workers.ts'
 import { type Content, fill } from './content.ts'
 import type { ChunkId, ChunkList, ChunkStore } from '../rafs/index.ts'
 import type { ChunkRecord, LayerDictionary } from './dictionary.ts'
 import { BuilderError } from './errors.ts'
 
-/** Layers with less data than this are done on the main thread: starting threads costs more than it brings. */
-const INLINE_BYTES = 3 * 1024 * 1024
 const BATCH_BYTES = 2 * 1024 * 1024
 /** Budget of all batches, input and output, and of those for each thread: the limit of memory that a build takes, however large its files are. */
 const BATCHES_BYTES = 48 * 1024 * 1024

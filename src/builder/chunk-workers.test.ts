@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict'
+import { hash } from 'node:crypto'
+import { readdirSync } from 'node:fs'
 import { test } from 'node:test'
 import { ChunkBatch } from './chunk-batch.ts'
-import { ChunkWorkers } from './chunk-workers.ts'
+import { ChunkWorkers, INLINE_BYTES } from './chunk-workers.ts'
 
 test('a thread ends when it has done what it is at: one that is stopped while it loads a native module would take the process with it', async () => {
   const workers = new ChunkWorkers(1)
@@ -43,4 +45,22 @@ test('a batch that nobody opened is told, whoever was to work on it', async () =
   const workers = new ChunkWorkers(0)
   await assert.rejects(workers.run(77, 1, 'digest'), /chunk batch 77 is not open/)
   await workers.close()
+})
+
+test('threads that contents will need start before the first task; for few bytes none', async () => {
+  const workers = new ChunkWorkers(2)
+  const threads = (): number => readdirSync('/proc/self/task').length
+  const before = threads()
+  workers.expect(INLINE_BYTES)
+  assert.equal(threads(), before)
+  workers.expect(INLINE_BYTES + 1)
+  const started = threads()
+  assert.ok(started >= before + 2, `${started} threads, ${before} before`)
+  const batch = ChunkBatch.create(1 << 20)
+  batch.chunk(batch.add(1 << 16)).fill(1)
+  await workers.run(workers.open(batch, { compression: 'none', digest: 'sha256', cipher: undefined }), 1, 'digest')
+  assert.deepEqual(Buffer.from(batch.digest(0)), hash('sha256', Buffer.alloc(1 << 16, 1), 'buffer'))
+  await workers.close()
+  workers.expect(INLINE_BYTES + 1)
+  assert.ok(threads() <= started - 2, 'closed threads start again')
 })

@@ -9,6 +9,8 @@ import { BuilderError } from './errors.ts'
 /** Tasks that a worker holds at a time: one runs, one is there when it ends. */
 const TASKS_PER_WORKER = 2
 const MAX_WORKERS = 8
+/** Layers with less data than this are done on the main thread: starting threads costs more than it brings. */
+export const INLINE_BYTES = 3 * 1024 * 1024
 
 /** Builds that use the threads of this process. */
 let users = 0
@@ -62,7 +64,7 @@ interface OpenBatch {
 }
 
 /**
- * The threads that digest and compress, shared by any number of builds at once. They start with the first task, and end with `close`. There is one less than processors: what they
+ * The threads that digest and compress, shared by any number of builds at once. They start with the first task, or with the word that tasks will come, and end with `close`. There is one less than processors: what they
  * cannot take, the calling thread does when it has nothing else to do.
  * Digests go first: what waits for them is the decision, in order, of what to store.
  */
@@ -94,6 +96,11 @@ export class ChunkWorkers {
   release(id: number): void {
     this.#open.delete(id)
     for (const { worker } of this.#members) worker.postMessage({ kind: 'close', id } satisfies ChunkMessage)
+  }
+
+  /** So many bytes of contents are about to come, not all of which need be new: threads that they will need start now, while others do what comes before the first task. */
+  expect(bytes: number): void {
+    if (bytes > INLINE_BYTES && !this.#closed && this.#members.length === 0) this.#start()
   }
 
   run(id: number, count: number, step: Step): Promise<void> {

@@ -58,4 +58,6 @@ export interface LayerRun {
   readonly keep?: KeepChunk | undefined
   /** Takes, besides, the blob's compression context in the form of the cache; each piece is valid until the next one. There is none in v5, and of a blob without chunks. */
   readonly keepMeta?: ((pieces: Iterable<Uint8Array>) => Promise<void>) | undefined
+  /** What a plain archive has, where that is known: the threads for it start at once. */
+  readonly sourceBytes?: number | undefined
 }

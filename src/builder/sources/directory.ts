@@ -23,6 +23,8 @@ export interface DirectoryOptions {
   readonly signal: AbortSignal
   /** Told of what an image cannot hold, which is left out; without it that throws. */
   readonly onLost?: OnLost | undefined
+  /** Told now and then of how many bytes the files have that were listed so far. */
+  readonly onListed?: ((bytes: number) => void) | undefined
 }
 
 /** Words of a row: what tells whether a file is still the one that was listed, beside its size and time, which the tree has. */
@@ -61,6 +63,7 @@ class DirectoryScan {
   readonly #links = new Map<string, NodeId>()
   /** A row for each entry from the root on. */
   readonly #listed = new Rows(LISTED_WORDS)
+  #listedBytes = 0
 
   /** The directory whose path was asked for last. */
   #parent: { readonly id: NodeId; readonly path: Buffer } = { id: 0, path: NUL }
@@ -105,6 +108,7 @@ class DirectoryScan {
       } finally {
         closeSync(fd)
       }
+      this.#options.onListed?.(this.#listedBytes)
     }
     this.#links.clear()
   }
@@ -153,6 +157,7 @@ class DirectoryScan {
     if (linked !== undefined) return files.link(parent, name, linked)
     const id = files.put(parent, name, values ?? newValues(stat.mode))
     if (linkKey !== undefined) this.#links.set(linkKey, id)
+    if (stat.type === TYPE.FILE) this.#listedBytes += stat.size
     const row = this.#row(id)
     this.#listed.setLong(row, LISTED.ino, stat.ino)
     this.#listed.set(row, LISTED.dev, stat.dev)

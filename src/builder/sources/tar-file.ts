@@ -5,9 +5,9 @@ import type { ByteInput } from '../../tar/index.ts'
 import { BuilderError } from '../errors.ts'
 
 /** Stays in a processor's own cache. */
-const BUFFER_BYTES = 256 * 1024
+const BUFFER_BYTES = 64 * 1024
 /** From here on it pays to read into the place where the bytes are wanted. */
-const DIRECT_BYTES = 32 * 1024
+const DIRECT_BYTES = 16 * 1024
 /** Of a file, before others have their turn. */
 const TURN_BYTES = 1024 * 1024
 
@@ -23,6 +23,8 @@ export interface TarFileOptions {
  */
 export class TarFile implements ByteInput {
   position = 0
+  /** When it was opened; it may grow or shrink meanwhile. */
+  readonly size: number
   readonly #path: string
   readonly #options: TarFileOptions
   readonly #buffer = new Uint8Array(BUFFER_BYTES)
@@ -36,18 +38,20 @@ export class TarFile implements ByteInput {
   /** Undefined for what is no regular file, or compressed: it is to be read as a stream. */
   static open(path: string, options: TarFileOptions): TarFile | undefined {
     // A FIFO is not even opened: its writer would be told that its reader came and went.
-    if (guarded(path, () => statSync(path, { throwIfNoEntry: false }))?.isFile() !== true) return undefined
+    const stat = guarded(path, () => statSync(path, { throwIfNoEntry: false }))
+    if (stat?.isFile() !== true) return undefined
     const fd = guarded(path, () => openSync(path, 'r'))
     let file: TarFile | undefined
     try {
-      if (guarded(path, () => isPlain(fd))) file = new TarFile(path, fd, options)
+      if (guarded(path, () => isPlain(fd))) file = new TarFile(path, fd, stat.size, options)
       return file
     } finally {
       if (file === undefined) closeSync(fd)
     }
   }
 
-  private constructor(path: string, fd: number, options: TarFileOptions) {
+  private constructor(path: string, fd: number, size: number, options: TarFileOptions) {
+    this.size = size
     this.#path = path
     this.#fd = fd
     this.#options = options
