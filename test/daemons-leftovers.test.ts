@@ -1,6 +1,6 @@
 /** What is left of an image when the end of it comes at the wrong moment: nothing. */
 import assert from 'node:assert/strict'
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, globSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { setImmediate as nextTurn } from 'node:timers/promises'
@@ -40,6 +40,30 @@ test('a daemon whose image was released by a snapshotter that was killed meanwhi
     await isNothingLeft(field)
   }
 })
+
+for (const lost of ['record', 'bootstrap'] as const)
+  test(`a daemon goes on that serves an image whose ${lost} cannot be read any more: a container may have it`, {
+    skip,
+    timeout: 180_000,
+  }, async () => {
+    await using field = new Field({ mode: 'dedicated' })
+    await field.start()
+    const { key, mountpoint: path } = await field.ensure(field.layer(IMAGE))
+    const [mounts, processes] = [field.mounts(), field.daemonProcesses()]
+    assert.equal(mounts.length, 1)
+    const before = readFileSync(join(path, FILE))
+    if (lost === 'record') field.store?.records('instances').put(key, '{ damaged')
+    else
+      for (const boot of globSync('**/image.boot', { cwd: field.settings.root }))
+        rmSync(join(field.settings.root, boot))
+    await field.restart()
+    assert.match(
+      field.lines.join('\n'),
+      lost === 'record' ? /a record cannot be read, and is left alone: image/ : /is forgotten: its bootstrap is gone/,
+    )
+    assert.deepEqual([field.mounts(), field.daemonProcesses()], [mounts, processes])
+    assert.deepEqual(readFileSync(join(path, FILE)), before)
+  })
 
 test('a daemon whose record cannot be removed is ended all the same, and its record by the next start', {
   skip,

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { adopt } from './adopt.ts'
 import { type DaemonImage, type DaemonParts, Nydusd } from './daemon.ts'
-import { clearLeftovers } from './found.ts'
+import { clearLeftovers, type Found } from './found.ts'
 import { Watchdog } from './health/watchdog.ts'
 import type { ImageRequest } from './image-request.ts'
 import { inParallel } from './in-parallel.ts'
@@ -27,12 +27,14 @@ export interface ServedImage {
 export class Fleet {
   readonly #parts: DaemonParts
   readonly #daemons = new Map<string, Nydusd>()
+  readonly #released: ReadonlySet<string>
   #watchdog: Watchdog | undefined
 
-  /** `recorded`: those of an earlier process, which {@link takeUp} looks for. */
-  constructor(parts: DaemonParts, recorded: readonly Nydusd[]) {
+  /** `found`: those of an earlier process, which {@link takeUp} looks for. */
+  constructor(parts: DaemonParts, found: Pick<Found, 'daemons' | 'released'>) {
     this.#parts = parts
-    for (const daemon of recorded) this.#daemons.set(daemon.id, daemon)
+    this.#released = found.released
+    for (const daemon of found.daemons) this.#daemons.set(daemon.id, daemon)
   }
 
   /** Resolves when daemons that serve are watched again; dead ones, and the shared one where it is new, come while it goes on. */
@@ -63,7 +65,7 @@ export class Fleet {
 
   /** One whose only image was released, by a process that was killed before it had ended the daemon too, is ended. */
   async #adopt(daemon: Nydusd): Promise<void> {
-    if (daemon.isShared || daemon.images.size > 0) return await daemon.turns.take(() => adopt(daemon))
+    if (!this.#released.has(daemon.id)) return await daemon.turns.take(() => adopt(daemon))
     this.#parts.log.info(`nydusd ${daemon.id} has nothing to serve, and is ended`)
     await this.end(daemon)
   }

@@ -17,6 +17,8 @@ const STATFS_MS = 2_000
 
 export interface Found {
   readonly daemons: readonly Nydusd[]
+  /** Daemons of one image which no record of an image names: it was released. None when a record cannot be read, which may be that one's. */
+  readonly released: ReadonlySet<string>
   readonly lastNumber: number
 }
 
@@ -30,6 +32,9 @@ export function findRecorded(parts: DaemonParts, instances: RecordTable): Found 
       .filter(({ FsDriver }) => FsDriver === 'fusedev')
       .map((record) => [record.ID, new Nydusd(parts, upToDate(record), 'recorded')]),
   )
+  const serving = new Set(found.instances.map(({ DaemonID }) => DaemonID))
+  const areAllRead = found.instances.length === instances.all().length
+  const released = [...daemons.values()].filter(({ id, isShared }) => areAllRead && !isShared && !serving.has(id))
   for (const record of found.instances) {
     const daemon = daemons.get(record.DaemonID)
     const bootstrap = bootstrapPath(sourceDirectory(settings.root, record))
@@ -41,7 +46,11 @@ export function findRecorded(parts: DaemonParts, instances: RecordTable): Found 
       instances.remove(record.SnapshotID)
     }
   }
-  return { daemons: [...daemons.values()], lastNumber: found.instances.at(-1)?.Seq ?? 0 }
+  return {
+    daemons: [...daemons.values()],
+    released: new Set(released.map(({ id }) => id)),
+    lastNumber: found.instances.at(-1)?.Seq ?? 0,
+  }
 }
 
 /** Upstream's word of older versions. */

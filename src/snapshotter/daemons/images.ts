@@ -88,8 +88,8 @@ export class Images {
     this.#instances = parts.records.instances
     this.#isThere = parts.isThere
     this.#collector = new CacheCollector(daemonParts.settings.cache.dir, daemonParts.log)
-    const { daemons, lastNumber } = findRecorded(daemonParts, this.#instances)
-    this.#fleet = new Fleet(daemonParts, daemons)
+    const found = findRecorded(daemonParts, this.#instances)
+    this.#fleet = new Fleet(daemonParts, found)
     this.#mounter = new Mounter({
       ...daemonParts,
       instances: this.#instances,
@@ -98,7 +98,7 @@ export class Images {
       credentials: parts.credentials,
       mirrors: parts.mirrors,
       prefetchLists: this.prefetchLists,
-      lastNumber,
+      lastNumber: found.lastNumber,
     })
   }
 
