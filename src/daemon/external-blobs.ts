@@ -5,6 +5,7 @@ import { DaemonError, messageOf } from './errors.ts'
 import type { ImageRequest } from './image.ts'
 import { openSource } from './image-backend.ts'
 import { FIXED_LOGIN } from './live-login.ts'
+import { deadlineSignal } from '../kernel/index.ts'
 
 const LOOK_MS = 10_000
 /** The login that the API sets is for the image's own registry: other places have theirs in the configuration. */
@@ -51,7 +52,7 @@ async function placeOf(id: string, backends: readonly Backend[]): Promise<Backen
     try {
       const reader = await backend.open(id)
       try {
-        await reader.size(AbortSignal.timeout(LOOK_MS))
+        await reader.size(deadlineSignal(LOOK_MS))
       } finally {
         await reader.close()
       }

@@ -13,6 +13,7 @@ import { openSource } from './image-backend.ts'
 import type { LiveLogin } from './live-login.ts'
 import type { LiveProxy } from './live-proxy.ts'
 import type { ServedImage } from './transports/fuse-handler.ts'
+import { Deadline } from '../kernel/index.ts'
 
 /** What an image is opened from. */
 export interface ImageRequest {
@@ -132,9 +133,8 @@ export class MountedImage {
   async read(ino: number, offset: number, into: Uint8Array, deadlineMs: number): Promise<number> {
     // The engine keeps to the configured one; a read that had to wait for its turn has less left.
     const hasWaited = deadlineMs < this.settings.readDeadlineMs - WAIT_THAT_COUNTS_MS
-    const signal = hasWaited
-      ? AbortSignal.any([this.#closing.signal, AbortSignal.timeout(Math.max(0, Math.ceil(deadlineMs)))])
-      : this.#closing.signal
+    using deadline = hasWaited ? new Deadline(deadlineMs, this.#closing.signal) : undefined
+    const signal = deadline?.signal ?? this.#closing.signal
     const count = this.loaded.bootstrap.chunks(ino, offset, into.length, this.#spans)
     let bytes = 0
     for (let index = 0; index < count; index++) bytes += this.#spans[index].length

@@ -32,12 +32,15 @@ export async function unaryCall<I extends DescMessage, O extends DescMessage>(
 ): Promise<Answered<O>> {
   const what = `cannot ask ${origin} for ${method.name}`
   const { connect } = await import('node:http2') // only who has a scheduler pays
-  const timeout = AbortSignal.timeout(timeoutMs)
-  const either = AbortSignal.any([signal, timeout])
+  const late = new AbortController()
+  const timer = setTimeout(() => late.abort(), timeoutMs)
+  const either = AbortSignal.any([signal, late.signal])
+  let onAbort = (): void => undefined
   const session = connect(origin, { settings: { enablePush: false, maxHeaderListSize: MAX_HEADER_BYTES } })
   try {
     const bytes = await new Promise<Buffer>((resolve, reject) => {
-      either.addEventListener('abort', () => reject(either.reason as Error), { once: true })
+      onAbort = () => reject(either.reason as Error)
+      either.addEventListener('abort', onAbort)
       if (either.aborted) reject(either.reason as Error)
       session.on('error', reject)
       session.once('close', () => reject(new DragonflyError('UNREACHABLE', `${what}: the connection was closed`)))
@@ -56,9 +59,12 @@ export async function unaryCall<I extends DescMessage, O extends DescMessage>(
   } catch (error) {
     if (error instanceof DragonflyError) throw error
     if (signal.aborted) throw new DragonflyError('CLOSED', `${what}: nobody waits any more`, { cause: error })
-    if (timeout.aborted) throw new DragonflyError('TIMEOUT', `${what}: no answer in ${timeoutMs} ms`, { cause: error })
+    if (late.signal.aborted)
+      throw new DragonflyError('TIMEOUT', `${what}: no answer in ${timeoutMs} ms`, { cause: error })
     throw new DragonflyError('UNREACHABLE', `${what}: ${(error as Error).message}`, { cause: error })
   } finally {
+    clearTimeout(timer)
+    either.removeEventListener('abort', onAbort)
     session.on('error', () => undefined) // it has ended, as this call has
     session.destroy()
   }

@@ -1,6 +1,7 @@
 import type { Backend } from '../backend/index.ts'
 import { BlobError, type BlobInfo } from '../blob/index.ts'
 import { CacheError, readBlobMeta, writeBlobMeta } from '../cache/index.ts'
+import { deadlineSignal } from '../kernel/index.ts'
 
 const READ_DEADLINE_MS = 30_000
 
@@ -28,7 +29,7 @@ export async function openContext<T>(
   if (kept !== undefined) return kept
   const reader = await backend.open(kind.storedIn)
   try {
-    const deadline = AbortSignal.timeout(READ_DEADLINE_MS)
+    const deadline = deadlineSignal(READ_DEADLINE_MS)
     const signal = closing === undefined ? deadline : AbortSignal.any([deadline, closing])
     const bytes = await kind.fetch((offset, into) => reader.read(offset, into, { signal }))
     const context = kind.parse(bytes)

@@ -17,6 +17,7 @@ import { ReadOn } from './read-on.ts'
 import { type PrefetchPlace, Schedule } from './schedule.ts'
 import { SharedBuffers } from './shared-buffers.ts'
 import { storedSize } from './stored-size.ts'
+import { Deadline } from '../kernel/index.ts'
 
 /** About what a 100 Mbit/s link brings in a round trip of 10 ms: less than that between two chunks is not worth a second request. */
 const JOIN_GAP_BYTES = 128 * 1024
@@ -99,9 +100,9 @@ export class Misses {
     return this.#failed.recent(blob.index, chunk, this.#clock.now())
   }
 
-  /** Of what is asked of a backend: it must not hold a place for ever. */
-  deadline(): AbortSignal {
-    return AbortSignal.any([this.#closing, AbortSignal.timeout(this.#limits.readDeadlineMs)])
+  /** Of what is asked of a backend: it must not hold a place for ever. To be disposed of. */
+  deadline(): Deadline {
+    return new Deadline(this.#limits.readDeadlineMs, this.#closing)
   }
 
   begin(blob: ImageBlob, index: number): InFlightChunk {
@@ -215,7 +216,8 @@ export class Misses {
       if (!blob.inFlight.has(index)) blob.inFlight.set(index, new InFlightChunk(index, onWait))
     const left = new Set(range.chunks)
     const bad: ChunkInfo[] = []
-    const signal = this.deadline()
+    using deadline = this.deadline()
+    const { signal } = deadline
     const beganAt = this.#clock.now()
     const purpose = ahead === undefined ? 'demand' : 'prefetch'
     const parts = {

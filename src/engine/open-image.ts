@@ -10,6 +10,7 @@ import { MemoryStore } from './memory-store.ts'
 import { Misses } from './misses.ts'
 import { Prefetcher } from './prefetch.ts'
 import type { TarData } from './tar-data.ts'
+import { Deadline } from '../kernel/index.ts'
 
 /** Opens an image for reading: its caches are opened or made; nothing is fetched. Throws EngineError 'UNSUPPORTED' or CacheError. */
 export async function openImage(parts: ImageParts, clock: Clock = SYSTEM_CLOCK): Promise<ImageReader> {
@@ -88,7 +89,8 @@ class OpenImage implements ImageReader {
     this.counters.demandReads++
     const read: ActiveRead = { into, isOver: false }
     const [beganAt, wanted] = [this.#clock.now(), partsOf(spans, count)]
-    const deadline = AbortSignal.timeout(this.#limits.readDeadlineMs)
+    using within = new Deadline(this.#limits.readDeadlineMs)
+    const deadline = within.signal
     const { promise: ended, reject } = Promise.withResolvers<never>()
     const onAbort = (): void =>
       reject(new EngineError('ABORTED', 'the reader no longer waits', { cause: signal.reason }))
@@ -177,8 +179,9 @@ class OpenImage implements ImageReader {
   async #tarPart(blob: ImageBlob, tar: TarData, part: ChunkPart, read: ActiveRead): Promise<void> {
     if (this.#closed !== undefined) throw closed()
     const bytes = Buffer.allocUnsafe(part.length)
+    using deadline = this.#misses.deadline()
     try {
-      await tar.read(part.chunkOffset + part.offsetInChunk, bytes, this.#misses.deadline())
+      await tar.read(part.chunkOffset + part.offsetInChunk, bytes, deadline.signal)
     } catch (error) {
       throw this.#misses.failure(blob, error)
     }

@@ -1,6 +1,7 @@
 /** The kernel room: Linux as typed values. Mounts, the FUSE wire and session, file calls that Node lacks. No word of Nydus in it. */
 export { closeOnExec, waitInReads } from './descriptor-flags.ts'
 export { sendDatagram } from './datagram.ts'
+export { Deadline, deadlineSignal } from './deadline.ts'
 export { connectUnix, receiveDescriptors, sendDescriptor } from './descriptor-passing.ts'
 export { KernelError } from './errors.ts'
 export type { Xattr } from './files.ts'

@@ -1,5 +1,6 @@
 import { abortable } from './abortable.ts'
 import type { Clock } from './retry.ts'
+import { deadlineSignal } from '../kernel/index.ts'
 
 /** How one learns whether a proxy is well. */
 export interface ProxyHealthOptions {
@@ -83,7 +84,7 @@ export class ProxyHealth {
 
   async #ask(url: URL): Promise<void> {
     const { pingTimeoutMs, onNotice } = this.#options
-    const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(Math.min(MAX_TIMER_MS, pingTimeoutMs))])
+    const signal = AbortSignal.any([this.#closing.signal, deadlineSignal(Math.min(MAX_TIMER_MS, pingTimeoutMs))])
     let found: string
     try {
       const status = await this.#parts.ping(url, signal)

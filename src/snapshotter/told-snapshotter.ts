@@ -5,6 +5,7 @@ import { NYDUS_ALTERNATIVE, NYDUS_BOOTSTRAP, SNAPSHOT_REF, STARGZ } from './labe
 import type { Log } from './log/index.ts'
 import type { Labels, Mount, Snapshot, Usage } from './snapshot.ts'
 import type { Snapshotter } from './snapshotter.ts'
+import { deadlineSignal } from '../kernel/index.ts'
 
 /** Of this layer and those above it; clients that pull by CRI's labels set it. */
 const IMAGE_LAYERS = 'containerd.io/snapshot/cri.image-layers'
@@ -169,8 +170,7 @@ export class ToldSnapshotter implements Snapshotter {
 
   async #fetchedFor({ ids }: ToldImage): Promise<number | undefined> {
     let within: AbortSignal | undefined
-    const signal = (): AbortSignal =>
-      (within ??= AbortSignal.any([this.#lifetime.signal, AbortSignal.timeout(FETCHED_MS)]))
+    const signal = (): AbortSignal => (within ??= AbortSignal.any([this.#lifetime.signal, deadlineSignal(FETCHED_MS)]))
     for (const id of ids) {
       const bytes = await this.#fetched(id, signal)
       if (bytes !== undefined) return bytes

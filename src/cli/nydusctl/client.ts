@@ -3,6 +3,7 @@ import { osError } from '../os-error.ts'
 import { parseJson, type Json } from './json.ts'
 import { printable } from './printable.ts'
 import { debugText } from './rust-text.ts'
+import { deadlineSignal } from '../../kernel/index.ts'
 
 /**
  * `UNREACHABLE`: nobody answers at the socket. `NOT_OURS`: somebody does who is no nydusd. `REFUSED`: nydusd says no; `status` and `answer` tell what. `TIMEOUT`: no answer
@@ -74,7 +75,7 @@ export class NydusdClient {
   async #call(call: Omit<Change, 'method'> & { readonly method: string }, deadlineMs: number): Promise<Answer> {
     const body = call.body === undefined ? undefined : JSON.stringify(call.body)
     const query = new URLSearchParams(call.query).toString()
-    const deadline = AbortSignal.timeout(deadlineMs)
+    const deadline = deadlineSignal(deadlineMs)
     const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>()
     const sent = request({
       socketPath: this.socketPath,

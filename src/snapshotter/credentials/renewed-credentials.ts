@@ -4,6 +4,7 @@ import { imageNameOf } from './image-name.ts'
 import { KeptFile } from './kept-file.ts'
 import type { CredentialLog } from './provider.ts'
 import type { ProviderChain } from './provider-chain.ts'
+import { deadlineSignal } from '../../kernel/index.ts'
 
 /** What the images in use are read with, and who is told of newer ones. */
 export interface ImagesInUse {
@@ -145,7 +146,7 @@ export class RenewedCredentials {
   }
 
   async #renewOne(image: string, references: readonly string[], inUse: ImagesInUse): Promise<void> {
-    const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(DEADLINE_MS)])
+    const signal = AbortSignal.any([this.#closing.signal, deadlineSignal(DEADLINE_MS)])
     const before = this.#entries.get(image)
     const count = this.#counts.get(image) ?? { success: 0, failure: 0 }
     try {

@@ -3,6 +3,7 @@ import type { Nydusd } from './daemon.ts'
 import { messageOf } from './message.ts'
 import { socketsOf } from './places.ts'
 import { reconcile, recover } from './recover.ts'
+import { deadlineSignal } from '../../kernel/index.ts'
 
 /** A busy daemon on a busy machine is slow, and not dead. */
 const ANSWER_MS = 15_000
@@ -50,7 +51,7 @@ async function findServing(
   const answerMs = Math.min(ANSWER_MS, Math.ceil(daemon.parts.settings.daemon.startupTimeoutMs / 2))
   for (const socket of await socketsOf(daemon.record))
     try {
-      states.set(socket, (await new DaemonApi(socket).info(AbortSignal.timeout(answerMs))).state)
+      states.set(socket, (await new DaemonApi(socket).info(deadlineSignal(answerMs))).state)
     } catch {
       // nobody serves it: what is to be done about that is decided when all were asked
     }

@@ -4,6 +4,7 @@ import * as v from 'valibot'
 import { SnapshotterError } from '../errors.ts'
 import type { WrittenLogin } from './config-template.ts'
 import { messageOf } from './message.ts'
+import { Deadline } from '../../kernel/index.ts'
 
 /** An image with many blobs has long lists of files. */
 const MAX_ANSWER_BYTES = 16 << 20
@@ -114,7 +115,8 @@ export class DaemonApi {
   }
 
   async #call(method: string, path: string, body?: object, signal?: AbortSignal): Promise<ApiAnswer> {
-    const late = AbortSignal.timeout(DEADLINE_MS)
+    using deadline = new Deadline(DEADLINE_MS)
+    const late = deadline.signal
     const ended = signal === undefined ? late : AbortSignal.any([late, signal])
     try {
       return await exchange({ socketPath: this.socket, method, path, body, signal: ended })

@@ -10,6 +10,7 @@ import { DaemonApi, type DaemonInfo } from './api-client.ts'
 import { messageOf } from './message.ts'
 import { signalProcess, waitUntil } from './processes.ts'
 import type { DaemonRecord } from './records.ts'
+import { deadlineSignal } from '../../kernel/index.ts'
 
 const TAIL_BYTES = 2_000
 const POLL_MS = 20
@@ -117,7 +118,7 @@ export class Launched {
     for (let pauseMs = POLL_MS; performance.now() < deadline; pauseMs = Math.min(pauseMs * 1.5, LONGEST_POLL_MS)) {
       if (this.ended !== undefined) throw this.#failure(this.ended)
       try {
-        const info = await api.info(AbortSignal.timeout(Math.ceil(deadline - performance.now())))
+        const info = await api.info(deadlineSignal(Math.ceil(deadline - performance.now())))
         if (states.includes(info.state)) return info
         last = `it is ${info.state}`
       } catch (error) {

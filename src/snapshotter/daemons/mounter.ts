@@ -14,6 +14,7 @@ import { messageOf } from './message.ts'
 import { configPath, sessionPath, snapshotDirectory } from './places.ts'
 import type { PrefetchLists } from './prefetch-lists.ts'
 import { toldFiles } from './used-blobs.ts'
+import { deadlineSignal } from '../../kernel/index.ts'
 
 /** Beside nydusd's own time: for the bootstrap to be whole, and for logins to be found. */
 const PREPARE_MS = 60_000
@@ -93,7 +94,7 @@ export class Mounter {
 
   async #prepare(request: ImageRequest, daemon: Nydusd | undefined): Promise<DaemonImage> {
     const { settings, publicKey, prefetchLists, log } = this.#parts
-    const signal = AbortSignal.timeout(PREPARE_MS)
+    const signal = deadlineSignal(PREPARE_MS)
     const bootstrap = await readyBootstrap(request.directory, signal)
     if (publicKey !== undefined) await checkSignature(bootstrap, request.labels, publicKey)
     await copyBlobMetas(bootstrap, settings.cache.dir).catch((error: unknown) =>

@@ -14,6 +14,7 @@ import { type CredentialFinder, TokenCredential } from '../credentials/index.ts'
 import { SnapshotterError, type SnapshotterErrorCode } from '../errors.ts'
 import type { Labels } from '../snapshot.ts'
 import type { RegistryAccess } from './registry-access.ts'
+import { deadlineSignal } from '../../kernel/index.ts'
 
 /** How repositories are reached, and as whom. */
 export interface VisitParts {
@@ -84,5 +85,5 @@ function codeOf({ code }: RegistryError, signal: AbortSignal): SnapshotterErrorC
 
 /** Aborted with `signal`, and when the time is over. */
 export function within(signal: AbortSignal, ms: number): AbortSignal {
-  return AbortSignal.any([signal, AbortSignal.timeout(ms)])
+  return AbortSignal.any([signal, deadlineSignal(ms)])
 }

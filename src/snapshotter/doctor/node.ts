@@ -3,6 +3,7 @@ import { arch } from 'node:os'
 import { ContainerdClient, Version } from '../../containerd/index.ts'
 import { type ContainerdConfig, containerdAddress, type WantedOptions } from '../containerd-config/index.ts'
 import type { Settings } from '../settings/index.ts'
+import { deadlineSignal } from '../../kernel/index.ts'
 
 /** What all checks know. */
 export interface NodeFacts {
@@ -78,7 +79,7 @@ export async function outputOf(
   return await new Promise((resolve) => {
     const child = spawn(program, args, {
       stdio: ['ignore', 'pipe', 'pipe'],
-      signal: AbortSignal.any([signal, AbortSignal.timeout(RUN_MS)]),
+      signal: AbortSignal.any([signal, deadlineSignal(RUN_MS)]),
     })
     let text = ''
     const take = (part: Buffer): void => {

@@ -16,6 +16,7 @@ import { SnapshotterError } from '../errors.ts'
 import { readTemplate } from '../registry-config.ts'
 import { Findings } from './finding.ts'
 import type { NodeFacts } from './node.ts'
+import { deadlineSignal } from '../../kernel/index.ts'
 
 const ASK_MS = 15_000
 /** Tokens and certificates are not taken by a clock that is further off. */
@@ -35,7 +36,7 @@ export async function checkRegistry({ image, settings, signal }: NodeFacts): Pro
       clock.ok(`the clock says ${new Date().toISOString()}; with --image it is compared with the registry's`)
     return [registry, clock]
   }
-  const deadline = AbortSignal.any([signal, AbortSignal.timeout(ASK_MS)])
+  const deadline = AbortSignal.any([signal, deadlineSignal(ASK_MS)])
   try {
     const reference = parseReference(image)
     const access = await accessOf(settings)

@@ -14,6 +14,7 @@ import { NYDUS_SIGNATURE } from '../labels.ts'
 import { checkOnThread } from './check-thread.ts'
 import type { CheckAnswer } from './image-check.ts'
 import { type CheckedImage, contentIdentity } from './record.ts'
+import { deadlineSignal } from '../../kernel/index.ts'
 
 interface ImageChecksParts {
   readonly cacheDir: string
@@ -111,7 +112,7 @@ export class ImageChecks {
   async #check(key: string, request: ImageRequest, outer: AbortSignal): Promise<void> {
     const { delayMs, key: publicKey, cacheDir, log, onFit, onBroken } = this.#parts
     await sleep(delayMs, undefined, { signal: outer })
-    const signal = AbortSignal.any([outer, AbortSignal.timeout(CHECK_MS)])
+    const signal = AbortSignal.any([outer, deadlineSignal(CHECK_MS)])
     const bootstrap = await readyBootstrap(request.directory, signal)
     if (publicKey !== undefined) await checkSignature(bootstrap, request.labels, publicKey)
     const source = this.sourceOf(request)

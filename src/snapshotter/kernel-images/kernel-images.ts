@@ -11,6 +11,7 @@ import { SnapshotterError } from '../errors.ts'
 import { ImageChecks, nameOf } from './image-checks.ts'
 import { KernelImage, namesIn } from './kernel-image.ts'
 import { type KernelImageWish, whyNoKernelImages } from './probe.ts'
+import { deadlineSignal } from '../../kernel/index.ts'
 
 interface KernelImagesParts {
   readonly settings: {
@@ -131,7 +132,7 @@ export class KernelImages {
     const found = await ready()
     if (found !== undefined) return found
     this.#checks.begin(key, request)
-    await this.#checks.ended(key, AbortSignal.any([signal, AbortSignal.timeout(AGAIN_MS)])).catch(() => undefined)
+    await this.#checks.ended(key, AbortSignal.any([signal, deadlineSignal(AGAIN_MS)])).catch(() => undefined)
     signal.throwIfAborted()
     const again = await ready()
     if (again !== undefined) return again

@@ -4,6 +4,7 @@ import { askProgram } from '../ask-program.ts'
 import { JoinedWork } from '../joined-work.ts'
 import { registryConfig } from '../registry-config.ts'
 import { type MirrorHost, readHostsFile } from './hosts-file.ts'
+import { deadlineSignal } from '../../kernel/index.ts'
 
 export interface MirrorsParts {
   /** `remote.mirrors_config.dir`. */
@@ -87,7 +88,7 @@ function keysOf({ url, headers, failureLimit, healthCheckInterval, pingUrl }: Mi
 async function isWell({ pingUrl, caFiles, headers }: MirrorHost, signal: AbortSignal): Promise<boolean> {
   const url = pingUrl === '' ? null : URL.parse(pingUrl)
   if (url === null) return pingUrl === ''
-  const limited = AbortSignal.any([signal, AbortSignal.timeout(PING_MS)])
+  const limited = AbortSignal.any([signal, deadlineSignal(PING_MS)])
   let http: Http | undefined
   try {
     const ca = await Promise.all(caFiles.map((path) => readFile(path, 'utf8')))

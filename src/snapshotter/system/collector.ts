@@ -6,6 +6,7 @@ import type { DaemonStatus } from '../daemons/index.ts'
 import type { ServedImages, ShownImages } from './daemons.ts'
 import { checkedMetrics } from './daemon-json.ts'
 import type { SnapshotterMetrics } from './metrics.ts'
+import { deadlineSignal } from '../../kernel/index.ts'
 
 /** How long the daemons may take to tell what they count. */
 const ASK_MS = 10_000
@@ -81,14 +82,14 @@ export class Collector {
 
   async #ask(): Promise<void> {
     const { images, metrics, cacheDirectory } = this.#options
-    const signal = AbortSignal.any([this.#stopped.signal, AbortSignal.timeout(ASK_MS)])
+    const signal = AbortSignal.any([this.#stopped.signal, deadlineSignal(ASK_MS)])
     metrics.takeReads((await images.metrics(signal)).map(checkedMetrics))
     metrics.cacheUsage.set((await bytesIn(cacheDirectory)) / 1024)
   }
 
   async #countHung(): Promise<void> {
     const { images, metrics, hungIoIntervalMs } = this.#options
-    const signal = AbortSignal.any([this.#stopped.signal, AbortSignal.timeout(ASK_MS)])
+    const signal = AbortSignal.any([this.#stopped.signal, deadlineSignal(ASK_MS)])
     const reads = (await images.metrics(signal)).flatMap((daemon) => checkedMetrics(daemon).inflight)
     const before = (Date.now() - hungIoIntervalMs) / 1000
     metrics.hungIo.set(reads.filter((read) => read.timestamp_secs <= before).length)

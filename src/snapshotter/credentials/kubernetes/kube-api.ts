@@ -4,6 +4,7 @@ import { getCACertificates } from 'node:tls'
 import { SnapshotterError } from '../../errors.ts'
 import type { KubeAccess } from './kube-config.ts'
 import { contentOf, type KubeLogin } from './kube-login.ts'
+import { deadlineSignal } from '../../../kernel/index.ts'
 
 /** The API server refused a request, or did not answer; `status` is 0 then. The message has the server's reason. */
 export class KubeApiError extends SnapshotterError {
@@ -38,7 +39,7 @@ export class KubeApi {
 
   /** One document. Throws KubeApiError; SnapshotterError when we cannot say who we are. */
   async get(path: string, signal: AbortSignal): Promise<unknown> {
-    const limited = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_TIMEOUT_MS)])
+    const limited = AbortSignal.any([signal, deadlineSignal(ANSWER_TIMEOUT_MS)])
     const answer = await this.#send(path, limited)
     const parts: Uint8Array[] = []
     let size = 0

@@ -3,6 +3,7 @@ import type { Credential } from '../credential.ts'
 import type { CredentialLog } from '../provider.ts'
 import { loginsOf, SECRET_TYPE, type SecretObject } from './docker-secret.ts'
 import { type KubeApi, KubeApiError } from './kube-api.ts'
+import { deadlineSignal } from '../../../kernel/index.ts'
 
 export interface SecretWatchOptions {
   readonly api: KubeApi
@@ -142,7 +143,7 @@ export class SecretWatch {
     const seconds = WATCH_SECONDS + Math.floor(Math.random() * WATCH_SECONDS)
     const version = encodeURIComponent(this.#version ?? '')
     const path = `${SECRETS}?${SELECTOR}&watch=true&allowWatchBookmarks=true&resourceVersion=${version}&timeoutSeconds=${seconds}`
-    const signal = AbortSignal.any([this.#closing.signal, AbortSignal.timeout(seconds * 1000 + WATCH_MARGIN_MS)])
+    const signal = AbortSignal.any([this.#closing.signal, deadlineSignal(seconds * 1000 + WATCH_MARGIN_MS)])
     let isAlive = false
     for await (const event of this.#options.api.lines(path, signal)) {
       this.#apply(event as Event)

@@ -7,6 +7,7 @@ import type { DaemonLog, DaemonSettings } from '../settings.ts'
 import { MountQuestion } from './mount-question.ts'
 import { excuseFor, signsOf } from './process-signs.ts'
 import { type Asked, Silence } from './silence.ts'
+import { deadlineSignal } from '../../../kernel/index.ts'
 
 export interface WatchParts {
   readonly log: DaemonLog
@@ -132,7 +133,7 @@ export class DaemonWatch {
   }
 
   async #askApi(): Promise<Asked['api']> {
-    const late = AbortSignal.timeout(this.#parts.deadlineMs)
+    const late = deadlineSignal(this.#parts.deadlineMs)
     try {
       await this.#daemon.api.info(late)
       return 'answered'
@@ -146,7 +147,7 @@ export class DaemonWatch {
   /** Threads of a mount that all wait for a registry are slow, and do not hang: what they do is other requests from time to time. */
   async #progress(): Promise<string | undefined> {
     const { deadlineMs } = this.#parts
-    const told = await this.#daemon.api.metrics('/inflight', undefined, AbortSignal.timeout(deadlineMs)).catch(() => '')
+    const told = await this.#daemon.api.metrics('/inflight', undefined, deadlineSignal(deadlineMs)).catch(() => '')
     const before = this.#inflight
     this.#inflight = JSON.stringify(told ?? '')
     return before !== '' && before !== this.#inflight ? 'its reads go on, slowly' : undefined
