@@ -43,16 +43,18 @@ export async function openAgent(options: HttpOptions): Promise<Dispatcher> {
 export async function openProxyAgent(url: string, options: HttpOptions): Promise<Dispatcher> {
   const [{ Pool, ProxyAgent }, trust] = await Promise.all([import('undici'), trustOf(options)])
   const limits = { connections: options.connectionsPerHost, pipelining: 1, keepAliveTimeout: KEEP_ALIVE_MS }
+  // What is said of the agent is not said of its connections to the proxy: those would offer HTTP/2.
+  const tls = { ...trust, allowH2: false }
   return new ProxyAgent({
     uri: url,
     allowH2: false,
     connectTimeout: options.connectTimeoutMs,
-    requestTls: trust,
-    proxyTls: trust,
+    requestTls: tls,
+    proxyTls: tls,
     factory: (origin, given) => new Pool(origin, Object.assign({}, given, limits)),
     // For tunnels: a proxy that says nothing to CONNECT must not hold it up for long.
     clientFactory: (origin, given) =>
-      new Pool(origin, Object.assign({}, given, { headersTimeout: options.headersTimeoutMs })),
+      new Pool(origin, Object.assign({}, given, { allowH2: false, headersTimeout: options.headersTimeoutMs })),
   })
 }
 

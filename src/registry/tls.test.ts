@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict'
 import { readFile, rm } from 'node:fs/promises'
 import { createServer as createTlsServer } from 'node:https'
-import { createServer } from 'node:net'
+import { connect, createServer } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { openAgent, openProxyAgent } from './agents.ts'
 import type { PlainHttp } from './endpoint.ts'
 import { makeAuthority, skipWithoutOpenssl as skip } from './test-authority/index.ts'
 import { blobOf, pattern, temporaryFolder, testClient, testRegistry } from './testing.ts'
@@ -119,4 +120,42 @@ test('a registry with TLS cannot talk us into sending the password to a token se
     code: 'UNAUTHORIZED',
     message: /tokens\.invalid would get the password without TLS/,
   })
+})
+
+test('neither a proxy nor who is behind it is offered HTTP/2, which no program of ours has', { skip }, async () => {
+  const own = await authority()
+  const offered: string[][] = []
+  const ALPNCallback = ({ protocols }: { protocols: string[] }): string => {
+    offered.push(protocols)
+    return 'http/1.1'
+  }
+  const origin = createTlsServer({ ...own.tls, ALPNCallback }, (_request, response) => response.end('here'))
+  const proxy = createTlsServer({ ...own.tls, ALPNCallback }).on('connect', ({ url = '' }, socket) => {
+    const there = connect(Number(url.split(':')[1]), '127.0.0.1', () => {
+      socket.write('HTTP/1.1 200 OK\r\n\r\n')
+      there.pipe(socket).pipe(there)
+    })
+    for (const one of [there, socket]) one.on('error', () => void (there.destroy(), socket.destroy()))
+  })
+  const ports: number[] = []
+  for (const server of [origin, proxy]) {
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    ports.push((server.address() as AddressInfo).port)
+  }
+  const limits = { connectionsPerHost: 1, connectTimeoutMs: 30_000, headersTimeoutMs: 30_000, bodyTimeoutMs: 30_000 }
+  const options = { ...limits, ca: own.ca, skipVerify: false }
+  const agents = [await openAgent(options), await openProxyAgent(`https://127.0.0.1:${ports[1]}`, options)]
+  try {
+    for (const agent of agents) {
+      const asked = { origin: `https://127.0.0.1:${ports[0]}`, path: '/', method: 'GET' } as const
+      assert.equal(await (await agent.request(asked)).body.text(), 'here')
+    }
+    assert.deepEqual(offered, [['http/1.1'], ['http/1.1'], ['http/1.1']])
+  } finally {
+    await Promise.all(agents.map((agent) => agent.destroy()))
+    for (const server of [proxy, origin]) {
+      server.closeAllConnections()
+      server.close()
+    }
+  }
 })
