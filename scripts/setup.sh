@@ -13,7 +13,7 @@ packages_stamp() {
   { cat package-lock.json && uname -m && ls -d node_modules/*/package.json node_modules/@*/*/package.json; } 2>/dev/null | sum
 }
 build_stamp() {
-  { find src scripts/build.ts test/script-arguments.ts package.json package-lock.json tsconfig.json -type f \( -name '*.ts' -o -name '*.json' \) ! -name '*.test.ts' -exec sha256sum {} + | LC_ALL=C sort &&
+  { find src scripts/build.ts scripts/notices.ts test/script-arguments.ts package.json package-lock.json tsconfig.json -type f \( -name '*.ts' -o -name '*.json' \) ! -name '*.test.ts' -exec sha256sum {} + | LC_ALL=C sort &&
     sha256sum dist/*; } 2>/dev/null | sum
 }
 is_made() { [ "$(cat ".setup/$1" 2>/dev/null)" = "$2" ]; } # is_made NAME STAMP
